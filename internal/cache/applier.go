@@ -1,0 +1,385 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// applier owns the state of a replica. All its methods run on one goroutine, or one after the
+// other in the simulator; everyone else reads what it publishes.
+type applier struct {
+	source  source
+	store   *store
+	inbox   *inbox
+	misses  *missQueue
+	log     *slog.Logger
+	metrics *metrics
+	now     func() time.Time
+
+	// watermark is the history up to here: every write up to it is in the store. While synced, the
+	// store holds exactly the watermark's state. While not, single values may be newer, and no
+	// message may be applied until a step has reached the end of the log.
+	watermark Head
+	synced    bool
+	loaded    bool // the whole set has been loaded once
+
+	failed time.Time // of the last step that failed, zero after one that did not
+
+	// For the check that the subscription is alive: what has been learned from the log must have
+	// been heard on the channel by the next probe.
+	known Token
+
+	// foreign holds epochs that were on the channel and turned out not to be ours: Pub/Sub knows no
+	// database numbers, and another stack may use the same channel. Should one become ours, the
+	// probe tells.
+	foreign [8]uint64
+
+	public atomic.Pointer[progress]
+	gate   gate
+}
+
+// progress is what the applier lets others see.
+type progress struct {
+	watermark Head
+	newest    Head
+	synced    bool
+	loaded    bool
+	contact   time.Time // when the replica last knew that it had every write
+	snapshot  *SnapshotProgress
+}
+
+// SnapshotProgress says how far a load of the whole set is.
+type SnapshotProgress struct {
+	Reason string
+	Loaded int64
+	Total  int64 // an estimate: Redis counts other keys too
+	Began  time.Time
+}
+
+func newApplier(src source, st *store, in *inbox, misses *missQueue, log *slog.Logger, m *metrics) *applier {
+	a := &applier{source: src, store: st, inbox: in, misses: misses, log: log, metrics: m, now: time.Now}
+	a.public.Store(&progress{})
+	return a
+}
+
+// publish makes the watermark visible and wakes who waits for it. newest is the head that Redis
+// last reported, or the zero Head for none.
+func (a *applier) publish(newest Head, snapshot *SnapshotProgress) {
+	last := a.public.Load()
+	p := &progress{
+		watermark: a.watermark, newest: newest, synced: a.synced, loaded: a.loaded,
+		contact: last.contact, snapshot: snapshot,
+	}
+	if newest == (Head{}) {
+		p.newest = last.newest
+	}
+	if a.synced {
+		p.contact = a.now()
+		p.newest = a.watermark
+	}
+	a.public.Store(p)
+	a.gate.open()
+}
+
+// hear applies the messages of the channel that continue the watermark, and catches up for the
+// rest.
+func (a *applier) hear(ctx context.Context, messages []string) {
+	batch := newBatch(len(messages))
+	var published []time.Time
+	flush := func(to Head) {
+		a.store.apply(to.Epoch, batch.changes)
+		a.watermark = to
+		a.publish(Head{}, nil)
+		now := a.now()
+		for _, t := range published {
+			a.metrics.propagation.Observe(now.Sub(t).Seconds())
+		}
+		a.metrics.messages.WithLabelValues("applied").Add(float64(len(published)))
+		batch.reset()
+		published = published[:0]
+	}
+
+	at := a.watermark
+	for _, message := range messages {
+		previous, rec, err := decodeMessage(message)
+		switch {
+		case err != nil:
+			// If it was one of ours that was damaged, the next message shows the gap.
+			a.metrics.messages.WithLabelValues("invalid").Inc()
+			a.log.Warn("message ignored", "err", err)
+			continue
+		case !a.synced:
+			a.metrics.messages.WithLabelValues("gap").Inc()
+			continue // a step brings it
+		case a.foreign[rec.head.Epoch%uint64(len(a.foreign))] == rec.head.Epoch && rec.head.Epoch != at.Epoch,
+			rec.head.Epoch == at.Epoch && rec.head.Version <= at.Version:
+			a.metrics.messages.WithLabelValues("old").Inc()
+			continue
+		case rec.head.Epoch == at.Epoch && rec.head.Version == at.Version+1 && previous == at.WriteID:
+			batch.add(change{key: rec.key, value: rec.value, version: rec.head.Version, present: rec.op == Set})
+			published = append(published, rec.published)
+			at = rec.head
+			continue
+		}
+		a.metrics.messages.WithLabelValues("gap").Inc()
+		if len(published) > 0 {
+			flush(at)
+		}
+		a.doubt(ctx, "gap")
+		at = a.watermark
+		if a.synced && rec.head.Epoch != at.Epoch {
+			a.foreign[rec.head.Epoch%uint64(len(a.foreign))] = rec.head.Epoch
+		}
+	}
+	if len(published) > 0 {
+		flush(at)
+	}
+}
+
+// Failed steps are not repeated sooner than this, so that a Redis that is away costs its replicas
+// nothing, and a miss fails at once.
+const retryPause = 200 * time.Millisecond
+
+var errPaused = errors.New("no answer from Redis a moment ago")
+
+// doubt settles whether the watermark is the head of Redis.
+func (a *applier) doubt(ctx context.Context, reason string) {
+	if reason == "subscribed" {
+		a.known = Token{} // the new connection has told nothing yet
+	}
+	a.synced = false
+	if err := a.catchUp(ctx, reason); err != nil {
+		a.log.Debug("catch-up failed", "reason", reason, "err", err)
+	}
+}
+
+// probe looks whether the watermark is still the head. It reports a subscription that did not
+// tell, since the last probe, of what the log already had then: a link can die without a word.
+func (a *applier) probe(ctx context.Context) (silent bool) {
+	silent = a.known.Version > a.inbox.newest(a.known.Epoch)
+	if err := a.catchUp(ctx, "probe"); err != nil {
+		a.log.Debug("probe failed", "err", err)
+		return false
+	}
+	a.known = Token{}
+	if !silent { // else the redial begins anew
+		a.known = Token{Epoch: a.watermark.Epoch, Version: a.watermark.Version}
+	}
+	return silent
+}
+
+// maxReloads bounds the loads of one catch-up.
+const maxReloads = 3
+
+// catchUp steps through the log until its end, loads everything where the log cannot tell, and
+// answers the misses that wait. The values of missed keys are read in the same instant as the log,
+// so that no answer is ever ahead of the watermark or overtaken by it.
+func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
+	defer func() {
+		if err != nil {
+			a.misses.fail(err)
+			if a.synced || errors.Is(err, errPaused) {
+				a.synced = false
+				a.publish(Head{}, nil)
+			}
+		}
+	}()
+	if !a.failed.IsZero() && a.now().Sub(a.failed) < retryPause {
+		return errPaused
+	}
+	if !a.loaded {
+		if err := a.reload(ctx, "start"); err != nil {
+			return err
+		}
+	}
+	for reloads := 0; ; {
+		st, err := a.step(ctx, a.watermark)
+		if err != nil {
+			return err
+		}
+		why := st.judge(a.watermark)
+		if why != "" || len(st.entries) > 0 || reason != "probe" && reason != "miss" {
+			a.metrics.catchups.WithLabelValues(reason).Inc()
+		}
+		if why != "" {
+			if reloads++; reloads > maxReloads {
+				return fmt.Errorf("the log does not continue a load (%s)", why)
+			}
+			if err := a.reload(ctx, why); err != nil {
+				return err
+			}
+			continue
+		}
+		to, end := a.take(&st, a.watermark)
+		a.watermark, a.synced = to, end
+		a.publish(st.head, nil)
+		if end {
+			a.misses.answer(&st)
+			return nil
+		}
+		reason = "miss" // counted once
+	}
+}
+
+// take applies what a step tells to a store that is at w, and returns where it is then, and
+// whether that is the end of the log. The misses may be answered if it is.
+func (a *applier) take(st *step, w Head) (to Head, end bool) {
+	to, end = st.reach(w)
+	changes := st.changes(to.Epoch, a.log)
+	if end {
+		changes = append(changes, st.fills(to.Epoch, a.log)...)
+	}
+	a.store.apply(to.Epoch, changes)
+	return to, end
+}
+
+// step asks the source for what came after w and for the keys that are missed.
+func (a *applier) step(ctx context.Context, w Head) (step, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	st, err := a.source.step(ctx, w, a.misses.keys())
+	a.failed = time.Time{}
+	if err != nil {
+		a.failed = a.now()
+	}
+	return st, err
+}
+
+// judge returns why the log does not continue w, or "" if it does. It looks at the entries
+// themselves: whatever was looked at before could have been trimmed since.
+func (st *step) judge(w Head) (reason string) {
+	switch {
+	case st.head.Epoch != w.Epoch:
+		return "epoch" // a new history, or none any more
+	case st.at != 0 && st.at != w.WriteID:
+		return "history"
+	}
+	at := w
+	for _, e := range st.entries {
+		if e.version != at.Version+1 {
+			return "trimmed"
+		}
+		if e.previous != at.WriteID {
+			return "history"
+		}
+		at.Version, at.WriteID = e.version, e.writeID
+	}
+	if len(st.entries) == 0 && st.head != w || at.Version > st.head.Version ||
+		at.Version == st.head.Version && at != st.head {
+		return "history"
+	}
+	return ""
+}
+
+// reach returns the head up to which the entries lead, and whether that is the end of the log.
+func (st *step) reach(w Head) (to Head, end bool) {
+	if n := len(st.entries); n > 0 {
+		w.Version, w.WriteID = st.entries[n-1].version, st.entries[n-1].writeID
+	}
+	return w, w == st.head
+}
+
+// changes returns the state of the keys in the entries, at the instant of the step.
+func (st *step) changes(epoch uint64, log *slog.Logger) []change {
+	changes := make([]change, 0, len(st.values))
+	for _, l := range st.values {
+		changes = append(changes, l.logged(epoch, log))
+	}
+	return changes
+}
+
+// fills returns the state of the missed keys, but for those whose state is among the changes.
+func (st *step) fills(epoch uint64, log *slog.Logger) []change {
+	var changes []change
+	for _, l := range st.missed {
+		if !l.skipped && !st.has(l.key) {
+			changes = append(changes, l.logged(epoch, log))
+		}
+	}
+	return changes
+}
+
+func (st *step) has(key string) bool {
+	for _, l := range st.values {
+		if l.key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// change returns what a value in Redis means for the store. A value that is not one of ours counts
+// as absent.
+func (l *lookup) change(epoch uint64) (change, error) {
+	c := change{key: l.key}
+	if !l.present {
+		return c, nil
+	}
+	rec, err := decodeStored(l.stored)
+	if err != nil {
+		return c, err
+	}
+	if rec.key != l.key {
+		return c, fmt.Errorf("%w: it is of key %.40q", errFrame, rec.key)
+	}
+	c.present, c.value, c.version = true, rec.value, rec.version(epoch)
+	return c, nil
+}
+
+func (l *lookup) logged(epoch uint64, log *slog.Logger) change {
+	c, err := l.change(epoch)
+	if err != nil {
+		log.Error("a value in Redis is not one of ours; it counts as absent", "key", l.key, "err", err)
+	}
+	return c
+}
+
+// version returns the version of a record in the history of epoch: a value that was left by an
+// earlier history is older than all of this one's.
+func (r *record) version(epoch uint64) uint64 {
+	if r.head.Epoch != epoch {
+		return 0
+	}
+	return r.head.Version
+}
+
+// batch collects changes and keeps the newest one of a key: two Sets of a new key in one batch
+// leave ristretto with the older value.
+type batch struct {
+	changes []change
+	index   map[string]int
+}
+
+func newBatch(size int) *batch {
+	return &batch{changes: make([]change, 0, size), index: make(map[string]int, size)}
+}
+
+func (b *batch) add(c change) {
+	if i, ok := b.index[c.key]; ok {
+		b.changes[i] = c
+		return
+	}
+	b.index[c.key] = len(b.changes)
+	b.changes = append(b.changes, c)
+}
+
+func (b *batch) reset() {
+	b.changes = b.changes[:0]
+	clear(b.index)
+}
+
+// lagOf returns how many writes are between w and the newest known head.
+func lagOf(w, newest Head) uint64 {
+	if newest.Epoch != w.Epoch {
+		return newest.Version
+	}
+	if newest.Version < w.Version {
+		return 0
+	}
+	return min(newest.Version-w.Version, math.MaxInt64)
+}

@@ -1,0 +1,111 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/redistest"
+)
+
+// Helpers of the tests in this package.
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func client(t testing.TB, addr string) redis.UniversalClient {
+	t.Helper()
+	c := redis.NewUniversalClient(ClientOptions(addr))
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func publisher(t testing.TB, addr string) *Publisher {
+	t.Helper()
+	p, err := NewPublisher(PublisherConfig{Client: client(t, addr)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// replica starts a replica that stops with the test.
+func replica(t testing.TB, addr string, options ...func(*ReplicaConfig)) *Replica {
+	t.Helper()
+	cfg := ReplicaConfig{Client: client(t, addr), Logger: quiet(), Probe: 100 * time.Millisecond}
+	for _, o := range options {
+		o(&cfg)
+	}
+	r, err := NewReplica(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		r.Close()
+	})
+	return r
+}
+
+// eventually polls until f returns nil.
+func eventually(t testing.TB, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("still after 20 s: ", err)
+		}
+		time.Sleep(time.Millisecond) // between polls
+	}
+}
+
+func ready(t testing.TB, r *Replica) {
+	t.Helper()
+	eventually(t, func() error {
+		if s := r.Status(); !s.Ready {
+			return fmt.Errorf("not ready: %+v", s)
+		}
+		return nil
+	})
+}
+
+func set(key, value string) Write { return Write{Op: Set, Key: key, Value: []byte(value)} }
+
+// write performs writes that must succeed.
+func write(t testing.TB, p *Publisher, writes ...Write) []Result {
+	t.Helper()
+	results, err := p.Write(t.Context(), writes...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+// holds waits until the replica has value under key, "" for an absence from memory.
+func holds(t testing.TB, r *Replica, key, value string) {
+	t.Helper()
+	eventually(t, func() error {
+		e, found := r.Get([]byte(key))
+		if value == "" && found == Absent || value != "" && found == Hit && e.Value == value {
+			return nil
+		}
+		return fmt.Errorf("%s is %v %q, want %q; %+v", key, found, e.Value, value, r.Status())
+	})
+}
+
+func each(t *testing.T, f func(t *testing.T, addr string)) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) { f(t, b.Addr()) })
+}

@@ -1,0 +1,345 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/redistest"
+)
+
+// The same suite over the embedded Redis and a real one.
+
+func TestWritesReachReplicas(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p := publisher(t, addr)
+		first := replica(t, addr)
+		ready(t, first)
+		results := write(t, p, set("a", "one"))
+		if results[0].Outcome != Created || results[0].Token.Version != 1 {
+			t.Fatalf("first write: %+v", results[0])
+		}
+		holds(t, first, "a", "one")
+		if got := write(t, p, set("a", "two"))[0]; got.Outcome != Replaced || got.Token.Version != 2 || got.Token.Epoch != results[0].Token.Epoch {
+			t.Fatalf("second write: %+v", got)
+		}
+		holds(t, first, "a", "two")
+
+		late := replica(t, addr) // finds what was written before it came
+		ready(t, late)
+		if e, found := late.Get([]byte("a")); found != Hit || e.Value != "two" || e.Token() != (Token{results[0].Token.Epoch, 2}) {
+			t.Fatalf("a late replica has %+v %v", e, found)
+		}
+
+		if got := write(t, p, Write{Op: Delete, Key: "a"})[0]; got.Outcome != Deleted {
+			t.Fatalf("delete: %+v", got)
+		}
+		for _, r := range []*Replica{first, late} {
+			holds(t, r, "a", "")
+		}
+		if got := write(t, p, Write{Op: Delete, Key: "a"})[0]; got.Outcome != NotFound || got.Token.Version != 3 {
+			t.Fatalf("delete of nothing: %+v", got)
+		}
+	})
+}
+
+func TestBatchIsOrderedAndAtomic(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p, r := publisher(t, addr), replica(t, addr)
+		ready(t, r)
+		got := write(t, p, set("k", "1"), set("k", "2"), Write{Op: Delete, Key: "k"}, set("k", "3"), set("l", "x"))
+		var outcomes strings.Builder
+		for i, res := range got {
+			outcomes.WriteByte(byte(res.Outcome))
+			if res.Token.Version != uint64(i+1) {
+				t.Errorf("write %d has version %d", i, res.Token.Version)
+			}
+		}
+		if outcomes.String() != "CRDCC" {
+			t.Errorf("outcomes %s", outcomes.String())
+		}
+		holds(t, r, "k", "3")
+		holds(t, r, "l", "x")
+	})
+}
+
+func TestConditions(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p := publisher(t, addr)
+		v1, v2 := Tag{1}, Tag{2}
+		steps := []struct {
+			name string
+			w    Write
+			want Outcome
+		}{
+			{"replace what is not there", Write{Op: Set, Key: "k", Tag: v1, If: Condition{Exists: true}}, ConditionFailed},
+			{"tag of what is not there", Write{Op: Set, Key: "k", Tag: v1, If: Condition{Tags: []Tag{v1}}}, ConditionFailed},
+			{"create", Write{Op: Set, Key: "k", Tag: v1, If: Condition{Absent: true}}, Created},
+			{"create again", Write{Op: Set, Key: "k", Tag: v2, If: Condition{Absent: true}}, ConditionFailed},
+			{"other tag", Write{Op: Set, Key: "k", Tag: v2, If: Condition{Tags: []Tag{v2}}}, ConditionFailed},
+			{"one of the tags", Write{Op: Set, Key: "k", Tag: v2, If: Condition{Tags: []Tag{{9}, v1}}}, Replaced},
+			{"delete with an old tag", Write{Op: Delete, Key: "k", If: Condition{Tags: []Tag{v1}}}, ConditionFailed},
+			{"delete", Write{Op: Delete, Key: "k", If: Condition{Tags: []Tag{v2}}}, Deleted},
+			{"delete again", Write{Op: Delete, Key: "k", If: Condition{Exists: true}}, ConditionFailed},
+		}
+		for _, s := range steps {
+			if got := write(t, p, s.w)[0].Outcome; got != s.want {
+				t.Errorf("%s: %c, want %c", s.name, got, s.want)
+			}
+		}
+	})
+}
+
+// A new key that is written twice at once stays stale in a replica that simply calls Set.
+func TestCreateAndUpdateBackToBack(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		p, r := publisher(t, b.Addr()), replica(t, b.Addr())
+		ready(t, r)
+		keys := 20_000
+		if !b.Real() {
+			keys = 2_000 // miniredis walks the whole log at each write
+		}
+		var last Token
+		for i := 0; i < keys; i += 100 {
+			var batch []Write
+			for k := i; k < i+100; k++ {
+				key := fmt.Sprint("key", k)
+				batch = append(batch, set(key, "created"), set(key, "updated"))
+			}
+			results := write(t, p, batch...)
+			last = results[len(results)-1].Token
+		}
+		reached(t, r, last)
+		stale := 0
+		for k := range keys {
+			if e, _ := r.Get(fmt.Append(nil, "key", k)); e.Value != "updated" {
+				stale++
+			}
+		}
+		if stale > 0 {
+			t.Errorf("%d of %d are stale", stale, keys)
+		}
+	})
+}
+
+func reached(t testing.TB, r *Replica, token Token) {
+	t.Helper()
+	eventually(t, func() error {
+		if s := r.Status(); s.Applied.Epoch != token.Epoch || s.Applied.Version < token.Version {
+			return fmt.Errorf("at %+v, want %v", s, token)
+		}
+		return nil
+	})
+}
+
+func TestMissesAreAnsweredByRedis(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p := publisher(t, addr)
+		big := strings.Repeat("x", 40<<10)
+		for i := range 20 {
+			write(t, p, set(fmt.Sprint("k", i), fmt.Sprint(i, big)))
+		}
+		r := replica(t, addr, func(c *ReplicaConfig) { c.Local.MaxSize = 256 << 10 })
+		ready(t, r)
+		if s := r.Status(); s.Complete || s.Bytes > s.MaxBytes {
+			t.Fatalf("800 KiB in 256 KiB: %+v", s)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for i := range 20 {
+			e, present, err := r.Fetch(ctx, fmt.Sprint("k", i))
+			if err != nil || !present || e.Value != fmt.Sprint(i, big) || e.Version != uint64(i+1) {
+				t.Errorf("k%d: %d bytes, version %d, %v, %v", i, len(e.Value), e.Version, present, err)
+			}
+		}
+		if _, present, err := r.Fetch(ctx, "unknown"); present || err != nil {
+			t.Errorf("unknown: %v, %v", present, err)
+		}
+		if _, found := r.Get([]byte("unknown")); found != Miss {
+			t.Errorf("a replica without the whole set answered %v from memory", found)
+		}
+	})
+}
+
+func TestWaitFor(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p, r := publisher(t, addr), replica(t, addr)
+		ready(t, r)
+		token := write(t, p, set("a", "b"))[0].Token
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		reached(t, r, token)
+		for range 100 {
+			token = write(t, p, set("a", "c"))[0].Token
+			if err := r.WaitFor(ctx, token); err != nil {
+				t.Fatal(err)
+			}
+			if e, _ := r.Get([]byte("a")); e.Version < token.Version {
+				t.Fatalf("version %d after waiting for %d", e.Version, token.Version)
+			}
+		}
+		token.Version++
+		if err := r.WaitFor(ctx, token); !errors.Is(err, ErrBehind) {
+			t.Errorf("a version from the future: %v", err)
+		}
+		if err := r.WaitFor(ctx, Token{Epoch: token.Epoch + 1, Version: 1 << 40}); err != nil {
+			t.Errorf("a token of another epoch: %v", err)
+		}
+	})
+}
+
+// Whatever disturbs the keys in Redis, the next write heals, and replicas end up with what is there.
+func TestHistoriesEnd(t *testing.T) {
+	k := newKeys(defaultNamespace)
+	for _, disturb := range []struct {
+		name string
+		do   []any
+	}{
+		{"flush", []any{"FLUSHALL"}},
+		{"sequence set back", []any{"SET", k.seq, "3"}},
+		{"sequence set ahead", []any{"SET", k.seq, "1000"}},
+		{"sequence lost", []any{"DEL", k.seq}},
+		{"sequence not a number", []any{"SET", k.seq, "many"}},
+		{"log lost", []any{"DEL", k.log}},
+		{"log cut at the end", []any{"XDEL", k.log, "10-0"}},
+		{"epoch lost", []any{"DEL", k.epoch}},
+		{"epoch changed", []any{"SET", k.epoch, "12345678"}},
+	} {
+		t.Run(disturb.name, func(t *testing.T) {
+			each(t, func(t *testing.T, addr string) {
+				p, r := publisher(t, addr), replica(t, addr)
+				ready(t, r)
+				for i := range 10 {
+					write(t, p, set(fmt.Sprint("k", i), "old"))
+				}
+				holds(t, r, "k9", "old")
+				c := client(t, addr)
+				if err := c.Do(t.Context(), disturb.do...).Err(); err != nil {
+					t.Fatal(err)
+				}
+				token := write(t, p, set("k3", "new"), set("k99", "new"))[1].Token
+				reached(t, r, token)
+				holds(t, r, "k3", "new")
+				holds(t, r, "k99", "new")
+				for i := range 10 {
+					key := fmt.Sprint("k", i)
+					want := "old"
+					if i == 3 {
+						want = "new"
+					} else if n, err := c.Exists(t.Context(), k.prefix+key).Result(); err != nil {
+						t.Fatal(err)
+					} else if n == 0 {
+						want = ""
+					}
+					holds(t, r, key, want)
+				}
+				// And the new history goes on as the old one did.
+				snapshots := r.Status()
+				token = write(t, p, Write{Op: Delete, Key: "k99"})[0].Token
+				reached(t, r, token)
+				holds(t, r, "k99", "")
+				if !snapshots.Complete {
+					t.Errorf("the set is not complete: %+v", snapshots)
+				}
+			})
+		})
+	}
+}
+
+func TestFlushWithoutAWrite(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p, r := publisher(t, addr), replica(t, addr)
+		ready(t, r)
+		write(t, p, set("a", "b"))
+		holds(t, r, "a", "b")
+		if err := client(t, addr).FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, r, "a", "") // by the probe
+	})
+}
+
+func TestTwoStacksOnOneChannel(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		mine, err := NewPublisher(PublisherConfig{Client: client(t, addr), Namespace: "mine"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := NewPublisher(PublisherConfig{Client: client(t, addr), Namespace: "other"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := replica(t, addr, func(c *ReplicaConfig) { c.Namespace = "mine" })
+		ready(t, r)
+		write(t, mine, set("a", "mine"))
+		holds(t, r, "a", "mine")
+		before := gathered(t, r, "cache_catchups_total")
+		for i := range 200 {
+			write(t, other, set("a", fmt.Sprint("other", i)))
+			token := write(t, mine, set("b", fmt.Sprint(i)))[0].Token
+			reached(t, r, token)
+		}
+		holds(t, r, "a", "mine")
+		if extra := gathered(t, r, "cache_catchups_total") - before; extra > 5 {
+			t.Errorf("messages of another stack made the replica catch up %v times", extra)
+		}
+		if n := gathered(t, r, "cache_resubscriptions_total"); n > 0 {
+			t.Errorf("messages of another stack made the replica subscribe again %v times", n)
+		}
+	})
+}
+
+func TestExpiredWriteDoesNotRun(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p := publisher(t, addr)
+		write(t, p, set("a", "1"))
+		p.skew.Add(-int64(time.Hour / time.Microsecond)) // Redis is an hour ahead of what we think
+		_, err := p.Write(t.Context(), set("a", "2"))
+		if !errors.Is(err, ErrNotWritten) {
+			t.Fatalf("a write after its deadline: %v", err)
+		}
+		// The refusal told the time.
+		if got := write(t, p, set("a", "3"))[0].Token.Version; got != 2 {
+			t.Errorf("version %d after a refusal, want 2", got)
+		}
+	})
+}
+
+func TestScriptIsLoadedAgain(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p, r := publisher(t, addr), replica(t, addr)
+		ready(t, r)
+		c := client(t, addr)
+		for i := range 5 {
+			if err := c.ScriptFlush(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if got := write(t, p, set("a", fmt.Sprint(i)))[0].Token.Version; got != uint64(i+1) {
+				t.Fatalf("version %d, want %d", got, i+1)
+			}
+			holds(t, r, "a", fmt.Sprint(i))
+		}
+	})
+}
+
+func TestVersionsBeyondFourteenDigits(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p, r := publisher(t, addr), replica(t, addr)
+		ready(t, r)
+		const far = 123456789012345
+		if err := client(t, addr).Set(t.Context(), newKeys(defaultNamespace).seq, far, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			token := write(t, p, set("a", fmt.Sprint(i)))[0].Token
+			if token.Version != far+uint64(i)+1 {
+				t.Fatalf("version %d", token.Version)
+			}
+			reached(t, r, token)
+			holds(t, r, "a", fmt.Sprint(i))
+		}
+	})
+}

@@ -1,0 +1,88 @@
+package cache
+
+import "sync"
+
+// inbox holds what the subscription has heard until the applier takes it. It never blocks the
+// subscription: what does not fit is forgotten, and the applier is told that something is missing.
+type inbox struct {
+	wake chan struct{} // has a token while there is something to take; never closed
+
+	mu       sync.Mutex
+	messages []string
+	bytes    int
+	doubt    string            // why the messages may have a gap; "" when they have none
+	heard    map[uint64]uint64 // epoch -> newest version on the channel
+}
+
+// Bounds of the inbox. Catch-up costs less than a longer queue.
+const (
+	inboxMessages = 64 << 10
+	inboxBytes    = 16 << 20
+	// inboxEpochs bounds the epochs that are told apart: Pub/Sub knows no database numbers, so
+	// another stack may use the same channel.
+	inboxEpochs = 8
+)
+
+func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1), heard: make(map[uint64]uint64)} }
+
+// push adds a message. It reports whether the inbox was full and dropped all it had.
+func (b *inbox) push(message string) (full bool) {
+	b.mu.Lock()
+	if len(message) >= previousSize+stampSize {
+		epoch, version := uint64At(message, 8), uint64At(message, 16)
+		if len(b.heard) == inboxEpochs {
+			clear(b.heard)
+		}
+		b.heard[epoch] = max(b.heard[epoch], version)
+	}
+	if full = len(b.messages) == inboxMessages || b.bytes+len(message) > inboxBytes; full {
+		b.messages, b.bytes, b.doubt = nil, 0, "overflow"
+	} else {
+		b.messages = append(b.messages, message)
+		b.bytes += len(message)
+	}
+	b.mu.Unlock()
+	b.signal()
+	return full
+}
+
+// suspect tells the applier that messages may be missing.
+func (b *inbox) suspect(reason string) {
+	b.mu.Lock()
+	b.doubt = reason
+	b.mu.Unlock()
+	b.signal()
+}
+
+func (b *inbox) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the inbox. It does not block.
+func (b *inbox) take() (messages []string, doubt string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	messages, doubt = b.messages, b.doubt
+	b.messages, b.bytes, b.doubt = nil, 0, ""
+	return messages, doubt
+}
+
+// discard forgets the messages, and tells the applier later that it did.
+func (b *inbox) discard() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.messages) > 0 && b.doubt == "" {
+		b.doubt = "discarded"
+	}
+	b.messages, b.bytes = nil, 0
+}
+
+// newest returns the newest version of epoch that was on the channel.
+func (b *inbox) newest(epoch uint64) (version uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.heard[epoch]
+}

@@ -1,0 +1,58 @@
+-- One instant of a shard, for a replica: what the log has after its watermark, the current values
+-- of those keys, the current values of keys it asks for, and the head. Read in two scripts, a
+-- value could be newer than the log that led to it.
+--
+-- The head is the end of the log. The sequence number is for the write script alone: when somebody
+-- sets it back, nothing has changed yet, and the next write begins a new history.
+--
+-- KEYS: epoch, log
+-- ARGV: version of the watermark, most entries, most bytes of values, prefix of the value keys,
+--       then the keys that readers miss
+--
+-- Returns {epoch, version, write id of the head, write id at the watermark,
+--   {version, write id, previous write id, key, ...}, {key, value or false, ...}, {value or false or 0, ...}}
+-- An empty string stands for an epoch or write id that is not there. Entries stop at either bound,
+-- but one is always returned. Of the missed keys, 0 says that its value went over the bound.
+
+local epoch, log = KEYS[1], KEYS[2]
+local watermark, most, room, prefix = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+
+local version, head = '0', ''
+local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+if top then
+  version, head = string.match(top[1], '^%d+'), top[2][2]
+end
+
+local at = redis.call('XRANGE', log, watermark .. '-0', watermark .. '-0', 'COUNT', 1)[1]
+
+local entries, values, seen = {}, {}, {}
+for _, entry in ipairs(redis.call('XRANGE', log, '(' .. watermark .. '-0', '+', 'COUNT', most)) do
+  local fields = entry[2]
+  local key = fields[8]
+  if not seen[key] then
+    local value = redis.call('GET', prefix .. key)
+    room = room - (value and #value or 0)
+    if room < 0 and #entries > 0 then
+      break
+    end
+    seen[key] = true
+    values[#values + 1] = key
+    values[#values + 1] = value
+  end
+  entries[#entries + 1] = string.match(entry[1], '^%d+')
+  entries[#entries + 1] = fields[2]
+  entries[#entries + 1] = fields[4]
+  entries[#entries + 1] = key
+end
+
+local missed = {}
+for i = 5, #ARGV do
+  local value = redis.call('GET', prefix .. ARGV[i])
+  room = room - (value and #value or 0)
+  if room < 0 and i > 5 then
+    value = 0
+  end
+  missed[#missed + 1] = value
+end
+
+return {redis.call('GET', epoch) or '', version, head, at and at[2][2] or '', entries, values, missed}

@@ -1,0 +1,94 @@
+-- One atomic step for any number of writes, in order. Checks come first and writes after, because
+-- a script that fails is not rolled back.
+--
+-- KEYS: seq, epoch, log, then one value key a write
+-- ARGV: channel, deadline (Unix ms of this server's clock), log length, epoch for a new history,
+--       length of the value keys' prefix, offset of the tag in a stored value,
+--       then for each write: write id (8 bytes), operation, condition, frame
+-- condition: '' none, '*' the key exists, '!' it does not, else 16-byte tags, one of which it has
+--
+-- Returns {0, server time in us} when the deadline has passed, else
+-- {1, server time in us, epoch, then for each write: outcome, version}
+-- outcome: C created, R replaced, D deleted, N not found, F the condition failed
+
+local seq, epoch, log = KEYS[1], KEYS[2], KEYS[3]
+local channel, maxlen, prefix, tag_at = ARGV[1], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
+
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000000 + time[2])
+-- A write whose client gave up must not land after a newer one.
+if time[1] * 1000 + math.floor(time[2] / 1000) > tonumber(ARGV[2]) then
+  return {0, now}
+end
+
+local version = tonumber(redis.call('GET', seq) or '0')
+local history = redis.call('GET', epoch)
+local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+local logged, previous = 0, string.rep('\0', 8)
+if top then
+  logged, previous = tonumber(string.match(top[1], '^(%d+)-')), top[2][2]
+end
+local tags = {}
+for i = 4, #KEYS do
+  tags[KEYS[i]] = redis.call('GETRANGE', KEYS[i], tag_at, tag_at + 15)
+end
+
+-- Sequence and log disagree when somebody set one of them back or lost it. Versions would be
+-- handed out twice, so the write begins a new history.
+local broken = not history or #history ~= 8 or version == nil or version ~= logged
+
+local function begin_history()
+  redis.call('DEL', log)
+  redis.call('SET', epoch, ARGV[4])
+  history, version, previous = ARGV[4], math.max(version or 0, logged), string.rep('\0', 8)
+  broken = false
+end
+
+local function bytes8(n)
+  local high, low = math.floor(n / 4294967296), n % 4294967296
+  return string.char(
+    math.floor(high / 16777216) % 256, math.floor(high / 65536) % 256, math.floor(high / 256) % 256, high % 256,
+    math.floor(low / 16777216) % 256, math.floor(low / 65536) % 256, math.floor(low / 256) % 256, low % 256)
+end
+
+local function holds(condition, tag)
+  if condition == '' then return true end
+  if condition == '*' then return tag ~= '' end
+  if condition == '!' then return tag == '' end
+  for i = 1, #condition, 16 do
+    if string.sub(condition, i, i + 15) == tag then return true end
+  end
+  return false
+end
+
+local results = {1, now, history or ''}
+for i = 4, #KEYS do
+  local key, at = KEYS[i], 7 + (i - 4) * 4
+  local id, op, condition, frame = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local tag, outcome = tags[key], nil
+  if not holds(condition, tag) then
+    outcome = 'F'
+  elseif op == 'D' and tag == '' then
+    outcome = 'N'
+  else
+    if broken then begin_history() end
+    version = version + 1
+    local text = string.format('%.0f', version) -- '..' would write 1e+14
+    local stored = history .. bytes8(version) .. id .. frame
+    redis.call('XADD', log, 'MAXLEN', '~', maxlen, text .. '-0', 'w', id, 'p', previous, 'o', op, 'k', string.sub(key, prefix + 1))
+    redis.call('SET', seq, text)
+    if op == 'D' then
+      redis.call('DEL', key)
+      tags[key], outcome = '', 'D'
+    else
+      redis.call('SET', key, stored)
+      tags[key], outcome = string.sub(stored, tag_at + 1, tag_at + 16), tag == '' and 'C' or 'R'
+    end
+    redis.call('PUBLISH', channel, previous .. stored)
+    previous = id
+  end
+  results[#results + 1] = outcome
+  results[#results + 1] = string.format('%.0f', version or 0)
+end
+results[3] = history or ''
+return results

@@ -1,0 +1,29 @@
+package cache
+
+import (
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// gathered returns the sum of a metric of r over its labels.
+func gathered(t testing.TB, r *Replica, name string) (sum float64) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	r.metrics.register(reg, r)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+		return sum
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}

@@ -1,0 +1,153 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// missQueue holds the reads that memory could not answer until a step answers them. Reads of one
+// key share an answer only if all of them came before the step: a later one could get an answer
+// that is older than what its client has already seen.
+type missQueue struct {
+	wake chan struct{} // has a token while reads wait; never closed
+
+	mu      sync.Mutex
+	closed  error // why nobody will answer any more
+	waiting []*miss
+	asked   map[string][]*miss // keys of the step that is under way; the applier's between keys and answer
+	order   []string           // of asked
+}
+
+type miss struct {
+	key  string
+	done chan missed // buffered: the reader may have gone
+}
+
+// missed is the answer to a miss.
+type missed struct {
+	entry   Entry
+	present bool
+	err     error
+}
+
+// Bounds of the queue.
+const (
+	maxMisses   = 4096 // that wait
+	maxStepKeys = 64   // that one step asks for
+)
+
+var errTooManyMisses = errors.New("too many reads wait for Redis")
+
+func newMissQueue() *missQueue {
+	return &missQueue{wake: make(chan struct{}, 1), asked: make(map[string][]*miss)}
+}
+
+// ask waits for an answer, at most until ctx is done.
+func (q *missQueue) ask(ctx context.Context, key string) (Entry, bool, error) {
+	m := &miss{key: key, done: make(chan missed, 1)}
+	if err := q.enqueue(m); err != nil {
+		return Entry{}, false, err
+	}
+	select {
+	case a := <-m.done:
+		return a.entry, a.present, a.err
+	case <-ctx.Done():
+		return Entry{}, false, ctx.Err()
+	}
+}
+
+func (q *missQueue) enqueue(m *miss) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed != nil:
+		return q.closed
+	case len(q.waiting) >= maxMisses:
+		return errTooManyMisses
+	}
+	q.waiting = append(q.waiting, m)
+	q.signal()
+	return nil
+}
+
+func (q *missQueue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// empty reports whether no read waits.
+func (q *missQueue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting) == 0 && len(q.order) == 0
+}
+
+// keys returns the keys to ask for: those of a step that could not answer, and then of reads that
+// wait. Applier only.
+func (q *missQueue) keys() []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.waiting) > 0 {
+		m := q.waiting[0]
+		if _, ok := q.asked[m.key]; !ok {
+			if len(q.order) == maxStepKeys {
+				break
+			}
+			q.order = append(q.order, m.key)
+		}
+		q.asked[m.key] = append(q.asked[m.key], m)
+		q.waiting = q.waiting[1:]
+	}
+	return q.order
+}
+
+// answer passes on what a step found for the keys it was asked for. Applier only.
+func (q *missQueue) answer(st *step) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range st.missed {
+		l := &st.missed[i]
+		if l.skipped {
+			q.waiting = append(q.waiting, q.asked[l.key]...)
+		} else {
+			c, _ := l.change(st.head.Epoch) // the applier has logged it
+			e := Entry{Epoch: st.head.Epoch, Version: c.version, Value: c.value}
+			for _, m := range q.asked[l.key] {
+				m.done <- missed{entry: e, present: c.present}
+			}
+		}
+		delete(q.asked, l.key)
+	}
+	q.order = q.order[:0]
+	if len(q.waiting) > 0 {
+		q.signal()
+	}
+}
+
+// fail answers every read that waits with err. Applier only.
+func (q *missQueue) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, m := range q.waiting {
+		m.done <- missed{err: err}
+	}
+	for _, ms := range q.asked {
+		for _, m := range ms {
+			m.done <- missed{err: err}
+		}
+	}
+	q.waiting = nil
+	clear(q.asked)
+	q.order = q.order[:0]
+}
+
+// close answers every read with err from now on.
+func (q *missQueue) close(err error) {
+	q.mu.Lock()
+	q.closed = err
+	q.mu.Unlock()
+	q.fail(err)
+}

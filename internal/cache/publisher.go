@@ -1,0 +1,284 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed lua/write.lua
+var writeLua string
+
+var writeScript = redis.NewScript(writeLua)
+
+// PublisherConfig configures the write side. Client must have been made with ClientOptions.
+type PublisherConfig struct {
+	Client    redis.UniversalClient
+	Channel   string        // Pub/Sub channel; default posts_updates
+	Namespace string        // first part of every key in Redis; default posts
+	LogLength int64         // entries of the log that are kept at least; default 1,000,000 (32 bytes each)
+	Timeout   time.Duration // of one Write call; default 1.5 s
+}
+
+// Publisher is the write side. Its methods may be called by many goroutines.
+type Publisher struct {
+	cfg  PublisherConfig
+	keys keys
+
+	// skew is the clock of Redis minus ours, in microseconds; known says that it was measured.
+	skew  atomic.Int64
+	known atomic.Bool
+}
+
+const (
+	defaultChannel   = "posts_updates"
+	defaultNamespace = "posts"
+)
+
+// NewPublisher returns a Publisher. It does not connect.
+func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
+	if cfg.Client == nil {
+		return nil, errors.New("a publisher needs a Redis client")
+	}
+	cfg.Channel = cmp.Or(cfg.Channel, defaultChannel)
+	cfg.Namespace = cmp.Or(cfg.Namespace, defaultNamespace)
+	cfg.LogLength = cmp.Or(cfg.LogLength, 1_000_000)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 1500*time.Millisecond)
+	if strings.ContainsAny(cfg.Namespace, "{}") {
+		return nil, fmt.Errorf("namespace %q: braces mark the shard, leave them out", cfg.Namespace)
+	}
+	return &Publisher{cfg: cfg, keys: newKeys(cfg.Namespace)}, nil
+}
+
+// Condition is what must hold of a key for a write to take place. The zero value always holds.
+// Redis decides it in the same atomic step as the write.
+type Condition struct {
+	Exists bool  // the key has a value
+	Absent bool  // it has none
+	Tags   []Tag // the key has a value with one of these tags
+}
+
+func (c Condition) encode() string {
+	switch {
+	case c.Exists:
+		return "*"
+	case c.Absent:
+		return "!"
+	}
+	b := make([]byte, 0, len(c.Tags)*len(Tag{}))
+	for _, t := range c.Tags {
+		b = append(b, t[:]...)
+	}
+	return string(b)
+}
+
+// Write is one write: a Set with Tag and Value, or a Delete.
+type Write struct {
+	Op    Op
+	Key   string
+	Value []byte // not kept after the call
+	Tag   Tag
+	If    Condition
+}
+
+func (w *Write) validate() error {
+	switch {
+	case w.Op != Set && w.Op != Delete:
+		return fmt.Errorf("operation %d: use Set or Delete", w.Op)
+	case len(w.Key) == 0 || len(w.Key) > MaxKey:
+		return fmt.Errorf("key of %d bytes: use 1 to %d", len(w.Key), MaxKey)
+	case len(w.Value) > MaxValue:
+		return fmt.Errorf("value of %d bytes: use at most %d", len(w.Value), MaxValue)
+	}
+	return nil
+}
+
+// Outcome is what became of a write that Redis answered.
+type Outcome byte
+
+// The outcomes. Only the first three changed anything.
+const (
+	Created         Outcome = 'C'
+	Replaced        Outcome = 'R'
+	Deleted         Outcome = 'D'
+	NotFound        Outcome = 'N' // Delete of a key without a value
+	ConditionFailed Outcome = 'F'
+)
+
+// Result is the answer to one write.
+type Result struct {
+	Outcome Outcome
+	Token   Token // names the write, or the newest one where nothing was changed
+}
+
+// Errors of Write. Both mean that Redis did not answer in time or refused to work.
+var (
+	// ErrNotWritten: none of the writes took place, and none will.
+	ErrNotWritten = errors.New("not written")
+	// ErrUnknown: the writes may have taken place, and if so all of them. They will not take place
+	// later than Timeout after the call.
+	ErrUnknown = errors.New("outcome unknown")
+)
+
+// MaxWrites bounds one call of Write: the script blocks Redis while it runs, about 6 us a write.
+const MaxWrites = 1000
+
+// Write performs writes in one atomic step, in their order: all of them take place (or find their
+// condition failed), or none. It is never repeated by itself. It blocks for Timeout or until ctx
+// is done; the error is nil, wraps ErrNotWritten or ErrUnknown, or reports an invalid write.
+func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error) {
+	if len(writes) == 0 || len(writes) > MaxWrites {
+		return nil, fmt.Errorf("%d writes in a call: use 1 to %d", len(writes), MaxWrites)
+	}
+	for i := range writes {
+		if err := writes[i].validate(); err != nil {
+			return nil, fmt.Errorf("write %d: %w", i+1, err)
+		}
+	}
+	published := time.Now()
+	deadline := published.Add(p.cfg.Timeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if err := p.measureSkew(ctx); err != nil {
+		return nil, fmt.Errorf("%w: ask Redis for its time: %w", ErrNotWritten, err)
+	}
+
+	keys, args := p.arguments(writes, published, deadline)
+	reply, err := writeScript.EvalSha(ctx, p.cfg.Client, keys, args...).Slice()
+	if redis.HasErrorPrefix(err, "NOSCRIPT") { // certainly did not run
+		reply, err = writeScript.Eval(ctx, p.cfg.Client, keys, args...).Slice()
+	}
+	if err != nil {
+		return nil, classify(err)
+	}
+	return p.results(reply, writes)
+}
+
+// arguments returns the keys and arguments of write.lua.
+func (p *Publisher) arguments(writes []Write, published, deadline time.Time) (keys []string, args []any) {
+	const fixed = 6
+	keys = make([]string, 3, 3+len(writes))
+	keys[0], keys[1], keys[2] = p.keys.seq, p.keys.epoch, p.keys.log
+	ids := make([]byte, 8*(len(writes)+1))
+	if _, err := rand.Read(ids); err != nil {
+		panic(err) // crypto/rand never fails on a system that can run at all
+	}
+	args = make([]any, fixed, fixed+4*len(writes))
+	args[0] = p.cfg.Channel
+	args[1] = strconv.FormatInt(deadline.UnixMilli()+p.skew.Load()/1000, 10)
+	args[2] = p.cfg.LogLength
+	args[3] = ids[:8]
+	args[4] = len(p.keys.prefix)
+	args[5] = tagOffset
+	size := 0
+	for i := range writes {
+		size += frameHeader + len(writes[i].Key) + len(writes[i].Value)
+	}
+	b := make([]byte, 0, size) // all frames, one after the other
+	for i := range writes {
+		w := &writes[i]
+		keys = append(keys, p.keys.prefix+w.Key)
+		op := "S"
+		if w.Op == Delete {
+			op = "D"
+		}
+		from := len(b)
+		b = appendFrame(b, w, published)
+		args = append(args, ids[8*(i+1):8*(i+2)], op, w.If.encode(), b[from:len(b):len(b)])
+	}
+	return keys, args
+}
+
+func (p *Publisher) results(reply []any, writes []Write) ([]Result, error) {
+	malformed := fmt.Errorf("%w: malformed reply of %d parts", ErrUnknown, len(reply))
+	if len(reply) < 2 {
+		return nil, malformed
+	}
+	if now, err := strconv.ParseInt(fmt.Sprint(reply[1]), 10, 64); err == nil {
+		p.setSkew(now)
+	}
+	if reply[0] == int64(0) {
+		return nil, fmt.Errorf("%w: it reached Redis after its deadline", ErrNotWritten)
+	}
+	if len(reply) != 3+2*len(writes) {
+		return nil, malformed
+	}
+	var r replyReader
+	epoch := r.id(reply[2])
+	results := make([]Result, len(writes))
+	for i := range results {
+		outcome := r.text(reply[3+2*i])
+		results[i].Token = Token{Epoch: epoch, Version: r.number(reply[4+2*i])}
+		if len(outcome) != 1 {
+			return nil, malformed
+		}
+		results[i].Outcome = Outcome(outcome[0])
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnknown, r.err)
+	}
+	return results, nil
+}
+
+// measureSkew asks Redis for its time once; each reply brings it again.
+func (p *Publisher) measureSkew(ctx context.Context) error {
+	if p.known.Load() {
+		return nil
+	}
+	n, err := node(ctx, p.cfg.Client, p.keys.seq)
+	if err != nil {
+		return err
+	}
+	now, err := n.Time(ctx).Result()
+	if err != nil {
+		return err
+	}
+	p.setSkew(now.UnixMicro())
+	return nil
+}
+
+// setSkew notes the time of Redis in microseconds. The reply's way back makes Redis look behind by
+// that much, which shortens deadlines by as much: the safe side.
+func (p *Publisher) setSkew(redisMicros int64) {
+	p.skew.Store(redisMicros - time.Now().UnixMicro())
+	p.known.Store(true)
+}
+
+// Ping reports whether Redis answers.
+func (p *Publisher) Ping(ctx context.Context) error {
+	n, err := node(ctx, p.cfg.Client, p.keys.seq)
+	if err != nil {
+		return fmt.Errorf("find the node: %w", err)
+	}
+	return n.Ping(ctx).Err()
+}
+
+// refusals are the errors with which Redis turns a script away before it runs.
+var refusals = []string{"LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOAUTH", "WRONGPASS", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS"}
+
+// classify wraps an error of the client in ErrNotWritten where that is certain, else in ErrUnknown.
+func classify(err error) error {
+	for _, prefix := range refusals {
+		if redis.HasErrorPrefix(err, prefix) {
+			return fmt.Errorf("%w: %w", ErrNotWritten, err)
+		}
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) {
+		return fmt.Errorf("%w: %w", ErrNotWritten, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}

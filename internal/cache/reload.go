@@ -1,0 +1,124 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// followPause is how long pages are read without a look at the log: the time that writes may take
+// to show while a reload runs.
+const followPause = 20 * time.Millisecond
+
+// reload loads the whole set, and leaves the watermark at the end of the log.
+//
+// The pages are read while the log is followed: first the head is read, from there on the log
+// tells of every change, so that a key that is written, deleted or moved under the SCAN is not
+// lost. Pages and steps are both states at an instant, and this goroutine applies them in the order
+// of their instants: a page is never under way while a step is taken. So a value can only be
+// replaced by one that is newer, whatever their versions say.
+func (a *applier) reload(ctx context.Context, reason string) error {
+	a.metrics.snapshots.WithLabelValues(reason).Inc()
+	began := a.now()
+	a.synced = false
+	progress := SnapshotProgress{Reason: reason, Began: began}
+	a.publish(Head{}, &progress)
+	a.log.Info("loading the whole set", "reason", reason, "watermark", a.watermark)
+
+	a.store.beginLoad()
+	at, err := a.load(ctx, &progress)
+	if err != nil {
+		a.failed = a.now()
+		a.publish(Head{}, nil)
+		return fmt.Errorf("load (%s): %w", reason, err)
+	}
+	dropped := a.store.finishLoad()
+	a.watermark, a.synced, a.loaded = at, true, true
+	a.publish(at, nil)
+	if dropped > 0 {
+		a.metrics.removed.Add(float64(dropped))
+		a.log.Warn("dropped entries that Redis no longer has", "entries", dropped, "reason", reason)
+	}
+	a.log.Info("loaded the whole set", "reason", reason, "entries", a.store.entries.Load(), "version", at.Version,
+		"complete", a.store.complete.Load() != 0, "took", a.now().Sub(began).Round(time.Millisecond))
+	return nil
+}
+
+// load fills the store and returns the head whose state it holds.
+func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head, err error) {
+	opening, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	pages, err := a.source.open(opening)
+	if err != nil {
+		return at, err
+	}
+	defer pages.close()
+	progress.Total = pages.total()
+
+	st, err := a.step(ctx, endOfLog)
+	if err != nil {
+		return at, err
+	}
+	at = st.head
+	a.store.apply(at.Epoch, st.fills(at.Epoch, a.log))
+	a.misses.answer(&st)
+
+	followed := a.now()
+	for more := true; more; {
+		follow := a.now().Sub(followed) > followPause || !a.misses.empty()
+		var values []string
+		if values, more, err = pages.next(ctx, !follow); err != nil {
+			return at, err
+		}
+		a.store.apply(at.Epoch, a.page(at.Epoch, values))
+		progress.Loaded += int64(len(values))
+		shown := *progress
+		a.publish(Head{}, &shown)
+		if follow {
+			if at, err = a.follow(ctx, at); err != nil {
+				return at, err
+			}
+			followed = a.now()
+		}
+	}
+	if err := pages.finish(ctx); err != nil {
+		return at, err
+	}
+	return a.follow(ctx, at)
+}
+
+// endOfLog is a watermark after which no log has entries: a step from there tells the head alone.
+var endOfLog = Head{Version: 1 << 62}
+
+// page returns the changes of a page's values. A key comes once.
+func (a *applier) page(epoch uint64, values []string) []change {
+	b := newBatch(len(values))
+	for _, stored := range values {
+		rec, err := decodeStored(stored)
+		if err != nil {
+			a.log.Error("a value in Redis is not one of ours; it counts as absent", "err", err)
+			continue
+		}
+		b.add(change{key: rec.key, value: rec.value, version: rec.version(epoch), present: true})
+	}
+	return b.changes
+}
+
+// follow takes the log from at to its end, and answers misses there.
+func (a *applier) follow(ctx context.Context, at Head) (Head, error) {
+	for {
+		a.inbox.discard() // the log has it all
+		st, err := a.step(ctx, at)
+		if err != nil {
+			return at, err
+		}
+		if why := st.judge(at); why != "" {
+			return at, fmt.Errorf("the log broke off under the load (%s)", why)
+		}
+		var end bool
+		if at, end = a.take(&st, at); end {
+			a.misses.answer(&st)
+			return at, nil
+		}
+	}
+}

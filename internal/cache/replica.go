@@ -1,0 +1,279 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+)
+
+// ReplicaConfig configures the read side. Client must have been made with ClientOptions.
+type ReplicaConfig struct {
+	Client     redis.UniversalClient
+	Channel    string // Pub/Sub channel; default posts_updates
+	Namespace  string // first part of every key in Redis; default posts
+	Local      LocalCacheConfig
+	Probe      time.Duration // between looks at the head; default 500 ms
+	Logger     *slog.Logger  // default slog.Default()
+	Registerer prometheus.Registerer
+}
+
+// Replica is the read side: the data set in memory, kept equal to Redis while Run runs. All other
+// methods may be called by many goroutines at any time.
+type Replica struct {
+	cfg     ReplicaConfig
+	keys    keys
+	store   *store
+	applier *applier
+	misses  *missQueue
+	sub     *subscription
+	metrics *metrics
+	ready   atomic.Bool
+}
+
+// NewReplica returns a Replica that is empty. It does not connect; Run does.
+func NewReplica(cfg ReplicaConfig) (*Replica, error) {
+	if cfg.Client == nil {
+		return nil, errors.New("a replica needs a Redis client")
+	}
+	cfg.Channel = cmp.Or(cfg.Channel, defaultChannel)
+	cfg.Namespace = cmp.Or(cfg.Namespace, defaultNamespace)
+	cfg.Probe = cmp.Or(cfg.Probe, 500*time.Millisecond)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	if strings.ContainsAny(cfg.Namespace, "{}") {
+		return nil, fmt.Errorf("namespace %q: braces mark the shard, leave them out", cfg.Namespace)
+	}
+	var err error
+	if cfg.Local, err = cfg.Local.withDefaults(); err != nil {
+		return nil, err
+	}
+	st, err := newStore(cfg.Local)
+	if err != nil {
+		return nil, err
+	}
+	r := &Replica{cfg: cfg, keys: newKeys(cfg.Namespace), store: st, misses: newMissQueue(), metrics: newMetrics()}
+	in := newInbox()
+	src := &redisSource{client: cfg.Client, keys: r.keys}
+	r.applier = newApplier(src, st, in, r.misses, cfg.Logger, r.metrics)
+	r.sub = &subscription{client: cfg.Client, keys: r.keys, channel: cfg.Channel, inbox: in, log: cfg.Logger, metrics: r.metrics}
+	if cfg.Registerer != nil {
+		r.metrics.register(cfg.Registerer, r)
+	}
+	return r, nil
+}
+
+// Run keeps the replica equal to Redis until ctx is done; it survives every fault of Redis and of
+// the network. Call it once. Reads may go on after it, from memory.
+func (r *Replica) Run(ctx context.Context) {
+	var listening sync.WaitGroup
+	listening.Go(func() { r.sub.run(ctx) })
+	defer listening.Wait()
+	defer r.misses.close(errStopped)
+
+	probe := time.NewTicker(r.cfg.Probe)
+	defer probe.Stop()
+	a := r.applier
+	a.doubt(ctx, "start")
+	for {
+		// A probe that is due goes first: under a flood of misses or messages the select below
+		// could pass it by.
+		select {
+		case <-ctx.Done():
+			return
+		case <-probe.C:
+			r.probe(ctx)
+		default:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-probe.C:
+			r.probe(ctx)
+		case <-r.misses.wake:
+			_ = a.catchUp(ctx, "miss") // the misses have the error
+		case <-a.inbox.wake:
+			live := r.sub.live.Load()
+			messages, doubt := a.inbox.take()
+			a.hear(ctx, messages)
+			if doubt != "" {
+				a.doubt(ctx, doubt)
+			} else if !a.synced {
+				a.doubt(ctx, "retry")
+			}
+			r.confirm(live)
+		}
+	}
+}
+
+func (r *Replica) probe(ctx context.Context) {
+	live := r.sub.live.Load()
+	if r.applier.probe(ctx) && live != 0 {
+		r.cfg.Logger.Warn("the subscription is silent; dialing again")
+		r.sub.redial("silent")
+	}
+	r.confirm(live)
+}
+
+// confirm makes the replica ready when a step has reached the end of the log after the subscription
+// that is still live was confirmed: from there on nothing can be missed unnoticed.
+func (r *Replica) confirm(live uint64) {
+	if !r.ready.Load() && r.applier.synced && live != 0 && r.sub.live.Load() == live {
+		r.ready.Store(true)
+		r.cfg.Logger.Info("ready", "entries", r.store.entries.Load(), "version", r.applier.watermark.Version)
+	}
+}
+
+// Close frees the goroutines of the local cache. Call it after Run and after the last read.
+func (r *Replica) Close() { r.store.close() }
+
+// Get looks key up in memory. It allocates nothing, takes no lock of this package, and does not
+// keep key. It counts nothing: tell CountHits and CountMisses, in batches where that pays.
+func (r *Replica) Get(key []byte) (Entry, Lookup) { return r.store.get(key) }
+
+// CountHits adds reads that were answered from memory, with an entry or with its absence.
+func (r *Replica) CountHits(n int) { r.metrics.hits.Add(float64(n)) }
+
+// Errors of reads that need Redis.
+var (
+	ErrUnavailable = errors.New("no answer from Redis")
+	ErrBehind      = errors.New("the wanted version is not there yet")
+	errStopped     = errors.New("the replica has stopped")
+)
+
+// Fetch answers a read that memory could not: Redis is asked, in the same step in which the replica
+// catches up, so that the answer is exactly as new as memory. It blocks until ctx is done at most;
+// the error wraps ErrUnavailable.
+func (r *Replica) Fetch(ctx context.Context, key string) (e Entry, present bool, err error) {
+	r.metrics.misses.Inc()
+	e, present, err = r.misses.ask(ctx, key)
+	r.countFallback(present, err)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return e, present, err
+}
+
+func (r *Replica) countFallback(present bool, err error) {
+	switch {
+	case err != nil:
+		r.metrics.fallbacks.WithLabelValues("error").Inc()
+	case present:
+		r.metrics.fallbacks.WithLabelValues("found").Inc()
+	default:
+		r.metrics.fallbacks.WithLabelValues("absent").Inc()
+	}
+}
+
+// Direct reads key from Redis, past the replica: the slow way that the fast one is compared with.
+// Its answer may be newer than what memory answers next. It blocks until ctx is done at most; the
+// error wraps ErrUnavailable.
+func (r *Replica) Direct(ctx context.Context, key string) (e Entry, present bool, err error) {
+	stored, err := r.cfg.Client.Get(ctx, r.keys.prefix+key).Result()
+	if errors.Is(err, redis.Nil) {
+		return e, false, nil
+	}
+	if err != nil {
+		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	rec, err := decodeStored(stored)
+	if err != nil {
+		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return Entry{Epoch: rec.head.Epoch, Version: rec.head.Version, Value: rec.value}, true, nil
+}
+
+// Reached reports whether the replica has applied the write that t names. A token of another epoch
+// counts as reached.
+func (r *Replica) Reached(t Token) bool {
+	return r.applier.public.Load().watermark.Reached(t)
+}
+
+// patience is how long WaitFor leaves it to the channel before Redis is asked.
+const patience = 100 * time.Millisecond
+
+// WaitFor blocks until the replica has reached t: first by the channel, then by asking Redis. It
+// blocks until ctx is done at most; the error wraps ErrBehind.
+func (r *Replica) WaitFor(ctx context.Context, t Token) error {
+	if r.wait(ctx, t, patience) {
+		return nil
+	}
+	// A step catches up whatever key it is asked for.
+	if _, _, err := r.misses.ask(ctx, ""); err != nil {
+		return fmt.Errorf("%w: %w", ErrBehind, err)
+	}
+	if !r.Reached(t) {
+		return fmt.Errorf("%w: Redis has %v", ErrBehind, r.applier.public.Load().watermark.Version)
+	}
+	return nil
+}
+
+func (r *Replica) wait(ctx context.Context, t Token, patience time.Duration) bool {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		moved := r.applier.gate.wait()
+		if r.Reached(t) {
+			return true
+		}
+		select {
+		case <-moved:
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// Status is what a replica knows of itself.
+type Status struct {
+	Ready       bool // the whole set was loaded and the subscription confirmed; stays true
+	Synced      bool // every write that Redis has is applied, as far as the last look tells
+	Complete    bool // the whole set is in memory
+	Subscribed  bool // the subscription is confirmed
+	Degraded    bool // ready, but not known to be up to date
+	Applied     Head // every write up to here is applied
+	Newest      Head // newest that Redis reported
+	LagVersions uint64
+	Lag         time.Duration     // since the replica last knew that it had every write; 0 while it does
+	Snapshot    *SnapshotProgress // the load that is running, or nil
+	Entries     int64
+	Bytes       int64 // that the entries take, index included
+	MaxBytes    int64
+}
+
+// Status returns the state of the replica. It does not block.
+func (r *Replica) Status() Status {
+	p := r.applier.public.Load()
+	s := Status{
+		Ready:       r.ready.Load(),
+		Complete:    r.store.complete.Load() != 0,
+		Subscribed:  r.sub.live.Load() != 0,
+		Applied:     p.watermark,
+		Newest:      p.newest,
+		LagVersions: lagOf(p.watermark, p.newest),
+		Snapshot:    p.snapshot,
+		Entries:     r.store.entries.Load(),
+		Bytes:       r.store.used.Load(),
+		MaxBytes:    r.store.max,
+	}
+	age := time.Since(p.contact)
+	if p.contact.IsZero() {
+		age = 0 // nothing to be behind of yet
+	}
+	// In sync as long as probes come back; a probe takes stepTimeout at most.
+	s.Synced = p.synced && age < r.cfg.Probe+stepTimeout
+	if !s.Synced {
+		s.Lag = age
+	}
+	s.Degraded = s.Ready && (!s.Synced || !s.Subscribed)
+	return s
+}

@@ -1,0 +1,277 @@
+package cache
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/dgraph-io/ristretto/v2"
+)
+
+// LocalCacheConfig bounds the memory of a replica. Zero fields mean the defaults, which hold a
+// million values of 260 bytes.
+type LocalCacheConfig struct {
+	// MaxSize is the most memory that entries may take, in bytes: keys, values and indexOverhead.
+	// The default is 512 MiB.
+	MaxSize int64
+	// NumCounters is the number of counters of the admission policy. They only matter once the
+	// cache is full; the default is 1,000,000, one for each entry of the default size (2.6 MB).
+	NumCounters int64
+	// BufferItems is the size of ristretto's Get buffers; the default, 64, is the advised one.
+	BufferItems int64
+}
+
+// indexOverhead is what an entry costs beside its bytes: its share of ristretto's two maps, in
+// bytes (170 MB for a million entries were measured, of which the policy's map has 34).
+const indexOverhead = 170
+
+func (c LocalCacheConfig) withDefaults() (LocalCacheConfig, error) {
+	c.MaxSize = cmp.Or(c.MaxSize, 512<<20)
+	c.NumCounters = cmp.Or(c.NumCounters, 1_000_000)
+	c.BufferItems = cmp.Or(c.BufferItems, 64)
+	switch {
+	case c.MaxSize < 64<<10:
+		return c, fmt.Errorf("cache size of %d bytes: use at least 65536", c.MaxSize)
+	case c.NumCounters < 1 || c.NumCounters > 1<<32:
+		return c, fmt.Errorf("%d cache counters: use about as many as entries are expected", c.NumCounters)
+	case c.BufferItems < 1 || c.BufferItems > 1<<16:
+		return c, fmt.Errorf("%d cache buffer items: use 64", c.BufferItems)
+	}
+	return c, nil
+}
+
+// Entry is one version of a value in the memory of a replica.
+type Entry struct {
+	Epoch   uint64
+	Version uint64 // 0 for a value that is older than its epoch
+	Value   string // immutable
+}
+
+// Token returns the version token of the entry.
+func (e Entry) Token() Token { return Token{Epoch: e.Epoch, Version: e.Version} }
+
+// Lookup is the outcome of a look into memory.
+type Lookup int
+
+const (
+	Miss   Lookup = iota // memory cannot tell: Redis must
+	Hit                  // the entry is there
+	Absent               // the whole set is in memory and the key is not in it
+)
+
+// change is what the owner applies to the store: a value, or its absence.
+type change struct {
+	key     string
+	value   string
+	version uint64
+	present bool
+}
+
+// store is the memory of a replica: ristretto maps a key to the place of its entry. One goroutine,
+// the owner, changes it; any goroutine may call get.
+type store struct {
+	cache *ristretto.Cache[[]byte, ref]
+	slabs *slabs
+	max   int64
+
+	// complete is 0 while an entry may be missing, else the number of the load that completed the
+	// set. The owner clears it BEFORE anything that can make an entry vanish: ristretto takes a
+	// victim out before it tells.
+	complete atomic.Uint64
+	loads    uint64
+
+	used      atomic.Int64 // cost of all entries, queued ones included, as ristretto counts it
+	entries   atomic.Int64
+	evictions atomic.Uint64
+	rejects   atomic.Uint64
+
+	// The owner's alone:
+	loading     bool
+	overflow    bool   // the running load did not fit
+	firstSerial uint64 // of the slabs that the running load fills
+	compacted   uint64 // serial of the last slab when compact ran last
+	scratch     []byte // the key that is being changed
+}
+
+func newStore(cfg LocalCacheConfig) (*store, error) {
+	s := &store{slabs: newSlabs(), max: cfg.MaxSize}
+	var err error
+	s.cache, err = ristretto.NewCache(&ristretto.Config[[]byte, ref]{
+		NumCounters:        cfg.NumCounters,
+		MaxCost:            cfg.MaxSize,
+		BufferItems:        cfg.BufferItems,
+		IgnoreInternalCost: true, // indexOverhead counts it, by measurement
+		OnExit:             s.exit,
+		OnEvict:            func(*ristretto.Item[ref]) { s.evictions.Add(1) },
+		OnReject:           func(*ristretto.Item[ref]) { s.rejects.Add(1) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create the local cache: %w", err)
+	}
+	return s, nil
+}
+
+// exit is called for every entry that leaves: replaced, deleted, evicted or refused.
+func (s *store) exit(r ref) {
+	if r == 0 {
+		return // a Del of a key that was not there
+	}
+	s.used.Add(-entryCost(s.slabs.drop(r)))
+	s.entries.Add(-1)
+}
+
+func entryCost(size int) int64 { return int64(size) + indexOverhead }
+
+// get looks key up. It allocates nothing, blocks on nothing of ours, and does not hold on to key.
+func (s *store) get(key []byte) (Entry, Lookup) {
+	complete := s.complete.Load()
+	for range 4 {
+		r, ok := s.cache.Get(key)
+		if !ok {
+			if complete != 0 && s.complete.Load() == complete {
+				return Entry{}, Absent
+			}
+			return Entry{}, Miss
+		}
+		if sl := s.slabs.at(r); sl != nil {
+			return sl.entry(r.offset()), Hit
+		}
+		// The entry moved between the two looks.
+	}
+	return Entry{}, Miss
+}
+
+// maxBatch bounds a batch: ristretto drops a Set when its buffer of 32 Ki is full.
+const maxBatch = 4096
+
+// apply makes changes visible, in one batch that has each key once, and returns when they are.
+// Owner only.
+func (s *store) apply(epoch uint64, changes []change) {
+	for batch := range slices.Chunk(changes, maxBatch) {
+		for _, c := range batch {
+			s.change(epoch, c)
+		}
+		s.cache.Wait()
+		s.slabs.sweep()
+	}
+	s.compact()
+}
+
+func (s *store) change(epoch uint64, c change) {
+	s.scratch = append(s.scratch[:0], c.key...)
+	old, had := s.cache.Get(s.scratch)
+	if !c.present {
+		if had {
+			s.cache.Del(s.scratch)
+		}
+		return
+	}
+	var oldCost int64
+	if had {
+		oldCost = entryCost(s.slabs.at(old).size(old.offset()))
+	}
+	cost := entryCost(entryHeader + len(c.key) + len(c.value))
+	if used := s.used.Load(); used+cost-oldCost > s.max {
+		s.complete.Store(0)
+		s.overflow = true
+		if had && cost > oldCost {
+			// ristretto charges only new keys against its limit, so a growing value has to come as one.
+			s.cache.Del(s.scratch)
+			s.cache.Wait()
+		}
+	}
+	r, _ := s.slabs.add(s.scratch, c.value, c.version, epoch)
+	s.set(r, cost)
+}
+
+// set puts r under the key in s.scratch.
+func (s *store) set(r ref, cost int64) {
+	s.used.Add(cost)
+	s.entries.Add(1)
+	for !s.cache.Set(s.scratch, r, cost) {
+		s.cache.Wait() // the buffer was full, and the Set forgotten
+	}
+}
+
+// beginLoad prepares for a load of the whole set: entries that it does not write again go away
+// with finishLoad. Owner only.
+func (s *store) beginLoad() {
+	s.complete.Store(0)
+	s.slabs.retire()
+	s.firstSerial = s.slabs.serial + 1
+	s.loading, s.overflow = true, false
+}
+
+// finishLoad drops what the load did not write, marks the set complete if all of it fits, and
+// returns the number of dropped entries. Owner only.
+func (s *store) finishLoad() (dropped int) {
+	var stale [][]byte
+	s.cache.IterValues(func(r ref) bool {
+		if sl := s.slabs.at(r); sl.serial < s.firstSerial {
+			stale = append(stale, sl.key(r.offset()))
+		}
+		return false
+	})
+	for i, key := range stale { // collected first: Del inside IterValues deadlocks
+		s.cache.Del(key)
+		if i%maxBatch == maxBatch-1 {
+			s.cache.Wait()
+		}
+	}
+	s.cache.Wait()
+	s.slabs.sweep()
+	s.loading = false
+	s.compact()
+	if !s.overflow {
+		s.loads++
+		s.complete.Store(s.loads)
+	}
+	return len(stale)
+}
+
+// Compaction starts when more than one part in deadShare of the bytes in the slabs is dead, and
+// deadFloor. A smaller share saves memory and moves more bytes for each byte that is replaced.
+const (
+	deadShare = 16
+	deadFloor = 8 * slabSize
+)
+
+// compact moves the living entries of the emptiest slabs together while too much is dead. It moves
+// a few slabs at a time, in proportion to what has been added since, so that no batch waits long.
+func (s *store) compact() {
+	if s.loading {
+		return // an entry that moves would look as if the load had written it
+	}
+	budget := 2 + 8*int(s.slabs.serial-s.compacted)
+	for ; budget > 0; budget-- {
+		live := s.used.Load() - s.entries.Load()*indexOverhead
+		if s.slabs.filled-live <= live/deadShare+deadFloor {
+			break
+		}
+		victim := s.slabs.emptiest()
+		if victim == nil {
+			break
+		}
+		s.evacuate(victim)
+	}
+	s.compacted = s.slabs.serial
+}
+
+// evacuate copies what is alive in sl into the current slab and frees sl.
+func (s *store) evacuate(sl *slab) {
+	for offset := 0; offset < sl.used; offset += sl.size(offset) {
+		s.scratch = append(s.scratch[:0], sl.key(offset)...)
+		if r, ok := s.cache.Get(s.scratch); !ok || r != newRef(sl.index, sl.generation, offset) {
+			continue // replaced or gone
+		}
+		e := sl.entry(offset)
+		r, size := s.slabs.add(s.scratch, e.Value, e.Version, e.Epoch)
+		s.set(r, entryCost(size))
+	}
+	s.cache.Wait()
+	s.slabs.sweep()
+}
+
+// close ends the goroutines of the store. No method may be called after it.
+func (s *store) close() { s.cache.Close() }

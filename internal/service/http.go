@@ -1,0 +1,85 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Bounds of every HTTP server of the stack.
+const (
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 75 * time.Second // longer than the gateway's 60 s, so that the gateway closes first
+	maxHeaderBytes    = 16 << 10
+	// stopTimeout is how long requests in flight may take once the server stops: with Drain it
+	// stays under the 10 s after which a supervisor kills.
+	stopTimeout = 6 * time.Second
+	// Drain is how long a stopping process that already answers "not ready" goes on serving, so
+	// that a gateway that asks every second stops sending before the listener closes.
+	Drain = 2500 * time.Millisecond
+)
+
+// Listen binds the TCP port of c and reports it through c.Listening.
+func Listen(c *Common) (net.Listener, error) {
+	ln, err := net.Listen("tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
+	if err != nil {
+		return nil, fmt.Errorf("listen on port %d: %w", c.Port, err)
+	}
+	if c.Listening != nil {
+		c.Listening(ln.Addr().String())
+	}
+	return ln, nil
+}
+
+// NewServer returns a server with the stack's limits. The caller may lengthen the timeouts of a
+// request that streams with http.ResponseController.
+func NewServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       idleTimeout,
+		// net/http adds 4 KiB of slop to this bound.
+		MaxHeaderBytes: maxHeaderBytes - 4<<10,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// Serve answers on ln until ctx is done, then stops in order: stopping is called (readiness turns
+// to 503), the server goes on for drain, the listener closes, requests in flight finish. It
+// returns nil after an orderly stop, also when some requests had to be cut at the bound.
+func Serve(ctx context.Context, ln net.Listener, srv *http.Server, drain time.Duration, stopping func()) error {
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(ln) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+	case <-ctx.Done():
+	}
+	if stopping != nil {
+		stopping()
+	}
+	if drain > 0 {
+		timer := time.NewTimer(drain)
+		defer timer.Stop()
+		select {
+		case err := <-failed:
+			return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+		case <-timer.C:
+		}
+	}
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := srv.Shutdown(bound); errors.Is(err, context.DeadlineExceeded) {
+		return srv.Close()
+	} else if err != nil {
+		return fmt.Errorf("stop %s: %w", ln.Addr(), err)
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// Config is a pointer to a configuration that embeds Common.
+type Config[C any] interface {
+	*C
+	common() *Common
+}
+
+// Main runs a process: it reads the configuration, runs until SIGINT or SIGTERM and returns the
+// exit code: 0 after an orderly stop, 1 for a failure, 2 for a configuration that cannot work.
+// A second signal ends the process at once.
+func Main[C any, P Config[C]](
+	args []string, getenv func(string) string, stderr io.Writer,
+	parse func(args []string, getenv func(string) string) (C, error),
+	run func(ctx context.Context, cfg C) error,
+) int {
+	cfg, err := parse(args, getenv)
+	var help *HelpError
+	switch {
+	case errors.As(err, &help):
+		fmt.Fprint(stderr, help.Text)
+		return 0
+	case err != nil:
+		fmt.Fprintln(stderr, "error:", err)
+		return 2
+	}
+	common := P(&cfg).common()
+	if common.Probe {
+		if err := probe(common.Port); err != nil {
+			fmt.Fprintln(stderr, "unhealthy:", err)
+			return 1
+		}
+		return 0
+	}
+	common.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: common.LogLevel}))
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // the second signal meets the default action
+	if err := run(ctx, cfg); err != nil {
+		common.Logger.Error("stopped", "err", err)
+		return 1
+	}
+	return 0
+}
+
+// probe asks the process that listens on port of this host for its health.
+func probe(port int) error {
+	client := http.Client{Timeout: 2 * time.Second}
+	res, err := client.Get("http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) + "/health")
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET /health answered %s", res.Status)
+	}
+	return nil
+}

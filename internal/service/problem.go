@@ -1,0 +1,60 @@
+package service
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+)
+
+// Problem is an error answer as RFC 9457 (application/problem+json) has it.
+type Problem struct {
+	Title  string `json:"title"`            // by default the status text
+	Status int    `json:"status"`           // HTTP status code
+	Detail string `json:"detail,omitempty"` // what is wrong and what to change
+	Field  string `json:"field,omitempty"`  // the member or parameter to blame
+	Limit  int    `json:"limit,omitempty"`  // the bound that was exceeded, in bytes
+}
+
+// WriteTo answers w with the problem. The bytes depend on the problem alone.
+func (p Problem) WriteTo(w http.ResponseWriter) {
+	body := p.Bytes()
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(body) // the client is gone: nobody is left to tell
+}
+
+// Bytes returns the document.
+func (p Problem) Bytes() []byte {
+	if p.Title == "" {
+		p.Title = http.StatusText(p.Status)
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and numbers alone always marshal
+	}
+	return append(body, '\n')
+}
+
+// MethodNotAllowed answers 405 with the methods that the path has, such as "GET, HEAD".
+func MethodNotAllowed(w http.ResponseWriter, allow string) {
+	w.Header().Set("Allow", allow)
+	Problem{Status: http.StatusMethodNotAllowed, Detail: "this path answers " + allow}.WriteTo(w)
+}
+
+// JSON answers with v as JSON.
+func JSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		Problem{Status: http.StatusInternalServerError, Detail: "encode the answer: " + err.Error()}.WriteTo(w)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}
