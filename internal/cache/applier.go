@@ -28,6 +28,11 @@ type applier struct {
 	synced    bool
 	loaded    bool // the whole set has been loaded once
 
+	// ahead is the newest write of which the store may hold the value, beyond the watermark while a
+	// catch-up or a load is half done. When the log does not have it any more, Redis was rolled
+	// back since, and the store may hold what never happened.
+	ahead Head
+
 	failed time.Time // of the last step that failed, zero after one that did not
 
 	// For the check that the subscription is alive: what has been learned from the log must have
@@ -192,8 +197,8 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 	if !a.failed.IsZero() && a.now().Sub(a.failed) < retryPause {
 		return errPaused
 	}
-	if !a.loaded {
-		if err := a.reload(ctx, "start"); err != nil {
+	if why := a.mustLoad(); why != "" {
+		if err := a.reload(ctx, why); err != nil {
 			return err
 		}
 	}
@@ -202,7 +207,7 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 		if err != nil {
 			return err
 		}
-		why := st.judge(a.watermark)
+		why := st.judge(a.watermark, a.ahead)
 		if why != "" || len(st.entries) > 0 || reason != "probe" && reason != "miss" {
 			a.metrics.catchups.WithLabelValues(reason).Inc()
 		}
@@ -226,6 +231,18 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 	}
 }
 
+// mustLoad returns why the set must be loaded before the log can tell anything, or "". A load that
+// broke off may have left entries of another history, even if Redis has gone back to ours since.
+func (a *applier) mustLoad() (reason string) {
+	switch {
+	case !a.loaded:
+		return "start"
+	case a.store.loading:
+		return "broken off"
+	}
+	return ""
+}
+
 // take applies what a step tells to a store that is at w, and returns where it is then, and
 // whether that is the end of the log. The misses may be answered if it is.
 func (a *applier) take(st *step, w Head) (to Head, end bool) {
@@ -235,6 +252,7 @@ func (a *applier) take(st *step, w Head) (to Head, end bool) {
 		changes = append(changes, st.fills(to.Epoch, a.log)...)
 	}
 	a.store.apply(to.Epoch, changes)
+	a.ahead = st.head
 	return to, end
 }
 
@@ -242,7 +260,7 @@ func (a *applier) take(st *step, w Head) (to Head, end bool) {
 func (a *applier) step(ctx context.Context, w Head) (step, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	st, err := a.source.step(ctx, w, a.misses.keys())
+	st, err := a.source.step(ctx, w, a.ahead, a.misses.keys())
 	a.failed = time.Time{}
 	if err != nil {
 		a.failed = a.now()
@@ -250,13 +268,13 @@ func (a *applier) step(ctx context.Context, w Head) (step, error) {
 	return st, err
 }
 
-// judge returns why the log does not continue w, or "" if it does. It looks at the entries
-// themselves: whatever was looked at before could have been trimmed since.
-func (st *step) judge(w Head) (reason string) {
+// judge returns why the log does not continue w or has lost ahead, or "" if all is well. It looks at
+// the entries themselves: whatever was looked at before could have been trimmed since.
+func (st *step) judge(w, ahead Head) (reason string) {
 	switch {
 	case st.head.Epoch != w.Epoch:
 		return "epoch" // a new history, or none any more
-	case st.at != 0 && st.at != w.WriteID:
+	case st.at != 0 && st.at != w.WriteID, ahead.Version > w.Version && st.ahead != ahead.WriteID:
 		return "history"
 	}
 	at := w

@@ -55,11 +55,12 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 	defer pages.close()
 	progress.Total = pages.total()
 
+	a.ahead = Head{} // nothing that the store holds now will be there after the load
 	st, err := a.step(ctx, endOfLog)
 	if err != nil {
 		return at, err
 	}
-	at = st.head
+	at, a.ahead = st.head, st.head
 	a.store.apply(at.Epoch, st.fills(at.Epoch, a.log))
 	a.misses.answer(&st)
 
@@ -99,6 +100,9 @@ func (a *applier) page(epoch uint64, values []string) []change {
 			a.log.Error("a value in Redis is not one of ours; it counts as absent", "err", err)
 			continue
 		}
+		if rec.head.Epoch == epoch && rec.head.Version > a.ahead.Version {
+			a.ahead = rec.head
+		}
 		b.add(change{key: rec.key, value: rec.value, version: rec.version(epoch), present: true})
 	}
 	return b.changes
@@ -112,7 +116,7 @@ func (a *applier) follow(ctx context.Context, at Head) (Head, error) {
 		if err != nil {
 			return at, err
 		}
-		if why := st.judge(at); why != "" {
+		if why := st.judge(at, a.ahead); why != "" {
 			return at, fmt.Errorf("the log broke off under the load (%s)", why)
 		}
 		var end bool

@@ -16,8 +16,9 @@ import (
 // most.
 type source interface {
 	// step returns one instant of the shard: the log after w, and the values of missed keys.
-	step(ctx context.Context, w Head, missed []string) (step, error)
-	// open begins a snapshot of all values. The caller closes the pages.
+	step(ctx context.Context, w, ahead Head, missed []string) (step, error)
+	// open prepares a snapshot of all values; it begins with the first page. The caller closes the
+	// pages.
 	open(ctx context.Context) (pages, error)
 }
 
@@ -40,6 +41,7 @@ type pages interface {
 type step struct {
 	head    Head
 	at      uint64 // write id of the log's entry at the watermark; 0 when the log has none
+	ahead   uint64 // the same at the newest write that the store may hold
 	entries []logEntry
 	values  []lookup // of the keys in entries, each once
 	missed  []lookup // of the missed keys, in their order
@@ -78,13 +80,13 @@ type redisSource struct {
 	keys   keys
 }
 
-func (s *redisSource) step(ctx context.Context, w Head, missed []string) (step, error) {
+func (s *redisSource) step(ctx context.Context, w, ahead Head, missed []string) (step, error) {
 	n, err := node(ctx, s.client, s.keys.seq)
 	if err != nil {
 		return step{}, fmt.Errorf("find the node: %w", err)
 	}
-	args := make([]any, 0, 4+len(missed))
-	args = append(args, strconv.FormatUint(w.Version, 10), stepEntries, stepBytes, s.keys.prefix)
+	args := make([]any, 0, 5+len(missed))
+	args = append(args, strconv.FormatUint(w.Version, 10), strconv.FormatUint(ahead.Version, 10), stepEntries, stepBytes, s.keys.prefix)
 	for _, key := range missed {
 		args = append(args, key)
 	}
@@ -102,24 +104,24 @@ func (s *redisSource) step(ctx context.Context, w Head, missed []string) (step, 
 // decodeStep reads the reply of step.lua.
 func decodeStep(reply []any, missed []string) (st step, err error) {
 	var r replyReader
-	if len(reply) != 7 {
-		return st, fmt.Errorf("a reply of %d parts, want 7", len(reply))
+	if len(reply) != 8 {
+		return st, fmt.Errorf("a reply of %d parts, want 8", len(reply))
 	}
 	st.head = Head{Epoch: r.id(reply[0]), Version: r.number(reply[1]), WriteID: r.id(reply[2])}
-	st.at = r.id(reply[3])
-	entries := r.list(reply[4], 4)
+	st.at, st.ahead = r.id(reply[3]), r.id(reply[4])
+	entries := r.list(reply[5], 4)
 	st.entries = make([]logEntry, 0, len(entries)/4)
 	for ; len(entries) > 0; entries = entries[4:] {
 		st.entries = append(st.entries, logEntry{
 			version: r.number(entries[0]), writeID: r.id(entries[1]), previous: r.id(entries[2]), key: r.text(entries[3]),
 		})
 	}
-	values := r.list(reply[5], 2)
+	values := r.list(reply[6], 2)
 	st.values = make([]lookup, 0, len(values)/2)
 	for ; len(values) > 0; values = values[2:] {
 		st.values = append(st.values, r.lookup(r.text(values[0]), values[1]))
 	}
-	found := r.list(reply[6], 1)
+	found := r.list(reply[7], 1)
 	if len(found) != len(missed) {
 		return st, fmt.Errorf("%d values for %d keys", len(found), len(missed))
 	}

@@ -6,16 +6,17 @@
 -- sets it back, nothing has changed yet, and the next write begins a new history.
 --
 -- KEYS: epoch, log
--- ARGV: version of the watermark, most entries, most bytes of values, prefix of the value keys,
+-- ARGV: version of the watermark, version of the newest write that the replica may hold a trace of,
+--       most entries, most bytes of values, prefix of the value keys,
 --       then the keys that readers miss
 --
--- Returns {epoch, version, write id of the head, write id at the watermark,
+-- Returns {epoch, version, write id of the head, write ids at the watermark and at the newest trace,
 --   {version, write id, previous write id, key, ...}, {key, value or false, ...}, {value or false or 0, ...}}
 -- An empty string stands for an epoch or write id that is not there. Entries stop at either bound,
 -- but one is always returned. Of the missed keys, 0 says that its value went over the bound.
 
 local epoch, log = KEYS[1], KEYS[2]
-local watermark, most, room, prefix = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local watermark, most, room, prefix = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 
 local version, head = '0', ''
 local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
@@ -23,7 +24,10 @@ if top then
   version, head = string.match(top[1], '^%d+'), top[2][2]
 end
 
-local at = redis.call('XRANGE', log, watermark .. '-0', watermark .. '-0', 'COUNT', 1)[1]
+local function id_at(version)
+  local entry = redis.call('XRANGE', log, version .. '-0', version .. '-0', 'COUNT', 1)[1]
+  return entry and entry[2][2] or ''
+end
 
 local entries, values, seen = {}, {}, {}
 for _, entry in ipairs(redis.call('XRANGE', log, '(' .. watermark .. '-0', '+', 'COUNT', most)) do
@@ -46,13 +50,13 @@ for _, entry in ipairs(redis.call('XRANGE', log, '(' .. watermark .. '-0', '+', 
 end
 
 local missed = {}
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   local value = redis.call('GET', prefix .. ARGV[i])
   room = room - (value and #value or 0)
-  if room < 0 and i > 5 then
+  if room < 0 and i > 6 then
     value = 0
   end
   missed[#missed + 1] = value
 end
 
-return {redis.call('GET', epoch) or '', version, head, at and at[2][2] or '', entries, values, missed}
+return {redis.call('GET', epoch) or '', version, head, id_at(watermark), id_at(ARGV[2]), entries, values, missed}

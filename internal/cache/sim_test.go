@@ -1,0 +1,427 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/cache/internal/model"
+)
+
+// A randomized simulation of the protocol: the real applier, inbox, miss queue and store against a
+// model of Redis and of the network, on one goroutine, so that a seed replays a schedule (but for
+// ristretto's choice of victims, which is random by itself). Writes, reads, lost and late
+// messages, failing steps, trimmed logs, restarts, failovers and flushes come in any order, also
+// between the instant at which Redis answers and the moment at which the answer is applied.
+
+var (
+	simSeed  = flag.Uint64("sim.seed", 0, "replay the schedule of this seed alone")
+	simCount = flag.Int("sim.count", 3000, "number of schedules")
+)
+
+type sim struct {
+	rng     *rand.Rand
+	redis   *model.Redis
+	applier *applier
+	inbox   *inbox
+	misses  *missQueue
+	faults  bool
+	calm    bool // nothing happens any more but what the replica does
+	clock   time.Time
+	network []string // published, on the way to the replica
+	asked   []asked
+	settled int // number of the history that the replica was in sync with last
+	trace   []string
+	failed  string
+	broken  string // the mutant, "" for the real thing
+}
+
+type asked struct {
+	key  string
+	m    *miss
+	from int // the answer must not be older than this position: Redis was asked there, and what
+	// had been answered before was of it
+	history int
+}
+
+func newSim(seed uint64, broken string) (*sim, func()) {
+	s := &sim{rng: rand.New(rand.NewPCG(seed, 1)), faults: true, clock: time.Unix(1e9, 0), broken: broken}
+	s.redis = model.New(s.rng, 4+s.rng.IntN(12))
+	size := int64(64 << 10)
+	if s.rng.IntN(2) == 0 {
+		size = 1200 // four or five entries: everything gets evicted all the time
+	}
+	st, err := newStore(LocalCacheConfig{MaxSize: size, NumCounters: 100, BufferItems: 64})
+	if err != nil {
+		panic(err)
+	}
+	s.inbox, s.misses = newInbox(), newMissQueue()
+	s.applier = newApplier(s, st, s.inbox, s.misses, quiet(), newMetrics())
+	s.applier.now = func() time.Time { return s.clock }
+	return s, st.close
+}
+
+func (s *sim) log(format string, args ...any) {
+	s.trace = append(s.trace, fmt.Sprintf(format, args...))
+}
+
+func (s *sim) fail(format string, args ...any) {
+	if s.failed == "" {
+		s.failed = fmt.Sprintf(format, args...)
+		s.log("VIOLATION %s", s.failed)
+	}
+}
+
+const simKeys = 9
+
+func (s *sim) key() string { return string(rune('a' + s.rng.IntN(simKeys))) }
+
+// event lets anything happen that does not wait for the applier.
+func (s *sim) event() {
+	switch n := s.rng.IntN(100); {
+	case n < 30:
+		s.write()
+	case n < 70:
+		s.read(s.key())
+	case n < 80 && s.faults:
+		if len(s.network) > 0 && s.rng.IntN(3) == 0 { // the link breaks: what is on the way is lost
+			s.log("link cut, %d messages lost", len(s.network))
+			s.network = nil
+			if s.rng.IntN(2) == 0 {
+				s.inbox.suspect("subscribed")
+			} // else it stays silent, and only the probe can tell
+		}
+	case n < 82 && s.faults:
+		s.redis.Trim()
+		s.log("log trimmed")
+	case n < 83 && s.faults:
+		switch s.rng.IntN(3) {
+		case 0:
+			s.redis.Failover()
+			s.log("failover: back to version %d", s.redis.Head().Version)
+		case 1:
+			s.redis.Flush()
+			s.log("flush")
+		case 2:
+			s.redis.SetBack()
+			s.log("sequence set back")
+		}
+		s.network = nil
+	}
+}
+
+func (s *sim) write() {
+	key, del := s.key(), s.rng.IntN(4) == 0
+	w := Write{Op: Set, Key: key, Value: []byte(strings.Repeat("v", s.rng.IntN(60)))}
+	if del {
+		w = Write{Op: Delete, Key: key}
+	}
+	if message := s.redis.Write(del, key, appendFrame(nil, &w, s.clock)); message != "" {
+		s.network = append(s.network, message)
+		s.log("write %d: %s delete=%v", s.redis.Head().Version, key, del)
+	}
+}
+
+// read looks into memory as a reader does, and holds the answer against the model.
+func (s *sim) read(key string) {
+	e, found := s.applier.store.get([]byte(key))
+	w := s.applier.public.Load().watermark
+	from, known := s.redis.Position(w.Epoch, w.Version, w.WriteID)
+	switch {
+	case found == Miss:
+		m := &miss{key: key, done: make(chan missed, 1)}
+		if s.misses.enqueue(m) == nil {
+			s.asked = append(s.asked, asked{key: key, m: m, from: s.redis.End(), history: s.redis.History()})
+		}
+	case !known || s.settled != s.redis.History():
+		// Nothing is promised from one history to the next, until the replica has found into it.
+	default:
+		s.check("memory", key, e.Version, found == Hit, max(from, s.redis.Floor(key)))
+	}
+}
+
+// settle notes that the replica claims to hold the state of its watermark.
+func (s *sim) settle() {
+	w := s.applier.watermark
+	if _, known := s.redis.Position(w.Epoch, w.Version, w.WriteID); known && s.applier.synced {
+		s.settled = s.redis.History()
+	}
+}
+
+// check holds an answer against the states that the key had since from, and against what this
+// replica has answered before.
+func (s *sim) check(where, key string, version uint64, present bool, from int) {
+	s.log("read %s from %s: version %d present=%v; at %+v synced=%v", key, where, version, present, s.applier.watermark.Version, s.applier.synced)
+	if why := s.redis.Check(key, version, present, from); why != "" {
+		s.fail("%s answered %s version=%d present=%v: %s", where, key, version, present, why)
+	}
+}
+
+// answers collects what misses were answered.
+func (s *sim) answers() {
+	s.asked = slices.DeleteFunc(s.asked, func(a asked) bool {
+		select {
+		case got := <-a.m.done:
+			if got.err == nil && a.history == s.redis.History() {
+				s.check("redis", a.key, got.entry.Version, got.present, a.from)
+			}
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+func (s *sim) events(n int) {
+	if s.calm {
+		return
+	}
+	for range s.rng.IntN(n + 1) {
+		s.event()
+	}
+}
+
+var errSim = errors.New("simulated failure")
+
+// step implements source.
+func (s *sim) step(_ context.Context, w, ahead Head, missed []string) (step, error) {
+	s.events(2)
+	if s.faults && s.rng.IntN(12) == 0 {
+		return step{}, errSim
+	}
+	st := s.instant(w, ahead, missed)
+	s.events(2) // after the instant, before it is applied
+	s.log("step from %d: %d entries, %d missed, head %d", w.Version, len(st.entries), len(st.missed), st.head.Version)
+	if s.broken == "two-step" {
+		for i := range st.values {
+			st.values[i].stored, st.values[i].present = s.redis.Get(st.values[i].key)
+		}
+		for i := range st.missed {
+			st.missed[i].stored, st.missed[i].present = s.redis.Get(st.missed[i].key)
+		}
+	}
+	if s.faults && s.rng.IntN(20) == 0 {
+		return step{}, errSim // the reply was lost
+	}
+	return st, nil
+}
+
+// instant is what step.lua does.
+func (s *sim) instant(w, ahead Head, missed []string) (st step) {
+	_, st.ahead = s.redis.After(ahead.Version)
+	if s.broken == "no look ahead" {
+		st.ahead = ahead.WriteID
+	}
+	head := s.redis.Head()
+	st.head = Head(head)
+	most := 1 + s.rng.IntN(6)
+	entries, at := s.redis.After(w.Version)
+	st.at = at
+	seen := map[string]bool{}
+	for _, e := range entries[:min(most, len(entries))] {
+		if s.broken == "skip" && s.rng.IntN(10) == 0 {
+			seen[e.Key] = true // forgets a value
+		}
+		if !seen[e.Key] {
+			seen[e.Key] = true
+			stored, present := s.redis.Get(e.Key)
+			st.values = append(st.values, lookup{key: e.Key, stored: stored, present: present})
+		}
+		st.entries = append(st.entries, logEntry{version: e.Version, writeID: e.WriteID, previous: e.Previous, key: e.Key})
+	}
+	for i, key := range missed {
+		stored, present := s.redis.Get(key)
+		st.missed = append(st.missed, lookup{key: key, stored: stored, present: present, skipped: i > 0 && s.rng.IntN(10) == 0})
+	}
+	return st
+}
+
+func (s *sim) open(context.Context) (pages, error) {
+	s.events(2)
+	if s.faults && s.rng.IntN(6) == 0 {
+		return nil, errSim
+	}
+	return &simPages{sim: s, run: s.redis.Run()}, nil
+}
+
+// simPages is a SCAN: it has every key that was there from the first to the last page, and maybe
+// some of the others.
+type simPages struct {
+	*sim
+	begun bool
+	keys  []string
+	run   int
+	ready *page // read ahead
+}
+
+func (p *simPages) next(_ context.Context, ahead bool) ([]string, bool, error) {
+	got := p.ready
+	if got == nil {
+		got = p.read()
+	}
+	p.ready = nil
+	if ahead && got.more && got.err == nil {
+		p.ready = p.read()
+	}
+	p.log("page of %d, ahead=%v, more=%v, %v", len(got.values), ahead, got.more, got.err)
+	p.clock = p.clock.Add(time.Duration(p.rng.IntN(15)) * time.Millisecond)
+	p.events(2)
+	if p.broken == "late page" && got.more && p.ready == nil {
+		p.ready = p.read() // reads ahead though it was told not to
+	}
+	return got.values, got.more, got.err
+}
+
+func (p *simPages) read() *page {
+	if p.faults && p.rng.IntN(20) == 0 {
+		return &page{err: errSim}
+	}
+	if !p.begun {
+		p.begun = true
+		p.keys = slices.Sorted(maps.Keys(p.redis.Values()))
+		p.rng.Shuffle(len(p.keys), func(i, j int) { p.keys[i], p.keys[j] = p.keys[j], p.keys[i] })
+	}
+	n := min(p.rng.IntN(4), len(p.keys))
+	got := &page{}
+	for _, key := range p.keys[:n] {
+		if stored, present := p.redis.Get(key); present {
+			got.values = append(got.values, stored)
+		}
+	}
+	p.keys = p.keys[n:]
+	got.more = len(p.keys) > 0
+	return got
+}
+
+func (p *simPages) finish(context.Context) error {
+	if p.run != p.redis.Run() {
+		return errServerChanged
+	}
+	return nil
+}
+
+func (p *simPages) total() int64 { return int64(len(p.keys)) }
+func (p *simPages) close()       {}
+
+// deliver hands over a part of what is on the way, as one batch.
+func (s *sim) deliver(n int) {
+	n = min(n, len(s.network))
+	for _, m := range s.network[:n] {
+		s.inbox.push(m)
+	}
+	s.network = s.network[n:]
+	messages, doubt := s.inbox.take()
+	if s.faults && len(messages) > 0 {
+		switch i, j := s.rng.IntN(len(messages)), s.rng.IntN(len(messages)); s.rng.IntN(20) {
+		case 0: // lost
+			messages = slices.Delete(messages, i, i+1)
+		case 1: // twice
+			messages = slices.Insert(messages, j, messages[i])
+		case 2: // out of order
+			messages[i], messages[j] = messages[j], messages[i]
+		}
+	}
+	if s.broken == "no chain" && len(messages) > 0 && s.applier.synced {
+		previous, rec, _ := decodeMessage(messages[0])
+		if rec.head.Epoch == s.applier.watermark.Epoch && rec.head.Version > s.applier.watermark.Version {
+			s.applier.watermark.Version, s.applier.watermark.WriteID = rec.head.Version-1, previous
+		}
+	}
+	s.applier.hear(context.Background(), messages)
+	if doubt != "" {
+		s.applier.doubt(context.Background(), doubt)
+	}
+}
+
+// run plays a schedule, ends the faults and checks what is left.
+func (s *sim) run() {
+	ctx := context.Background()
+	for range 60 {
+		s.clock = s.clock.Add(time.Duration(s.rng.IntN(120)) * time.Millisecond)
+		s.events(4)
+		switch n := s.rng.IntN(10); {
+		case n < 6:
+			s.deliver(1 + s.rng.IntN(8))
+		case n < 8:
+			_ = s.applier.catchUp(ctx, "miss")
+		default:
+			if s.applier.probe(ctx) {
+				s.log("silent: dial again")
+				s.network = nil
+				s.inbox.suspect("subscribed")
+			}
+		}
+		s.settle()
+		s.answers()
+		if s.failed != "" {
+			return
+		}
+	}
+	s.faults, s.calm, s.network = false, true, nil
+	s.clock = s.clock.Add(time.Second)
+	s.applier.probe(ctx)
+	s.answers()
+	if !s.applier.synced || s.applier.watermark != Head(s.redis.Head()) {
+		s.fail("no convergence: at %+v synced=%v, Redis at %+v", s.applier.watermark, s.applier.synced, s.redis.Head())
+	}
+	s.converged()
+}
+
+// converged checks P1: memory holds Redis's state, or a part of it where it is too small.
+func (s *sim) converged() {
+	for i := range simKeys {
+		key := string(rune('a' + i))
+		e, found := s.applier.store.get([]byte(key))
+		stored, present := s.redis.Get(key)
+		switch {
+		case found == Absent && present, found == Hit && !present:
+			s.fail("%s is %v at the end, Redis has it: %v", key, found, present)
+		case found == Hit:
+			if rec, err := decodeStored(stored); err != nil || rec.value != e.Value || rec.version(e.Epoch) != e.Version {
+				s.fail("%s is version %d at the end, Redis has %+v, %v", key, e.Version, rec.head, err)
+			}
+		}
+	}
+}
+
+func simulate(seed uint64, broken string) (failed string, trace []string) {
+	s, end := newSim(seed, broken)
+	defer end()
+	s.run()
+	return s.failed, s.trace
+}
+
+func TestSimulation(t *testing.T) {
+	first, count := uint64(time.Now().UnixNano()), *simCount
+	if *simSeed != 0 {
+		first, count = *simSeed, 1
+	}
+	for i := range count {
+		seed := first + uint64(i)
+		if failed, trace := simulate(seed, ""); failed != "" {
+			t.Fatalf("%s\nschedule %d, replay with -sim.seed=%d:\n%s", failed, i, seed, strings.Join(trace, "\n"))
+		}
+	}
+}
+
+// The simulation itself is proved on protocols that are broken on purpose.
+func TestSimulationFindsBrokenProtocols(t *testing.T) {
+	for _, broken := range []string{"two-step", "skip", "no chain", "no look ahead", "late page"} {
+		t.Run(broken, func(t *testing.T) {
+			for seed := range uint64(5000) {
+				if failed, _ := simulate(seed, broken); failed != "" {
+					t.Logf("found by schedule %d: %s", seed, failed)
+					return
+				}
+			}
+			t.Error("5,000 schedules did not find it")
+		})
+	}
+}
