@@ -202,14 +202,16 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 			return err
 		}
 	}
+	counted := false
 	for reloads := 0; ; {
 		st, err := a.step(ctx, a.watermark)
 		if err != nil {
 			return err
 		}
 		why := st.judge(a.watermark, a.ahead)
-		if why != "" || len(st.entries) > 0 || reason != "probe" && reason != "miss" {
+		if routine := reason == "probe" || reason == "miss"; !counted && (!routine || why != "" || len(st.entries) > 0) {
 			a.metrics.catchups.WithLabelValues(reason).Inc()
+			counted = true
 		}
 		if why != "" {
 			if reloads++; reloads > maxReloads {
@@ -227,7 +229,6 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 			a.misses.answer(&st)
 			return nil
 		}
-		reason = "miss" // counted once
 	}
 }
 

@@ -276,15 +276,14 @@ func TestTwoStacksOnOneChannel(t *testing.T) {
 		ready(t, r)
 		write(t, mine, set("a", "mine"))
 		holds(t, r, "a", "mine")
-		before := gathered(t, r, "cache_catchups_total")
 		for i := range 200 {
 			write(t, other, set("a", fmt.Sprint("other", i)))
 			token := write(t, mine, set("b", fmt.Sprint(i)))[0].Token
 			reached(t, r, token)
 		}
 		holds(t, r, "a", "mine")
-		if extra := gathered(t, r, "cache_catchups_total") - before; extra > 5 {
-			t.Errorf("messages of another stack made the replica catch up %v times", extra)
+		if n := gathered(t, r, "cache_catchups_total", "gap"); n > 2 { // its own first write, and the other's
+			t.Errorf("messages of another stack made the replica catch up %v times", n)
 		}
 		if n := gathered(t, r, "cache_resubscriptions_total"); n > 0 {
 			t.Errorf("messages of another stack made the replica subscribe again %v times", n)

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -82,8 +83,15 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 			followed = a.now()
 		}
 	}
-	if err := pages.finish(ctx); err != nil {
+	closing, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	// The log must lead through the head of the server that the pages came from, or what they told,
+	// absences included, is not what the log knows of.
+	if a.ahead, err = pages.finish(closing); err != nil {
 		return at, err
+	}
+	if a.ahead.Epoch != at.Epoch {
+		return at, errors.New("another history began under the load")
 	}
 	return a.follow(ctx, at)
 }
@@ -99,9 +107,6 @@ func (a *applier) page(epoch uint64, values []string) []change {
 		if err != nil {
 			a.log.Error("a value in Redis is not one of ours; it counts as absent", "err", err)
 			continue
-		}
-		if rec.head.Epoch == epoch && rec.head.Version > a.ahead.Version {
-			a.ahead = rec.head
 		}
 		b.add(change{key: rec.key, value: rec.value, version: rec.version(epoch), present: true})
 	}

@@ -23,7 +23,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "replay the schedule of this seed alone")
-	simCount = flag.Int("sim.count", 3000, "number of schedules")
+	simCount = flag.Int("sim.count", 1000, "number of schedules")
 )
 
 type sim struct {
@@ -300,11 +300,13 @@ func (p *simPages) read() *page {
 	return got
 }
 
-func (p *simPages) finish(context.Context) error {
+func (p *simPages) finish(context.Context) (Head, error) {
+	head := Head(p.redis.Head())
+	p.events(1)
 	if p.run != p.redis.Run() {
-		return errServerChanged
+		return Head{}, errServerChanged
 	}
-	return nil
+	return head, nil
 }
 
 func (p *simPages) total() int64 { return int64(len(p.keys)) }

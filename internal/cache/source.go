@@ -30,8 +30,9 @@ type pages interface {
 	// every value is as it was at some instant after the call before.
 	next(ctx context.Context, ahead bool) (values []string, more bool, err error)
 	// finish reports whether the pages together were all the values: the server that answered the
-	// first was still the one that answered the last.
-	finish(ctx context.Context) error
+	// first was still the one that answered the last. It returns the head of that server, after the
+	// last page.
+	finish(ctx context.Context) (Head, error)
 	// total estimates the number of values in all pages.
 	total() int64
 	close()
@@ -85,20 +86,25 @@ func (s *redisSource) step(ctx context.Context, w, ahead Head, missed []string) 
 	if err != nil {
 		return step{}, fmt.Errorf("find the node: %w", err)
 	}
-	args := make([]any, 0, 5+len(missed))
-	args = append(args, strconv.FormatUint(w.Version, 10), strconv.FormatUint(ahead.Version, 10), stepEntries, stepBytes, s.keys.prefix)
-	for _, key := range missed {
-		args = append(args, key)
-	}
-	reply, err := stepScript.RunRO(ctx, n, []string{s.keys.epoch, s.keys.log}, args...).Slice()
-	if err != nil {
-		return step{}, fmt.Errorf("read the log: %w", err)
-	}
-	st, err := decodeStep(reply, missed)
+	st, err := runStep(ctx, n, s.keys, w, ahead, missed)
 	if err != nil {
 		return step{}, fmt.Errorf("read the log: %w", err)
 	}
 	return st, nil
+}
+
+// runStep runs step.lua on a node or on one connection.
+func runStep(ctx context.Context, on redis.Scripter, k keys, w, ahead Head, missed []string) (step, error) {
+	args := make([]any, 0, 5+len(missed))
+	args = append(args, strconv.FormatUint(w.Version, 10), strconv.FormatUint(ahead.Version, 10), stepEntries, stepBytes, k.prefix)
+	for _, key := range missed {
+		args = append(args, key)
+	}
+	reply, err := stepScript.RunRO(ctx, on, []string{k.epoch, k.log}, args...).Slice()
+	if err != nil {
+		return step{}, err
+	}
+	return decodeStep(reply, missed)
 }
 
 // decodeStep reads the reply of step.lua.
@@ -197,7 +203,7 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the node: %w", err)
 	}
-	p := &redisPages{conn: n.Conn(), pattern: s.keys.pattern()}
+	p := &redisPages{conn: n.Conn(), shard: s.keys}
 	if p.run, err = runID(ctx, p.conn); err != nil {
 		p.close()
 		return nil, fmt.Errorf("identify the server: %w", err)
@@ -216,7 +222,7 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 // of the server: continued over a restart it missed a quarter of the keys.
 type redisPages struct {
 	conn     *redis.Conn
-	pattern  string
+	shard    keys
 	run      string
 	size     int64
 	begun    bool
@@ -251,7 +257,7 @@ func (p *redisPages) read(ctx context.Context) page {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	if !p.begun {
-		if err := p.scan(p.conn.Scan(ctx, 0, p.pattern, pageKeys)); err != nil {
+		if err := p.scan(p.conn.Scan(ctx, 0, p.shard.pattern(), pageKeys)); err != nil {
 			return page{err: err}
 		}
 		p.begun = true
@@ -263,7 +269,7 @@ func (p *redisPages) read(ctx context.Context) page {
 			get = pipe.MGet(ctx, p.keys...)
 		}
 		if p.cursor != 0 {
-			scan = pipe.Scan(ctx, p.cursor, p.pattern, pageKeys)
+			scan = pipe.Scan(ctx, p.cursor, p.shard.pattern(), pageKeys)
 		}
 		return nil
 	})
@@ -298,15 +304,19 @@ func (p *redisPages) scan(cmd *redis.ScanCmd) (err error) {
 
 var errServerChanged = errors.New("the server was restarted or replaced in the middle of the snapshot")
 
-func (p *redisPages) finish(ctx context.Context) error {
-	run, err := runID(ctx, p.conn)
+func (p *redisPages) finish(ctx context.Context) (Head, error) {
+	st, err := runStep(ctx, p.conn, p.shard, endOfLog, Head{}, nil)
 	if err != nil {
-		return fmt.Errorf("identify the server: %w", err)
+		return Head{}, fmt.Errorf("read the head: %w", err)
+	}
+	run, err := runID(ctx, p.conn) // last: it vouches for all that was read before
+	if err != nil {
+		return Head{}, fmt.Errorf("identify the server: %w", err)
 	}
 	if run != p.run {
-		return errServerChanged
+		return Head{}, errServerChanged
 	}
-	return nil
+	return st.head, nil
 }
 
 func (p *redisPages) total() int64 { return p.size }
