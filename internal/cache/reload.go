@@ -116,7 +116,7 @@ func (a *applier) page(epoch uint64, values []string) []change {
 // follow takes the log from at to its end, and answers misses there.
 func (a *applier) follow(ctx context.Context, at Head) (Head, error) {
 	for {
-		a.inbox.discard() // the log has it all
+		a.inbox.discard()
 		st, err := a.step(ctx, at)
 		if err != nil {
 			return at, err

@@ -1,0 +1,197 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// How many results in a row change what the gateway thinks of a reader.
+const (
+	healthyAfter   = 2 // checks passed; a reader that was never judged needs one
+	unhealthyAfter = 2 // checks failed
+	refusedLimit   = 2 // requests whose connection was refused or reset
+	timeoutLimit   = 3 // requests that got no answer in time
+)
+
+type health int
+
+const (
+	unknown health = iota
+	healthy
+	unhealthy
+)
+
+// node is a reader.
+type node struct {
+	addr string             // host:port
+	stop context.CancelFunc // ends its checks
+
+	// What requests saw since the last answer. Atomic, because every request looks.
+	refused, timeouts atomic.Int32
+
+	// Guarded by nodes.mu.
+	health         health
+	passed, failed int    // checks in a row
+	reason         string // why it is not healthy
+}
+
+// nodes is the list of readers and what the gateway thinks of them.
+type nodes struct {
+	log   *slog.Logger
+	check func(context.Context, *node) // checks one node until the context ends
+
+	mu     sync.Mutex // guards list and the nodes' health; held while view is replaced
+	list   []*node
+	checks sync.WaitGroup
+
+	view atomic.Pointer[view] // of list, for pick, which takes no lock
+	turn atomic.Uint64        // of the round robin
+}
+
+// view is the list at one moment. It never changes.
+type view struct{ all, ready []*node }
+
+func newNodes(log *slog.Logger) *nodes {
+	p := &nodes{log: log}
+	p.view.Store(&view{})
+	return p
+}
+
+// set makes addrs the list. Readers that stay keep their health; checks of new ones run until ctx
+// is done or the reader leaves.
+func (p *nodes) set(ctx context.Context, addrs []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make([]*node, 0, len(addrs))
+	for _, addr := range addrs {
+		if i := p.indexOf(addr); i >= 0 {
+			list = append(list, p.list[i])
+			continue
+		}
+		ctx, stop := context.WithCancel(ctx)
+		n := &node{addr: addr, stop: stop, reason: "not checked yet"}
+		p.checks.Go(func() { p.check(ctx, n) })
+		list = append(list, n)
+		p.log.Info("reader added", "reader", addr)
+	}
+	for _, old := range p.list {
+		if !slices.Contains(list, old) {
+			old.stop()
+			p.log.Info("reader removed", "reader", old.addr)
+		}
+	}
+	p.list = list
+	p.publish()
+}
+
+func (p *nodes) indexOf(addr string) int {
+	return slices.IndexFunc(p.list, func(n *node) bool { return n.addr == addr })
+}
+
+// wait blocks until the checks have ended; their context is done by then.
+func (p *nodes) wait() { p.checks.Wait() }
+
+// publish replaces the view. The caller holds mu.
+func (p *nodes) publish() {
+	v := &view{all: p.list}
+	for _, n := range p.list {
+		if n.health == healthy {
+			v.ready = append(v.ready, n)
+		}
+	}
+	p.view.Store(v)
+}
+
+// pick returns the next reader in turn among those that are ready, or among all when none is. It is
+// another one than not (nil allows all); nil when there is none.
+func (p *nodes) pick(not *node) *node {
+	v := p.view.Load()
+	turn := p.turn.Add(1) - 1
+	for _, candidates := range [][]*node{v.ready, v.all} {
+		for i := range uint64(len(candidates)) {
+			if n := candidates[(turn+i)%uint64(len(candidates))]; n != not {
+				return n
+			}
+		}
+	}
+	return nil
+}
+
+// answered notes that n answered a request, whatever the status: what the answer says is between
+// the reader and the client.
+func (n *node) answered() {
+	// Mostly nothing is counted, and reading alone keeps the cache line shared between cores.
+	if n.refused.Load() != 0 || n.timeouts.Load() != 0 {
+		n.forgive()
+	}
+}
+
+func (n *node) forgive() {
+	n.refused.Store(0)
+	n.timeouts.Store(0)
+}
+
+// missed notes that a request to n failed without an answer. Too many in a row make n unhealthy.
+func (p *nodes) missed(n *node, timeout bool, err error) {
+	if timeout && n.timeouts.Add(1) < timeoutLimit || !timeout && n.refused.Add(1) < refusedLimit {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.turnUnhealthy(n, err)
+}
+
+// checked notes the result of a check.
+func (p *nodes) checked(n *node, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		n.passed = 0
+		n.failed++
+		if n.health != healthy {
+			n.reason = err.Error()
+		}
+		if n.failed >= unhealthyAfter {
+			p.turnUnhealthy(n, err)
+		}
+		return
+	}
+	n.failed = 0
+	n.passed++
+	if n.health == unknown || n.health == unhealthy && n.passed >= healthyAfter {
+		n.forgive()
+		n.health, n.reason = healthy, ""
+		p.log.Info("reader is ready", "reader", n.addr)
+		p.publish()
+	}
+}
+
+// turnUnhealthy takes n out of the rotation. The caller holds mu.
+func (p *nodes) turnUnhealthy(n *node, err error) {
+	if n.health == unhealthy {
+		return // a request that failed late must not start the count of passed checks anew
+	}
+	n.health, n.passed, n.reason = unhealthy, 0, err.Error()
+	p.log.Warn("reader is not ready", "reader", n.addr, "err", err)
+	p.publish()
+}
+
+// status is what the gateway thinks of a reader.
+type status struct {
+	addr   string
+	ready  bool
+	reason string // why it is not ready
+}
+
+func (p *nodes) statuses() []status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]status, len(p.list))
+	for i, n := range p.list {
+		all[i] = status{addr: n.addr, ready: n.health == healthy, reason: n.reason}
+	}
+	return all
+}

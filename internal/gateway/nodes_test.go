@@ -1,0 +1,212 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// newTestNodes returns a list without checks.
+func newTestNodes(addrs ...string) *nodes {
+	p := newNodes(slog.New(slog.DiscardHandler))
+	p.check = func(context.Context, *node) {}
+	p.set(context.Background(), addrs)
+	return p
+}
+
+func (v *view) readyAddrs() string {
+	var addrs []string
+	for _, n := range v.ready {
+		addrs = append(addrs, n.addr)
+	}
+	return strings.Join(addrs, " ")
+}
+
+func TestHealth(t *testing.T) {
+	tests := []struct {
+		name   string
+		events string // pass, fail: checks; answer, refuse, timeout: requests
+		ready  bool
+	}{
+		{"new", "", false},
+		{"first check passed", "pass", true},
+		{"first check failed, second passed", "fail pass", true},
+		{"one check failed", "pass fail", true},
+		{"failed checks with one passed between", "pass fail pass fail", true},
+		{"two checks failed", "pass fail fail", false},
+		{"back too early", "pass fail fail pass", false},
+		{"back, but not in a row", "pass fail fail pass fail pass", false},
+		{"back", "pass fail fail pass pass", true},
+		{"new, failed twice, passed once", "fail fail pass", false},
+		{"refused once", "pass refuse", true},
+		{"refused twice", "pass refuse refuse", false},
+		{"refused twice with an answer between", "pass refuse answer refuse", true},
+		{"refused twice with a check between", "pass refuse pass refuse", false},
+		{"timed out twice", "pass timeout timeout", true},
+		{"timed out three times", "pass timeout timeout timeout", false},
+		{"timeouts and refusals are not added up", "pass timeout refuse timeout", true},
+		{"an answer is no check", "pass refuse refuse answer answer answer", false},
+		{"back after refusals", "pass refuse refuse pass pass", true},
+		{"a late failure does not delay the return", "pass refuse refuse pass refuse refuse pass", true},
+		{"refusals start anew after the return", "pass refuse refuse refuse pass pass refuse", true},
+		{"new and refused", "refuse refuse pass", false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			p := newTestNodes("a:1")
+			n := p.list[0]
+			for event := range strings.FieldsSeq(test.events) {
+				switch event {
+				case "pass":
+					p.checked(n, nil)
+				case "fail":
+					p.checked(n, errors.New("503"))
+				case "answer":
+					n.answered()
+				case "refuse":
+					p.missed(n, false, errors.New("refused"))
+				case "timeout":
+					p.missed(n, true, errors.New("timeout"))
+				}
+			}
+			if got := len(p.view.Load().ready) == 1; got != test.ready {
+				t.Errorf("ready = %v, want %v", got, test.ready)
+			}
+			if s := p.statuses()[0]; s.ready != test.ready || (s.reason == "") != test.ready {
+				t.Errorf("status %+v, want ready = %v and else a reason", s, test.ready)
+			}
+		})
+	}
+}
+
+func TestReasonIsThatOfTheLastCheck(t *testing.T) {
+	p := newTestNodes("a:1")
+	for _, reason := range []string{"connection refused", "connection refused", "503 loading", "503 stopping"} {
+		p.checked(p.list[0], errors.New(reason))
+		if got := p.statuses()[0].reason; got != reason {
+			t.Errorf("reason %q, want %q", got, reason)
+		}
+	}
+}
+
+func TestPick(t *testing.T) {
+	tests := []struct {
+		name  string
+		addrs []string
+		ready []string
+		not   string
+		want  string // of six picks
+	}{
+		{"none", nil, nil, "", "- - - - - -"},
+		{"nobody is ready", []string{"a:1", "b:1", "c:1"}, nil, "", "a:1 b:1 c:1 a:1 b:1 c:1"},
+		{"all are ready", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "b:1", "c:1"}, "", "a:1 b:1 c:1 a:1 b:1 c:1"},
+		{"a new one waits for its first check", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "c:1"}, "", "a:1 c:1 a:1 c:1 a:1 c:1"},
+		{"another ready one", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "c:1"}, "a:1", "c:1 c:1 c:1 c:1 c:1 c:1"},
+		{"another one, ready or not", []string{"a:1", "b:1"}, []string{"a:1"}, "a:1", "b:1 b:1 b:1 b:1 b:1 b:1"},
+		{"no other", []string{"a:1"}, []string{"a:1"}, "a:1", "- - - - - -"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			p := newTestNodes(test.addrs...)
+			var not *node
+			for _, n := range p.list {
+				if slices.Contains(test.ready, n.addr) {
+					p.checked(n, nil)
+				}
+				if n.addr == test.not {
+					not = n
+				}
+			}
+			var got []string
+			for range 6 {
+				if n := p.pick(not); n != nil {
+					got = append(got, n.addr)
+				} else {
+					got = append(got, "-")
+				}
+			}
+			if picks := strings.Join(got, " "); picks != test.want {
+				t.Errorf("picked %s, want %s", picks, test.want)
+			}
+		})
+	}
+}
+
+func TestSetKeepsWhatIsKnown(t *testing.T) {
+	p := newNodes(slog.New(slog.DiscardHandler))
+	started, ended := make(chan string, 8), make(chan string, 8)
+	p.check = func(ctx context.Context, n *node) {
+		started <- n.addr
+		<-ctx.Done()
+		ended <- n.addr
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	p.set(ctx, []string{"a:1", "b:1"})
+	for range 2 {
+		p.checked(p.list[p.indexOf(<-started)], nil)
+	}
+	p.set(ctx, []string{"b:1", "c:1"})
+	if got := <-ended; got != "a:1" {
+		t.Errorf("the checks of %s ended, want a:1's", got)
+	}
+	if got := <-started; got != "c:1" {
+		t.Errorf("the checks of %s began, want c:1's", got)
+	}
+	if got := p.view.Load().readyAddrs(); got != "b:1" {
+		t.Errorf("ready: %q, want b:1, which stayed", got)
+	}
+	cancel()
+	p.wait()
+	if len(ended) != 2 || len(started) != 0 {
+		t.Errorf("%d checks ended with the context and %d began, want 2 and 0", len(ended), len(started))
+	}
+}
+
+// failing is a transport whose every try fails.
+type failing struct{ hosts []string }
+
+func (f *failing) RoundTrip(req *http.Request) (*http.Response, error) {
+	f.hosts = append(f.hosts, req.URL.Host)
+	return nil, errors.New("reset")
+}
+
+func TestOnlyReadsWithoutABodyAreRepeated(t *testing.T) {
+	tests := []struct {
+		method, body string
+		want         string
+	}{
+		{"GET", "", "a:1 b:1"},
+		{"HEAD", "", "a:1 b:1"},
+		{"GET", "x", "a:1"},
+		{"POST", "", "a:1"},
+		{"POST", "x", "a:1"},
+		{"PUT", "x", "a:1"},
+		{"DELETE", "", "a:1"},
+	}
+	for _, test := range tests {
+		var body io.Reader = http.NoBody
+		if test.body != "" {
+			body = strings.NewReader(test.body)
+		}
+		req, err := http.NewRequest(test.method, "http://-/post", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := new(failing)
+		b := &balancer{nodes: newTestNodes("a:1", "b:1", "c:1"), next: next}
+		if _, err := b.RoundTrip(req); err == nil {
+			t.Error("no error")
+		}
+		if got := strings.Join(next.hosts, " "); got != test.want {
+			t.Errorf("%s %q: tried %s, want %s", test.method, test.body, got, test.want)
+		}
+		if req.URL.Host != "-" {
+			t.Errorf("the caller's request was changed to %s", req.URL)
+		}
+	}
+}

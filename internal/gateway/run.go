@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"heavy-read-api/internal/service"
+)
+
+// drain is how long the gateway goes on serving once it answers "not ready". Nothing spreads load
+// over gateways, so it is only as long as a client needs to look.
+const drain = 250 * time.Millisecond
+
+// Run runs a gateway until ctx is done, then lets requests in flight finish. It returns nil after
+// an orderly stop, and an error when the configuration cannot work or a port cannot be served.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	cfg.setDefaults()
+	log := cfg.Logger
+
+	// Checks and the nodes file go on until the last request is answered.
+	var followers sync.WaitGroup
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	list := newNodes(log)
+	list.check = newChecker(cfg.CheckInterval, cfg.Timeout, list.checked).run
+	defer func() {
+		stop()
+		followers.Wait() // before the checks: a follower may start some
+		list.wait()
+	}()
+	list.set(background, cfg.Readers)
+	if cfg.NodesFile != "" {
+		file := &nodesFile{path: cfg.NodesFile, log: log, set: func(addrs []string) { list.set(background, addrs) }}
+		file.reload()
+		followers.Go(func() { file.follow(background, cfg.ReloadInterval) })
+	}
+
+	transport := newTransport(cfg.Timeout)
+	defer transport.CloseIdleConnections()
+	reg := service.NewRegistry("gateway")
+	m := newMetrics(reg, list)
+	front := service.NewServer(newHandler(&balancer{nodes: list, next: transport}, m, log), log)
+	front.ConnState = m.conns.change
+
+	var stopping atomic.Bool
+	mux := http.NewServeMux()
+	mux.Handle("GET /apisix/prometheus/metrics", service.MetricsHandler(reg))
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		service.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		answerReady(w, list.statuses(), stopping.Load())
+	})
+	back := service.NewServer(mux, log)
+
+	frontListener, err := service.Listen(&cfg.Common)
+	if err != nil {
+		return err
+	}
+	backListener, err := service.Listen(&service.Common{Port: cfg.MetricsPort, Host: cfg.Host, Listening: cfg.MetricsListening})
+	if err != nil {
+		frontListener.Close()
+		return err
+	}
+	log.Info("gateway started", "addr", frontListener.Addr().String(), "metrics", backListener.Addr().String())
+	servers, ctx := errgroup.WithContext(ctx)
+	servers.Go(func() error {
+		return service.Serve(ctx, frontListener, front, drain, func() { stopping.Store(true) })
+	})
+	servers.Go(func() error { return service.Serve(ctx, backListener, back, drain, nil) })
+	return servers.Wait()
+}
+
+// answerReady answers 200 when a read can be expected to work, else 503 with the reasons.
+func answerReady(w http.ResponseWriter, all []status, stopping bool) {
+	type answer struct {
+		Status  string   `json:"status"`
+		Readers int      `json:"readers"`
+		Ready   int      `json:"ready"`
+		Reasons []string `json:"reasons,omitempty"`
+	}
+	a := answer{Status: "ready", Readers: len(all)}
+	for _, s := range all {
+		if s.ready {
+			a.Ready++
+		} else {
+			a.Reasons = append(a.Reasons, s.addr+": "+s.reason)
+		}
+	}
+	code := http.StatusServiceUnavailable
+	switch {
+	case stopping:
+		a.Status, a.Reasons = "stopping", nil
+	case a.Readers == 0:
+		a.Status, a.Reasons = "no reader", []string{"no reader is listed"}
+	case a.Ready == 0:
+		a.Status = "no reader"
+	default:
+		code = http.StatusOK
+	}
+	service.JSON(w, code, a)
+}
