@@ -1,0 +1,92 @@
+package fastlane
+
+import (
+	"net"
+	"sync"
+	"unsafe"
+)
+
+// Output collects the answers to the requests that have arrived together, and writes them with one
+// system call.
+type Output struct {
+	conn  net.Conn
+	guard func() // called before a write: it may block
+	buf   []byte
+	// large are bodies that are not copied: each follows the bytes of buf up to its offset.
+	large []segment
+	size  int
+	err   error
+}
+
+type segment struct {
+	at   int
+	body []byte
+}
+
+const (
+	// outputSize is what a batch of small answers is collected in; buffers that grew much larger
+	// are not kept.
+	outputSize = 16 << 10
+	// largeBody is from where a body costs less as a segment of its own than as a copy.
+	largeBody = 16 << 10
+	// maxOutput bounds what waits for one write.
+	maxOutput = 256 << 10
+)
+
+var outputs = sync.Pool{New: func() any { b := make([]byte, 0, outputSize); return &b }}
+
+// Append adds bytes to the answer.
+func (o *Output) Append(b []byte) { o.buf = append(o.buf, b...) }
+
+// Buffer returns the buffer to append to; hand it back with SetBuffer.
+func (o *Output) Buffer() []byte { return o.buf }
+
+// SetBuffer takes the buffer that Buffer returned, with more bytes appended.
+func (o *Output) SetBuffer(b []byte) { o.buf = b }
+
+// Body adds the body of an answer, without a copy when it is large: it must not change any more.
+func (o *Output) Body(body string) {
+	if len(body) < largeBody {
+		o.buf = append(o.buf, body...)
+		return
+	}
+	o.large = append(o.large, segment{at: len(o.buf), body: unsafe.Slice(unsafe.StringData(body), len(body))})
+	o.size += len(body)
+}
+
+// full reports whether the answers should be written before there are more.
+func (o *Output) full() bool { return o.size+len(o.buf) >= maxOutput }
+
+// Flush writes what has been collected. It blocks until the client has taken it or the connection
+// is given up; an error stays, and later answers are dropped.
+func (o *Output) Flush() {
+	if len(o.buf) == 0 && len(o.large) == 0 {
+		return
+	}
+	if o.err == nil {
+		o.guard()
+		o.err = o.write()
+	}
+	o.buf, o.large, o.size = o.buf[:0], o.large[:0], 0
+}
+
+func (o *Output) write() error {
+	if len(o.large) == 0 {
+		_, err := o.conn.Write(o.buf)
+		return err
+	}
+	parts := make(net.Buffers, 0, 2*len(o.large)+1)
+	from := 0
+	for _, s := range o.large {
+		if s.at > from {
+			parts = append(parts, o.buf[from:s.at])
+		}
+		parts = append(parts, s.body)
+		from = s.at
+	}
+	if from < len(o.buf) {
+		parts = append(parts, o.buf[from:])
+	}
+	_, err := parts.WriteTo(o.conn) // writev
+	return err
+}

@@ -1,0 +1,291 @@
+package fastlane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config configures a Server.
+type Config struct {
+	Path      string         // of the requests that the fast lane takes, such as "/post"
+	Parameter string         // the one parameter of their query, such as "id"
+	Handler   func() Handler // makes the handler of a connection
+	Std       *http.Server   // serves everything else; its timeouts bound the fast lane too
+	MaxConns  int            // connections at a time, both lanes together; default 20,000
+	Logger    *slog.Logger
+}
+
+// Server serves connections in the fast lane and hands them to an http.Server when they leave it.
+// Its methods are like those of http.Server.
+type Server struct {
+	shape      shape
+	newHandler func() Handler
+	http       *http.Server
+	std        *handoff
+	maxConns   int
+	log        *slog.Logger
+
+	tick     atomic.Uint32 // clock of the sweep, in units of sweepPause
+	date     atomic.Pointer[[]byte]
+	stopping atomic.Bool
+	turned   atomic.Int32 // connections that are being turned away
+
+	mu       sync.Mutex // guards the rest
+	listener net.Listener
+	conns    map[*conn]struct{}
+}
+
+// sweepPause is how exact timeouts are.
+const sweepPause = 250 * time.Millisecond
+
+// New returns a Server.
+func New(cfg Config) *Server {
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = 20_000
+	}
+	s := &Server{
+		shape:      newShape(cfg.Path, cfg.Parameter),
+		newHandler: cfg.Handler,
+		http:       cfg.Std,
+		std:        &handoff{conns: make(chan net.Conn), done: make(chan struct{})},
+		maxConns:   cfg.MaxConns,
+		log:        cfg.Logger,
+		conns:      make(map[*conn]struct{}),
+	}
+	s.setDate()
+	return s
+}
+
+// Date returns the value of the Date header of now, a quarter of a second old at most. It must not
+// be changed.
+func (s *Server) Date() []byte { return *s.date.Load() }
+
+func (s *Server) setDate() {
+	date := time.Now().UTC().AppendFormat(nil, http.TimeFormat)
+	s.date.Store(&date)
+}
+
+// Serve accepts connections on ln until Shutdown or Close. It returns http.ErrServerClosed then.
+func (s *Server) Serve(ln net.Listener) error {
+	s.mu.Lock()
+	s.listener = ln
+	s.mu.Unlock()
+	s.std.addr = ln.Addr()
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(s.std) }()
+	sweeping, stop := context.WithCancel(context.Background())
+	defer stop()
+	go s.sweep(sweeping)
+
+	err := s.accept(ln)
+	if s.stopping.Load() {
+		<-served // Shutdown ends it
+		return http.ErrServerClosed
+	}
+	_ = s.Close()
+	<-served
+	return err
+}
+
+func (s *Server) accept(ln net.Listener) error {
+	var pause time.Duration
+	for {
+		c, err := ln.Accept()
+		var temporary interface{ Temporary() bool }
+		switch {
+		case err == nil:
+			pause = 0
+			s.start(c)
+		case s.stopping.Load():
+			return http.ErrServerClosed
+		case errors.As(err, &temporary) && temporary.Temporary(): // out of file descriptors
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.log.Warn("accept failed; trying again", "err", err, "in", pause)
+			time.Sleep(pause)
+		default:
+			return fmt.Errorf("accept: %w", err)
+		}
+	}
+}
+
+// start serves c, or turns it away when there are too many.
+func (s *Server) start(nc net.Conn) {
+	c := &conn{Conn: nc, server: s}
+	c.enter(idle)
+	s.mu.Lock()
+	full := len(s.conns) >= s.maxConns
+	if !full {
+		s.conns[c] = struct{}{}
+	}
+	s.mu.Unlock()
+	if full {
+		s.turnAway(nc)
+		return
+	}
+	go c.serve()
+}
+
+const tooMany = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+
+// maxTurned bounds the connections that wait for their clients to read why they are refused.
+const maxTurned = 256
+
+// turnAway answers a connection that is one too many. It does not block: the answer fits the empty
+// socket buffer.
+func (s *Server) turnAway(c net.Conn) {
+	if s.turned.Add(1) > maxTurned {
+		s.turned.Add(-1)
+		_ = c.Close()
+		return
+	}
+	_ = c.SetDeadline(time.Now().Add(lingerTime))
+	_, _ = c.Write([]byte(tooMany))
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.CloseWrite()
+	}
+	// Closed at once, a request that is on its way would make the kernel reset the connection
+	// before the client has the answer.
+	time.AfterFunc(lingerTime, func() {
+		_ = c.Close()
+		s.turned.Add(-1)
+	})
+}
+
+func (s *Server) remove(c *conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+}
+
+// expired is a deadline that has passed.
+var expired = time.Unix(1, 0)
+
+// sweep gives up connections that take too long: it sets a deadline that has passed, and the
+// connection's own goroutine closes it.
+func (s *Server) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepPause)
+	defer ticker.Stop()
+	ticks := func(d time.Duration) uint32 { return uint32((d + sweepPause - 1) / sweepPause) }
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.setDate()
+		now := s.tick.Add(1)
+		s.each(func(c *conn) {
+			p, since := c.phase()
+			age := now - since
+			switch {
+			case p == idle && age > ticks(s.http.IdleTimeout), p == reading && age > ticks(s.http.ReadHeaderTimeout):
+				_ = c.SetReadDeadline(expired)
+			case p == writing && age > ticks(s.http.WriteTimeout):
+				_ = c.SetWriteDeadline(expired)
+			}
+		})
+	}
+}
+
+// each calls f for every connection in the fast lane.
+func (s *Server) each(f func(*conn)) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if p, _ := c.phase(); p != handed {
+			n++
+			f(c)
+		}
+	}
+	return n
+}
+
+// Shutdown stops in order: no new connections, idle ones are closed, requests under way get their
+// answers and are told that the connection closes. It returns when all connections are gone, or
+// with the error of ctx; then call Close.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stopping.Store(true)
+	s.closeListener()
+	s.http.SetKeepAlivesEnabled(false)
+	// First the fast lane, because it may still have something to hand over.
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		left := s.each(func(c *conn) {
+			if p, _ := c.phase(); p == idle {
+				_ = c.SetReadDeadline(expired)
+			}
+		})
+		if left == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+	return s.http.Shutdown(ctx)
+}
+
+// Close ends everything at once.
+func (s *Server) Close() error {
+	s.stopping.Store(true)
+	s.closeListener()
+	s.each(func(c *conn) { _ = c.Conn.Close() })
+	return s.http.Close()
+}
+
+func (s *Server) closeListener() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		_ = s.listener.Close()
+	}
+}
+
+// Conns returns the number of open connections, both lanes together.
+func (s *Server) Conns() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
+// handoff is the listener of the http.Server: it accepts connections that left the fast lane.
+type handoff struct {
+	addr  net.Addr
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{} // closed by Close
+}
+
+func (h *handoff) push(c net.Conn) {
+	select {
+	case h.conns <- c:
+	case <-h.done:
+		_ = c.Close()
+	}
+}
+
+func (h *handoff) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handoff) Close() error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+func (h *handoff) Addr() net.Addr { return h.addr }

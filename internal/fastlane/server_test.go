@@ -1,0 +1,447 @@
+package fastlane
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// echo answers with the parameter's value, and says which lane it is in. "wait" blocks until it is
+// let go, "large" has a large body.
+type echo struct {
+	*fixture
+	served int
+}
+
+type fixture struct {
+	*Server
+	addr     string
+	release  chan struct{}
+	requests atomic.Int64 // told by Flushed
+	waiting  atomic.Int64
+}
+
+var large = strings.Repeat("0123456789abcdef", 64<<10) // 1 MiB
+
+func body(value string) string {
+	if value == "large" {
+		return large
+	}
+	return "post " + value
+}
+
+func (e *echo) Serve(out *Output, q *Request, closing bool) {
+	e.served++
+	value := string(q.Value)
+	if value == "wait" {
+		out.Flush()
+		e.waiting.Add(1)
+		<-e.release
+	}
+	b := append(out.Buffer(), "HTTP/1.1 200 OK\r\nX-Lane: fast\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(body(value))), 10)
+	if closing {
+		b = append(b, "\r\nConnection: close"...)
+	}
+	out.SetBuffer(append(b, "\r\n\r\n"...))
+	if !q.Head {
+		out.Body(body(value))
+	}
+}
+
+func (e *echo) Flushed() {
+	e.requests.Add(int64(e.served))
+	e.served = 0
+}
+
+func start(t testing.TB, options ...func(*Config)) *fixture {
+	t.Helper()
+	f := &fixture{release: make(chan struct{})}
+	cfg := Config{
+		Path: "/post", Parameter: "id",
+		Handler: func() Handler { return &echo{fixture: f} },
+		Std: &http.Server{
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("X-Lane", "std")
+				_, _ = io.Copy(io.Discard, r.Body)
+				fmt.Fprint(w, body(r.URL.Query().Get("id")))
+			}),
+			ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, WriteTimeout: 10 * time.Second,
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	for _, o := range options {
+		o(&cfg)
+	}
+	f.Server = New(cfg)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.addr = ln.Addr().String()
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := f.Server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			t.Error("Serve: ", err)
+		}
+	})
+	t.Cleanup(func() {
+		_ = f.Server.Close()
+		serving.Wait()
+	})
+	return f
+}
+
+func dial(t testing.TB, f *fixture) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c
+}
+
+const hostLine = "Host: a\r\n\r\n"
+
+func get(id string) string { return "GET /post?id=" + id + " HTTP/1.1\r\n" + hostLine }
+
+func send(t testing.TB, c net.Conn, s string) {
+	t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// answer reads the answer to a GET.
+func answer(t testing.TB, r *bufio.Reader) (res *http.Response, content string) {
+	t.Helper()
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(b)
+}
+
+func expect(t testing.TB, r *bufio.Reader, lane, content string) *http.Response {
+	t.Helper()
+	res, got := answer(t, r)
+	if res.StatusCode != 200 || res.Header.Get("X-Lane") != lane || got != content {
+		t.Fatalf("%s from the %s lane: %.40q; want %.40q from the %s lane", res.Status, res.Header.Get("X-Lane"), got, content, lane)
+	}
+	return res
+}
+
+func poll(t testing.TB, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond) // between polls
+	}
+}
+
+func closed(t testing.TB, r *bufio.Reader) {
+	t.Helper()
+	if b, err := io.ReadAll(r); len(b) > 0 || err != nil && !errors.Is(err, net.ErrClosed) && !strings.Contains(err.Error(), "reset") {
+		t.Fatalf("%q, %v where the connection should have been closed", b, err)
+	}
+}
+
+func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
+	f := start(t)
+	c := dial(t, f)
+	var batch strings.Builder
+	for i := range 500 {
+		batch.WriteString(get(fmt.Sprint(i)))
+		if i%100 == 50 {
+			batch.WriteString(get("large"))
+		}
+	}
+	go func() { _, _ = io.WriteString(c, batch.String()) }()
+	r := bufio.NewReader(c)
+	for i := range 500 {
+		expect(t, r, "fast", fmt.Sprint("post ", i))
+		if i%100 == 50 {
+			expect(t, r, "fast", large)
+		}
+	}
+	poll(t, func() error {
+		if n := f.requests.Load(); n != 505 {
+			return fmt.Errorf("%d requests are counted", n)
+		}
+		return nil
+	})
+}
+
+func TestLanesChangeInMidStream(t *testing.T) {
+	f := start(t)
+	c := dial(t, f)
+	send(t, c, get("1")+get("2")+"POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\n"+"Host: a\r\n\r\nhello"+get("4")+get("5"))
+	r := bufio.NewReader(c)
+	expect(t, r, "fast", "post 1")
+	expect(t, r, "fast", "post 2")
+	expect(t, r, "std", "post 3")
+	expect(t, r, "std", "post 4")
+	expect(t, r, "std", "post 5")
+}
+
+func TestHeaderCutAtEveryByte(t *testing.T) {
+	f := start(t)
+	request := "GET /post?id=abc HTTP/1.1\r\nHost: a\r\nX-Long: " + strings.Repeat("x", 40) + "\r\n\r\n"
+	for n := 1; n < len(request); n++ {
+		c := dial(t, f)
+		_ = c.(*net.TCPConn).SetNoDelay(true)
+		send(t, c, request[:n])
+		// The rest must not be answered before it is sent, nor lost.
+		poll(t, func() error {
+			if p := f.oldestPhase(); p != reading {
+				return fmt.Errorf("cut at %d: phase %d", n, p)
+			}
+			return nil
+		})
+		send(t, c, request[n:])
+		expect(t, bufio.NewReader(c), "fast", "post abc")
+		_ = c.Close()
+		poll(t, func() error {
+			if f.Conns() > 0 {
+				return errors.New("the connection is still there")
+			}
+			return nil
+		})
+	}
+}
+
+// oldestPhase returns the phase of the only connection.
+func (f *fixture) oldestPhase() (p phase) {
+	f.each(func(c *conn) { p, _ = c.phase() })
+	return p
+}
+
+func TestABlockedRequestHoldsUpItsConnectionOnly(t *testing.T) {
+	f := start(t)
+	blocked, free := dial(t, f), dial(t, f)
+	send(t, blocked, get("before")+get("wait")+get("after"))
+	r := bufio.NewReader(blocked)
+	expect(t, r, "fast", "post before") // does not wait with the one behind it
+	poll(t, func() error {
+		if f.waiting.Load() == 0 {
+			return errors.New("nothing waits")
+		}
+		return nil
+	})
+	send(t, free, get("1"))
+	expect(t, bufio.NewReader(free), "fast", "post 1")
+	close(f.release)
+	expect(t, r, "fast", "post wait")
+	expect(t, r, "fast", "post after")
+}
+
+func TestTooManyConnections(t *testing.T) {
+	f := start(t, func(c *Config) { c.MaxConns = 2 })
+	first, second := dial(t, f), dial(t, f)
+	send(t, first, get("1"))
+	expect(t, bufio.NewReader(first), "fast", "post 1")
+	send(t, second, "GET /other HTTP/1.1\r\nHost: a\r\n\r\n") // the other lane counts too
+	expect(t, bufio.NewReader(second), "std", "post ")
+	third := dial(t, f)
+	send(t, third, get("1"))
+	r := bufio.NewReader(third)
+	if res, _ := answer(t, r); res.StatusCode != 503 || !res.Close {
+		t.Fatal("the third connection got ", res.Status)
+	}
+	closed(t, r)
+	for _, c := range []net.Conn{first, second} { // both lanes give their places back
+		_ = c.Close()
+		poll(t, func() error {
+			c, err := net.Dial("tcp", f.addr)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, err := io.WriteString(c, get("1")); err != nil {
+				return err
+			}
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				return err
+			}
+			if res.StatusCode != 200 {
+				return errors.New(res.Status)
+			}
+			return nil
+		})
+	}
+}
+
+func TestSlowClientsAreCut(t *testing.T) {
+	short := 600 * time.Millisecond
+	t.Run("header", func(t *testing.T) {
+		f := start(t, func(c *Config) { c.Std.ReadHeaderTimeout = short })
+		c := dial(t, f)
+		send(t, c, get("1"))
+		r := bufio.NewReader(c)
+		expect(t, r, "fast", "post 1")
+		// A byte now and then does not buy time.
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			closed(t, r)
+		}()
+		for i := 0; ; i++ {
+			select {
+			case <-ended:
+				return
+			case <-time.After(short / 6):
+				if i < len(get("1"))-1 {
+					_, _ = io.WriteString(c, get("1")[i:i+1])
+				}
+				if i > 60 {
+					t.Fatal("a slow header is still being read")
+				}
+			}
+		}
+	})
+	t.Run("idle", func(t *testing.T) {
+		f := start(t, func(c *Config) { c.Std.IdleTimeout = short })
+		c := dial(t, f)
+		send(t, c, get("1"))
+		r := bufio.NewReader(c)
+		expect(t, r, "fast", "post 1")
+		closed(t, r)
+	})
+	t.Run("write", func(t *testing.T) {
+		f := start(t, func(c *Config) { c.Std.WriteTimeout = short })
+		c := dial(t, f)
+		_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
+		go func() { _, _ = io.WriteString(c, strings.Repeat(get("large"), 100)) }()
+		poll(t, func() error { // without a read of ours
+			if f.Conns() > 0 {
+				return errors.New("a client that does not read is still served")
+			}
+			return nil
+		})
+	})
+}
+
+func TestShutdown(t *testing.T) {
+	f := start(t)
+	idleConn, halfConn, waitConn, stdConn := dial(t, f), dial(t, f), dial(t, f), dial(t, f)
+	idleReader, stdReader := bufio.NewReader(idleConn), bufio.NewReader(stdConn)
+	send(t, idleConn, get("1"))
+	expect(t, idleReader, "fast", "post 1")
+	send(t, stdConn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	expect(t, stdReader, "std", "post ")
+	send(t, halfConn, get("half")[:20])
+	send(t, waitConn, get("wait"))
+	poll(t, func() error {
+		if f.waiting.Load() == 0 {
+			return errors.New("nothing waits")
+		}
+		return nil
+	})
+	poll(t, func() error {
+		var n int
+		f.each(func(c *conn) {
+			if p, _ := c.phase(); p == reading {
+				n++
+			}
+		})
+		if n != 1 {
+			return fmt.Errorf("%d headers are being read", n)
+		}
+		return nil
+	})
+	done := make(chan error, 1)
+	go func() { done <- f.Server.Shutdown(t.Context()) }()
+	closed(t, idleReader)
+	if c, err := net.Dial("tcp", f.addr); err == nil {
+		_ = c.Close()
+		t.Error("a new connection was accepted")
+	}
+	// A request that is being read, and one that is being answered, get their answers.
+	send(t, halfConn, get("half")[20:])
+	close(f.release)
+	for c, want := range map[net.Conn]string{halfConn: "post half", waitConn: "post wait"} {
+		r := bufio.NewReader(c)
+		if res := expect(t, r, "fast", want); want == "post half" && !res.Close {
+			t.Error("the last answer does not say that the connection closes")
+		}
+		closed(t, r)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	closed(t, stdReader)
+}
+
+func TestShutdownIsBounded(t *testing.T) {
+	f := start(t)
+	c := dial(t, f)
+	send(t, c, get("half")[:20])
+	poll(t, func() error {
+		if f.oldestPhase() != reading {
+			return errors.New("the header is not being read")
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := f.Server.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	_ = f.Server.Close()
+	closed(t, bufio.NewReader(c))
+}
+
+// static answers everything with the same bytes.
+type static struct{}
+
+const staticAnswer = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npost"
+
+func (static) Serve(out *Output, _ *Request, _ bool) {
+	out.SetBuffer(append(out.Buffer(), staticAnswer...))
+}
+func (static) Flushed() {}
+
+func TestNoAllocations(t *testing.T) {
+	f := start(t, func(c *Config) { c.Handler = func() Handler { return static{} } })
+	c := dial(t, f)
+	batch := []byte(strings.Repeat("GET /post?id=x HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: \"abc\"\r\nX-Min-Version: 1\r\nUser-Agent: test\r\n\r\n", 16))
+	answers := make([]byte, 16*len(staticAnswer))
+	round := func() {
+		if _, err := c.Write(batch); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, answers); err != nil {
+			t.Fatal(err)
+		}
+	}
+	round()
+	if n := testing.AllocsPerRun(1000, round); n != 0 {
+		t.Errorf("%v allocations for 16 requests", n)
+	}
+}
