@@ -1,0 +1,85 @@
+// Package reader serves posts from the memory of its process: a replica of what Redis has.
+package reader
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/service"
+)
+
+// Config is how a reader runs. Zero fields of Local mean the defaults of package cache.
+type Config struct {
+	service.Common
+	Redis service.Redis
+	PodID string // names this reader in its answers
+	Local cache.LocalCacheConfig
+	Drain time.Duration // how long a stopping reader goes on serving; service.Drain by default, below zero not at all
+}
+
+// ParseConfig reads a configuration from flags and environment.
+func ParseConfig(args []string, getenv func(string) string) (Config, error) {
+	var c Config
+	s := service.NewSettings("reader", getenv)
+	c.Register(s, 80)
+	c.Redis.Register(s)
+	s.String(&c.PodID, "POD_ID", "", "name of this reader in X-Served-By; empty stands for the host name")
+	s.Int64(&c.Local.MaxSize, "CACHE_MAX_SIZE", 512<<20, "most memory that posts may take, in bytes")
+	s.Int64(&c.Local.NumCounters, "CACHE_NUM_COUNTERS", 1_000_000, "counters of the admission policy, about one for each expected post")
+	s.Int64(&c.Local.BufferItems, "CACHE_BUFFER_ITEMS", 64, "size of the Get buffers of the admission policy")
+	if err := s.Parse(args); err != nil {
+		return Config{}, err
+	}
+	return c, c.complete()
+}
+
+// complete fills in the defaults and reports a setting that cannot work.
+func (c *Config) complete() error {
+	if err := c.Common.Validate(); err != nil {
+		return err
+	}
+	if err := c.Redis.Validate(); err != nil {
+		return err
+	}
+	for _, size := range []struct {
+		env   string
+		value int64
+	}{
+		{"CACHE_MAX_SIZE", c.Local.MaxSize},
+		{"CACHE_NUM_COUNTERS", c.Local.NumCounters},
+		{"CACHE_BUFFER_ITEMS", c.Local.BufferItems},
+	} {
+		if size.value < 0 {
+			return fmt.Errorf("%s=%d: use a number above zero", size.env, size.value)
+		}
+	}
+	if c.PodID == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("POD_ID is empty, and the host name cannot be had: %w", err)
+		}
+		c.PodID = host
+	}
+	if !validPodID(c.PodID) {
+		return fmt.Errorf("POD_ID=%q: use 1 to 128 visible ASCII characters without spaces", c.PodID)
+	}
+	c.Drain = cmp.Or(c.Drain, service.Drain)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// validPodID reports whether an id can stand in a header.
+func validPodID(id string) bool {
+	for i := range len(id) {
+		if id[i] < '!' || id[i] > '~' {
+			return false
+		}
+	}
+	return len(id) >= 1 && len(id) <= 128
+}

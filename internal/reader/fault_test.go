@@ -1,0 +1,224 @@
+package reader
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redistest"
+)
+
+// tooLong is how long no read may take, whatever happens: far over the promised 500 ms, because the
+// machine of the tests is busy, and far below what an unbounded wait takes.
+const tooLong = 3 * time.Second
+
+func (r *instance) wantUnavailable(t *testing.T, target, field string, header ...string) {
+	t.Helper()
+	began := time.Now()
+	res := r.do(t, "GET", target, header...)
+	if took := time.Since(began); took > tooLong {
+		t.Errorf("%s: the answer took %v", target, took)
+	}
+	wantProblem(t, res, 503, field)
+	if got := res.header.Get("Retry-After"); got != "1" {
+		t.Errorf("%s: Retry-After %q", target, got)
+	}
+}
+
+func (r *instance) wantStatus(t *testing.T, target string, status int, header ...string) response {
+	t.Helper()
+	began := time.Now()
+	res := r.do(t, "GET", target, header...)
+	if res.status != status {
+		t.Errorf("%s: %d %s, want %d", target, res.status, res.body, status)
+	}
+	if took := time.Since(began); took > tooLong {
+		t.Errorf("%s: the answer took %v", target, took)
+	}
+	return res
+}
+
+// faults are ways in which Redis can be away.
+var faults = map[string]struct{ begin, end func(*faultnet.Proxy) }{
+	"refused": {
+		func(p *faultnet.Proxy) { p.Refuse(true); p.Reset() },
+		func(p *faultnet.Proxy) { p.Refuse(false) },
+	},
+	"black hole": {
+		func(p *faultnet.Proxy) { p.BlackHole(faultnet.ToServer, true); p.BlackHole(faultnet.ToClient, true) },
+		func(p *faultnet.Proxy) { p.Heal() },
+	},
+	"silent": {
+		func(p *faultnet.Proxy) { p.BlackHole(faultnet.ToClient, true) },
+		func(p *faultnet.Proxy) { p.Heal() },
+	},
+}
+
+// TestRedisAwayFromTheStart starts a reader without Redis: it is alive, not ready, answers within
+// the bound, and becomes ready when Redis is there.
+func TestRedisAwayFromTheStart(t *testing.T) {
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			b := redistest.StartEmbedded(t)
+			w := publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
+			proxy := faultnet.NewProxy(t, b.Addr())
+			fault.begin(proxy)
+			r := start(t, proxy.Addr())
+
+			r.wantStatus(t, "/health", 200)
+			res := r.wantStatus(t, "/ready", 503)
+			var body readiness
+			if err := json.Unmarshal(res.body, &body); err != nil || body.Status != "loading" || len(body.Reasons) == 0 {
+				t.Errorf("/ready: %s", res.body)
+			}
+			for _, path := range paths {
+				r.wantUnavailable(t, path+"?id=a", "id")
+				wantProblem(t, r.do(t, "GET", path+"?id=%00"), 400, "id") // needs no Redis
+			}
+			fault.end(proxy)
+			r.waitReady(t, "ready")
+			for _, path := range paths {
+				if res := r.wantStatus(t, path+"?id=a", 200); string(res.body) != string(w.body) {
+					t.Errorf("%s: %s", path, res.body)
+				}
+			}
+		})
+	}
+}
+
+// TestRedisGoesAway takes Redis from a reader that has loaded everything: it stays ready and serves
+// from memory, absences included; what needs Redis is answered with 503 within the bound.
+func TestRedisGoesAway(t *testing.T) {
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			b := redistest.StartEmbedded(t)
+			p := newPublisher(t, b.Addr())
+			w := publish(t, p, post.Post{ID: "a", Title: "t"})
+			proxy := faultnet.NewProxy(t, b.Addr())
+			r := startReady(t, proxy.Addr())
+			fault.begin(proxy)
+			r.waitReady(t, "degraded")
+			next := publish(t, p, post.Post{ID: "a", Title: "unseen"})
+
+			for range 3 {
+				for _, path := range []string{"/post?id=a", "/post-marshal?id=a"} {
+					if res := r.wantStatus(t, path, 200); string(res.body) != string(w.body) {
+						t.Errorf("%s: %s", path, res.body)
+					}
+					r.wantStatus(t, path, 304, "If-None-Match", w.etag)
+					r.wantStatus(t, path, 200, "X-Min-Version", w.token.String())
+					r.wantUnavailable(t, path, "X-Min-Version", "X-Min-Version", next.token.String())
+				}
+				wantProblem(t, r.wantStatus(t, "/post?id=unknown", 404), 404, "id")
+				r.wantUnavailable(t, "/post-redis?id=a", "id")
+			}
+			r.wantStatus(t, "/ready", 200)
+			var s report
+			if err := json.Unmarshal(r.do(t, "GET", "/status").body, &s); err != nil {
+				t.Fatal(err)
+			}
+			if !s.Ready || !s.Degraded || s.Synced || s.LagSeconds <= 0 || len(s.Reasons) == 0 || s.AppliedVersion != w.token.Version {
+				t.Errorf("/status: %+v", s)
+			}
+
+			fault.end(proxy)
+			r.waitReady(t, "ready")
+			eventually(t, func() error {
+				if res := r.do(t, "GET", "/post?id=a"); string(res.body) != string(next.body) {
+					return fmt.Errorf("not converged: %s", res.body)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// TestMinVersion reads what was just written, while the channel says nothing.
+func TestMinVersion(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		p := newPublisher(t, b.Addr())
+		publish(t, p, post.Post{ID: "a", Title: "0"})
+		proxy := faultnet.NewProxy(t, b.Addr())
+		r := startReady(t, proxy.Addr())
+		proxy.Only(faultnet.Contains("subscribe")).BlackHole(faultnet.ToClient, true)
+		for i := range 5 {
+			w := publish(t, p, post.Post{ID: "a", Title: fmt.Sprint(i + 1)})
+			for _, path := range paths {
+				res := r.wantStatus(t, path+"?id=a", 200, "X-Min-Version", w.token.String())
+				if string(res.body) != string(w.body) {
+					t.Errorf("%s: %s, want %s", path, res.body, w.body)
+				}
+			}
+			token := remove(t, p, "a")
+			for _, path := range paths {
+				r.wantStatus(t, path+"?id=a", 404, "X-Min-Version", token.String())
+			}
+			far := cache.Token{Epoch: token.Epoch, Version: token.Version + 1000}
+			r.wantUnavailable(t, "/post?id=a", "X-Min-Version", "X-Min-Version", far.String())
+			other := cache.Token{Epoch: token.Epoch + 1, Version: token.Version + 1000}
+			r.wantStatus(t, "/post?id=a", 404, "X-Min-Version", other.String())
+		}
+	})
+}
+
+// TestSmallMemory has more posts than fit: those that do not are read from Redis, or answered with
+// 503 while it is away. No post is answered with 404.
+func TestSmallMemory(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	p := newPublisher(t, b.Addr())
+	posts := map[string]written{}
+	for i := range 200 {
+		id := fmt.Sprint("post-", i)
+		posts[id] = publish(t, p, post.Post{ID: id, Title: "t", Content: strings.Repeat("x", 2000)})
+	}
+	proxy := faultnet.NewProxy(t, b.Addr())
+	r := startReady(t, proxy.Addr(), func(c *Config) { c.Local.MaxSize = 100 << 10 })
+	for id, w := range posts {
+		for _, path := range paths {
+			if res := r.wantStatus(t, target(path, id), 200); string(res.body) != string(w.body) {
+				t.Errorf("%s %s: %.80s", path, id, res.body)
+			}
+		}
+	}
+	wantProblem(t, r.do(t, "GET", "/post?id=unknown"), 404, "id")
+	res := r.wantStatus(t, "/ready", 200)
+	if !strings.Contains(string(res.body), "not all posts fit") {
+		t.Errorf("/ready: %s", res.body)
+	}
+
+	proxy.Refuse(true)
+	proxy.Reset()
+	r.waitReady(t, "degraded")
+	found, missed := 0, 0
+	for id, w := range posts {
+		switch res := r.do(t, "GET", target("/post", id)); {
+		case res.status == 200 && string(res.body) == string(w.body):
+			found++
+		case res.status == 503:
+			missed++
+		default:
+			t.Errorf("%s: %d %.80s", id, res.status, res.body)
+		}
+	}
+	if found == 0 || missed == 0 {
+		t.Errorf("%d found, %d missed, want some of each", found, missed)
+	}
+}
+
+// TestForeignValue has a value under a post's key that is no post.
+func TestForeignValue(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	p := newPublisher(t, b.Addr())
+	if _, err := p.Write(t.Context(), cache.Write{Op: cache.Set, Key: "odd", Value: []byte(`{"id":"odd"}`)}); err != nil {
+		t.Fatal(err)
+	}
+	r := startReady(t, b.Addr())
+	for _, path := range paths {
+		wantProblem(t, r.do(t, "GET", path+"?id=odd"), 500, "id")
+	}
+}

@@ -1,0 +1,100 @@
+package reader
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/service"
+)
+
+// Names and values of the headers of a read, as they are sent.
+//
+// There is no Last-Modified. It counts in seconds: a client that read a post, and asks again after a
+// second write in the same second, would be told that it has the newest.
+const (
+	headerType       = "Content-Type"
+	headerLength     = "Content-Length"
+	headerCaching    = "Cache-Control"
+	headerETag       = "ETag"
+	headerRetryAfter = "Retry-After"
+	headerVersion    = "X-Version"
+	headerServedBy   = "X-Served-By"
+
+	mediaType  = "application/json"
+	caching    = "no-cache" // kept by who likes, asked for again each time: with If-None-Match that costs no body
+	retryAfter = "1"        // seconds
+)
+
+// handler answers reads with net/http.
+type handler struct {
+	getter
+	podID string
+}
+
+// serve answers GET and HEAD of a post.
+func (h *handler) serve(from source) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		a := h.answer(r, from)
+		if a.hit {
+			h.replica.CountHits(1)
+		}
+		send(w, r, &a)
+	}
+}
+
+func (h *handler) answer(r *http.Request, from source) answer {
+	id, err := service.Param(make([]byte, 0, post.MaxID), r.URL.RawQuery, "id")
+	if err != nil {
+		return failed(badParameter(err))
+	}
+	return h.get(r.Context(), &request{
+		id:          id,
+		ifNoneMatch: joined(r.Header["If-None-Match"]),
+		minVersion:  joined(r.Header["X-Min-Version"]),
+	}, from)
+}
+
+// joined returns the value of a header that may come in several lines; nil when there is none.
+func joined(lines []string) []byte {
+	if len(lines) == 0 {
+		return nil
+	}
+	return []byte(strings.Join(lines, ", "))
+}
+
+func send(w http.ResponseWriter, r *http.Request, a *answer) {
+	// Not Header.Set, which would write "Etag".
+	header := w.Header()
+	if a.problem != nil {
+		if a.status == http.StatusServiceUnavailable {
+			header[headerRetryAfter] = []string{retryAfter}
+		}
+		a.problem.WriteTo(w)
+		return
+	}
+	header[headerETag] = []string{a.etag}
+	header[headerCaching] = []string{caching}
+	header[headerVersion] = []string{a.entry.Token().String()}
+	if a.status == http.StatusNotModified {
+		w.WriteHeader(a.status)
+		return
+	}
+	header[headerType] = []string{mediaType}
+	header[headerLength] = []string{strconv.Itoa(len(a.entry.Value))}
+	w.WriteHeader(a.status)
+	if r.Method != http.MethodHead {
+		_, _ = io.WriteString(w, a.entry.Value) // a client that is gone cannot be told
+	}
+}
+
+// signed returns h with the reader's name in every answer.
+func (h *handler) signed(next http.Handler) http.Handler {
+	name := []string{h.podID}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()[headerServedBy] = name
+		next.ServeHTTP(w, r)
+	})
+}

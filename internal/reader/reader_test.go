@@ -1,0 +1,247 @@
+package reader
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/service"
+)
+
+// Helpers of the tests in this package.
+
+// instance is a reader that runs in the test's process.
+type instance struct {
+	url  string
+	stop context.CancelFunc // as SIGTERM does
+	done chan error         // has the result of Run; closed after it
+}
+
+// start starts a reader on a free port that ends with the test. It is not ready yet.
+func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
+	t.Helper()
+	addr := make(chan string, 1)
+	cfg := Config{
+		Common: service.Common{Host: "127.0.0.1", Listening: func(a string) { addr <- a }},
+		Redis:  service.Redis{Addr: []string{redisAddr}},
+		PodID:  "reader-under-test",
+		Drain:  -1,
+	}
+	for _, o := range options {
+		o(&cfg)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &instance{stop: cancel, done: make(chan error, 1)}
+	go func() {
+		defer close(r.done)
+		r.done <- Run(ctx, cfg)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		for err := range r.done {
+			if err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		}
+	})
+	select {
+	case a := <-addr:
+		r.url = "http://" + a
+	case err := <-r.done:
+		t.Fatalf("Run: %v", err)
+	}
+	return r
+}
+
+// startReady starts a reader and waits until it is ready.
+func startReady(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
+	t.Helper()
+	r := start(t, redisAddr, options...)
+	r.waitReady(t, "ready")
+	return r
+}
+
+func (r *instance) waitReady(t testing.TB, status string) {
+	t.Helper()
+	eventually(t, func() error {
+		res := r.do(t, "GET", "/ready")
+		var body readiness
+		if err := json.Unmarshal(res.body, &body); err != nil || body.Status != status {
+			return fmt.Errorf("/ready answers %d %s, want status %q", res.status, res.body, status)
+		}
+		return nil
+	})
+}
+
+// eventually polls until f returns nil.
+func eventually(t testing.TB, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("still after 20 s: ", err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+type response struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// plain sends requests as they are and opens a connection for each.
+var plain = &http.Client{
+	Timeout:   10 * time.Second,
+	Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true},
+}
+
+// do sends a request; header has names and values in turn.
+func (r *instance) do(t testing.TB, method, target string, header ...string) response {
+	t.Helper()
+	req, err := http.NewRequest(method, r.url+target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	res, err := plain.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response{res.StatusCode, res.Header, body}
+}
+
+// raw sends the bytes of a request and returns those of the answer.
+func (r *instance) raw(t testing.TB, request string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(answer)
+}
+
+func target(path, id string) string { return path + "?id=" + url.QueryEscape(id) }
+
+func newPublisher(t testing.TB, redisAddr string) *cache.Publisher {
+	t.Helper()
+	client := redis.NewUniversalClient(cache.ClientOptions(redisAddr))
+	t.Cleanup(func() { _ = client.Close() })
+	p, err := cache.NewPublisher(cache.PublisherConfig{Client: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// written is a post that is in Redis.
+type written struct {
+	body  []byte
+	etag  string
+	token cache.Token
+}
+
+func publish(t testing.TB, p *cache.Publisher, text post.Post) written {
+	t.Helper()
+	e := text.Encode(time.Now())
+	results, err := p.Write(t.Context(), cache.Write{Op: cache.Set, Key: text.ID, Value: e.Body, Tag: e.Sum})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return written{e.Body, string(post.AppendETag(nil, e.Sum)), results[0].Token}
+}
+
+func remove(t testing.TB, p *cache.Publisher, id string) cache.Token {
+	t.Helper()
+	results, err := p.Write(t.Context(), cache.Write{Op: cache.Delete, Key: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results[0].Token
+}
+
+// wantProblem checks that an answer is a problem document that blames field, with the headers that
+// every answer has.
+func wantProblem(t *testing.T, res response, status int, field string) {
+	t.Helper()
+	var p service.Problem
+	if err := json.Unmarshal(res.body, &p); err != nil {
+		t.Errorf("status %d, body %q: %v", res.status, res.body, err)
+	}
+	if res.status != status || p.Status != status || p.Field != field || p.Title != http.StatusText(status) || p.Detail == "" {
+		t.Errorf("status %d, %s, want %d and field %q", res.status, res.body, status, field)
+	}
+	for name, want := range map[string]string{
+		"Content-Type":   "application/problem+json",
+		"Content-Length": fmt.Sprint(len(res.body)),
+		"X-Served-By":    "reader-under-test",
+		"ETag":           "",
+		"X-Version":      "",
+	} {
+		if got := res.header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
+// newGetter returns a getter over a replica that has the whole set.
+func newGetter(t testing.TB, redisAddr string) *getter {
+	t.Helper()
+	client := redis.NewUniversalClient(cache.ClientOptions(redisAddr))
+	replica, err := cache.NewReplica(cache.ReplicaConfig{Client: client, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { replica.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		replica.Close()
+		_ = client.Close()
+	})
+	eventually(t, func() error {
+		if s := replica.Status(); !s.Ready {
+			return fmt.Errorf("not ready: %+v", s)
+		}
+		return nil
+	})
+	return &getter{replica: replica}
+}

@@ -1,0 +1,70 @@
+package reader
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/service"
+)
+
+// Run runs a reader until ctx is done, then lets requests in flight finish. It returns nil after an
+// orderly stop, and an error when the configuration cannot work or the port cannot be served.
+// Redis need not be there.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.complete(); err != nil {
+		return err
+	}
+	log := cfg.Logger
+	ln, err := service.Listen(&cfg.Common) // first: a port that is taken must not cost a load
+	if err != nil {
+		return err
+	}
+	defer ln.Close() // a no-op once the server has closed it
+
+	client := redis.NewUniversalClient(cfg.Redis.Options())
+	defer client.Close()
+	registry := service.NewRegistry("reader")
+	replica, err := cache.NewReplica(cache.ReplicaConfig{
+		Client:     client,
+		Channel:    cfg.Redis.Channel,
+		Namespace:  cfg.Redis.Namespace,
+		Local:      cfg.Local,
+		Logger:     log,
+		Registerer: registry,
+	})
+	if err != nil {
+		return fmt.Errorf("set up the cache: %w", err)
+	}
+	defer replica.Close()
+
+	// The replica outlives ctx: requests in flight still want its updates.
+	var following sync.WaitGroup
+	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
+	following.Go(func() { replica.Run(follow) })
+	defer following.Wait()
+	defer stop()
+
+	h := &handler{getter: getter{replica: replica}, podID: cfg.PodID}
+	s := &state{replica: replica, podID: cfg.PodID}
+	router := service.NewRouter(service.NewHTTPMetrics(registry))
+	router.Handle("/post", service.Read(h.serve(fromMemory)))
+	router.Handle("/post-redis", service.Read(h.serve(fromRedis)))
+	router.Handle("/post-marshal", service.Read(h.serve(fromMarshal)))
+	router.Handle("/health", service.Read(s.serveHealth))
+	router.Handle("/ready", service.Read(s.serveReady))
+	router.Handle("/status", service.Read(s.serveStatus))
+	router.Handle("/metrics", service.Read(service.MetricsHandler(registry).ServeHTTP))
+
+	log.Info("reader started", "addr", ln.Addr().String(), "pod_id", cfg.PodID, "redis", strings.Join(cfg.Redis.Addr, ","))
+	err = service.Serve(ctx, ln, service.NewServer(h.signed(router), log), cfg.Drain, func() {
+		s.stopping.Store(true)
+		log.Info("reader stopping", "drain", cfg.Drain)
+	})
+	log.Info("reader stopped")
+	return err
+}

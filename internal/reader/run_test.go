@@ -1,0 +1,341 @@
+package reader
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/service"
+)
+
+func TestParseConfig(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		env  map[string]string
+		want string // part of the error, "" for none
+	}{
+		{"defaults", nil, nil, ""},
+		{"all", nil, map[string]string{
+			"REDIS_ADDR": "a:1", "REDIS_PASSWORD": "p", "REDIS_DB": "2", "PORT": "81", "POD_ID": "r-1", "CACHE_CHANNEL": "c",
+			"CACHE_NAMESPACE": "n", "CACHE_MAX_SIZE": "1048576", "CACHE_NUM_COUNTERS": "10", "CACHE_BUFFER_ITEMS": "32", "LOG_LEVEL": "debug",
+		}, ""},
+		{"flag", []string{"-cache-max-size=1", "-pod-id", "x"}, map[string]string{"CACHE_MAX_SIZE": "2"}, ""},
+		{"size", nil, map[string]string{"CACHE_MAX_SIZE": "-1"}, "CACHE_MAX_SIZE=-1: use a number above zero"},
+		{"size with a unit", nil, map[string]string{"CACHE_MAX_SIZE": "512MB"}, `CACHE_MAX_SIZE="512MB"`},
+		{"counters", nil, map[string]string{"CACHE_NUM_COUNTERS": "-1"}, "CACHE_NUM_COUNTERS"},
+		{"buffer", nil, map[string]string{"CACHE_BUFFER_ITEMS": "-64"}, "CACHE_BUFFER_ITEMS"},
+		{"port", nil, map[string]string{"PORT": "70000"}, "PORT=70000: a TCP port is between"},
+		{"pod with a space", nil, map[string]string{"POD_ID": "a b"}, `POD_ID="a b": use`},
+		{"pod with a line end", nil, map[string]string{"POD_ID": "a\r\nX: y"}, "POD_ID"},
+		{"long pod", nil, map[string]string{"POD_ID": strings.Repeat("x", 129)}, "POD_ID"},
+		{"address", nil, map[string]string{"REDIS_ADDR": "a"}, "REDIS_ADDR"},
+		{"level", nil, map[string]string{"LOG_LEVEL": "loud"}, "LOG_LEVEL"},
+		{"argument", []string{"x"}, nil, "unexpected argument"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := ParseConfig(tt.args, func(name string) string { return tt.env[name] })
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Fatalf("error %v, want %q", err, tt.want)
+			}
+			if err == nil && (c.PodID == "" || c.Drain != service.Drain) {
+				t.Errorf("incomplete: %+v", c)
+			}
+		})
+	}
+	c, err := ParseConfig(tests[2].args, func(name string) string { return tests[2].env[name] })
+	if err != nil || c.Local.MaxSize != 1 || c.PodID != "x" || c.Port != 80 || !slices.Equal(c.Redis.Addr, []string{"127.0.0.1:6379"}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	cfg := Config{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{"127.0.0.1:1"}}, PodID: "x"}
+	cfg.Port, _ = strconv.Atoi(port)
+	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), port) {
+		t.Errorf("error %v, want one that names port %s", err, port)
+	}
+}
+
+func TestCacheTooSmall(t *testing.T) {
+	cfg := Config{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{"127.0.0.1:1"}}, PodID: "x", Local: cache.LocalCacheConfig{MaxSize: 1}}
+	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "at least 65536") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestStop stops a reader while a read waits: the reader says first that it is not ready, goes on
+// serving, finishes the read, and ends.
+func TestStop(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	p := newPublisher(t, b.Addr())
+	publish(t, p, post.Post{ID: "a", Title: "t"})
+	r := startReady(t, b.Addr(), func(c *Config) { c.Drain = 2 * time.Second })
+
+	began := time.Now()
+	r.stop()
+	r.waitReady(t, "stopping")
+	r.wantStatus(t, "/ready", 503)
+	r.wantStatus(t, "/health", 200)
+	r.wantStatus(t, "/post?id=a", 200)
+	next := publish(t, p, post.Post{ID: "a", Title: "written while stopping"})
+	if res := r.wantStatus(t, "/post?id=a", 200, "X-Min-Version", next.token.String()); string(res.body) != string(next.body) {
+		t.Errorf("%s", res.body)
+	}
+	if err := <-r.done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+	if _, err := plain.Get(r.url + "/health"); err == nil {
+		t.Error("the port still answers")
+	}
+}
+
+// TestStopFinishesRequests stops a reader without a drain while reads wait for Redis, which says
+// nothing: each still gets its answer.
+func TestStopFinishesRequests(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
+	proxy := faultnet.NewProxy(t, b.Addr())
+	r := startReady(t, proxy.Addr())
+
+	const readers = 8
+	asked := make([]*faultnet.Hook, readers)
+	for i := range asked {
+		asked[i] = proxy.OnceContains(faultnet.ToServer, "{posts:0}:p:a\r\n", faultnet.SwallowReply)
+	}
+	answers := make(chan string, readers)
+	for range readers {
+		go func() {
+			res, err := plain.Get(r.url + "/post-redis?id=a")
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			res.Body.Close()
+			answers <- res.Status
+		}()
+	}
+	for _, hook := range asked {
+		<-hook.Fired()
+	}
+	r.stop()
+	for range readers {
+		if got := <-answers; got != "503 Service Unavailable" {
+			t.Error(got)
+		}
+	}
+}
+
+func (r *instance) metrics(t testing.TB) map[string]*dto.MetricFamily {
+	t.Helper()
+	res := r.do(t, "GET", "/metrics")
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(res.body))
+	if err != nil || res.status != http.StatusOK {
+		t.Fatalf("/metrics: %d, %v", res.status, err)
+	}
+	return families
+}
+
+func TestMetrics(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	p := newPublisher(t, b.Addr())
+	w := publish(t, p, post.Post{ID: "a", Title: "t"})
+	r := startReady(t, b.Addr())
+	for range 3 {
+		r.wantStatus(t, "/post?id=a", 200)
+	}
+	r.wantStatus(t, "/post?id=a", 304, "If-None-Match", w.etag)
+	r.wantStatus(t, "/post?id=b", 404)
+	r.wantStatus(t, "/post-redis?id=a", 200)
+	r.wantStatus(t, "/post-marshal?id=a", 200)
+	r.do(t, "HEAD", "/post?id=a")
+	r.do(t, "BREW", "/post?id=a")
+	r.wantStatus(t, "/made/up/by/a/client", 404)
+
+	all := r.metrics(t)
+	count := func(name string, labels ...string) (total float64) {
+		for _, m := range all[name].GetMetric() {
+			match := 0
+			for _, l := range m.GetLabel() {
+				for i := 0; i < len(labels); i += 2 {
+					if l.GetName() == labels[i] && l.GetValue() == labels[i+1] {
+						match += 2
+					}
+				}
+			}
+			if match == len(labels) {
+				total += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+		return total
+	}
+	for _, tt := range []struct {
+		want   float64
+		name   string
+		labels []string
+	}{
+		{3, "http_requests_total", []string{"route", "/post", "method", "get", "code", "200"}},
+		{1, "http_requests_total", []string{"route", "/post", "method", "get", "code", "304"}},
+		{1, "http_requests_total", []string{"route", "/post", "method", "get", "code", "404"}},
+		{1, "http_requests_total", []string{"route", "/post", "method", "head", "code", "200"}},
+		{1, "http_requests_total", []string{"route", "/post", "code", "405"}},
+		{1, "http_requests_total", []string{"route", "/post-redis", "code", "200"}},
+		{1, "http_requests_total", []string{"route", "/post-marshal", "code", "200"}},
+		{1, "http_requests_total", []string{"route", "other", "code", "404"}},
+		{7, "http_request_duration_seconds", []string{"route", "/post"}},
+		{float64(len(w.body)), "http_response_body_bytes_total", []string{"route", "/post-redis"}},
+		{7, "cache_hits_total", nil}, // 3 + 304 + 404 + marshal + HEAD
+		{0, "cache_misses_total", nil},
+		{1, "cache_entries", nil},
+		{1, "cache_ready", nil},
+		{1, "service_info", []string{"service", "reader"}},
+	} {
+		if got := count(tt.name, tt.labels...); got != tt.want {
+			t.Errorf("%s%v is %v, want %v", tt.name, tt.labels, got, tt.want)
+		}
+	}
+	for _, name := range []string{
+		"cache_propagation_seconds", "cache_applied_version", "cache_newest_version", "cache_lag_versions", "cache_lag_seconds",
+		"cache_messages_total", "cache_bytes", "cache_max_bytes", "cache_evictions_total", "cache_rejections_total",
+		"cache_fallbacks_total", "cache_complete", "cache_synced", "cache_subscribed", "go_goroutines", "process_cpu_seconds_total",
+	} {
+		if all[name] == nil {
+			t.Errorf("no metric %s", name)
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		p := newPublisher(t, b.Addr())
+		publish(t, p, post.Post{ID: "a", Title: "t"})
+		w := publish(t, p, post.Post{ID: "b", Title: "t"})
+		r := startReady(t, b.Addr())
+		var s report
+		eventually(t, func() error {
+			res := r.do(t, "GET", "/status")
+			if err := json.Unmarshal(res.body, &s); err != nil || s.Subscription != "live" {
+				return fmt.Errorf("%s, %v", res.body, err)
+			}
+			return nil
+		})
+		if s.Bytes <= 0 || s.MaxBytes <= s.Bytes || s.Reasons == nil {
+			t.Errorf("%+v", s)
+		}
+		s.Bytes, s.MaxBytes, s.Reasons = 0, 0, nil
+		want := report{
+			PodID: "reader-under-test", Ready: true, Epoch: strings.Split(w.token.String(), "-")[0], AppliedVersion: 2, NewestVersion: 2,
+			Entries: 2, Complete: true, Synced: true, Subscription: "live",
+		}
+		if fmt.Sprint(s) != fmt.Sprint(want) {
+			t.Errorf("%+v, want %+v", s, want)
+		}
+	})
+}
+
+func TestProgress(t *testing.T) {
+	if p := progress(nil); p != nil {
+		t.Errorf("%+v", p)
+	}
+	began := time.Now().Add(-time.Minute)
+	if p := progress(&cache.SnapshotProgress{Total: 10, Began: began}); p.SecondsLeft != nil {
+		t.Errorf("%v seconds left when nothing is known", *p.SecondsLeft)
+	}
+	p := progress(&cache.SnapshotProgress{Loaded: 25, Total: 100, Began: began})
+	if p.Loaded != 25 || p.Total != 100 || *p.SecondsLeft < 180 {
+		t.Errorf("%+v, %v seconds left, want at least 180", p, *p.SecondsLeft)
+	}
+	// The total is an estimate: there can be more.
+	p = progress(&cache.SnapshotProgress{Loaded: 101, Total: 100, Began: began})
+	if p.Total != 101 || *p.SecondsLeft != 0 {
+		t.Errorf("%+v, %v seconds left", p, *p.SecondsLeft)
+	}
+}
+
+// TestPasswordIsNotLogged starts a reader with a password that Redis does not take.
+func TestPasswordIsNotLogged(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	b.RequireAuth("the right one")
+	var log lockedBuffer
+	r := start(t, b.Addr(), func(c *Config) {
+		c.Redis.Password = "a-wrong-secret"
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	eventually(t, func() error {
+		if !strings.Contains(log.String(), "subscription lost") {
+			return errors.New("no failure in the log: " + log.String())
+		}
+		return nil
+	})
+	r.wantUnavailable(t, "/post-redis?id=a", "id")
+	answers := string(r.do(t, "GET", "/ready").body) + string(r.do(t, "GET", "/status").body)
+	if strings.Contains(log.String()+answers, "secret") {
+		t.Errorf("the password is told: %s %s", log.String(), answers)
+	}
+}
+
+// lockedBuffer is a log that a test reads while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// TestMain of a process: a mistake in the settings ends it with code 2, help with 0.
+func TestMainCodes(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want int
+		text string
+	}{
+		{[]string{"-port=x"}, 2, "port"},
+		{[]string{"-help"}, 0, "CACHE_MAX_SIZE"},
+		{[]string{"-host=127.0.0.1", "-port=0", "-cache-max-size=1"}, 1, "at least 65536"},
+	} {
+		var stderr bytes.Buffer
+		code := service.Main(tt.args, func(string) string { return "" }, &stderr, ParseConfig, Run)
+		if code != tt.want || !strings.Contains(stderr.String(), tt.text) {
+			t.Errorf("%q: code %d, %s, want %d, %q", tt.args, code, stderr.String(), tt.want, tt.text)
+		}
+	}
+}

@@ -1,0 +1,148 @@
+package reader
+
+import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/service"
+)
+
+// state tells others what the reader can do.
+type state struct {
+	replica  *cache.Replica
+	podID    string
+	stopping atomic.Bool
+}
+
+// snapshot is how far a load of the whole set is.
+type snapshot struct {
+	Loaded      int64    `json:"loaded"`
+	Total       int64    `json:"total"`        // an estimate
+	SecondsLeft *float64 `json:"seconds_left"` // null while nothing is known
+}
+
+// report is what /status tells.
+type report struct {
+	PodID          string    `json:"pod_id"`
+	Ready          bool      `json:"ready"`
+	Degraded       bool      `json:"degraded"`
+	Epoch          string    `json:"epoch"`
+	AppliedVersion uint64    `json:"applied_version"`
+	NewestVersion  uint64    `json:"newest_version"`
+	LagVersions    uint64    `json:"lag_versions"`
+	LagSeconds     float64   `json:"lag_seconds"`
+	Entries        int64     `json:"entries"`
+	Bytes          int64     `json:"bytes"`
+	MaxBytes       int64     `json:"max_bytes"`
+	Complete       bool      `json:"complete"`
+	Synced         bool      `json:"synced"`
+	Subscription   string    `json:"subscription"` // live or down
+	Snapshot       *snapshot `json:"snapshot"`
+	Reasons        []string  `json:"reasons"`
+}
+
+// readiness is what /ready tells.
+type readiness struct {
+	Status     string    `json:"status"` // loading, ready, degraded or stopping
+	PodID      string    `json:"pod_id"`
+	Entries    int64     `json:"entries"`
+	LagSeconds float64   `json:"lag_seconds"`
+	Snapshot   *snapshot `json:"snapshot,omitempty"`
+	Reasons    []string  `json:"reasons,omitempty"`
+}
+
+func (s *state) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	service.JSON(w, http.StatusOK, map[string]string{"status": "ok", "pod_id": s.podID})
+}
+
+// serveReady answers 200 from the first complete load until the reader stops: a reader whose Redis
+// is away still has all the posts, and is better than none.
+func (s *state) serveReady(w http.ResponseWriter, _ *http.Request) {
+	now := s.replica.Status()
+	body := readiness{
+		PodID:      s.podID,
+		Entries:    now.Entries,
+		LagSeconds: now.Lag.Seconds(),
+		Snapshot:   progress(now.Snapshot),
+		Reasons:    s.reasons(&now),
+	}
+	code := http.StatusServiceUnavailable
+	switch {
+	case s.stopping.Load():
+		body.Status = "stopping"
+	case !now.Ready:
+		body.Status = "loading"
+	case now.Degraded:
+		code, body.Status = http.StatusOK, "degraded"
+	default:
+		code, body.Status = http.StatusOK, "ready"
+	}
+	service.JSON(w, code, body)
+}
+
+func (s *state) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	now := s.replica.Status()
+	body := report{
+		PodID:          s.podID,
+		Ready:          now.Ready && !s.stopping.Load(),
+		Degraded:       now.Degraded,
+		Epoch:          fmt.Sprintf("%016x", now.Applied.Epoch),
+		AppliedVersion: now.Applied.Version,
+		NewestVersion:  now.Newest.Version,
+		LagVersions:    now.LagVersions,
+		LagSeconds:     now.Lag.Seconds(),
+		Entries:        now.Entries,
+		Bytes:          now.Bytes,
+		MaxBytes:       now.MaxBytes,
+		Complete:       now.Complete,
+		Synced:         now.Synced,
+		Subscription:   "down",
+		Snapshot:       progress(now.Snapshot),
+		Reasons:        s.reasons(&now),
+	}
+	if now.Subscribed {
+		body.Subscription = "live"
+	}
+	if body.Reasons == nil {
+		body.Reasons = []string{}
+	}
+	service.JSON(w, http.StatusOK, body)
+}
+
+// reasons says in words what is not as it should be.
+func (s *state) reasons(now *cache.Status) (reasons []string) {
+	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
+	if s.stopping.Load() {
+		add("the reader is stopping")
+	}
+	if p := now.Snapshot; p != nil {
+		add("loading all posts (%s): %d of about %d", p.Reason, p.Loaded, p.Total)
+	} else if !now.Ready && !now.Synced {
+		add("the posts are not loaded: Redis does not answer")
+	}
+	if !now.Subscribed {
+		add("the subscription to updates is not live")
+	}
+	if now.Ready && !now.Synced {
+		add("updates may be missing since %.1f s", now.Lag.Seconds())
+	}
+	if now.Ready && now.Snapshot == nil && !now.Complete {
+		add("not all posts fit into memory: the others are read from Redis")
+	}
+	return reasons
+}
+
+func progress(p *cache.SnapshotProgress) *snapshot {
+	if p == nil {
+		return nil
+	}
+	s := &snapshot{Loaded: p.Loaded, Total: max(p.Loaded, p.Total)}
+	if p.Loaded > 0 {
+		left := time.Since(p.Began).Seconds() / float64(p.Loaded) * float64(s.Total-s.Loaded)
+		s.SecondsLeft = &left
+	}
+	return s
+}

@@ -1,0 +1,81 @@
+package service
+
+import (
+	"errors"
+	"strings"
+)
+
+// Errors of Param. Their texts are the rest of a sentence that starts with the parameter.
+var (
+	errNoParam     = errors.New("is missing: send it once")
+	errManyParams  = errors.New("is there more than once: send it once")
+	errParamEscape = errors.New(`cannot be read: the query has a "%" without two hexadecimal digits after it`)
+)
+
+// Param appends the value of the query's only parameter of that name to dst. The query is read as
+// HTML forms write it: pairs between "&", "+" for a space, %-escapes. Other parameters are ignored,
+// but their escapes must be well-formed too. ";" is an ordinary character.
+func Param(dst []byte, query, name string) ([]byte, error) {
+	var err error
+	found := false
+	var scratch [64]byte
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		key, value, _ := strings.Cut(pair, "=")
+		same := key == name
+		if !same && strings.ContainsAny(key, "%+") {
+			k, err := appendUnescaped(scratch[:0], key)
+			if err != nil {
+				return dst, err
+			}
+			same = string(k) == name
+		}
+		switch {
+		case !same:
+			if _, err := appendUnescaped(scratch[:0], value); err != nil {
+				return dst, err
+			}
+			continue
+		case found:
+			return dst, errManyParams
+		}
+		found = true
+		if dst, err = appendUnescaped(dst, value); err != nil {
+			return dst, err
+		}
+	}
+	if !found {
+		return dst, errNoParam
+	}
+	return dst, nil
+}
+
+func appendUnescaped(dst []byte, s string) ([]byte, error) {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch c {
+		case '+':
+			c = ' '
+		case '%':
+			if i+2 >= len(s) || unhex[s[i+1]] == 0 || unhex[s[i+2]] == 0 {
+				return dst, errParamEscape
+			}
+			c = (unhex[s[i+1]]-1)<<4 | (unhex[s[i+2]] - 1)
+			i += 2
+		}
+		dst = append(dst, c)
+	}
+	return dst, nil
+}
+
+// unhex maps a hexadecimal digit to its value plus 1, anything else to 0.
+var unhex = func() (t [256]byte) {
+	for i, c := range []byte("0123456789abcdef") {
+		t[c] = byte(i) + 1
+	}
+	for i, c := range []byte("ABCDEF") {
+		t[c] = byte(i) + 11
+	}
+	return t
+}()

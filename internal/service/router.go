@@ -1,0 +1,61 @@
+package service
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// unknownRoute is the route of the metrics for requests to paths that nobody serves: the client's
+// path would be a label without bound.
+const unknownRoute = "other"
+
+// Router serves exact paths: none is cleaned or redirected. What has no handler is answered with a
+// problem document. Every path is a route of the metrics.
+type Router struct {
+	metrics *HTTPMetrics
+	paths   map[string]http.Handler
+	unknown http.Handler
+}
+
+// NewRouter returns a Router without paths. Add them before the first request.
+func NewRouter(m *HTTPMetrics) *Router {
+	return &Router{
+		metrics: m,
+		paths:   make(map[string]http.Handler),
+		unknown: m.Instrument(unknownRoute, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			Problem{Status: http.StatusNotFound, Detail: "nothing is served at this path"}.WriteTo(w)
+		})),
+	}
+}
+
+// Methods are the handlers of one path.
+type Methods map[string]http.HandlerFunc
+
+// Read returns the methods of a path that is only read: h answers GET and HEAD.
+func Read(h http.HandlerFunc) Methods { return Methods{http.MethodGet: h, http.MethodHead: h} }
+
+// Handle serves path with the handlers of its methods; other methods are answered with 405.
+func (r *Router) Handle(path string, methods Methods) {
+	names := make([]string, 0, len(methods))
+	for name := range methods {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	allow := strings.Join(names, ", ")
+	r.paths[path] = r.metrics.Instrument(path, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if h, ok := methods[req.Method]; ok {
+			h(w, req)
+			return
+		}
+		MethodNotAllowed(w, allow)
+	}))
+}
+
+func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if h, ok := r.paths[req.URL.Path]; ok {
+		h.ServeHTTP(w, req)
+		return
+	}
+	r.unknown.ServeHTTP(w, req)
+}

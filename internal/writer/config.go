@@ -1,0 +1,57 @@
+// Package writer takes posts, encodes each once and publishes it to the readers. It keeps no cache:
+// what it reads back would be older than what another writer has just published.
+package writer
+
+import (
+	"cmp"
+	"errors"
+	"log/slog"
+	"time"
+
+	"heavy-read-api/internal/service"
+)
+
+// Config is how a writer runs.
+type Config struct {
+	service.Common
+	Redis     service.Redis
+	Token     string        // bearer token that writes need; "" asks for none
+	LogLength int64         // entries of the log in Redis that are kept at least; 0 is the default of package cache
+	Drain     time.Duration // how long a stopping writer goes on serving; service.Drain by default, below zero not at all
+}
+
+// ParseConfig reads a configuration from flags and environment.
+func ParseConfig(args []string, getenv func(string) string) (Config, error) {
+	var c Config
+	s := service.NewSettings("writer", getenv)
+	c.Register(s, 8080)
+	c.Redis.Register(s)
+	s.String(&c.Token, "WRITER_TOKEN", "", "bearer token that every write needs; empty asks for none")
+	if err := s.Parse(args); err != nil {
+		return Config{}, err
+	}
+	return c, c.complete()
+}
+
+// complete fills in the defaults and reports a setting that cannot work.
+func (c *Config) complete() error {
+	if err := c.Common.Validate(); err != nil {
+		return err
+	}
+	if err := c.Redis.Validate(); err != nil {
+		return err
+	}
+	for i := range len(c.Token) {
+		if c.Token[i] < '!' || c.Token[i] > '~' {
+			return errors.New("WRITER_TOKEN cannot stand in a header: use visible ASCII characters without spaces")
+		}
+	}
+	if c.LogLength < 0 {
+		return errors.New("the log cannot have less than no entries")
+	}
+	c.Drain = cmp.Or(c.Drain, service.Drain)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}

@@ -1,0 +1,178 @@
+package writer
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/service"
+)
+
+// handler writes single posts.
+type handler struct {
+	publisher *cache.Publisher
+	metrics   *metrics
+	log       *slog.Logger
+}
+
+// success is the answer to a post that was written.
+type success struct {
+	Status          string `json:"status"` // "success"
+	PostID          string `json:"post_id"`
+	Hash            string `json:"hash"`
+	Version         uint64 `json:"version"`
+	PublishDuration string `json:"publish_duration"` // round trip of the script
+}
+
+func (h *handler) serveCreate(w http.ResponseWriter, r *http.Request) {
+	p, problem := h.decode(w, r, post.Decode)
+	if problem != nil {
+		h.refuse(w, opCreate, problem)
+		return
+	}
+	h.set(w, r, p, opCreate)
+}
+
+func (h *handler) servePut(w http.ResponseWriter, r *http.Request) {
+	id, problem := parameterID(r)
+	if problem != nil {
+		h.refuse(w, opReplace, problem)
+		return
+	}
+	p, problem := h.decode(w, r, func(body []byte) (post.Post, error) { return decodePut(body, id) })
+	if problem != nil {
+		h.refuse(w, opReplace, problem)
+		return
+	}
+	h.set(w, r, p, opReplace)
+}
+
+func (h *handler) decode(w http.ResponseWriter, r *http.Request, decode func([]byte) (post.Post, error)) (post.Post, *service.Problem) {
+	body, problem := readBody(w, r)
+	if problem != nil {
+		return post.Post{}, problem
+	}
+	p, err := decode(body)
+	if err != nil {
+		return post.Post{}, refusal(err)
+	}
+	return p, nil
+}
+
+// set writes a post. op is what it counts as until it is known whether a post was there.
+func (h *handler) set(w http.ResponseWriter, r *http.Request, p post.Post, op string) {
+	c, never, problem := condition(r.Header, true)
+	if problem != nil {
+		h.refuse(w, op, problem)
+		return
+	}
+	if never {
+		h.fail(w, op, outcomeConflict, &preconditionFailed)
+		return
+	}
+	encoded := p.Encode(time.Now())
+	result, took, err := h.write(r, cache.Write{Op: cache.Set, Key: p.ID, Value: encoded.Body, Tag: encoded.Sum, If: c})
+	if err != nil {
+		h.failWrite(w, op, err)
+		return
+	}
+	status := http.StatusOK
+	switch result.Outcome {
+	case cache.Created:
+		op, status = opCreate, http.StatusCreated
+		w.Header().Set("Location", "/post?id="+url.QueryEscape(p.ID))
+	case cache.Replaced:
+		op = opReplace
+	case cache.ConditionFailed:
+		h.fail(w, op, outcomeConflict, &preconditionFailed)
+		return
+	}
+	h.metrics.writes.WithLabelValues(op, outcomeOK).Inc()
+	etag := string(post.AppendETag(nil, encoded.Sum))
+	w.Header()["ETag"] = []string{etag} // Header.Set would write "Etag"
+	w.Header().Set("X-Version", result.Token.String())
+	service.JSON(w, status, success{
+		Status: "success", PostID: p.ID, Hash: etag[1 : len(etag)-1], Version: result.Token.Version, PublishDuration: took.String(),
+	})
+}
+
+func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
+	id, problem := parameterID(r)
+	if problem != nil {
+		h.refuse(w, opDelete, problem)
+		return
+	}
+	c, never, problem := condition(r.Header, false)
+	if problem != nil {
+		h.refuse(w, opDelete, problem)
+		return
+	}
+	if never {
+		h.fail(w, opDelete, outcomeConflict, &preconditionFailed)
+		return
+	}
+	result, _, err := h.write(r, cache.Write{Op: cache.Delete, Key: id, If: c})
+	if err != nil {
+		h.failWrite(w, opDelete, err)
+		return
+	}
+	switch result.Outcome {
+	case cache.ConditionFailed:
+		h.fail(w, opDelete, outcomeConflict, &preconditionFailed)
+	case cache.NotFound:
+		h.fail(w, opDelete, outcomeNotFound, &notFound)
+	default:
+		h.metrics.writes.WithLabelValues(opDelete, outcomeOK).Inc()
+		w.Header().Set("X-Version", result.Token.String())
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// write blocks for publishTimeout at most. It goes on when the client leaves: a write that is given
+// up half-way would be one of which nobody knows whether it happened.
+func (h *handler) write(r *http.Request, write cache.Write) (cache.Result, time.Duration, error) {
+	began := time.Now()
+	results, err := h.publisher.Write(context.WithoutCancel(r.Context()), write)
+	took := time.Since(began)
+	h.metrics.publish.Observe(took.Seconds())
+	if err != nil {
+		return cache.Result{}, took, err
+	}
+	return results[0], took, nil
+}
+
+var (
+	preconditionFailed = service.Problem{Status: http.StatusPreconditionFailed, Detail: "the post is not the one that If-Match or If-None-Match names: read it, and try again with its ETag"}
+	notFound           = service.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
+	notWritten         = service.Problem{Status: http.StatusServiceUnavailable, Detail: "nothing was written, because Redis cannot take writes: send the request again"}
+	unknown            = service.Problem{Status: http.StatusServiceUnavailable, Detail: "Redis did not confirm in time: the write may have taken place, or not; it will not take place later. Read the post to find out; sending the same post again is safe"}
+	unexpected         = service.Problem{Status: http.StatusInternalServerError, Detail: "the write was not understood: nothing was written"}
+)
+
+func (h *handler) refuse(w http.ResponseWriter, op string, p *service.Problem) {
+	h.fail(w, op, outcomeRefused, p)
+}
+
+func (h *handler) failWrite(w http.ResponseWriter, op string, err error) {
+	h.log.Warn("write failed", "op", op, "err", err)
+	switch {
+	case errors.Is(err, cache.ErrNotWritten):
+		w.Header().Set("Retry-After", "1")
+		h.fail(w, op, outcomeUnavailable, &notWritten)
+	case errors.Is(err, cache.ErrUnknown):
+		w.Header().Set("Retry-After", "1")
+		h.fail(w, op, outcomeUnknown, &unknown)
+	default:
+		h.fail(w, op, outcomeRefused, &unexpected)
+	}
+}
+
+func (h *handler) fail(w http.ResponseWriter, op, outcome string, p *service.Problem) {
+	h.metrics.writes.WithLabelValues(op, outcome).Inc()
+	p.WriteTo(w)
+}

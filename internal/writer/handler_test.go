@@ -1,0 +1,326 @@
+package writer
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redistest"
+)
+
+func TestCreate(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		w := start(t, b.Addr())
+		db := b.Client(t)
+		for _, id := range []string{"a", "a b&c=d/ü?%+", strings.Repeat("x", post.MaxID)} {
+			body := fmt.Sprintf(`{"id":%q,"title":"t","content":"c","author":"m"}`, id)
+			res := w.do(t, "POST", "/create", body, "Content-Type", "application/json")
+			first := wantSuccess(t, db, res, 201, id)
+			if got, want := res.header.Get("Location"), "/post?id="+url.QueryEscape(id); got != want {
+				t.Errorf("Location %q, want %q", got, want)
+			}
+			if have := stored(t, db, id); !strings.HasPrefix(have, strings.TrimSuffix(body, "}")+`,"timestamp":`) {
+				t.Errorf("Redis has %s", have)
+			}
+			res = w.do(t, "POST", "/create", body, "Content-Type", "application/json; charset=UTF-8")
+			if second := wantSuccess(t, db, res, 200, id); second == first {
+				t.Error("a later timestamp has the same ETag")
+			}
+			if got := res.header.Get("Location"); got != "" {
+				t.Errorf("Location %q of a post that was there", got)
+			}
+		}
+	})
+}
+
+func TestPut(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	db := b.Client(t)
+	for i, tt := range []struct {
+		id, body string
+	}{
+		{"a", `{"id":"a","title":"t"}`},
+		{"a", `{"title":"t"}`},
+		{"a", " {\n\"title\":\"t\",\"content\":\"{\"}"},
+		{"b c/ü", `{"title":"t"}`},
+		{"b c/ü", `{"id":"b c/ü","title":"t"}`},
+		{`quote"\`, `{"title":"t"}`},
+	} {
+		status := 200
+		if i == 0 || i == 3 || i == 5 {
+			status = 201
+		}
+		wantSuccess(t, db, w.do(t, "PUT", "/post?id="+url.QueryEscape(tt.id), tt.body), status, tt.id)
+	}
+	before := version(t, db)
+	for _, tt := range []struct {
+		query, body string
+		status      int
+		field       string
+	}{
+		{"", `{"title":"t"}`, 400, "id"},
+		{"?id=", `{"title":"t"}`, 400, "id"},
+		{"?id=a&id=a", `{"title":"t"}`, 400, "id"},
+		{"?id=%zz", `{"title":"t"}`, 400, "id"},
+		{"?id=%00", `{"title":"t"}`, 400, "id"},
+		{"?id=" + strings.Repeat("x", post.MaxID+1), `{"title":"t"}`, 400, "id"},
+		{"?id=a", `{"id":"b","title":"t"}`, 400, "id"},
+		{"?id=a", `{"id":"","title":"t"}`, 400, "id"},
+		{"?id=a", `{"id":"A","title":"t"}`, 400, "id"},
+		{"?id=a", `{"id":"a","id":"a","title":"t"}`, 400, "id"},
+		{"?id=a", `{"id":7,"title":"t"}`, 400, "id"},
+		{"?id=a", `{"id":"` + strings.Repeat("x", post.MaxID+1) + `","title":"t"}`, 413, "id"},
+		{"?id=a", `{}`, 400, "title"},
+		{"?id=a", `{ }`, 400, "title"},
+		{"?id=a", `{"content":"c"}`, 400, "title"},
+		{"?id=a", `{"title":"t","x":"y"}`, 400, "x"},
+		{"?id=a", `["title"]`, 400, ""},
+		{"?id=a", ``, 400, ""},
+		{"?id=a", `{`, 400, ""},
+	} {
+		wantProblem(t, w.do(t, "PUT", "/post"+tt.query, tt.body), tt.status, tt.field)
+	}
+	if after := version(t, db); after != before {
+		t.Errorf("version %s became %s by requests that were refused", before, after)
+	}
+}
+
+// TestRefused sends posts that cannot be taken; nothing is written.
+func TestRefused(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	db := b.Client(t)
+	long := func(n int) string { return strings.Repeat("x", n) }
+	for _, tt := range []struct {
+		body   string
+		header []string
+		status int
+		field  string
+		limit  int
+	}{
+		{``, nil, 400, "", 0},
+		{`null`, nil, 400, "", 0},
+		{`[]`, nil, 400, "", 0},
+		{`{"id":"a","title":"t"`, nil, 400, "", 0},
+		{`{"id":"a","title":"t"}{}`, nil, 400, "", 0},
+		{`{"id":"a","title":"t"} x`, nil, 400, "", 0},
+		{`{"title":"t"}`, nil, 400, "id", 0},
+		{`{"id":"a"}`, nil, 400, "title", 0},
+		{`{"id":"a","title":""}`, nil, 400, "title", 0},
+		{`{"id":"a","title":null}`, nil, 400, "title", 0},
+		{`{"id":"a","title":1}`, nil, 400, "title", 0},
+		{`{"id":"a\n","title":"t"}`, nil, 400, "id", 0},
+		{`{"id":"a","title":"t","title":"t"}`, nil, 400, "title", 0},
+		{`{"id":"a","title":"t","Title":"t"}`, nil, 400, "Title", 0},
+		{`{"id":"a","title":"t","hash":"t"}`, nil, 400, "hash", 0},
+		{"{\"id\":\"a\",\"title\":\"\xff\"}", nil, 400, "title", 0},
+		{`{"id":"` + long(post.MaxID+1) + `","title":"t"}`, nil, 413, "id", post.MaxID},
+		{`{"id":"a","title":"` + long(post.MaxTitle+1) + `"}`, nil, 413, "title", post.MaxTitle},
+		{`{"id":"a","title":"t","author":"` + long(post.MaxAuthor+1) + `"}`, nil, 413, "author", post.MaxAuthor},
+		{`{"id":"a","title":"t","content":"` + long(post.MaxContent+1) + `"}`, nil, 413, "content", post.MaxContent},
+		{`{"id":"a","title":"t"` + strings.Repeat(" ", post.MaxBody) + `}`, nil, 413, "", post.MaxBody},
+		{`{"id":"a","title":"t"}`, []string{"Content-Type", "text/plain"}, 415, "Content-Type", 0},
+		{`{"id":"a","title":"t"}`, []string{"Content-Type", "application/json; charset=latin1"}, 415, "Content-Type", 0},
+		{`{"id":"a","title":"t"}`, []string{"Content-Type", "application/json; charset"}, 415, "Content-Type", 0},
+		{`{"id":"a","title":"t"}`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "Content-Type", 0},
+		{`{"id":"a","title":"t"}`, []string{"Content-Encoding", "gzip"}, 415, "Content-Encoding", 0},
+		{`{"id":"a","title":"t"}`, []string{"If-Match", "a"}, 400, "If-Match", 0},
+		{`{"id":"a","title":"t"}`, []string{"If-None-Match", `"a"`}, 400, "If-None-Match", 0},
+	} {
+		p := wantProblem(t, w.do(t, "POST", "/create", tt.body, tt.header...), tt.status, tt.field)
+		if p.Limit != tt.limit {
+			t.Errorf("%.60s: limit %d, want %d", tt.body, p.Limit, tt.limit)
+		}
+	}
+	if got := version(t, db); got != "0" {
+		t.Errorf("version %s: something was written", got)
+	}
+	if keys := b.Keys(); len(keys) != 0 {
+		t.Errorf("keys %q were written", keys)
+	}
+}
+
+func TestDelete(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		w := start(t, b.Addr())
+		db := b.Client(t)
+		wantSuccess(t, db, w.do(t, "POST", "/create", `{"id":"a b","title":"t"}`), 201, "a b")
+		res := w.do(t, "DELETE", "/post?id=a%20b", "")
+		token, err := cache.ParseToken(res.header.Get("X-Version"))
+		if res.status != 204 || len(res.body) != 0 || err != nil || token.Version != 2 {
+			t.Errorf("%d %v %s", res.status, res.header, res.body)
+		}
+		if have := stored(t, db, "a b"); have != "" {
+			t.Errorf("Redis still has %s", have)
+		}
+		wantProblem(t, w.do(t, "DELETE", "/post?id=a%20b", ""), 404, "id")
+		wantProblem(t, w.do(t, "DELETE", "/post?id=never", ""), 404, "id")
+		wantProblem(t, w.do(t, "DELETE", "/post", ""), 400, "id")
+		wantProblem(t, w.do(t, "DELETE", "/post?id=a&id=b", ""), 400, "id")
+		wantProblem(t, w.do(t, "DELETE", "/post?id=%0a", ""), 400, "id")
+		if got := version(t, db); got != "2" {
+			t.Errorf("version %s, want 2", got)
+		}
+		wantSuccess(t, db, w.do(t, "POST", "/create", `{"id":"a b","title":"t"}`), 201, "a b")
+	})
+}
+
+func TestConditions(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		w := start(t, b.Addr())
+		db := b.Client(t)
+		other := `"00000000000000000000000000000000"`
+		const there, absent = true, false
+		for i, tt := range []struct {
+			exists bool
+			header []string // TAG stands for the ETag of the post
+			put    int      // status of a PUT
+			delete int      // status of a DELETE
+		}{
+			{there, nil, 200, 204},
+			{absent, nil, 201, 404},
+			{there, []string{"If-Match", "TAG"}, 200, 204},
+			{there, []string{"If-Match", other}, 412, 412},
+			{there, []string{"If-Match", other + ", TAG"}, 200, 204},
+			{there, []string{"If-Match", other, "If-Match", "TAG"}, 200, 204},
+			{there, []string{"If-Match", "W/TAG"}, 412, 412},
+			{there, []string{"If-Match", "W/TAG, " + other}, 412, 412},
+			{there, []string{"If-Match", `"foreign"`}, 412, 412},
+			{there, []string{"If-Match", ""}, 412, 412}, // an empty list has no tag that could match
+			{there, []string{"If-Match", "*"}, 200, 204},
+			{there, []string{"If-Match", "TAG x"}, 400, 400},
+			{there, []string{"If-Match", "x"}, 400, 400},
+			{there, []string{"If-Match", "TAG, *"}, 400, 400},
+			{absent, []string{"If-Match", "TAG"}, 412, 412},
+			{absent, []string{"If-Match", "*"}, 412, 412},
+			{there, []string{"If-None-Match", "*"}, 412, 400},
+			{absent, []string{"If-None-Match", "*"}, 201, 400},
+			{there, []string{"If-None-Match", "TAG"}, 400, 400},
+			{there, []string{"If-None-Match", other}, 400, 400},
+			{there, []string{"If-Match", "TAG", "If-None-Match", "*"}, 400, 400},
+		} {
+			for _, method := range []string{"PUT", "DELETE"} {
+				id := fmt.Sprintf("%s-%d", method, i)
+				etag := `"11111111111111111111111111111111"`
+				if tt.exists {
+					etag = wantSuccess(t, db, w.do(t, "POST", "/create", `{"id":"`+id+`","title":"t"}`), 201, id)
+				}
+				header := make([]string, len(tt.header))
+				for i, h := range tt.header {
+					header[i] = strings.ReplaceAll(h, "TAG", etag)
+				}
+				have, at, want, body := stored(t, db, id), version(t, db), tt.delete, ""
+				if method == "PUT" {
+					want, body = tt.put, `{"title":"new"}`
+				}
+				res := w.do(t, method, "/post?id="+id, body, header...)
+				switch {
+				case want == 204:
+					if res.status != 204 || stored(t, db, id) != "" {
+						t.Errorf("%s %v: %d %s", method, header, res.status, res.body)
+					}
+					continue
+				case want < 300:
+					wantSuccess(t, db, res, want, id)
+					continue
+				case want == 400:
+					wantProblem(t, res, 400, header[len(header)-2])
+				case want == 404:
+					wantProblem(t, res, 404, "id")
+				default:
+					wantProblem(t, res, 412, "")
+				}
+				if now := stored(t, db, id); now != have || version(t, db) != at {
+					t.Errorf("%s %v answered %d and changed %q to %q", method, header, want, have, now)
+				}
+			}
+		}
+	})
+}
+
+func TestPaths(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	for _, tt := range []struct {
+		method, path, allow string
+	}{
+		{"GET", "/create", "POST"},
+		{"PUT", "/create", "POST"},
+		{"GET", "/post?id=a", "DELETE, PUT"},
+		{"POST", "/post?id=a", "DELETE, PUT"},
+		{"GET", "/import", "POST"},
+		{"PUT", "/import", "POST"},
+		{"POST", "/health", "GET, HEAD"},
+		{"POST", "/ready", "GET, HEAD"},
+		{"POST", "/metrics", "GET, HEAD"},
+	} {
+		res := w.do(t, tt.method, tt.path, "")
+		wantProblem(t, res, 405, "")
+		if got := res.header.Get("Allow"); got != tt.allow {
+			t.Errorf("%s %s: Allow %q, want %q", tt.method, tt.path, got, tt.allow)
+		}
+	}
+	for _, path := range []string{"/", "/posts", "/create/", "//create"} {
+		wantProblem(t, w.do(t, "POST", path, `{"id":"a","title":"t"}`), 404, "")
+	}
+	for _, path := range []string{"/health", "/ready", "/metrics"} {
+		if res := w.do(t, "GET", path, ""); res.status != 200 || len(res.body) == 0 {
+			t.Errorf("GET %s: %d %s", path, res.status, res.body)
+		}
+		if res := w.do(t, "HEAD", path, ""); res.status != 200 || len(res.body) != 0 {
+			t.Errorf("HEAD %s: %d %s", path, res.status, res.body)
+		}
+	}
+}
+
+func TestToken(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr(), func(c *Config) { c.Token = "the-token" })
+	db := b.Client(t)
+	writes := []struct{ method, path, body string }{
+		{"POST", "/create", `{"id":"a","title":"t"}`},
+		{"PUT", "/post?id=a", `{"title":"t"}`},
+		{"POST", "/import", `{"id":"a","title":"t"}`},
+		{"DELETE", "/post?id=a", ``},
+	}
+	for _, write := range writes {
+		for _, header := range [][]string{
+			nil,
+			{"Authorization", ""},
+			{"Authorization", "Bearer"},
+			{"Authorization", "Bearer "},
+			{"Authorization", "Bearer the-toke"},
+			{"Authorization", "Bearer the-token2"},
+			{"Authorization", "Bearer The-Token"},
+			{"Authorization", "Basic the-token"},
+			{"Authorization", "the-token"},
+			{"Authorization", "Bearer the-token", "Authorization", "Bearer the-token"},
+		} {
+			res := w.do(t, write.method, write.path, write.body, header...)
+			wantProblem(t, res, 401, "Authorization")
+			if got := res.header.Get("WWW-Authenticate"); got != "Bearer" {
+				t.Errorf("WWW-Authenticate %q", got)
+			}
+		}
+	}
+	if got := version(t, db); got != "0" {
+		t.Errorf("version %s: something was written", got)
+	}
+	for _, write := range writes {
+		for _, scheme := range []string{"Bearer", "bearer", "BEARER "} {
+			res := w.do(t, write.method, write.path, write.body, "Authorization", scheme+" the-token")
+			if res.status >= 300 && (write.method != "DELETE" || res.status != 404) {
+				t.Errorf("%s %s: %d %s", write.method, write.path, res.status, res.body)
+			}
+		}
+	}
+	for _, path := range []string{"/health", "/ready", "/metrics"} {
+		if res := w.do(t, "GET", path, ""); res.status != 200 {
+			t.Errorf("%s needs a token: %d", path, res.status)
+		}
+	}
+}

@@ -1,0 +1,396 @@
+package writer
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/service"
+)
+
+const (
+	maxImports     = 4                // at the same time
+	maxBatchLines  = cache.MaxWrites  // of one script call
+	maxBatchBytes  = 1 << 20          // of posts in a script call; one post may be larger
+	stallTimeout   = 30 * time.Second // for a client that neither sends nor reads
+	maxFailures    = 5                // batches in a row, after which an import gives up
+	recoverTimeout = 3 * time.Second  // that Redis is given after each of them
+)
+
+// What becomes of a line.
+const (
+	lineCreated    = "created"
+	lineReplaced   = "replaced"
+	lineRefused    = "refused"
+	lineUnknown    = "unknown"
+	lineNotWritten = "not_written"
+)
+
+// importer writes posts that come as lines of JSON. One batch is parsed while the one before it is
+// on its way to Redis, and no more than one is: so lines take effect in their order.
+type importer struct {
+	stopping  context.Context // done when the process is to end
+	publisher *cache.Publisher
+	metrics   *metrics
+	log       *slog.Logger
+	slots     chan struct{} // has a token for each import that runs
+}
+
+func newImporter(stopping context.Context, publisher *cache.Publisher, m *metrics, log *slog.Logger) *importer {
+	return &importer{stopping: stopping, publisher: publisher, metrics: m, log: log, slots: make(chan struct{}, maxImports)}
+}
+
+func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
+	if p := checkType(r.Header, "application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"); p != nil {
+		p.WriteTo(w)
+		return
+	}
+	select {
+	case i.slots <- struct{}{}:
+		defer func() { <-i.slots }()
+	default:
+		w.Header().Set("Retry-After", "1")
+		service.Problem{Status: http.StatusServiceUnavailable, Detail: fmt.Sprintf("%d imports are running: wait until one is done", maxImports)}.WriteTo(w)
+		return
+	}
+	if err := i.ping(r.Context()); err != nil {
+		i.log.Warn("import refused", "err", err)
+		w.Header().Set("Retry-After", "1")
+		notWritten.WriteTo(w)
+		return
+	}
+	conn := http.NewResponseController(w)
+	if err := conn.EnableFullDuplex(); err != nil {
+		service.Problem{Status: http.StatusHTTPVersionNotSupported, Detail: "an import is answered while it is read: send it over HTTP/1.1"}.WriteTo(w)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(i.stopping, func() { cancel(errStopping) })()
+	t := &transfer{importer: i, ctx: ctx, cancel: cancel, conn: conn, out: json.NewEncoder(w), began: time.Now(), batches: make(chan *batch), open: make(chan *batch, 1)}
+	t.run(r.Body)
+}
+
+func (i *importer) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	return i.publisher.Ping(ctx)
+}
+
+// Reasons to stop an import before its end, as the client is told.
+var (
+	errStopping = errors.New("the writer is stopping: send the lines that are left again")
+	errStalled  = fmt.Errorf("nothing was sent for %v: send the lines that are left again", stallTimeout)
+	errBroken   = errors.New("the body broke off: send the lines that are left again")
+	errNoRedis  = errors.New("no write gets through to Redis: send the lines that are left again later")
+)
+
+// report is the line of the answer for a line that was not written for sure.
+type report struct {
+	Line   int64  `json:"line"` // number of the line, from 1
+	Status string `json:"status"`
+	ID     string `json:"id,omitempty"`
+	Field  string `json:"field,omitempty"`
+	Reason string `json:"reason"`
+}
+
+// summary is the last line of the answer. A line has a report or is written, or is empty, up to
+// Lines; after a stop it goes on with the line after that.
+type summary struct {
+	Status     string  `json:"status"` // "done" or "stopped"
+	Reason     string  `json:"reason,omitempty"`
+	Lines      int64   `json:"lines"`
+	Written    int64   `json:"written"`
+	Created    int64   `json:"created"`
+	Replaced   int64   `json:"replaced"`
+	Refused    int64   `json:"refused"`
+	Unknown    int64   `json:"unknown"`
+	NotWritten int64   `json:"not_written"`
+	Seconds    float64 `json:"seconds"`
+}
+
+// batch is some lines that follow each other.
+type batch struct {
+	writes  []cache.Write
+	lines   []int64 // numbers of the lines of writes
+	refused []report
+	bytes   int   // of the values in writes
+	last    int64 // number of the last line, empty ones included
+}
+
+func (b *batch) full() bool {
+	return len(b.writes) == maxBatchLines || len(b.refused) == maxBatchLines || b.bytes >= maxBatchBytes
+}
+
+// add takes a line into the batch.
+func (b *batch) add(number int64, line []byte, tooLong bool) {
+	b.last = number
+	if tooLong {
+		b.refused = append(b.refused, report{Line: number, Status: lineRefused, Reason: fmt.Sprintf("the line has more than %d bytes; send one post a line", post.MaxBody)})
+		return
+	}
+	if len(bytes.TrimSpace(line)) == 0 {
+		return
+	}
+	p, err := post.Decode(line)
+	if err != nil {
+		problem := refusal(err)
+		b.refused = append(b.refused, report{Line: number, Status: lineRefused, Field: problem.Field, Reason: problem.Detail})
+		return
+	}
+	encoded := p.Encode(time.Now())
+	b.writes = append(b.writes, cache.Write{Op: cache.Set, Key: p.ID, Value: encoded.Body, Tag: encoded.Sum})
+	b.lines = append(b.lines, number)
+	b.bytes += len(encoded.Body)
+}
+
+// transfer is one import.
+type transfer struct {
+	*importer
+	ctx     context.Context // its cause is why the import stops early
+	cancel  context.CancelCauseFunc
+	conn    *http.ResponseController
+	out     *json.Encoder
+	began   time.Time
+	batches chan *batch // full ones, from parse to run; parse closes it
+	open    chan *batch // holds the batch that is not full while parse waits for the client: run may take it
+	err     error       // why parse ended before the end of the body; read it after batches is closed
+	sum     summary
+}
+
+// run reads body to its end and answers.
+func (t *transfer) run(body io.Reader) {
+	in := &patientReader{r: body, ctx: t.ctx, conn: t.conn}
+	defer context.AfterFunc(t.ctx, in.interrupt)()
+	var parsing sync.WaitGroup
+	parsing.Go(func() { t.parse(in) })
+
+	failures := 0
+	for b := t.next(); b != nil; b = t.next() {
+		if t.ctx.Err() != nil {
+			continue // parse is about to end
+		}
+		began := time.Now()
+		err := t.publish(b)
+		if err == nil {
+			failures = 0
+			continue
+		}
+		if failures++; failures == maxFailures {
+			t.cancel(errNoRedis)
+			continue
+		}
+		t.recover(began, err)
+	}
+	parsing.Wait() // nobody may read the body once the handler has returned
+
+	t.sum.Status, t.sum.Seconds = "done", time.Since(t.began).Seconds()
+	if why := cmp.Or(context.Cause(t.ctx), t.err); why != nil {
+		t.sum.Status, t.sum.Reason = "stopped", why.Error()
+	}
+	t.log.Info("import ended", "status", t.sum.Status, "reason", t.sum.Reason, "lines", t.sum.Lines, "written", t.sum.Written,
+		"refused", t.sum.Refused, "unknown", t.sum.Unknown, "not_written", t.sum.NotWritten, "seconds", t.sum.Seconds)
+	_ = tell(t, t.sum) // a client that is gone cannot be told
+}
+
+// next returns the batch after the last one; nil after the last of all.
+func (t *transfer) next() *batch {
+	select {
+	case b := <-t.open:
+		return b
+	case b := <-t.batches:
+		return b
+	}
+}
+
+// parse makes batches of the lines until the body or ctx ends.
+func (t *transfer) parse(in *patientReader) {
+	defer close(t.batches)
+	b := new(batch)
+	// A client that sends a line now and then has it written at once: while parse waits for more,
+	// run may have what there is.
+	in.waiting = func() {
+		if b.last > 0 {
+			t.open <- b
+		}
+	}
+	in.resumed = func() {
+		if b.last == 0 {
+			return
+		}
+		select {
+		case <-t.open:
+		default:
+			b = new(batch) // run has taken the other one
+		}
+	}
+	lines := newLineReader(in, post.MaxBody)
+	for number := int64(1); ; number++ {
+		line, tooLong, err := lines.next()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				t.err = broken(err)
+			}
+			break
+		}
+		b.add(number, line, tooLong)
+		if b.full() {
+			t.batches <- b
+			b = new(batch)
+		}
+	}
+	if b.last > 0 {
+		t.batches <- b
+	}
+}
+
+func broken(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errStalled
+	}
+	return errBroken
+}
+
+// publish writes a batch and reports what was not written. It returns the error of the write.
+func (t *transfer) publish(b *batch) error {
+	var results []cache.Result
+	var err error
+	if len(b.writes) > 0 {
+		// A client that leaves does not make the fate of its last lines unknown.
+		results, err = t.publisher.Write(context.WithoutCancel(t.ctx), b.writes...)
+	}
+	var created, replaced int
+	for _, r := range results {
+		if r.Outcome == cache.Created {
+			created++
+		} else {
+			replaced++
+		}
+	}
+	reports := b.refused
+	if err != nil {
+		t.log.Warn("import: batch failed", "lines", len(b.writes), "last", b.last, "err", err)
+		reports = b.failed(err)
+	}
+	t.count(lineCreated, &t.sum.Created, created)
+	t.count(lineReplaced, &t.sum.Replaced, replaced)
+	t.count(lineRefused, &t.sum.Refused, len(b.refused))
+	if errors.Is(err, cache.ErrUnknown) {
+		t.count(lineUnknown, &t.sum.Unknown, len(b.writes))
+	} else if err != nil {
+		t.count(lineNotWritten, &t.sum.NotWritten, len(b.writes))
+	}
+	t.sum.Written = t.sum.Created + t.sum.Replaced
+	t.sum.Lines = b.last
+
+	if len(reports) > 0 && tell(t, reports...) != nil {
+		t.cancel(errors.New("the client does not read the answer"))
+	}
+	return err
+}
+
+func (t *transfer) count(outcome string, sum *int64, n int) {
+	*sum += int64(n)
+	t.metrics.lines.WithLabelValues(outcome).Add(float64(n))
+}
+
+// failed returns the reports of all lines of a batch that was not written, in their order.
+func (b *batch) failed(err error) []report {
+	status, reason := lineNotWritten, "Redis cannot take writes: send the line again"
+	if errors.Is(err, cache.ErrUnknown) {
+		status, reason = lineUnknown, "Redis did not confirm in time: the post may have been written; send the line again"
+	}
+	reports := b.refused
+	for i, w := range b.writes {
+		reports = append(reports, report{Line: b.lines[i], Status: status, ID: w.Key, Reason: reason})
+	}
+	slices.SortFunc(reports, func(a, b report) int { return cmp.Compare(a.Line, b.Line) })
+	return reports
+}
+
+// recover waits after a failed batch until Redis answers, recoverTimeout at most.
+func (t *transfer) recover(began time.Time, err error) {
+	if errors.Is(err, cache.ErrUnknown) {
+		// Until its deadline the batch may still land, and it must not land after the next one.
+		t.sleep(time.Until(began.Add(importTimeout)))
+	}
+	for until := time.Now().Add(recoverTimeout); time.Now().Before(until) && t.ctx.Err() == nil; {
+		if t.ping(t.ctx) == nil {
+			return
+		}
+		t.sleep(100 * time.Millisecond)
+	}
+}
+
+func (t *transfer) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.ctx.Done():
+	}
+}
+
+// patientReader reads from the client as long as it sends something now and then.
+type patientReader struct {
+	r       io.Reader
+	ctx     context.Context
+	conn    *http.ResponseController
+	waiting func() // called before each read
+	resumed func() // called after it
+
+	mu sync.Mutex // orders the deadlines: that of interrupt comes last
+}
+
+func (p *patientReader) Read(b []byte) (int, error) {
+	p.waiting()
+	defer p.resumed()
+	if err := p.extend(); err != nil {
+		return 0, err
+	}
+	return p.r.Read(b)
+}
+
+func (p *patientReader) extend() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	return p.conn.SetReadDeadline(time.Now().Add(stallTimeout))
+}
+
+// interrupt ends the read that is under way, once ctx is done.
+func (p *patientReader) interrupt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = p.conn.SetReadDeadline(time.Unix(1, 0)) // fails on a closed connection, which needs none
+}
+
+// tell sends lines of the answer. It fails when the client does not take them.
+func tell[L report | summary](t *transfer, lines ...L) error {
+	if err := t.conn.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+		return fmt.Errorf("set the deadline of the answer: %w", err)
+	}
+	for _, line := range lines {
+		if err := t.out.Encode(line); err != nil {
+			return fmt.Errorf("write the answer: %w", err)
+		}
+	}
+	return t.conn.Flush()
+}

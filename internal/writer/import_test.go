@@ -1,0 +1,537 @@
+package writer
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redistest"
+)
+
+// result is the answer to an import.
+type result struct {
+	reports []report
+	summary
+}
+
+func decodeResult(t testing.TB, res response) (r result) {
+	t.Helper()
+	if res.status != http.StatusOK || res.header.Get("Content-Type") != "application/x-ndjson" {
+		t.Fatalf("status %d, %v: %.500s", res.status, res.header, res.body)
+	}
+	lines := bytes.Split(bytes.TrimSuffix(res.body, []byte("\n")), []byte("\n"))
+	last := len(lines) - 1
+	for _, line := range lines[:last] {
+		var rep report
+		if err := strict(line, &rep); err != nil {
+			t.Fatalf("line %s: %v", line, err)
+		}
+		if n := len(r.reports); n > 0 && r.reports[n-1].Line >= rep.Line {
+			t.Errorf("line %d is reported after line %d", rep.Line, r.reports[n-1].Line)
+		}
+		r.reports = append(r.reports, rep)
+	}
+	if err := strict(lines[last], &r.summary); err != nil {
+		t.Fatalf("last line %s: %v", lines[last], err)
+	}
+	return r
+}
+
+func strict(data []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	return d.Decode(v)
+}
+
+// want checks the numbers of a summary, all but its seconds.
+func (r *result) want(t testing.TB, want summary) {
+	t.Helper()
+	got := r.summary
+	if got.Seconds <= 0 {
+		t.Errorf("it took %v seconds", got.Seconds)
+	}
+	got.Seconds, got.Reason = 0, ""
+	if got != want {
+		t.Errorf("summary %+v, want %+v", got, want)
+	}
+}
+
+func line(id, title string) string { return fmt.Sprintf("{\"id\":%q,\"title\":%q}\n", id, title) }
+
+// TestImport imports a file of good and bad lines.
+func TestImport(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		w := start(t, b.Addr())
+		db := b.Client(t)
+		wantSuccess(t, db, w.do(t, "POST", "/create", line("post-3", "old")), 201, "post-3")
+
+		bad := map[int]struct{ line, field string }{ // by line number
+			1:    {"not json", ""},
+			2:    {`{"id":"x"}`, "title"},
+			700:  {"{\"id\":\"x\",\"title\":\"\xff\"}", "title"},
+			999:  {`{"id":"x","title":"t","title":"t"}`, "title"},
+			1000: {`{"id":"x\u0000","title":"t"}`, "id"},
+			1001: {strings.Repeat("x", post.MaxBody+1), ""},
+			1003: {strings.Repeat(`{"id":"x","title":"t"}`, 2), ""},
+			4000: {`[]`, ""},
+			4999: {`{"id":"x","title":"` + strings.Repeat("t", post.MaxTitle+1) + `"}`, "title"},
+		}
+		var file strings.Builder
+		last := 5000
+		refused, empty, written := 0, 0, 0
+		ids := map[string]bool{"post-3": true}
+		for n := 1; n <= last; n++ {
+			switch {
+			case bad[n].line != "":
+				refused++
+				file.WriteString(bad[n].line + "\n")
+			case n%500 == 250:
+				empty++
+				file.WriteString([]string{"\n", " \t\n", "\r\n"}[n/500%3])
+			default:
+				written++
+				ids[fmt.Sprint("post-", n)] = true
+				file.WriteString(line(fmt.Sprint("post-", n), fmt.Sprint("title ", n)))
+			}
+		}
+		res := w.do(t, "POST", "/import", strings.TrimSuffix(file.String(), "\n"), "Content-Type", "application/x-ndjson")
+		r := decodeResult(t, res)
+		r.want(t, summary{
+			Status: "done", Lines: int64(last), Written: int64(written), Created: int64(written - 1), Replaced: 1, Refused: int64(refused),
+		})
+		if len(r.reports) != refused || refused != len(bad) {
+			t.Errorf("%d reports, want %d", len(r.reports), len(bad))
+		}
+		for _, rep := range r.reports {
+			if want, ok := bad[int(rep.Line)]; !ok || rep.Status != "refused" || rep.Field != want.field || rep.Reason == "" {
+				t.Errorf("%+v, want field %q", rep, want.field)
+			}
+		}
+		for id := range ids {
+			have := stored(t, db, id)
+			if err := post.Verify([]byte(have)); err != nil || !strings.HasPrefix(have, `{"id":"`+id+`","title":"title `+strings.TrimPrefix(id, "post-")+`"`) {
+				t.Fatalf("%s: %q, %v", id, have, err)
+			}
+		}
+		if got, want := version(t, db), fmt.Sprint(1+written); got != want {
+			t.Errorf("version %s, want %s", got, want)
+		}
+	})
+}
+
+// TestImportOrder imports the same few ids again and again: the last line counts.
+func TestImportOrder(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	db := b.Client(t)
+	const lines, ids = 10_000, 7
+	var file strings.Builder
+	for n := range lines {
+		file.WriteString(line(fmt.Sprint("post-", n%ids), fmt.Sprint(n)))
+	}
+	r := decodeResult(t, w.do(t, "POST", "/import", file.String()))
+	r.want(t, summary{Status: "done", Lines: lines, Written: lines, Created: ids, Replaced: lines - ids})
+	for n := lines - ids; n < lines; n++ {
+		id := fmt.Sprint("post-", n%ids)
+		if have := stored(t, db, id); !strings.Contains(have, fmt.Sprintf(`"title":"%d"`, n)) {
+			t.Errorf("%s is %s, want title %d", id, have, n)
+		}
+	}
+}
+
+func TestImportSmall(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	for _, tt := range []struct {
+		body string
+		want summary
+	}{
+		{"", summary{Status: "done"}},
+		{"\n\n", summary{Status: "done", Lines: 2}},
+		{line("a", "t") + "\n\n", summary{Status: "done", Lines: 3, Written: 1, Created: 1}},
+		{"x", summary{Status: "done", Lines: 1, Refused: 1}},
+		{strings.Repeat("x\n", 3000), summary{Status: "done", Lines: 3000, Refused: 3000}},
+	} {
+		r := decodeResult(t, w.do(t, "POST", "/import", tt.body))
+		r.want(t, tt.want)
+	}
+	for _, header := range [][]string{
+		{"Content-Encoding", "gzip"},
+		{"Content-Type", "application/x-www-form-urlencoded"},
+		{"Content-Type", "text/csv"},
+	} {
+		wantProblem(t, w.do(t, "POST", "/import", line("b", "t"), header...), 415, header[0])
+	}
+	for _, media := range []string{"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json; charset=utf-8"} {
+		r := decodeResult(t, w.do(t, "POST", "/import", line("a", "t"), "Content-Type", media))
+		r.want(t, summary{Status: "done", Lines: 1, Written: 1, Replaced: 1})
+	}
+}
+
+// stream is an import whose lines a test sends one by one.
+type stream struct {
+	*io.PipeWriter
+	answer *bufio.Scanner
+	cancel context.CancelFunc
+	opened chan *http.Response // has the answer once it begins; closed after it
+}
+
+func (w *instance) stream(t *testing.T) *stream {
+	t.Helper()
+	r, pw := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &stream{PipeWriter: pw, cancel: cancel, opened: make(chan *http.Response, 1)}
+	req, err := http.NewRequestWithContext(ctx, "POST", w.url+"/import", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(s.opened)
+		if res, err := plain.Do(req); err == nil {
+			s.opened <- res
+		}
+	}()
+	t.Cleanup(func() {
+		cancel() // closes the body of the answer too
+		_ = pw.Close()
+	})
+	return s
+}
+
+func (s *stream) send(t *testing.T, lines ...string) {
+	t.Helper()
+	if _, err := io.WriteString(s, strings.Join(lines, "")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// next reads a line of the answer into v.
+func (s *stream) next(t *testing.T, v any) {
+	t.Helper()
+	if text := s.line(t); strict(text, v) != nil {
+		t.Fatalf("line %s", text)
+	}
+}
+
+func (s *stream) line(t *testing.T) []byte {
+	t.Helper()
+	if s.answer == nil {
+		res, ok := <-s.opened
+		if !ok {
+			t.Fatal("there is no answer")
+		}
+		s.answer = bufio.NewScanner(res.Body)
+	}
+	if !s.answer.Scan() {
+		t.Fatalf("the answer ends: %v", s.answer.Err())
+	}
+	return s.answer.Bytes()
+}
+
+// TestImportStreams sends lines and waits for what becomes of each before it sends the next.
+func TestImportStreams(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	db := b.Client(t)
+	s := w.stream(t)
+	for n := range 5 {
+		id := fmt.Sprint("post-", n)
+		s.send(t, line(id, "t"))
+		eventually(t, func() error {
+			if stored(t, db, id) == "" {
+				return fmt.Errorf("%s is not there", id)
+			}
+			return nil
+		})
+		s.send(t, "bad\n")
+		var rep report
+		if s.next(t, &rep); rep.Line != int64(2*n+2) || rep.Status != "refused" {
+			t.Errorf("%+v", rep)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var sum summary
+	if s.next(t, &sum); sum.Status != "done" || sum.Lines != 10 || sum.Written != 5 {
+		t.Errorf("%+v", sum)
+	}
+}
+
+// TestImportBreaksOff loses the client in the middle: what had come is written, and the slot is free
+// again.
+func TestImportBreaksOff(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	db := b.Client(t)
+	for i := range 2 * maxImports {
+		s := w.stream(t)
+		id := fmt.Sprint("post-", i)
+		s.send(t, line(id, "t"), `{"id":"half","ti`)
+		eventually(t, func() error {
+			if stored(t, db, id) == "" {
+				return fmt.Errorf("%s is not there", id)
+			}
+			return nil
+		})
+		s.cancel()
+		eventually(t, func() error {
+			res := w.do(t, "POST", "/import", "")
+			if res.status != 200 {
+				return fmt.Errorf("%d %s", res.status, res.body)
+			}
+			return nil
+		})
+	}
+	if have := stored(t, db, "half"); have != "" {
+		t.Errorf("half a line became %s", have)
+	}
+}
+
+func TestTooManyImports(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	db := b.Client(t)
+	var streams []*stream
+	for i := range maxImports {
+		s := w.stream(t)
+		id := fmt.Sprint("post-", i)
+		s.send(t, line(id, "t"))
+		eventually(t, func() error {
+			if stored(t, db, id) == "" {
+				return fmt.Errorf("%s is not there", id)
+			}
+			return nil
+		})
+		streams = append(streams, s)
+	}
+	res := w.do(t, "POST", "/import", line("a", "t"))
+	wantProblem(t, res, 503, "")
+	if got := res.header.Get("Retry-After"); got == "" {
+		t.Error("no Retry-After")
+	}
+	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a") // a single post needs no slot
+	if err := streams[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if res := w.do(t, "POST", "/import", line("a", "t")); res.status != 200 {
+			return fmt.Errorf("%d %s", res.status, res.body)
+		}
+		return nil
+	})
+}
+
+// TestImportStops stops the writer under an import: the client is told how far it came.
+func TestImportStops(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	s := w.stream(t)
+	s.send(t, line("a", "t"), "bad\n")
+	var rep report
+	s.next(t, &rep)
+	began := time.Now()
+	w.stop()
+	var sum summary
+	if s.next(t, &sum); sum.Status != "stopped" || sum.Lines != 2 || sum.Written != 1 || !strings.Contains(sum.Reason, "stopping") {
+		t.Errorf("%+v", sum)
+	}
+	for err := range w.done {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+}
+
+// TestImportWithoutRedis is answered before anything is read.
+func TestImportWithoutRedis(t *testing.T) {
+	proxy := faultnet.NewProxy(t, redistest.StartEmbedded(t).Addr())
+	proxy.Refuse(true)
+	w := start(t, proxy.Addr())
+	res := w.do(t, "POST", "/import", line("a", "t"))
+	wantProblem(t, res, 503, "")
+	if got := res.header.Get("Retry-After"); got != "1" {
+		t.Errorf("Retry-After %q", got)
+	}
+}
+
+// TestImportLosesRedis cuts Redis off under an import, in several ways, and brings it back or not.
+// Every line has its report or is in Redis, and one that was reported as not written is not.
+func TestImportLosesRedis(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fault   func(*faultnet.Proxy)
+		returns bool
+		status  string
+	}{
+		"refused for a moment": {func(p *faultnet.Proxy) { p.Refuse(true); p.Reset() }, true, "done"},
+		"refused for good":     {func(p *faultnet.Proxy) { p.Refuse(true); p.Reset() }, false, "stopped"},
+		"reply lost": {func(p *faultnet.Proxy) {
+			p.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply)
+		}, true, "done"},
+		"request lost": {func(p *faultnet.Proxy) {
+			p.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutNow)
+		}, true, "done"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := redistest.StartEmbedded(t)
+			proxy := faultnet.NewProxy(t, b.Addr())
+			w := start(t, proxy.Addr())
+			db := b.Client(t)
+			s := w.stream(t)
+			const before, after = 1500, 4500
+			sent := make(chan struct{})
+			go func() {
+				defer s.Close()
+				for n := range before {
+					_, _ = io.WriteString(s, line(fmt.Sprint("post-", n), "t"))
+				}
+				<-sent
+				for n := before; n < before+after; n++ {
+					if _, err := io.WriteString(s, line(fmt.Sprint("post-", n), "t")); err != nil {
+						return // stopped
+					}
+				}
+			}()
+			eventually(t, func() error {
+				if stored(t, db, fmt.Sprint("post-", before-1)) == "" {
+					return fmt.Errorf("not yet")
+				}
+				return nil
+			})
+			tt.fault(proxy)
+			close(sent)
+
+			var reports []report
+			var sum summary
+			for {
+				text := s.line(t)
+				var rep report
+				if strict(text, &rep) != nil {
+					if err := strict(text, &sum); err != nil {
+						t.Fatalf("line %s: %v", text, err)
+					}
+					break
+				}
+				reports = append(reports, rep)
+				if tt.returns {
+					proxy.Refuse(false)
+				}
+			}
+			if sum.Status != tt.status || sum.Written+sum.Unknown+sum.NotWritten != sum.Lines || int64(len(reports)) != sum.Unknown+sum.NotWritten {
+				t.Errorf("%d reports, %+v", len(reports), sum)
+			}
+			if len(reports) == 0 {
+				t.Error("no line is reported: the fault did nothing")
+			}
+			if tt.returns && sum.Lines != before+after {
+				t.Errorf("%d of %d lines", sum.Lines, before+after)
+			}
+			became := map[int64]string{}
+			for _, rep := range reports {
+				if rep.ID != fmt.Sprint("post-", rep.Line-1) {
+					t.Fatalf("%+v", rep)
+				}
+				became[rep.Line] = rep.Status
+			}
+			for n := int64(1); n <= sum.Lines; n++ {
+				have := stored(t, db, fmt.Sprint("post-", n-1)) != ""
+				if became[n] == "" && !have || became[n] == lineNotWritten && have {
+					t.Fatalf("line %d: in Redis: %v, reported: %q", n, have, became[n])
+				}
+			}
+			for n := sum.Lines; n < before+after; n++ {
+				if stored(t, db, fmt.Sprint("post-", n)) != "" {
+					t.Fatalf("line %d is in Redis, but not among the %d that count", n+1, sum.Lines)
+				}
+			}
+		})
+	}
+}
+
+// TestImportOfUnknownOutcome holds a batch back on its way to Redis and cuts its connection: the
+// lines after it must not overtake it.
+func TestUnknownBatchIsNotOvertaken(t *testing.T) {
+	redistest.Require(t)
+	b := redistest.Start(t)
+	proxy := faultnet.NewProxy(t, b.Addr())
+	w := start(t, proxy.Addr())
+	db := b.Client(t)
+	s := w.stream(t)
+	s.send(t, line("warm-up", "t"))
+	eventually(t, func() error {
+		if stored(t, db, "warm-up") == "" {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
+	began := time.Now()
+	hook := proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply)
+	s.send(t, line("a", "first"))
+	<-hook.Fired()
+	var rep report
+	if s.next(t, &rep); rep.Status != lineUnknown || rep.ID != "a" {
+		t.Fatalf("%+v", rep)
+	}
+	s.send(t, line("a", "second"))
+	eventually(t, func() error {
+		if have := stored(t, db, "a"); !strings.Contains(have, "second") {
+			return fmt.Errorf("a is %s", have)
+		}
+		return nil
+	})
+	// Until its deadline the first batch might still be on its way.
+	if took := time.Since(began); took < importTimeout {
+		t.Errorf("the next batch was sent after %v, want %v at least", took, importTimeout)
+	}
+	_ = s.Close()
+	var sum summary
+	if s.next(t, &sum); sum.Unknown != 1 || sum.Written != 2 {
+		t.Errorf("%+v", sum)
+	}
+}
+
+// TestImportsAtOnce runs as many imports as may run, over the same ids.
+func TestImportsAtOnce(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		w := start(t, b.Addr())
+		db := b.Client(t)
+		var file strings.Builder
+		const lines = 3000
+		for n := range lines {
+			file.WriteString(line(fmt.Sprint("post-", n%100), fmt.Sprint(n)))
+		}
+		var importing sync.WaitGroup
+		for range maxImports {
+			importing.Go(func() {
+				res, err := plain.Post(w.url+"/import", "application/x-ndjson", strings.NewReader(file.String()))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer res.Body.Close()
+				var sum summary
+				if err := json.NewDecoder(res.Body).Decode(&sum); err != nil || sum.Written != lines || sum.Status != "done" {
+					t.Errorf("%+v, %v", sum, err)
+				}
+			})
+		}
+		importing.Wait()
+		if got, want := version(t, db), fmt.Sprint(lines*maxImports); got != want {
+			t.Errorf("version %s, want %s", got, want)
+		}
+	})
+}

@@ -1,0 +1,52 @@
+package writer
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Operations and outcomes, as labels of writer_writes_total.
+const (
+	opCreate  = "create"
+	opReplace = "replace"
+	opDelete  = "delete"
+
+	outcomeOK          = "ok"
+	outcomeRefused     = "refused"     // the request was wrong
+	outcomeConflict    = "conflict"    // its condition did not hold
+	outcomeNotFound    = "not_found"   // nothing to delete
+	outcomeUnavailable = "unavailable" // not written, for lack of Redis
+	outcomeUnknown     = "unknown"     // Redis may have it
+)
+
+type metrics struct {
+	writes  *prometheus.CounterVec
+	publish prometheus.Histogram
+	lines   *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writer_writes_total",
+			Help: "Writes of single posts, by operation and outcome. Until it is known whether a post was there, a write counts as create on /create and as replace on /post.",
+		}, []string{"op", "outcome"}),
+		publish: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "writer_publish_seconds",
+			Help:    "Round trip of the script that writes and publishes one post, in seconds. Imports, which write many at once, do not count.",
+			Buckets: []float64{50e-6, 100e-6, 150e-6, 200e-6, 300e-6, 400e-6, 500e-6, 700e-6, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 10e-3, 20e-3, 50e-3, 100e-3, 200e-3, 500e-3, 1, 2},
+		}),
+		lines: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "writer_import_lines_total", Help: "Lines of imports, by outcome.",
+		}, []string{"outcome"}),
+	}
+	reg.MustRegister(m.writes, m.publish, m.lines)
+	// Series that are there from the start can be alerted on.
+	for _, op := range []string{opCreate, opReplace, opDelete} {
+		for _, outcome := range []string{outcomeOK, outcomeRefused, outcomeConflict, outcomeUnavailable, outcomeUnknown} {
+			m.writes.WithLabelValues(op, outcome)
+		}
+	}
+	m.writes.WithLabelValues(opDelete, outcomeNotFound)
+	for _, outcome := range []string{lineCreated, lineReplaced, lineRefused, lineUnknown, lineNotWritten} {
+		m.lines.WithLabelValues(outcome)
+	}
+	return m
+}

@@ -1,0 +1,125 @@
+package writer
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/service"
+)
+
+// readBody returns the body of a request, which is one post as JSON.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *service.Problem) {
+	if p := checkType(r.Header, "application/json"); p != nil {
+		return nil, p
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, post.MaxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, &service.Problem{
+			Status: http.StatusRequestEntityTooLarge,
+			Detail: "the body is too large: send one post",
+			Limit:  post.MaxBody,
+		}
+	case err != nil:
+		return nil, &service.Problem{Status: http.StatusBadRequest, Detail: "the body broke off: send it again"}
+	}
+	return body, nil
+}
+
+// checkType reports a body that is not of one of the media types. One that does not say what it is
+// may pass.
+func checkType(h http.Header, want ...string) *service.Problem {
+	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return &service.Problem{
+			Status: http.StatusUnsupportedMediaType,
+			Field:  "Content-Encoding",
+			Detail: "the body is compressed: send it as it is, without Content-Encoding",
+		}
+	}
+	header := h.Get("Content-Type")
+	if header == "" {
+		return nil
+	}
+	media, params, err := mime.ParseMediaType(header)
+	if err == nil && (params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8")) {
+		for _, m := range want {
+			if media == m {
+				return nil
+			}
+		}
+	}
+	return &service.Problem{
+		Status: http.StatusUnsupportedMediaType,
+		Field:  "Content-Type",
+		Detail: "the body has to be " + want[0] + " in UTF-8: send it with Content-Type: " + want[0],
+	}
+}
+
+// decodePut decodes the body of a PUT. The body may leave out the id, which the URL has already.
+func decodePut(body []byte, id string) (post.Post, error) {
+	p, err := post.Decode(body)
+	if blames(err, "id") {
+		if q, again := post.Decode(withID(body, id)); !blames(again, "id") {
+			return q, again
+		}
+	}
+	if err == nil && p.ID != id {
+		err = &post.FieldError{Field: "id", Reason: "is not the id of the URL: leave it out, or send the same"}
+	}
+	return p, err
+}
+
+func blames(err error, field string) bool {
+	var fe *post.FieldError
+	return errors.As(err, &fe) && fe.Field == field
+}
+
+// withID returns body with an id as its first member. If body has an id already, it has two now,
+// and cannot be decoded.
+func withID(body []byte, id string) []byte {
+	open := bytes.IndexByte(body, '{')
+	rest := body[open+1:]
+	member, err := json.Marshal(id)
+	if open < 0 || err != nil {
+		return body
+	}
+	b := append([]byte(`{"id":`), member...)
+	if trimmed := bytes.TrimLeft(rest, " \t\r\n"); len(trimmed) > 0 && trimmed[0] != '}' {
+		b = append(b, ',')
+	}
+	return append(b, rest...)
+}
+
+// parameterID returns the id in the query of a request.
+func parameterID(r *http.Request) (string, *service.Problem) {
+	id, err := service.Param(nil, r.URL.RawQuery, "id")
+	if err != nil {
+		return "", &service.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" ` + err.Error()}
+	}
+	if err := post.ValidateID(string(id)); err != nil {
+		p := refusal(err)
+		p.Status = http.StatusBadRequest // too long a parameter is no too large body
+		return "", p
+	}
+	return string(id), nil
+}
+
+// refusal is the problem of a post that cannot be taken.
+func refusal(err error) *service.Problem {
+	p := &service.Problem{Status: http.StatusBadRequest, Detail: err.Error()}
+	var fe *post.FieldError
+	if errors.As(err, &fe) {
+		p.Field, p.Limit = fe.Field, fe.Limit
+		if fe.TooLarge {
+			p.Status = http.StatusRequestEntityTooLarge
+		}
+	}
+	return p
+}

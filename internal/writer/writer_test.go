@@ -1,0 +1,191 @@
+package writer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/service"
+)
+
+// Helpers of the tests in this package.
+
+// instance is a writer that runs in the test's process.
+type instance struct {
+	url  string
+	stop context.CancelFunc // as SIGTERM does
+	done chan error         // has the result of Run; closed after it
+}
+
+// start starts a writer on a free port that ends with the test.
+func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
+	t.Helper()
+	addr := make(chan string, 1)
+	cfg := Config{
+		Common: service.Common{Host: "127.0.0.1", Listening: func(a string) { addr <- a }},
+		Redis:  service.Redis{Addr: []string{redisAddr}},
+		Drain:  -1,
+	}
+	for _, o := range options {
+		o(&cfg)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &instance{stop: cancel, done: make(chan error, 1)}
+	go func() {
+		defer close(w.done)
+		w.done <- Run(ctx, cfg)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		for err := range w.done {
+			if err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		}
+	})
+	select {
+	case a := <-addr:
+		w.url = "http://" + a
+	case err := <-w.done:
+		t.Fatalf("Run: %v", err)
+	}
+	return w
+}
+
+// eventually polls until f returns nil.
+func eventually(t testing.TB, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("still after 20 s: ", err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+type response struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// plain opens a connection for each request.
+var plain = &http.Client{
+	Timeout:   60 * time.Second,
+	Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true},
+}
+
+// do sends a request; header has names and values in turn.
+func (w *instance) do(t testing.TB, method, target, body string, header ...string) response {
+	t.Helper()
+	return w.send(t, method, target, strings.NewReader(body), header...)
+}
+
+func (w *instance) send(t testing.TB, method, target string, body io.Reader, header ...string) response {
+	t.Helper()
+	req, err := http.NewRequest(method, w.url+target, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	res, err := plain.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response{res.StatusCode, res.Header, answer}
+}
+
+// stored returns what Redis has under a post's key, without the frame; "" for nothing.
+func stored(t testing.TB, db *redis.Client, id string) string {
+	t.Helper()
+	text, err := db.Get(context.WithoutCancel(t.Context()), "{posts:0}:p:"+id).Result()
+	if errors.Is(err, redis.Nil) {
+		return ""
+	}
+	begin := strings.Index(text, id+`{"id":`)
+	if err != nil || begin < 0 {
+		t.Fatalf("GET %s: %q, %v", id, text, err)
+	}
+	return text[begin+len(id):]
+}
+
+// version returns the number of the newest write.
+func version(t testing.TB, db *redis.Client) string {
+	t.Helper()
+	text, err := db.Get(context.WithoutCancel(t.Context()), "{posts:0}:seq").Result()
+	if errors.Is(err, redis.Nil) {
+		return "0"
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// wantProblem checks that an answer is a problem document that blames field.
+func wantProblem(t *testing.T, res response, status int, field string) service.Problem {
+	t.Helper()
+	var p service.Problem
+	if err := json.Unmarshal(res.body, &p); err != nil {
+		t.Errorf("status %d, body %q: %v", res.status, res.body, err)
+	}
+	if res.status != status || p.Status != status || p.Field != field || p.Title != http.StatusText(status) || p.Detail == "" {
+		t.Errorf("status %d, %s, want %d and field %q", res.status, res.body, status, field)
+	}
+	for name, want := range map[string]string{
+		"Content-Type":   "application/problem+json",
+		"Content-Length": fmt.Sprint(len(res.body)),
+		"ETag":           "",
+		"X-Version":      "",
+		"Location":       "",
+	} {
+		if got := res.header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	return p
+}
+
+// wantSuccess checks that an answer tells of a post that Redis has, and returns its ETag.
+func wantSuccess(t *testing.T, db *redis.Client, res response, status int, id string) (etag string) {
+	t.Helper()
+	var s success
+	if err := json.Unmarshal(res.body, &s); err != nil {
+		t.Errorf("status %d, body %q: %v", res.status, res.body, err)
+	}
+	took, err := time.ParseDuration(s.PublishDuration)
+	if res.status != status || s.Status != "success" || s.PostID != id || err != nil || took <= 0 {
+		t.Errorf("status %d, %s, want %d for %q", res.status, res.body, status, id)
+	}
+	etag = res.header.Get("ETag")
+	token, err := cache.ParseToken(res.header.Get("X-Version"))
+	if etag != `"`+s.Hash+`"` || err != nil || token.Version != s.Version || res.header.Get("Content-Type") != "application/json" {
+		t.Errorf("headers %v do not fit %s", res.header, res.body)
+	}
+	if have := stored(t, db, id); post.ETag(have) != etag || post.Verify([]byte(have)) != nil {
+		t.Errorf("Redis has %.100q, the ETag is %s", have, etag)
+	}
+	return etag
+}

@@ -1,0 +1,13 @@
+// Command writer takes posts and publishes them to the readers. See package writer.
+package main
+
+import (
+	"os"
+
+	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/writer"
+)
+
+func main() {
+	os.Exit(service.Main(os.Args[1:], os.Getenv, os.Stderr, writer.ParseConfig, writer.Run))
+}
