@@ -24,6 +24,10 @@ const (
 	maxReadBuffer = 16 << 10
 )
 
+// stdLeast is how many bytes net/http wants to see of a request that is not the first of its
+// connection: with less at its end, it closes without an answer.
+const stdLeast = 4
+
 // phase is what a connection waits for.
 type phase uint32
 
@@ -62,6 +66,7 @@ func (c *conn) serve() {
 	var q Request
 	filled, scanned := 0, 0 // bytes in buf, and of them without the end of a header
 	var since uint32        // when the first of them came
+	least := 1              // bytes that net/http would take for a request
 	for {
 		if filled == len(buf) {
 			if len(buf) >= maxReadBuffer {
@@ -80,7 +85,7 @@ func (c *conn) serve() {
 			c.enterSince(reading, since) // a header that comes byte by byte has no more time
 		}
 		n, err := c.Conn.Read(buf[filled:])
-		if err == io.EOF && filled > 0 {
+		if err == io.EOF && filled >= least {
 			c.handOver(buf[:filled]) // net/http knows what to say to half a request
 			return
 		}
@@ -101,6 +106,10 @@ func (c *conn) serve() {
 		for begin < filled && !closing {
 			var end int
 			rest := buf[begin:filled]
+			if len(rest) < least {
+				v = partial
+				break
+			}
 			if !s.shape.begins(rest) {
 				v = other
 				break
@@ -109,7 +118,7 @@ func (c *conn) serve() {
 				scanned = len(rest)
 				break
 			}
-			scanned = 0
+			scanned, least = 0, stdLeast
 			if !s.shape.parse(rest[:end], &q) {
 				v = other
 				break

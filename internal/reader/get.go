@@ -43,61 +43,57 @@ type answer struct {
 // getter does the work of a read.
 type getter struct{ replica *cache.Replica }
 
-// get answers q. It blocks for waitBudget at most, and only where memory cannot answer; an answer
-// from memory allocates nothing.
+// get answers q. It blocks for waitBudget at most, and only where memory cannot answer.
 func (g *getter) get(ctx context.Context, q *request, from source) answer {
-	if len(q.id) == 0 {
-		return failed(&noID)
-	}
-	var token cache.Token
-	if q.minVersion != nil {
-		var err error
-		if token, err = cache.ParseToken(string(q.minVersion)); err != nil {
-			return failed(&badMinVersion)
-		}
-	}
-	var a answer
 	if from == fromRedis {
-		a = g.ask(ctx, q) // which has every version that there is
-	} else {
-		a = g.look(ctx, q, token)
+		return g.ask(ctx, q)
 	}
-	if a.status != http.StatusOK {
-		return a
+	a, ok := g.look(q)
+	if !ok {
+		a = g.wait(ctx, q)
 	}
-	if from == fromMarshal {
+	if from == fromMarshal && a.problem == nil {
 		body, err := post.Remarshal([]byte(a.entry.Value))
 		if err != nil {
 			return failed(&notAPost)
 		}
 		a.entry.Value = string(body)
+		a.etag = post.ETag(a.entry.Value)
 	}
-	return a.validate(q)
+	return a
 }
 
-// look answers q from memory where that is possible. The zero token is reached by any replica.
-func (g *getter) look(ctx context.Context, q *request, token cache.Token) answer {
+// look answers q from memory, without blocking and, when it is a post, without allocating. It
+// returns false when wait must answer.
+func (g *getter) look(q *request) (a answer, ok bool) {
+	token, problem := q.check()
+	if problem != nil {
+		return failed(problem), true
+	}
 	if !g.replica.Reached(token) {
-		return g.wait(ctx, q, token)
+		return answer{}, false
 	}
 	switch entry, found := g.replica.Get(q.id); found {
 	case cache.Hit:
 		// The id is not looked at: the writer checked that of every post.
-		return answer{status: http.StatusOK, entry: entry, hit: true}
+		a = q.found(entry)
 	case cache.Absent:
-		a := absent(q)
-		a.hit = true
-		return a
+		a = q.absent()
 	default:
-		return g.wait(ctx, q, token)
+		return answer{}, false
 	}
+	a.hit = true
+	return a, true
 }
 
-// wait answers q when memory cannot, or not yet.
-func (g *getter) wait(ctx context.Context, q *request, token cache.Token) answer {
-	id := string(q.id)
-	if post.ValidateID(id) != nil {
-		return absent(q)
+// wait answers q when memory cannot, or not yet. It blocks for waitBudget at most.
+func (g *getter) wait(ctx context.Context, q *request) answer {
+	token, problem := q.check()
+	if problem != nil {
+		return failed(problem)
+	}
+	if a := q.absent(); a.problem != &notFound {
+		return a
 	}
 	ctx, cancel := context.WithTimeout(ctx, waitBudget)
 	defer cancel()
@@ -105,50 +101,63 @@ func (g *getter) wait(ctx context.Context, q *request, token cache.Token) answer
 		if err := g.replica.WaitFor(ctx, token); err != nil {
 			return failed(&behind)
 		}
-		switch entry, found := g.replica.Get(q.id); found {
-		case cache.Hit:
-			return answer{status: http.StatusOK, entry: entry, hit: true}
-		case cache.Absent:
-			return answer{status: http.StatusNotFound, problem: &notFound, hit: true}
+		if a, ok := g.look(q); ok {
+			return a
 		}
 	}
-	entry, present, err := g.replica.Fetch(ctx, id)
-	return fetched(entry, present, err)
+	return q.fetched(g.replica.Fetch(ctx, string(q.id)))
 }
 
-// ask answers q from Redis, past the replica.
+// ask answers q from Redis, past the replica, which has every version that there is.
 func (g *getter) ask(ctx context.Context, q *request) answer {
-	id := string(q.id)
-	if post.ValidateID(id) != nil {
-		return absent(q)
+	if _, problem := q.check(); problem != nil {
+		return failed(problem)
+	}
+	if a := q.absent(); a.problem != &notFound {
+		return a
 	}
 	ctx, cancel := context.WithTimeout(ctx, waitBudget)
 	defer cancel()
-	entry, present, err := g.replica.Direct(ctx, id)
-	return fetched(entry, present, err)
+	return q.fetched(g.replica.Direct(ctx, string(q.id)))
 }
 
-func fetched(entry cache.Entry, present bool, err error) answer {
+// check reads the version that q wants at least: the zero token, which any replica has reached,
+// when it wants none.
+func (q *request) check() (cache.Token, *service.Problem) {
+	if len(q.id) == 0 {
+		return cache.Token{}, &noID
+	}
+	if q.minVersion == nil {
+		return cache.Token{}, nil
+	}
+	token, err := cache.ParseToken(string(q.minVersion))
+	if err != nil {
+		return cache.Token{}, &badMinVersion
+	}
+	return token, nil
+}
+
+func (q *request) fetched(entry cache.Entry, present bool, err error) answer {
 	switch {
 	case err != nil:
 		return failed(&unavailable)
 	case !present:
 		return failed(&notFound)
 	}
-	return answer{status: http.StatusOK, entry: entry}
+	return q.found(entry)
 }
 
-// absent answers a request for what cannot be found: the id is to blame when it cannot name a post.
-func absent(q *request) answer {
+// absent answers a request for what is not there: the id is to blame when it cannot name a post.
+func (q *request) absent() answer {
 	if err := post.ValidateID(string(q.id)); err != nil {
 		return failed(badID(err))
 	}
 	return failed(&notFound)
 }
 
-// validate adds the ETag to a 200, and turns it into a 304 when the client has the post already.
-func (a answer) validate(q *request) answer {
-	a.etag = post.ETag(a.entry.Value)
+// found answers with a post, or with 304 when the client has it already.
+func (q *request) found(entry cache.Entry) answer {
+	a := answer{status: http.StatusOK, entry: entry, etag: post.ETag(entry.Value)}
 	if a.etag == "" {
 		return failed(&notAPost)
 	}

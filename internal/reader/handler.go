@@ -10,6 +10,12 @@ import (
 	"heavy-read-api/internal/service"
 )
 
+// The path of a post, and the parameter that names it.
+const (
+	postPath    = "/post"
+	idParameter = "id"
+)
+
 // Names and values of the headers of a read, as they are sent.
 //
 // There is no Last-Modified. It counts in seconds: a client that read a post, and asks again after a
@@ -46,7 +52,7 @@ func (h *handler) serve(from source) http.HandlerFunc {
 }
 
 func (h *handler) answer(r *http.Request, from source) answer {
-	id, err := service.Param(make([]byte, 0, post.MaxID), r.URL.RawQuery, "id")
+	id, err := service.Param(make([]byte, 0, post.MaxID), r.URL.RawQuery, idParameter)
 	if err != nil {
 		return failed(badParameter(err))
 	}

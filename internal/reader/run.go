@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/service"
 )
 
@@ -51,8 +52,9 @@ func Run(ctx context.Context, cfg Config) error {
 
 	h := &handler{getter: getter{replica: replica}, podID: cfg.PodID}
 	s := &state{replica: replica, podID: cfg.PodID}
-	router := service.NewRouter(service.NewHTTPMetrics(registry))
-	router.Handle("/post", service.Read(h.serve(fromMemory)))
+	metrics := service.NewHTTPMetrics(registry)
+	router := service.NewRouter(metrics)
+	router.Handle(postPath, service.Read(h.serve(fromMemory)))
 	router.Handle("/post-redis", service.Read(h.serve(fromRedis)))
 	router.Handle("/post-marshal", service.Read(h.serve(fromMarshal)))
 	router.Handle("/health", service.Read(s.serveHealth))
@@ -61,7 +63,12 @@ func Run(ctx context.Context, cfg Config) error {
 	router.Handle("/metrics", service.Read(service.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("reader started", "addr", ln.Addr().String(), "pod_id", cfg.PodID, "redis", strings.Join(cfg.Redis.Addr, ","))
-	err = service.Serve(ctx, ln, service.NewServer(h.signed(router), log), cfg.Drain, func() {
+	fast := newLane(h.getter, cfg.PodID, metrics)
+	fast.server = fastlane.New(fastlane.Config{
+		Path: postPath, Parameter: idParameter, Handler: fast.conn,
+		Std: service.NewServer(h.signed(router), log), Logger: log,
+	})
+	err = service.Serve(ctx, ln, fast.server, cfg.Drain, func() {
 		s.stopping.Store(true)
 		log.Info("reader stopping", "drain", cfg.Drain)
 	})

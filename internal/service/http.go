@@ -51,10 +51,17 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
+// Server is what Serve runs: an http.Server, or what stops like one.
+type Server interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+	Close() error
+}
+
 // Serve answers on ln until ctx is done, then stops in order: stopping is called (readiness turns
 // to 503), the server goes on for drain, the listener closes, requests in flight finish. It
 // returns nil after an orderly stop, also when some requests had to be cut at the bound.
-func Serve(ctx context.Context, ln net.Listener, srv *http.Server, drain time.Duration, stopping func()) error {
+func Serve(ctx context.Context, ln net.Listener, srv Server, drain time.Duration, stopping func()) error {
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()
 	select {

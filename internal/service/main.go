@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // Config is a pointer to a configuration that embeds Common.
@@ -48,6 +50,7 @@ func Main[C any, P Config[C]](
 		return 0
 	}
 	common.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: common.LogLevel}))
+	redis.SetLogger(redisLog{common.Logger})
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -6,6 +6,9 @@ import (
 	"strconv"
 )
 
+// ProblemType is the media type of a Problem.
+const ProblemType = "application/problem+json"
+
 // Problem is an error answer as RFC 9457 (application/problem+json) has it.
 type Problem struct {
 	Title  string `json:"title"`            // by default the status text
@@ -19,7 +22,7 @@ type Problem struct {
 func (p Problem) WriteTo(w http.ResponseWriter) {
 	body := p.Bytes()
 	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Type", ProblemType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)

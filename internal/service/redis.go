@@ -1,7 +1,9 @@
 package service
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 
@@ -56,4 +58,12 @@ func (r *Redis) Options() *redis.UniversalOptions {
 	o := cache.ClientOptions(r.Addr...)
 	o.Username, o.Password, o.DB = r.Username, r.Password, r.DB
 	return o
+}
+
+// redisLog passes what the Redis client has to say, which concerns its connections, on to the log
+// of the process. The client repeats itself while Redis is away, and whoever asked it logs too.
+type redisLog struct{ log *slog.Logger }
+
+func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
+	l.log.DebugContext(ctx, "redis client: "+fmt.Sprintf(format, args...))
 }
