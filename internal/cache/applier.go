@@ -35,9 +35,11 @@ type applier struct {
 
 	failed time.Time // of the last step that failed, zero after one that did not
 
-	// For the check that the subscription is alive: what has been learned from the log must have
-	// been heard on the channel by the next probe.
-	known Token
+	// For the check that the subscription is alive: what the log had at one probe, known, must have
+	// been heard on the channel by the next one, unless it is from before the subscription or came
+	// with a load: excused.
+	known, excused Token
+	resubscribed   bool // no catch-up has ended since
 
 	// foreign holds epochs that were on the channel and turned out not to be ours: Pub/Sub knows no
 	// database numbers, and another stack may use the same channel. Should one become ours, the
@@ -155,7 +157,7 @@ var errPaused = errors.New("no answer from Redis a moment ago")
 // doubt settles whether the watermark is the head of Redis.
 func (a *applier) doubt(ctx context.Context, reason string) {
 	if reason == "subscribed" {
-		a.known = Token{} // the new connection has told nothing yet
+		a.resubscribed = true
 	}
 	a.synced = false
 	if err := a.catchUp(ctx, reason); err != nil {
@@ -166,15 +168,17 @@ func (a *applier) doubt(ctx context.Context, reason string) {
 // probe looks whether the watermark is still the head. It reports a subscription that did not
 // tell, since the last probe, of what the log already had then: a link can die without a word.
 func (a *applier) probe(ctx context.Context) (silent bool) {
-	silent = a.known.Version > a.inbox.newest(a.known.Epoch)
+	known := a.known
+	heard := a.inbox.newest(known.Epoch)
+	if a.excused.Epoch == known.Epoch {
+		heard = max(heard, a.excused.Version)
+	}
+	silent = heard < known.Version && !a.resubscribed
 	if err := a.catchUp(ctx, "probe"); err != nil {
 		a.log.Debug("probe failed", "err", err)
 		return false
 	}
-	a.known = Token{}
-	if !silent { // else the redial begins anew
-		a.known = Token{Epoch: a.watermark.Epoch, Version: a.watermark.Version}
-	}
+	a.known = a.watermark.token()
 	return silent
 }
 
@@ -227,6 +231,9 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 		a.publish(st.head, nil)
 		if end {
 			a.misses.answer(&st)
+			if a.resubscribed {
+				a.excused, a.resubscribed = to.token(), false
+			}
 			return nil
 		}
 	}

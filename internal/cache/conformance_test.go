@@ -262,6 +262,34 @@ func TestFlushWithoutAWrite(t *testing.T) {
 	})
 }
 
+// What was written before the subscription cannot be heard on it: that is no reason to doubt it.
+func TestIdleReplicaKeepsItsSubscription(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p := publisher(t, addr)
+		for i := range 10 {
+			write(t, p, set(fmt.Sprint(i), "x"))
+		}
+		r := replica(t, addr, func(c *ReplicaConfig) { c.Probe = 5 * time.Millisecond })
+		ready(t, r)
+		for probes, last := 0, r.applier.public.Load(); probes < 20; probes++ { // each publishes once
+			eventually(t, func() error {
+				if now := r.applier.public.Load(); now == last {
+					return errors.New("no probe")
+				} else {
+					last = now
+				}
+				return nil
+			})
+		}
+		if n := gathered(t, r, "cache_resubscriptions_total"); n > 0 {
+			t.Errorf("the idle replica subscribed again %v times", n)
+		}
+		if s := r.Status(); s.Degraded {
+			t.Errorf("the idle replica is degraded: %+v", s)
+		}
+	})
+}
+
 func TestTwoStacksOnOneChannel(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		mine, err := NewPublisher(PublisherConfig{Client: client(t, addr), Namespace: "mine"})

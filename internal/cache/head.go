@@ -46,6 +46,8 @@ func ParseToken(s string) (Token, error) {
 	return Token{}, fmt.Errorf("version token %.40q: want 16 hex digits, a hyphen and a number", s)
 }
 
+func (h Head) token() Token { return Token{Epoch: h.Epoch, Version: h.Version} }
+
 // Reached reports whether a replica at h has applied the write that t names. A token of another
 // history says nothing about this one and counts as reached.
 func (h Head) Reached(t Token) bool { return t.Epoch != h.Epoch || h.Version >= t.Version }

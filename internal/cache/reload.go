@@ -35,6 +35,7 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 	}
 	dropped := a.store.finishLoad()
 	a.watermark, a.synced, a.loaded = at, true, true
+	a.excused = at.token()
 	a.publish(at, nil)
 	if dropped > 0 {
 		a.metrics.removed.Add(float64(dropped))

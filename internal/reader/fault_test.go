@@ -138,6 +138,34 @@ func TestRedisGoesAway(t *testing.T) {
 	}
 }
 
+// TestWaitingEnds measures how long reads wait for a Redis that says nothing. The fastest of some is
+// taken, because the machine of the tests is busy; no wait of the client of Redis is as short.
+func TestWaitingEnds(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
+	proxy := faultnet.NewProxy(t, b.Addr())
+	r := startReady(t, proxy.Addr())
+	proxy.BlackHole(faultnet.ToClient, true)
+	next := cache.Token{Epoch: w.token.Epoch, Version: w.token.Version + 1}
+	for _, path := range []string{"/post", "/post-redis", "/post-marshal"} {
+		fastest := time.Hour
+		for range 5 {
+			began := time.Now()
+			header := []string{"X-Min-Version", next.String()}
+			if path == "/post-redis" {
+				header = nil
+			}
+			if res := r.do(t, "GET", path+"?id=a", header...); res.status != 503 {
+				t.Errorf("%s: %d %s", path, res.status, res.body)
+			}
+			fastest = min(fastest, time.Since(began))
+		}
+		if fastest > 500*time.Millisecond {
+			t.Errorf("%s: the fastest of 5 answers took %v", path, fastest)
+		}
+	}
+}
+
 // TestMinVersion reads what was just written, while the channel says nothing.
 func TestMinVersion(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {

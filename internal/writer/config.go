@@ -17,6 +17,7 @@ type Config struct {
 	Redis     service.Redis
 	Token     string        // bearer token that writes need; "" asks for none
 	LogLength int64         // entries of the log in Redis that are kept at least; 0 is the default of package cache
+	Timeout   time.Duration // bound of a write, 1.5 s by default: with all the rest the client has its answer within 2 s
 	Drain     time.Duration // how long a stopping writer goes on serving; service.Drain by default, below zero not at all
 }
 
@@ -49,6 +50,7 @@ func (c *Config) complete() error {
 	if c.LogLength < 0 {
 		return errors.New("the log cannot have less than no entries")
 	}
+	c.Timeout = cmp.Or(c.Timeout, 1500*time.Millisecond)
 	c.Drain = cmp.Or(c.Drain, service.Drain)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -133,7 +133,7 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// write blocks for publishTimeout at most. It goes on when the client leaves: a write that is given
+// write blocks for the publisher's timeout at most. It goes on when the client leaves: a write that is given
 // up half-way would be one of which nobody knows whether it happened.
 func (h *handler) write(r *http.Request, write cache.Write) (cache.Result, time.Duration, error) {
 	began := time.Now()

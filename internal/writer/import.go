@@ -43,13 +43,14 @@ const (
 type importer struct {
 	stopping  context.Context // done when the process is to end
 	publisher *cache.Publisher
+	timeout   time.Duration // of a write of publisher
 	metrics   *metrics
 	log       *slog.Logger
 	slots     chan struct{} // has a token for each import that runs
 }
 
-func newImporter(stopping context.Context, publisher *cache.Publisher, m *metrics, log *slog.Logger) *importer {
-	return &importer{stopping: stopping, publisher: publisher, metrics: m, log: log, slots: make(chan struct{}, maxImports)}
+func newImporter(stopping context.Context, publisher *cache.Publisher, timeout time.Duration, m *metrics, log *slog.Logger) *importer {
+	return &importer{stopping: stopping, publisher: publisher, timeout: timeout, metrics: m, log: log, slots: make(chan struct{}, maxImports)}
 }
 
 func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
@@ -87,7 +88,7 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func (i *importer) ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	ctx, cancel := context.WithTimeout(ctx, i.timeout/2)
 	defer cancel()
 	return i.publisher.Ping(ctx)
 }
@@ -327,7 +328,7 @@ func (b *batch) failed(err error) []report {
 func (t *transfer) recover(began time.Time, err error) {
 	if errors.Is(err, cache.ErrUnknown) {
 		// Until its deadline the batch may still land, and it must not land after the next one.
-		t.sleep(time.Until(began.Add(importTimeout)))
+		t.sleep(time.Until(began.Add(t.timeout)))
 	}
 	for until := time.Now().Add(recoverTimeout); time.Now().Before(until) && t.ctx.Err() == nil; {
 		if t.ping(t.ctx) == nil {

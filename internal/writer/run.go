@@ -14,13 +14,8 @@ import (
 	"heavy-read-api/internal/service"
 )
 
-const (
-	// publishTimeout bounds a write. With what net/http and the network need the client has its
-	// answer within 2 s.
-	publishTimeout = 1500 * time.Millisecond
-	importTimeout  = 5 * time.Second // the same, for a batch of an import
-	pingTimeout    = 500 * time.Millisecond
-)
+// pingTimeout bounds a look at Redis for /ready.
+const pingTimeout = 500 * time.Millisecond
 
 // Run runs a writer until ctx is done, then lets requests in flight finish. It returns nil after an
 // orderly stop, and an error when the configuration cannot work or the port cannot be served.
@@ -36,27 +31,24 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer ln.Close() // a no-op once the server has closed it
 
-	options := cfg.Redis.Options()
-	client := redis.NewUniversalClient(options)
-	defer client.Close()
-	publisher, err := cfg.newPublisher(client, publishTimeout)
+	publisher, closeClient, err := cfg.newPublisher(cfg.Timeout)
 	if err != nil {
 		return err
 	}
+	defer closeClient()
 	// Clients of imports wait for many lines, not for one: a Redis that pauses, as it does when it
 	// forks, must not make a thousand of them unknown.
-	options.ReadTimeout, options.WriteTimeout = importTimeout, importTimeout
-	patient := redis.NewUniversalClient(options)
-	defer patient.Close()
-	bulk, err := cfg.newPublisher(patient, importTimeout)
+	importTimeout := 2 * cfg.Timeout
+	bulk, closeBulk, err := cfg.newPublisher(importTimeout)
 	if err != nil {
 		return err
 	}
+	defer closeBulk()
 
 	registry := service.NewRegistry("writer")
 	m := newMetrics(registry)
 	h := &handler{publisher: publisher, metrics: m, log: log}
-	i := newImporter(ctx, bulk, m, log)
+	i := newImporter(ctx, bulk, importTimeout, m, log)
 	s := &state{publisher: publisher}
 	lock := newLock(cfg.Token)
 	router := service.NewRouter(service.NewHTTPMetrics(registry))
@@ -76,8 +68,12 @@ func Run(ctx context.Context, cfg Config) error {
 	return err
 }
 
-func (c *Config) newPublisher(client redis.UniversalClient, timeout time.Duration) (*cache.Publisher, error) {
-	p, err := cache.NewPublisher(cache.PublisherConfig{
+// newPublisher returns a publisher whose writes take timeout at most, and the end of its client.
+func (c *Config) newPublisher(timeout time.Duration) (p *cache.Publisher, end func() error, err error) {
+	o := c.Redis.Options()
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
+	client := redis.NewUniversalClient(o)
+	p, err = cache.NewPublisher(cache.PublisherConfig{
 		Client:    client,
 		Channel:   c.Redis.Channel,
 		Namespace: c.Redis.Namespace,
@@ -85,9 +81,10 @@ func (c *Config) newPublisher(client redis.UniversalClient, timeout time.Duratio
 		Timeout:   timeout,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("set up the publisher: %w", err)
+		_ = client.Close() // it has no connection yet
+		return nil, nil, fmt.Errorf("set up the publisher: %w", err)
 	}
-	return p, nil
+	return p, client.Close, nil
 }
 
 // state tells others whether the writer can write.

@@ -34,7 +34,9 @@ func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
 	cfg := Config{
 		Common: service.Common{Host: "127.0.0.1", Listening: func(a string) { addr <- a }},
 		Redis:  service.Redis{Addr: []string{redisAddr}},
-		Drain:  -1,
+		// What is not about faults must not fail because the machine of the tests is busy.
+		Timeout: 20 * time.Second,
+		Drain:   -1,
 	}
 	for _, o := range options {
 		o(&cfg)
@@ -61,6 +63,9 @@ func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
 	}
 	return w
 }
+
+// prompt gives a writer the timeouts of one that runs for good.
+func prompt(c *Config) { c.Timeout = 0 }
 
 // eventually polls until f returns nil.
 func eventually(t testing.TB, f func() error) {

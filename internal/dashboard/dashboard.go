@@ -1,0 +1,108 @@
+// Package dashboard is the web page on which one watches the stack that runs without Docker: it
+// measures every process once a second and lets a visitor write a post and see it arrive.
+package dashboard
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"heavy-read-api/internal/service"
+)
+
+// Config is what a dashboard needs of the stack.
+type Config struct {
+	Processes func(context.Context) []Process // looks at every process; bounded, safe for concurrent use
+	Token     string                          // the writer's bearer token, "" when it asks for none
+	Logger    *slog.Logger
+}
+
+// Dashboard serves the page and its data.
+type Dashboard struct {
+	cfg       Config
+	collector *collector
+	mux       *http.ServeMux
+	writing   chan struct{} // holds a token for each /api/write that runs
+}
+
+// New returns a dashboard that has measured nothing yet: see Run.
+func New(cfg Config) *Dashboard {
+	d := &Dashboard{
+		cfg: cfg, collector: newCollector(cfg.Processes), mux: http.NewServeMux(),
+		writing: make(chan struct{}, maxWriting),
+	}
+	d.mux.HandleFunc("GET /{$}", servePage)
+	d.mux.HandleFunc("GET /api/series", d.handleSeries)
+	d.mux.HandleFunc("POST /api/write", d.handleWrite)
+	return d
+}
+
+// Run measures once a second until ctx is done.
+func (d *Dashboard) Run(ctx context.Context) { d.collector.run(ctx) }
+
+// ServeHTTP serves the page and its data. Wrap it in LocalOnly.
+func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.mux.ServeHTTP(w, r) }
+
+// handleSeries answers with the points after a time (after=, Unix milliseconds) or the last few
+// (last=).
+func (d *Dashboard) handleSeries(w http.ResponseWriter, r *http.Request) {
+	after, errAfter := number(r, "after", 0)
+	last, errLast := number(r, "last", historyLength)
+	if errAfter != nil || errLast != nil {
+		service.Problem{Status: http.StatusBadRequest, Detail: "after is a time in Unix milliseconds, last a number of points"}.WriteTo(w)
+		return
+	}
+	service.JSON(w, http.StatusOK, d.collector.series(after, int(last)))
+}
+
+func number(r *http.Request, name string, missing int64) (int64, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return missing, nil
+	}
+	return strconv.ParseInt(text, 10, 64)
+}
+
+//go:embed page/index.html
+var pageHTML string
+
+//go:embed page/style.css
+var pageCSS string
+
+//go:embed page/chart.js
+var chartJS string
+
+//go:embed page/app.js
+var appJS string
+
+// page is one self-contained document, and policy lets a browser run and load nothing but what is
+// in it.
+var page, policy = assemble()
+
+func assemble() (page, policy string) {
+	script := chartJS + "\n" + appJS
+	page = strings.NewReplacer("/*STYLE*/", pageCSS, "/*SCRIPT*/", script).Replace(pageHTML)
+	policy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'" +
+		"; style-src '" + hash(pageCSS) + "'; script-src '" + hash(script) + "'"
+	return page, policy
+}
+
+func hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
+}
+
+func servePage(w http.ResponseWriter, _ *http.Request) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-cache")
+	_, _ = w.Write([]byte(page)) // the browser is gone: nobody is left to tell
+}

@@ -1,0 +1,273 @@
+package dashboard
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCollectorMeasuresEveryProcess(t *testing.T) {
+	f := newFakeStack(t)
+	d, srv := f.dashboard(t)
+	f.apply("reader-1", 1)
+	d.collector.collect(t.Context())
+	for range 5 {
+		res, err := http.Get("http://" + f.procs[1].Address + "/post?id=x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+	}
+	f.writes.Add(3)
+	d.collector.collect(t.Context())
+	f.setState("reader-2", Restarting)
+	d.collector.collect(t.Context())
+
+	s := getSeries(t, srv, "")
+	if len(s.Points) != 3 {
+		t.Fatalf("%d points, want 3", len(s.Points))
+	}
+	if v := s.Points[1].Values; v["reader-1"]["reads"] <= 0 || v["reader-2"]["reads"] != 0 || v["writer"]["writes"] <= 0 || v["reader-1"]["entries"] != 3 {
+		t.Errorf("second point %v", v)
+	}
+	if v, ok := s.Points[2].Values["reader-2"]; ok {
+		t.Errorf("a process that is down was measured: %v", v)
+	}
+	if p := s.Processes[2]; p.Name != "reader-2" || p.State != Restarting || p.Detail != "signal: killed" {
+		t.Errorf("process %+v", p)
+	}
+
+	// Back again it has nothing to be compared with: no rate over the time it was away.
+	f.setState("reader-2", Ready)
+	d.collector.collect(t.Context())
+	s = getSeries(t, srv, "?last=1")
+	if len(s.Points) != 1 {
+		t.Fatalf("last=1 gives %d points", len(s.Points))
+	}
+	if v, ok := s.Points[0].Values["reader-2"]["reads"]; ok {
+		t.Errorf("rate %v at the first scrape", v)
+	}
+	if s = getSeries(t, srv, fmt.Sprintf("?after=%d", s.Points[0].Time)); len(s.Points) != 0 {
+		t.Errorf("%d points after the last one", len(s.Points))
+	}
+}
+
+func TestCollectorKeepsFiveMinutes(t *testing.T) {
+	f := newFakeStack(t)
+	f.procs = nil
+	d, _ := f.dashboard(t)
+	for range historyLength + 10 {
+		d.collector.collect(t.Context())
+	}
+	if n := len(d.collector.series(0, 1<<30).Points); n != historyLength {
+		t.Errorf("%d points, want %d", n, historyLength)
+	}
+}
+
+func getSeries(t *testing.T, srv *httptest.Server, query string) Series {
+	t.Helper()
+	res, err := http.Get(srv.URL + "/api/series" + query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var s Series
+	if err := json.NewDecoder(res.Body).Decode(&s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// write posts to /api/write and returns the events by name and reader.
+func write(t *testing.T, srv *httptest.Server, body string) (status int, events map[string]event) {
+	t.Helper()
+	res, err := http.Post(srv.URL+"/api/write", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	events = make(map[string]event)
+	if res.StatusCode != http.StatusOK {
+		return res.StatusCode, events
+	}
+	for dec := json.NewDecoder(res.Body); ; {
+		var e event
+		if err := dec.Decode(&e); err == io.EOF {
+			return res.StatusCode, events
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		events[strings.TrimSpace(e.Event+" "+e.Reader)] = e
+	}
+}
+
+func TestWriteIsWatchedUntilItArrives(t *testing.T) {
+	f := newFakeStack(t)
+	f.token = "secret"
+	f.writes.Store(6) // the next is version 7
+	// Reader 1 has an older version, reader 2 the post before the writer has answered, and reader 1
+	// gets it a while after.
+	f.apply("reader-1", 5)
+	f.apply("reader-2", 5)
+	const delay = 30 * time.Millisecond
+	f.deliver = func(f *fakeStack, version int64) {
+		f.apply("reader-2", version)
+		time.AfterFunc(delay, func() { f.apply("reader-1", version+1) }) // overwritten by somebody by then: as good
+	}
+	_, srv := f.dashboard(t)
+	status, got := write(t, srv, `{"id":"a b&c","title":"t"}`)
+	if status != http.StatusOK || got["written"].Status != http.StatusCreated || got["written"].Version != fakeEpoch+"-7" {
+		t.Fatalf("status %d, events %+v", status, got)
+	}
+	late, early := got["arrived reader-1"], got["arrived reader-2"]
+	if late.Sent == nil || early.Sent == nil {
+		t.Fatalf("events %+v", got)
+	}
+	// The delay began after the post was sent, so no honest clock shows less.
+	if ms := float64(delay) / 1e6; *late.Sent < ms {
+		t.Errorf("reader-1 had it after %v ms, it cannot have been less than %v", *late.Sent, ms)
+	}
+	if *early.Sent <= 0 {
+		t.Errorf("reader-2 had it %v ms after it was sent", *early.Sent)
+	}
+	if got, want := *late.Answered, *late.Sent-*got["written"].Sent; got < want-0.01 || got > want+0.01 {
+		t.Errorf("%v ms from the answer, want %v", got, want)
+	}
+}
+
+func TestWriteTellsWhatWentWrong(t *testing.T) {
+	f := newFakeStack(t)
+	_, srv := f.dashboard(t)
+	if status, _ := write(t, srv, `{"title":"t"}`); status != http.StatusBadRequest {
+		t.Errorf("without an id: status %d", status)
+	}
+	if status, _ := write(t, srv, `no json`); status != http.StatusBadRequest {
+		t.Errorf("without JSON: status %d", status)
+	}
+	if status, _ := write(t, srv, `{"id":"a","content":"`+strings.Repeat("x", maxPost)+`"}`); status != http.StatusRequestEntityTooLarge {
+		t.Errorf("too large: status %d", status)
+	}
+	_, got := write(t, srv, `{"id":"a","title":"refuse me"}`)
+	if e := got["failed"]; e.Status != http.StatusBadRequest || e.Detail != "the title has too much to say" || len(got) != 1 {
+		t.Errorf("refused by the writer: %+v", got)
+	}
+	f.token = "secret" // which the dashboard does not know
+	if _, got = write(t, srv, `{"id":"a"}`); got["failed"].Detail != "the token is missing" {
+		t.Errorf("without the token: %+v", got)
+	}
+}
+
+func TestWriteGivesUpOnAReaderThatIsDown(t *testing.T) {
+	f := newFakeStack(t)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	f.procs[2].Address = strings.TrimPrefix(gone.URL, "http://")
+	_, srv := f.dashboard(t)
+	_, got := write(t, srv, `{"id":"a"}`)
+	if _, ok := got["arrived reader-1"]; !ok {
+		t.Errorf("the other reader was not watched: %+v", got)
+	}
+	if e := got["missed reader-2"]; e.Detail != "not there after 5s: connection refused" {
+		t.Errorf("events %+v", got)
+	}
+}
+
+func TestTokenReaches(t *testing.T) {
+	tests := []struct {
+		have, want string
+		reaches    bool
+	}{
+		{"aa-7", "aa-7", true}, {"aa-8", "aa-7", true}, {"aa-6", "aa-7", false}, {"bb-9", "aa-7", false}, {"aa-10", "aa-9", true},
+	}
+	for _, tt := range tests {
+		have, err1 := parseToken(tt.have)
+		want, err2 := parseToken(tt.want)
+		if err1 != nil || err2 != nil || have.reaches(want) != tt.reaches {
+			t.Errorf("%s reaches %s: %v %v %v", tt.have, tt.want, have.reaches(want), err1, err2)
+		}
+	}
+	if (token{}).reaches(token{text: "aa-7", epoch: "aa", version: 7}) {
+		t.Error("an absent post has reached a version")
+	}
+	for _, text := range []string{"", "aa", "-7", "aa-", "aa-x", "aa--1"} {
+		if _, err := parseToken(text); err == nil {
+			t.Errorf("%q was taken for a token", text)
+		}
+	}
+}
+
+func TestLocalOnly(t *testing.T) {
+	h := LocalOnly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	tests := []struct {
+		method, host, origin, site string
+		status                     int
+	}{
+		{"GET", "localhost:3000", "", "", 200},
+		{"GET", "127.0.0.1:3000", "", "", 200},
+		{"GET", "[::1]:3000", "", "", 200},
+		{"GET", "localhost", "", "", 200},
+		{"GET", "rebound.example", "", "", 403},
+		{"GET", "localhost.example:3000", "", "", 403},
+		{"GET", "", "", "", 403},
+		{"POST", "localhost:3000", "", "", 200}, // curl, make scale
+		{"POST", "localhost:3000", "http://localhost:3000", "", 200},
+		{"POST", "localhost:3000", "http://localhost:3000", "same-origin", 200},
+		{"POST", "localhost:3000", "http://example.com", "", 403},
+		{"POST", "localhost:3000", "http://example.com", "cross-site", 403},
+		{"POST", "localhost:3000", "http://localhost:8080", "same-site", 403},
+		{"POST", "localhost:3000", "null", "", 403},
+		{"POST", "rebound.example", "http://rebound.example", "same-origin", 403},
+	}
+	for _, tt := range tests {
+		r := httptest.NewRequest(tt.method, "/", nil)
+		r.Host = tt.host
+		if tt.origin != "" {
+			r.Header.Set("Origin", tt.origin)
+		}
+		if tt.site != "" {
+			r.Header.Set("Sec-Fetch-Site", tt.site)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != tt.status {
+			t.Errorf("%+v: status %d", tt, w.Code)
+		}
+	}
+}
+
+func TestPageLoadsNothingFromElsewhere(t *testing.T) {
+	_, srv := newFakeStack(t).dashboard(t)
+	res, err := http.Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := res.Header.Get("Content-Security-Policy")
+	if !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
+		t.Errorf("policy %q", policy)
+	}
+	for _, marker := range []string{"/*STYLE*/", "/*SCRIPT*/", "src=\"http", "@import", "innerHTML"} {
+		if strings.Contains(string(body), marker) {
+			t.Errorf("the page has %q", marker)
+		}
+	}
+	for _, query := range []string{"?after=x", "?last=x"} {
+		res, err := http.Get(srv.URL + "/api/series" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: status %d", query, res.StatusCode)
+		}
+	}
+}

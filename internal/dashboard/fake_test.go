@@ -1,0 +1,136 @@
+package dashboard
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// fakeStack is a writer and readers that do what the dashboard looks at: readers show a write when
+// the test says so.
+type fakeStack struct {
+	token string
+	// deliver says what happens to a write of the given version; nil applies it to every reader.
+	deliver func(f *fakeStack, version int64)
+
+	mu      sync.Mutex // guards what follows
+	state   map[string]string
+	version map[string]int64 // of the one post, by reader; 0 is absent
+
+	writes atomic.Int64
+	procs  []Process
+}
+
+func newFakeStack(t *testing.T) *fakeStack {
+	f := &fakeStack{state: make(map[string]string), version: make(map[string]int64)}
+	serve := func(name, role string, h http.Handler) {
+		srv := httptest.NewServer(h)
+		t.Cleanup(srv.Close)
+		f.state[name] = Ready
+		f.procs = append(f.procs, Process{
+			Name: name, Role: role, PID: 1000 + len(f.procs), Address: strings.TrimPrefix(srv.URL, "http://"), Metrics: srv.URL + "/metrics",
+		})
+	}
+	serve("writer", "writer", f.writer())
+	for _, name := range []string{"reader-1", "reader-2"} {
+		serve(name, "reader", f.reader(name))
+	}
+	return f
+}
+
+const fakeEpoch = "00000000000000aa"
+
+func (f *fakeStack) writer() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "# TYPE writer_writes_total counter\nwriter_writes_total{op=\"create\",outcome=\"ok\"} %d\n", f.writes.Load())
+	})
+	mux.HandleFunc("POST /create", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch {
+		case f.token != "" && r.Header.Get("Authorization") != "Bearer "+f.token:
+			w.WriteHeader(http.StatusUnauthorized)
+			io.WriteString(w, `{"status":401,"detail":"the token is missing"}`)
+			return
+		case strings.Contains(string(body), "refuse me"):
+			w.WriteHeader(http.StatusBadRequest)
+			io.WriteString(w, `{"status":400,"detail":"the title has too much to say","field":"title"}`)
+			return
+		}
+		v := f.writes.Add(1)
+		if f.deliver != nil {
+			f.deliver(f, v)
+		} else {
+			f.apply("reader-1", v)
+			f.apply("reader-2", v)
+		}
+		w.Header().Set("X-Version", fmt.Sprintf("%s-%d", fakeEpoch, v))
+		w.WriteHeader(http.StatusCreated)
+	})
+	return mux
+}
+
+func (f *fakeStack) reader(name string) http.Handler {
+	var reads atomic.Int64
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "# TYPE http_requests_total counter\nhttp_requests_total{route=\"/post\",method=\"get\",code=\"200\"} %d\n# TYPE cache_entries gauge\ncache_entries 3\n", reads.Load())
+	})
+	mux.HandleFunc("GET /post", func(w http.ResponseWriter, r *http.Request) {
+		reads.Add(1)
+		f.mu.Lock()
+		v := f.version[name]
+		f.mu.Unlock()
+		if v == 0 {
+			http.NotFound(w, r)
+			return
+		}
+		tag := fmt.Sprintf(`"%d"`, v)
+		w.Header().Set("ETag", tag)
+		w.Header().Set("X-Version", fmt.Sprintf("%s-%d", fakeEpoch, v))
+		if r.Header.Get("If-None-Match") == tag {
+			w.WriteHeader(http.StatusNotModified)
+		}
+	})
+	return mux
+}
+
+func (f *fakeStack) apply(reader string, version int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.version[reader] = version
+}
+
+func (f *fakeStack) setState(name, state string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state[name] = state
+}
+
+func (f *fakeStack) processes(context.Context) []Process {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := append([]Process{}, f.procs...)
+	for i := range out {
+		out[i].State = f.state[out[i].Name]
+		if out[i].State == Restarting {
+			out[i].PID, out[i].Detail = 0, "signal: killed"
+		}
+	}
+	return out
+}
+
+// dashboard returns a dashboard over the stack, as it is served.
+func (f *fakeStack) dashboard(t *testing.T) (*Dashboard, *httptest.Server) {
+	d := New(Config{Processes: f.processes, Token: f.token, Logger: slog.New(slog.DiscardHandler)})
+	srv := httptest.NewServer(LocalOnly(d))
+	t.Cleanup(srv.Close)
+	return d, srv
+}

@@ -1,0 +1,180 @@
+package dashboard
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"heavy-read-api/internal/service"
+)
+
+const (
+	maxWriting   = 2                      // posts that are watched at the same time
+	maxPost      = 2 << 20                // bytes of a request; the writer has its own, finer limits
+	writeTimeout = 5 * time.Second        // for the writer's answer
+	watchTimeout = 5 * time.Second        // for the post to arrive everywhere
+	pollQuickly  = 500 * time.Microsecond // pause between two looks at a reader, at first
+	pollSlowly   = 5 * time.Millisecond   // and after quickFor
+	quickFor     = 100 * time.Millisecond
+)
+
+// event is one line of the answer of POST /api/write.
+type event struct {
+	Event   string `json:"event"`            // "written", "arrived", "missed" or "failed"
+	Reader  string `json:"reader,omitempty"` // of arrived and missed
+	Status  int    `json:"status,omitempty"` // the writer's, of written and failed
+	Version string `json:"version,omitempty"`
+	// Milliseconds from just before the request to the writer was sent.
+	Sent *float64 `json:"ms,omitempty"`
+	// Milliseconds from the writer's answer; below zero when the post was there before it.
+	Answered *float64 `json:"ms_from_answer,omitempty"`
+	Detail   string   `json:"detail,omitempty"`
+}
+
+// handleWrite writes a post and watches it arrive in each reader. The answer is a line of JSON for
+// each event as it happens. The readers are polled from the moment at which the post is sent, over
+// connections that are open by then, so that no reader looks slower than it was.
+func (d *Dashboard) handleWrite(w http.ResponseWriter, r *http.Request) {
+	select {
+	case d.writing <- struct{}{}:
+		defer func() { <-d.writing }()
+	default:
+		service.Problem{Status: http.StatusTooManyRequests, Detail: "other posts are being watched: try again in a moment"}.WriteTo(w)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPost))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		service.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "the post is too large", Limit: maxPost}.WriteTo(w)
+		return
+	} else if err != nil {
+		return // the browser is gone
+	}
+	var post struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(body, &post); err != nil || post.ID == "" {
+		service.Problem{Status: http.StatusBadRequest, Detail: "send a post as JSON, with an id", Field: "id"}.WriteTo(w)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), writeTimeout+watchTimeout)
+	defer cancel()
+	var readers []Process
+	var writer Process
+	for _, p := range d.cfg.Processes(ctx) {
+		switch p.Role {
+		case "reader":
+			readers = append(readers, p)
+		case "writer":
+			writer = p
+		}
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+	out := json.NewEncoder(w)
+	flush := http.NewResponseController(w)
+	tell := func(e event) {
+		_ = out.Encode(e) // a browser that is gone ends ctx, and with it the watching
+		_ = flush.Flush()
+	}
+	d.writeAndWatch(ctx, writer, readers, post.ID, body, tell)
+}
+
+// writeAndWatch calls tell, one call at a time, with what happens. It ends within the bounds above.
+func (d *Dashboard) writeAndWatch(ctx context.Context, writer Process, readers []Process, id string, body []byte, tell func(event)) {
+	transport := &http.Transport{MaxIdleConnsPerHost: 1}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	ctx, cancel := context.WithCancel(ctx)
+	var pollers sync.WaitGroup
+	defer pollers.Wait()
+	defer cancel() // before the wait
+
+	w := &watch{sending: make(chan struct{}), written: make(chan struct{})}
+	looked := make(chan struct{}, len(readers))
+	type arrival struct {
+		reader string
+		at     time.Time
+		err    error
+	}
+	arrivals := make(chan arrival, len(readers))
+	for _, p := range readers {
+		pollers.Go(func() {
+			first := func() { looked <- struct{}{} }
+			at, err := w.poll(ctx, client, "http://"+p.Address+"/post?id="+url.QueryEscape(id), first)
+			arrivals <- arrival{p.Name, at, err}
+		})
+	}
+	for range readers {
+		<-looked // every reader has answered or refused once: the connections are open
+	}
+
+	sent := time.Now()
+	close(w.sending)
+	status, detail, err := d.post(ctx, client, writer, body, w)
+	answered := time.Now()
+	if err != nil {
+		tell(event{Event: "failed", Status: status, Detail: cmp.Or(detail, err.Error())})
+		return
+	}
+	tell(event{Event: "written", Status: status, Version: w.token.text, Sent: milliseconds(answered.Sub(sent))})
+	w.deadline = answered.Add(watchTimeout)
+	close(w.written)
+	for range readers {
+		a := <-arrivals
+		if a.err != nil {
+			tell(event{Event: "missed", Reader: a.reader, Detail: a.err.Error()})
+			continue
+		}
+		tell(event{
+			Event: "arrived", Reader: a.reader,
+			Sent: milliseconds(a.at.Sub(sent)), Answered: milliseconds(a.at.Sub(answered)),
+		})
+	}
+}
+
+func milliseconds(d time.Duration) *float64 {
+	ms := float64(d.Microseconds()) / 1000
+	return &ms
+}
+
+// post sends the post to the writer and notes in w the version that it got.
+func (d *Dashboard) post(ctx context.Context, client *http.Client, writer Process, body []byte, w *watch) (status int, detail string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+writer.Address+"/create", bytes.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if d.cfg.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+d.cfg.Token)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return 0, "the writer does not answer", err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	if err != nil {
+		return res.StatusCode, "", fmt.Errorf("read the writer's answer: %w", err)
+	}
+	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusCreated {
+		var p service.Problem
+		_ = json.Unmarshal(answer, &p) // without a problem document the status has to do
+		return res.StatusCode, p.Detail, fmt.Errorf("the writer answers %s", res.Status)
+	}
+	w.token, err = parseToken(res.Header.Get("X-Version"))
+	if err != nil {
+		return res.StatusCode, "", fmt.Errorf("the writer's X-Version: %w", err)
+	}
+	return res.StatusCode, "", nil
+}

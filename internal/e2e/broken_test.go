@@ -1,0 +1,153 @@
+package e2e
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"heavy-read-api/internal/cache"
+)
+
+// The checks are checked: a reader that breaks a promise on purpose is found out by the same load
+// and the same verification that all other tests rely on.
+
+// rewrite is a view that changes what is answered for one key that is never deleted.
+type rewrite struct {
+	view
+	change func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup)
+}
+
+const brokenKey = "key1"
+
+func (v *rewrite) Get(key []byte) (cache.Entry, cache.Lookup) {
+	e, found := v.view.Get(key)
+	if string(key) != brokenKey {
+		return e, found
+	}
+	return v.change(e, found)
+}
+
+func (v *rewrite) Fetch(ctx context.Context, key string) (cache.Entry, bool, error) {
+	e, present, err := v.view.Fetch(ctx, key)
+	if string(key) != brokenKey || err != nil {
+		return e, present, err
+	}
+	found := cache.Absent
+	if present {
+		found = cache.Hit
+	}
+	e, found = v.change(e, found)
+	return e, found == cache.Hit, nil
+}
+
+func TestBrokenReadersAreFoundOut(t *testing.T) {
+	for _, broken := range []struct {
+		name    string
+		promise string // that the checker has to name, maybe among others
+		change  func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup)
+	}{
+		{"now and then the version before", "P2", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
+			var before, last cache.Entry
+			reads := 0
+			return func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+				if e.Version > last.Version {
+					before, last = last, e
+				}
+				if reads++; reads%50 == 0 && before.Version > 0 {
+					return before, cache.Hit
+				}
+				return e, found
+			}
+		}},
+		{"misses every update after the first", "P2", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
+			var first cache.Entry
+			return func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+				if first.Version == 0 {
+					first = e
+				}
+				return first, found
+			}
+		}},
+		{"misses the last update", "P1", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
+			var before, last cache.Entry
+			return func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+				if e.Version > last.Version {
+					before, last = last, e
+				}
+				if before.Version == 0 {
+					return e, found
+				}
+				return before, found
+			}
+		}},
+		{"does not know a key at times", "P2", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
+			reads := 0
+			return func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+				if reads++; reads%50 == 0 {
+					return cache.Entry{}, cache.Absent
+				}
+				return e, found
+			}
+		}},
+		{"never knew a key", "P6", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
+			return func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) { return cache.Entry{}, cache.Absent }
+		}},
+		{"mixes up bytes", "values", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
+			reads := 0
+			return func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+				if reads++; reads%50 == 0 {
+					e.Value = strings.Replace(e.Value, "#", "$", 1)
+				}
+				return e, found
+			}
+		}},
+	} {
+		t.Run(broken.name, func(t *testing.T) {
+			w := newWorld(t, setup{replicas: 1})
+			w.mustWrite(w.set(brokenKey, 0))
+			w.settled()
+			change := broken.change()
+			var mu sync.Mutex // guards what change remembers
+			w.readers[0].view = &rewrite{w.readers[0].replica, func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+				mu.Lock()
+				defer mu.Unlock()
+				return change(e, found)
+			}}
+			stop := w.run(load{keys: 10})
+			w.flow(800)
+			stop()
+			w.settled()
+			w.foundOut(broken.promise)
+		})
+	}
+}
+
+// foundOut fails the test unless the history breaks a promise.
+func (w *world) foundOut(promise string) {
+	w.t.Helper()
+	var promises []string
+	for _, v := range w.history.Check(w.final()) {
+		if v.Key != brokenKey {
+			w.t.Errorf("of a key that is well: %v", v)
+		}
+		if !slices.Contains(promises, v.Promise) {
+			promises = append(promises, v.Promise)
+		}
+	}
+	w.t.Logf("found out: %v", promises)
+	if !slices.Contains(promises, promise) {
+		w.t.Errorf("found out %v, want %s among them", promises, promise)
+	}
+}
+
+// A write that is acknowledged and was never done.
+func TestLostWriteIsFoundOut(t *testing.T) {
+	w := newWorld(t, setup{replicas: 1})
+	token := w.mustWrite(w.set(brokenKey, 0))[0].Token
+	w.keys.Store(brokenKey, true)
+	w.history.Write(brokenKey, w.value(brokenKey, 0)).Ack(token.Epoch, token.Version+1)
+	w.settled()
+	w.foundOut("P3")
+}

@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/redistest"
+)
+
+// pair is a world whose Redis has a standby, with a proxy between the two.
+type pair struct {
+	*world
+	standby     *redistest.Server
+	replication *faultnet.Proxy
+}
+
+func newPair(t *testing.T, s setup) *pair {
+	t.Helper()
+	redistest.Require(t)
+	s.server = redistest.Start(t, s.redis...)
+	p := &pair{replication: faultnet.NewProxy(t, s.server.Addr())}
+	p.standby = redistest.Start(t, redistest.ReplicaOf(p.replication))
+	p.world = newWorld(t, s)
+	return p
+}
+
+// failover kills Redis, promotes the standby in its place and returns how many writes it lacks.
+// What the standby had not received is lost: replication is held up first.
+func (p *pair) failover() (lost uint64) {
+	p.t.Helper()
+	before := p.mustHead()
+	p.history.Break(func() {
+		p.redis.Kill()
+		p.standby.Promote()
+		p.moveTo(p.standby)
+	})
+	after := p.mustHead()
+	if after.Epoch != before.Epoch {
+		p.t.Fatalf("the standby is at %+v, Redis was at %+v: want the same epoch", after, before)
+	}
+	return before.Version - min(before.Version, after.Version)
+}
+
+// A standby is promoted that lacks the last writes: the same epoch goes back to a version that it
+// had already, and hands out the next ones again.
+func TestStandbyThatLagsIsPromoted(t *testing.T) {
+	p := newPair(t, setup{})
+	p.fill("old", 200, 20)
+	p.standby.WaitReplicaInSync(p.redis)
+	stop := p.run(load{})
+	p.flow(200)
+	p.replication.Stall(toClient, true)
+	p.flow(100)
+	lost := p.failover()
+	since := time.Now()
+	if lost < 50 {
+		t.Fatalf("the standby lacks %d writes: the test has tested nothing", lost)
+	}
+	t.Logf("%d writes are lost", lost)
+	p.recovered("standby promoted", since)
+	p.flow(200)
+	stop()
+	p.verify()
+}
+
+// The same, but readers come back only when the versions are those that they know, under other
+// write ids. Nothing but the ids shows that this is not the history they have seen.
+func TestStandbyCatchesUpInAnotherHistory(t *testing.T) {
+	for _, more := range []struct {
+		name string
+		n    int // writes beyond the version that readers know
+	}{{"one short", -1}, {"the same version", 0}, {"beyond", 25}} {
+		t.Run(more.name, func(t *testing.T) {
+			p := newPair(t, setup{})
+			p.fill("old", 50, 20)
+			p.standby.WaitReplicaInSync(p.redis)
+			p.replication.Stall(toClient, true)
+			p.fill("lost", 20, 20) // only these readers will ever have had them
+			p.fill("old", 20, 20)
+			p.settled()
+			known := p.mustHead()
+
+			for _, r := range p.readers {
+				r.link.Refuse(true)
+				r.link.Cut()
+			}
+			lost := p.failover()
+			if lost != 40 {
+				t.Fatalf("the standby lacks %d writes, want 40", lost)
+			}
+			for i := range int(lost) + more.n {
+				p.mustWrite(p.set(fmt.Sprint("new", i), 20))
+			}
+			if now := p.mustHead(); now.Version != known.Version+uint64(more.n) || now.WriteID == known.WriteID {
+				t.Fatalf("Redis is at %+v, want %d after %+v in another history", now, more.n, known)
+			}
+			since := time.Now()
+			for _, r := range p.readers {
+				r.link.Refuse(false)
+			}
+			p.recovered("another history, "+more.name, since)
+			p.settled()
+			for _, r := range p.readers {
+				if _, found := r.replica.Get([]byte("lost0")); found != cache.Absent {
+					t.Errorf("%s answers a write that never happened with %v", r.name, found)
+				}
+			}
+			p.verify()
+		})
+	}
+}
+
+// A load begins on one server and would end on another. The standby has everything, so nobody
+// notices by what is in the log.
+func TestRedisIsReplacedUnderALoad(t *testing.T) {
+	p := newPair(t, setup{replicas: 1})
+	p.fill("old", 20_000, 200)
+	late := p.addReader(func(r *follower) { r.data.Throttle(toClient, 8<<20) })
+	p.loading(late, 3000)
+	p.standby.WaitReplicaInSync(p.redis)
+	if lost := p.failover(); lost != 0 {
+		t.Fatalf("the standby lacks %d writes, want none", lost)
+	}
+	since := time.Now()
+	late.link.Heal()
+	p.recovered("Redis replaced under a load", since)
+	p.hasAll(late, "old", 20_000)
+	p.verify()
+}
+
+// The same behind a proxy that speaks Redis's protocol, as cloud services have: the connection of
+// the load stays, and its cursor goes on in another server, where it means nothing.
+func TestServerIsSwappedUnderAnOpenConnection(t *testing.T) {
+	p := newPair(t, setup{replicas: -1})
+	p.fill("old", 20_000, 100)
+	p.standby.WaitReplicaInSync(p.redis)
+	swap := newSwitchboard(t, p.redis.Addr())
+	late := p.addReader(func(r *follower) {
+		r.link.SetTarget(swap.addr())
+		r.data.Throttle(toClient, 4<<20)
+	})
+	p.loading(late, 3000)
+	p.standby.Promote()
+	swap.moveTo(p.standby.Addr())
+	late.link.Heal()
+	p.redis.Kill()
+	p.redis, p.direct = p.standby, p.standby.Client(t)
+	p.uplink.SetTarget(p.standby.Addr())
+	since := time.Now()
+	p.recovered("server swapped under an open connection", since)
+	if n := late.count(t, "cache_snapshots_total"); n < 2 {
+		t.Errorf("%v loads: one over two servers was taken for whole", n)
+	}
+	p.hasAll(late, "old", 20_000)
+	p.verify()
+}
+
+// A cluster of one node: the basic path, through the client of a cluster.
+func TestCluster(t *testing.T) {
+	redistest.Require(t)
+	s := setup{redis: []redistest.Option{redistest.Cluster()}, client: clusterClient}
+	w := newWorld(t, s)
+	w.fill("old", 100, 20)
+	stop := w.run(load{})
+	w.flow(300)
+	w.redis.Kill()
+	w.fail(20)
+	w.redis.Restart()
+	w.recovered("node of a cluster killed", time.Now())
+	w.flow(100)
+	stop()
+	w.verify()
+
+	// A miss, a condition and a delete.
+	small := w.addReader()
+	w.ready(small)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if e, present, err := small.replica.Fetch(ctx, "old7"); err != nil || !present || e.Value == "" {
+		t.Errorf("Fetch: %+v %v %v", e, present, err)
+	}
+	again := w.set("old7", 0)
+	again.If = cache.Condition{Absent: true}
+	if got := w.mustWrite(again)[0].Outcome; got != cache.ConditionFailed {
+		t.Errorf("create of what is there: %c", got)
+	}
+	token := w.mustWrite(w.remove("old7"))[0].Token
+	if err := small.replica.WaitFor(ctx, token); err != nil {
+		t.Error(err)
+	}
+	if _, found := small.replica.Get([]byte("old7")); found != cache.Absent {
+		t.Errorf("after the delete: %v", found)
+	}
+	w.verify()
+}

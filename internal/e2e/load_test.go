@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"heavy-read-api/internal/cache"
+)
+
+// load is a stream of reads and writes. Zero fields mean the defaults.
+type load struct {
+	keys    int           // 40
+	padding int           // bytes that each value is larger than it has to be; 100
+	writers int           // goroutines; 4
+	readers int           // goroutines a replica; 2
+	pause   time.Duration // of a writer between two writes, and of a reader between two bursts; 2 ms
+}
+
+// burst is how many reads come without a pause between them.
+const burst = 8
+
+// run starts the load. The function that it returns ends it, and returns when all that was sent has
+// been answered; it may be called again, and the test's end calls it too.
+func (w *world) run(l load) (stop func()) {
+	defaults := load{keys: 40, padding: 100, writers: 4, readers: 2, pause: 2 * time.Millisecond}
+	for _, f := range []struct{ p, value *int }{
+		{&l.keys, &defaults.keys}, {&l.padding, &defaults.padding}, {&l.writers, &defaults.writers}, {&l.readers, &defaults.readers},
+	} {
+		if *f.p == 0 {
+			*f.p = *f.value
+		}
+	}
+	if l.pause == 0 {
+		l.pause = defaults.pause
+	}
+	stopped := make(chan struct{})
+	var running sync.WaitGroup
+	each := func(seed int, f func(rng *rand.Rand)) {
+		running.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(seed), 1))
+			tick := time.NewTicker(l.pause)
+			defer tick.Stop()
+			for {
+				select {
+				case <-stopped:
+					return
+				case <-tick.C:
+					f(rng)
+				}
+			}
+		})
+	}
+	for i := range l.writers {
+		each(i, func(rng *rand.Rand) { _, _ = w.write(l.writes(w, rng)...) })
+	}
+	for _, r := range w.readers {
+		for i := range l.readers {
+			each(100+i, func(rng *rand.Rand) {
+				w.barrier(r)
+				for range burst {
+					_, _, _ = w.observe(r, l.key(rng))
+				}
+			})
+		}
+	}
+	stop = sync.OnceFunc(func() {
+		close(stopped)
+		running.Wait()
+	})
+	w.t.Cleanup(stop)
+	return stop
+}
+
+func (l *load) key(rng *rand.Rand) string { return fmt.Sprint("key", rng.IntN(l.keys)) }
+
+// writes makes one call's writes. Half of the keys are never deleted, so that no delete of unknown
+// outcome can explain their absence.
+func (l *load) writes(w *world, rng *rand.Rand) []cache.Write {
+	n := 1
+	if rng.IntN(4) == 0 {
+		n = 2 + rng.IntN(6)
+	}
+	var writes []cache.Write
+	for range n {
+		key := rng.IntN(l.keys)
+		if name := fmt.Sprint("key", key); key%2 == 0 && rng.IntN(3) == 0 {
+			writes = append(writes, w.remove(name))
+		} else {
+			writes = append(writes, w.set(name, rng.IntN(l.padding+1)))
+		}
+	}
+	return writes
+}
+
+// flow waits until n more writes have taken place.
+func (w *world) flow(n int) {
+	w.t.Helper()
+	waitMore(w, "writes that took place", &w.acked, n)
+}
+
+// fail waits until n more writes have failed.
+func (w *world) fail(n int) {
+	w.t.Helper()
+	waitMore(w, "writes that failed", &w.failed, n)
+}
+
+func waitMore(w *world, what string, counter interface{ Load() int64 }, n int) {
+	w.t.Helper()
+	want := counter.Load() + int64(n)
+	eventually(w.t, func() error {
+		if got := counter.Load(); got < want {
+			return fmt.Errorf("%d %s, want %d", got, what, want)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/cache"
+)
+
+// Memory that does not hold everything.
+
+// tiny is the smallest memory of a replica: about 70 values of the size of these tests.
+func tiny(c *cache.ReplicaConfig) { c.Local.MaxSize = 64 << 10 }
+
+func TestEverythingIsEvictedAllTheTime(t *testing.T) {
+	w := newWorld(t, setup{replica: tiny})
+	w.fill("key", 300, 700)
+	stop := w.run(load{keys: 300, padding: 1400})
+	w.flow(1500)
+	w.readers[0].link.Cut()
+	w.flow(500)
+	w.recovered("link cut, memory full", time.Now())
+	stop()
+	w.verify()
+	for _, r := range w.readers {
+		if s := r.replica.Status(); s.Complete || s.Bytes > s.MaxBytes {
+			t.Errorf("%s: %+v", r.name, s)
+		}
+		if n := r.count(t, "cache_evictions_total"); n == 0 {
+			t.Errorf("%s evicted nothing", r.name)
+		}
+		if n := r.count(t, "cache_fallbacks_total", "found"); n == 0 {
+			t.Errorf("%s asked Redis for nothing", r.name)
+		}
+	}
+}
+
+// The set outgrows the memory while it is read: from the first value that does not fit, absence from
+// memory is no answer any more.
+func TestSetOutgrowsTheMemory(t *testing.T) {
+	w := newWorld(t, setup{replica: func(c *cache.ReplicaConfig) { c.Local.MaxSize = 256 << 10 }})
+	w.fill("key", 40, 1000)
+	stop := w.run(load{keys: 400, padding: 2000})
+	for _, r := range w.readers {
+		if s := r.replica.Status(); !s.Complete {
+			t.Fatalf("%s does not hold the few values that there are: %+v", r.name, s)
+		}
+	}
+	w.flow(1200)
+	stop()
+	for _, r := range w.readers {
+		if s := r.replica.Status(); s.Complete {
+			t.Fatalf("%s holds everything: the test has tested nothing: %+v", r.name, s)
+		}
+	}
+	w.verify()
+}
+
+// The answer to a miss is on its way while the post is deleted or replaced.
+func TestDeleteOvertakesASlowMiss(t *testing.T) {
+	w := newWorld(t, setup{replicas: 1, replica: tiny})
+	w.fill("key", 200, 700)
+	r := w.readers[0]
+	w.settled()
+	rng := rand.New(rand.NewPCG(1, 1))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	overtaken := 0
+	for round := range 24 {
+		key := w.missing(r, rng)
+		r.data.Delay(toClient, time.Duration(5+rng.IntN(60))*time.Millisecond)
+		asked := r.link.Bytes(toServer)
+		var reads sync.WaitGroup
+		for range 3 {
+			reads.Go(func() { _, _, _ = w.observe(r, key) })
+		}
+		// The reply comes late: once the request has gone out, Redis has decided it, or will.
+		eventually(t, func() error {
+			if r.link.Bytes(toServer) == asked {
+				return errors.New("nobody asks Redis")
+			}
+			return nil
+		})
+		last := w.remove(key)
+		if round%3 == 0 {
+			last = w.set(key, 700)
+		}
+		token := w.mustWrite(last)[0].Token
+		if !r.replica.Reached(token) {
+			overtaken++
+		}
+		if err := r.replica.WaitFor(ctx, token); err != nil {
+			t.Fatal(err)
+		}
+		w.barrier(r)
+		for range 3 { // whatever came of the slow answer: from here on it is the new one
+			value, present, err := w.observe(r, key)
+			if err != nil || present != (last.Op == cache.Set) || present && value != string(last.Value) {
+				t.Fatalf("round %d: %q %v %v after %v of %s", round, value, present, err, last.Op, key)
+			}
+		}
+		reads.Wait()
+		r.data.Delay(toClient, 0)
+		if last.Op == cache.Delete {
+			w.mustWrite(w.set(key, 700))
+		}
+	}
+	if overtaken == 0 {
+		t.Error("no write came before the answer to a miss")
+	}
+	w.verify()
+}
+
+// missing returns a key that is not in memory.
+func (w *world) missing(r *follower, rng *rand.Rand) (key string) {
+	w.t.Helper()
+	eventually(w.t, func() error {
+		key = fmt.Sprint("key", rng.IntN(200))
+		if _, found := r.replica.Get([]byte(key)); found != cache.Miss {
+			return fmt.Errorf("%s is in memory", key)
+		}
+		return nil
+	})
+	return key
+}
+
+// P5 with memory that does not hold everything: what is there is served, the rest fails in time.
+func TestMissesFailWhileRedisIsDown(t *testing.T) {
+	for _, down := range []struct {
+		name string
+		do   func(w *world)
+		undo func(w *world)
+	}{
+		{"killed", func(w *world) { w.redis.Kill() }, func(w *world) { w.redis.Restart() }},
+		{"paused", func(w *world) { w.redis.Pause() }, func(w *world) { w.redis.Resume() }},
+	} {
+		t.Run(down.name, func(t *testing.T) {
+			w := newWorld(t, setup{replicas: 1, replica: tiny})
+			w.fill("key", 200, 700)
+			w.settled()
+			r := w.readers[0]
+			var held, missing []string
+			for i := range 200 {
+				key := fmt.Sprint("key", i)
+				if _, found := r.replica.Get([]byte(key)); found == cache.Hit {
+					held = append(held, key)
+				} else {
+					missing = append(missing, key)
+				}
+			}
+			if len(held) == 0 || len(missing) == 0 {
+				t.Fatalf("%d values are in memory, %d are not", len(held), len(missing))
+			}
+			goroutines := runtime.NumGoroutine()
+			down.do(w)
+			for range 3 {
+				var reads sync.WaitGroup
+				var mu sync.Mutex
+				var slowest time.Duration
+				for _, key := range missing {
+					reads.Go(func() {
+						began := time.Now()
+						if _, _, err := w.observe(r, key); err == nil {
+							t.Errorf("%s was answered without Redis", key)
+						}
+						mu.Lock()
+						defer mu.Unlock()
+						slowest = max(slowest, time.Since(began))
+					})
+				}
+				for _, key := range held {
+					if _, found := r.replica.Get([]byte(key)); found != cache.Hit {
+						t.Errorf("%s was in memory, and is %v while Redis is down", key, found)
+					}
+				}
+				reads.Wait()
+				if slowest > 2*time.Second { // 500 ms, and what a busy machine makes of it
+					t.Errorf("a read took %v", slowest)
+				}
+				t.Logf("%d misses failed within %v", len(missing), slowest.Round(time.Millisecond))
+			}
+			eventually(t, func() error {
+				if n := runtime.NumGoroutine(); n > goroutines+20 {
+					return fmt.Errorf("%d goroutines, there were %d", n, goroutines)
+				}
+				return nil
+			})
+			down.undo(w)
+			w.recovered("Redis "+down.name+", memory full", time.Now())
+			w.verify()
+		})
+	}
+}

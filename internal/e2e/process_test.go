@@ -1,0 +1,276 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redistest"
+)
+
+// What happens to processes.
+
+// The writer's process is killed while a request is under way. Readers end up with what Redis took,
+// whether the client was told or not.
+func TestWriterIsKilled(t *testing.T) {
+	w := newWorld(t, setup{replicas: 2, content: func(v string) []byte { return postContent(v) }})
+	for _, killed := range []struct {
+		name   string
+		action faultnet.Action
+		done   uint64 // writes that Redis took
+	}{
+		{"after Redis took the write", faultnet.SwallowReply, 1},
+		{"before Redis got it", faultnet.Swallow, 0},
+	} {
+		p := startProcess(t, "writer", "REDIS_ADDR="+w.uplink.Addr())
+		if _, err := w.createBy(p.addr, "a"); err != nil {
+			t.Fatal(err)
+		}
+		before := w.mustHead()
+		hook := w.uplink.OnceContains(toServer, "evalsha", killed.action)
+		answered := make(chan error)
+		go func() {
+			_, err := w.createBy(p.addr, "a")
+			answered <- err
+		}()
+		select {
+		case <-hook.Fired():
+		case <-time.After(patience):
+			t.Fatal("the writer asks Redis for nothing")
+		}
+		eventually(t, func() error {
+			if h := w.mustHead(); h.Version != before.Version+killed.done {
+				return fmt.Errorf("Redis is at %+v, want %d after %+v", h, killed.done, before)
+			}
+			return nil
+		})
+		p.kill()
+		if err := <-answered; err == nil {
+			t.Fatal("a writer that was killed has answered")
+		}
+		w.uplink.Heal()
+		w.settled()
+		if after := w.mustHead(); after.Version != before.Version+killed.done {
+			t.Errorf("killed %s: Redis is at %+v, want %d after %+v", killed.name, after, killed.done, before)
+		}
+	}
+
+	// And at any moment.
+	var addr atomic.Value
+	p := startProcess(t, "writer", "REDIS_ADDR="+w.uplink.Addr())
+	addr.Store(p.addr)
+	stopped := make(chan struct{})
+	var clients sync.WaitGroup
+	for c := range 4 {
+		clients.Go(func() {
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for i := 0; ; i++ {
+				select {
+				case <-stopped:
+					return
+				case <-tick.C:
+					_, _ = w.createBy(addr.Load().(string), fmt.Sprintf("post%d", (c+i)%7))
+				}
+			}
+		})
+	}
+	for range 2 {
+		w.flow(100)
+		p.kill()
+		w.fail(4)
+		p = startProcess(t, "writer", "REDIS_ADDR="+w.uplink.Addr())
+		addr.Store(p.addr)
+	}
+	w.flow(100)
+	close(stopped)
+	clients.Wait()
+	w.verify()
+}
+
+// P4: a reader that starts is ready when it has everything, and not before.
+func TestReaderIsRestarted(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	w := newWorld(t, setup{server: server, replicas: -1})
+	posts := map[string][]byte{}
+	publish := func(from, to int) {
+		for i := from; i < to; i += 100 {
+			var batch []cache.Write
+			for k := i; k < i+100; k++ {
+				p := post.Post{ID: fmt.Sprint("post", k), Title: "old", Content: strings.Repeat("x", 400)}
+				e := p.Encode(time.Now())
+				posts[p.ID] = e.Body
+				batch = append(batch, cache.Write{Op: cache.Set, Key: p.ID, Value: e.Body, Tag: e.Sum})
+			}
+			w.mustWrite(batch...)
+		}
+	}
+	publish(0, 3000)
+	link := faultnet.NewProxy(t, server.Addr())
+	for round := range 2 {
+		link.Throttle(toClient, 3<<20)
+		began := time.Now()
+		p := startProcess(t, "reader", "REDIS_ADDR="+link.Addr(), "POD_ID=restarted")
+		loading := 0
+		eventually(t, func() error {
+			res, err := get(p.addr, "/ready")
+			if err != nil {
+				return err
+			}
+			if res.status == http.StatusOK {
+				return nil
+			}
+			if strings.Contains(string(res.body), `"loading"`) {
+				loading++
+			}
+			return fmt.Errorf("/ready answers %d %s", res.status, res.body)
+		})
+		t.Logf("round %d: %d posts, ready after %v over a slow link", round, len(posts), time.Since(began).Round(time.Millisecond))
+		if loading == 0 {
+			t.Error("/ready has never answered that it was loading")
+		}
+		link.Refuse(true) // what it does not have now it will not get
+		link.Cut()
+		for id, want := range posts {
+			res, err := get(p.addr, target(id))
+			if err != nil || res.status != http.StatusOK || !bytes.Equal(res.body, want) {
+				t.Fatalf("round %d: %s: %d %s (%v), want %s", round, id, res.status, res.body, err, want)
+			}
+		}
+		if res, err := get(p.addr, target("unknown")); err != nil || res.status != http.StatusNotFound {
+			t.Errorf("an unknown post: %d %s (%v), want 404 from memory", res.status, res.body, err)
+		}
+		if res, err := get(p.addr, "/ready"); err != nil || res.status != http.StatusOK {
+			t.Errorf("/ready while Redis is away: %d %s (%v)", res.status, res.body, err)
+		}
+		link.Heal()
+		p.kill()
+		publish(2500, 3300) // while it is away
+	}
+}
+
+// SIGTERM: not ready first, then what is under way finishes, then exit 0.
+func TestReaderStopsInOrder(t *testing.T) {
+	w := newWorld(t, setup{replicas: -1})
+	big := post.Post{ID: "big", Title: "big", Content: strings.Repeat("\x01", post.MaxContent)} // 6 MiB of JSON
+	e := big.Encode(time.Now())
+	w.mustWrite(cache.Write{Op: cache.Set, Key: "big", Value: e.Body, Tag: e.Sum})
+	p := startProcess(t, "reader", "REDIS_ADDR="+w.redis.Addr(), "POD_ID=stopped")
+	waitReady(t, p.addr)
+
+	conn := slowRead(t, p.addr)
+	answer := bufio.NewReader(conn)
+	if _, err := answer.Peek(1); err != nil {
+		t.Fatal(err)
+	}
+
+	p.terminate(t)
+	told := time.Now()
+	eventually(t, func() error {
+		res, err := get(p.addr, "/ready")
+		if err != nil {
+			t.Fatalf("it stopped listening before it said that it was not ready: %v", err)
+		}
+		if res.status != http.StatusServiceUnavailable || !strings.Contains(string(res.body), `"stopping"`) {
+			return fmt.Errorf("/ready answers %d %s", res.status, res.body)
+		}
+		return nil
+	})
+	if res, err := get(p.addr, target("big")); err != nil || res.status != http.StatusOK || !bytes.Equal(res.body, e.Body) {
+		t.Errorf("a read after SIGTERM: %d, %d bytes (%v)", res.status, len(res.body), err)
+	}
+	eventually(t, func() error {
+		c, err := net.Dial("tcp", p.addr)
+		if err != nil {
+			return nil
+		}
+		_ = c.Close()
+		return errors.New("it still listens")
+	})
+	closed := time.Since(told)
+	conn.link.Heal() // the client goes on, quickly
+	res, err := http.ReadResponse(answer, nil)
+	if err != nil {
+		t.Fatalf("the answer that was under way: %v", err)
+	}
+	body, err := io.ReadAll(res.Body)
+	if err != nil || !bytes.Equal(body, e.Body) {
+		t.Errorf("the answer that was under way has %d of %d bytes: %v", len(body), len(e.Body), err)
+	}
+	p.ended(t, told)
+	t.Logf("stopped listening after %v", closed.Round(time.Millisecond))
+}
+
+// A client that reads nothing does not keep the reader from its end.
+func TestReaderStopsInTime(t *testing.T) {
+	w := newWorld(t, setup{replicas: -1})
+	big := post.Post{ID: "big", Title: "big", Content: strings.Repeat("\x01", post.MaxContent)}
+	e := big.Encode(time.Now())
+	w.mustWrite(cache.Write{Op: cache.Set, Key: "big", Value: e.Body, Tag: e.Sum})
+	p := startProcess(t, "reader", "REDIS_ADDR="+w.redis.Addr(), "POD_ID=stopped")
+	waitReady(t, p.addr)
+	for range 3 {
+		if _, err := slowRead(t, p.addr).Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.terminate(t)
+	p.ended(t, time.Now())
+}
+
+// slowConn is a connection to a reader over a slow link.
+type slowConn struct {
+	net.Conn
+	link *faultnet.Proxy
+}
+
+// slowRead asks a reader for the big post, whose answer fits into no buffer on the way: it stays
+// under way for as long as the link is slow.
+func slowRead(t testing.TB, addr string) *slowConn {
+	t.Helper()
+	link := faultnet.NewProxy(t, addr)
+	link.Throttle(toClient, 16<<10)
+	conn, err := net.Dial("tcp", link.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(conn, "GET /post?id=big HTTP/1.1\r\nHost: reader\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	return &slowConn{conn, link}
+}
+
+// ended waits for the end of a process that was told to stop, in order and in time.
+func (p *process) ended(t testing.TB, told time.Time) {
+	t.Helper()
+	select {
+	case at := <-p.exited:
+		took := at.Sub(told)
+		t.Logf("ended after %v", took.Round(time.Millisecond))
+		if took > 10*time.Second {
+			t.Errorf("the process took %v to end", took)
+		}
+	case <-time.After(patience):
+		t.Fatal("the process does not end")
+	}
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("the process ended with %v, want 0", p.cmd.ProcessState)
+	}
+}

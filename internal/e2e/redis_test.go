@@ -1,0 +1,213 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/cache"
+)
+
+// What happens to Redis.
+
+// P1, P3 and P5: nothing acknowledged is lost, and reads of what is there do not notice.
+func TestRedisIsKilledAndRestarted(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.fill("old", 200, 20)
+	w.settled()
+	stop := w.run(load{})
+	for range 2 {
+		w.flow(200)
+		w.redis.Kill()
+		eventually(t, func() error {
+			for _, r := range w.readers {
+				if s := r.replica.Status(); !s.Degraded || s.Synced || s.Subscribed {
+					return fmt.Errorf("%s has not noticed: %+v", r.name, s)
+				}
+			}
+			return nil
+		})
+		for range 20 {
+			w.fail(10)
+			for _, r := range w.readers {
+				for i := range 200 {
+					key := fmt.Sprint("old", i)
+					if e, found := r.replica.Get([]byte(key)); found != cache.Hit || len(e.Value) < len(key) || e.Value[:len(key)] != key {
+						t.Fatalf("%s answers %s with %v %q while Redis is down", r.name, key, found, e.Value)
+					}
+				}
+				if s := r.replica.Status(); !s.Ready || !s.Degraded || s.Lag == 0 {
+					t.Fatalf("%s while Redis is down: %+v", r.name, s)
+				}
+			}
+		}
+		w.redis.Restart()
+		w.recovered("Redis killed and restarted", time.Now())
+	}
+	w.flow(200)
+	stop()
+	w.verify()
+	w.neverFailed()
+}
+
+func TestRedisIsPaused(t *testing.T) {
+	w := newWorld(t, setup{})
+	stop := w.run(load{})
+	w.flow(100)
+	w.redis.Pause()
+	w.fail(4) // one of each writer
+	w.redis.Resume()
+	w.recovered("Redis paused", time.Now())
+	w.flow(100)
+	stop()
+	w.verify()
+}
+
+func TestLogIsTrimmedPastTheWatermark(t *testing.T) {
+	w := newWorld(t, setup{publisher: func(c *cache.PublisherConfig) { c.LogLength = 200 }})
+	stop := w.run(load{})
+	w.flow(200)
+	away := w.readers[0]
+	for range 2 {
+		before := away.count(t, "cache_snapshots_total", "trimmed")
+		away.link.Refuse(true)
+		away.link.Reset()
+		w.flow(600)
+		if err := w.direct.XTrimMaxLen(t.Context(), logKey, 50).Err(); err != nil {
+			t.Fatal(err)
+		}
+		away.link.Refuse(false)
+		w.recovered("log trimmed past a reader that was away", time.Now())
+		if after := away.count(t, "cache_snapshots_total", "trimmed"); after <= before {
+			t.Errorf("%s did not load the set again", away.name)
+		}
+	}
+	stop()
+	w.verify()
+}
+
+// A load that the log runs away from is begun again; the reader is not ready before it has all.
+func TestLogIsTrimmedUnderALoad(t *testing.T) {
+	w := newWorld(t, setup{replicas: 1})
+	w.fill("old", 20_000, 200)
+	stop := w.run(load{})
+	w.flow(50)
+	late := w.addReader(func(r *follower) { r.data.Throttle(toClient, 8<<20) })
+	eventually(t, func() error {
+		if err := w.direct.XTrimMaxLen(t.Context(), logKey, 1).Err(); err != nil {
+			return err
+		}
+		if late.replica.Status().Ready {
+			t.Fatal("ready, though no load can have come to its end")
+		}
+		if n := late.count(t, "cache_snapshots_total"); n < 3 {
+			return fmt.Errorf("%v loads began", n)
+		}
+		return nil
+	})
+	late.link.Heal()
+	w.recovered("log trimmed under a load", time.Now())
+	w.hasAll(late, "old", 20_000)
+	stop()
+	w.verify()
+}
+
+// hasAll fails the test unless a reader answers all keys of a fill from memory.
+func (w *world) hasAll(r *follower, prefix string, n int) {
+	w.t.Helper()
+	missing := 0
+	for i := range n {
+		if _, found := r.replica.Get(fmt.Append(nil, prefix, i)); found != cache.Hit {
+			missing++
+		}
+	}
+	if missing > 0 {
+		w.t.Errorf("%s lacks %d of %d old values", r.name, missing, n)
+	}
+}
+
+func TestRedisIsFlushed(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.fill("old", 500, 20)
+	stop := w.run(load{})
+	for range 4 {
+		w.flow(100)
+		var err error
+		w.history.Break(func() { err = w.direct.FlushAll(t.Context()).Err() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		since := time.Now()
+		w.flow(20)
+		w.recovered("FLUSHALL", since)
+	}
+	stop()
+	w.verify()
+
+	// And without any write after it: only the look at the head can tell.
+	var err error
+	w.history.Break(func() { err = w.direct.FlushAll(t.Context()).Err() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	since := time.Now()
+	w.settled()
+	t.Logf("FLUSHALL and no write: converged in %v", time.Since(since).Round(time.Millisecond))
+	w.verify()
+}
+
+// The next write comes at once, so the sequence number is wrong only for an instant: what the write
+// script makes of it is all that replicas ever see.
+func TestSequenceIsSetBack(t *testing.T) {
+	w := newWorld(t, setup{})
+	w.fill("old", 500, 20)
+	stop := w.run(load{})
+	for range 6 {
+		w.flow(60)
+		before := w.mustHead().Epoch
+		if err := w.direct.Set(t.Context(), seqKey, 5, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		since := time.Now()
+		w.flow(8)
+		w.recovered("sequence number set back", since)
+		if w.mustHead().Epoch == before {
+			t.Fatal("versions were given out twice in one epoch")
+		}
+	}
+	stop()
+	w.verify()
+}
+
+// Redis ends in the middle of a snapshot and comes back: another run of the server, whose cursors
+// mean something else.
+func TestRedisIsKilledUnderALoad(t *testing.T) {
+	w := newWorld(t, setup{replicas: 1})
+	w.fill("old", 30_000, 200)
+	late := w.addReader(func(r *follower) { r.data.Throttle(toClient, 8<<20) })
+	for range 3 {
+		w.loading(late, 3000)
+		w.redis.Kill()
+		w.redis.Restart()
+	}
+	since := time.Now()
+	late.link.Heal()
+	w.recovered("Redis killed under a load", since)
+	w.hasAll(late, "old", 30_000)
+	w.verify()
+}
+
+// loading waits until a reader is in the middle of a load.
+func (w *world) loading(r *follower, atLeast int64) {
+	w.t.Helper()
+	eventually(w.t, func() error {
+		s := r.replica.Status()
+		if s.Ready {
+			w.t.Fatalf("%s is ready, want it in the middle of a load", r.name)
+		}
+		if s.Snapshot == nil || s.Snapshot.Loaded < atLeast {
+			return fmt.Errorf("%s is not loading: %+v", r.name, s)
+		}
+		return nil
+	})
+}

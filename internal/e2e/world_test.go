@@ -1,0 +1,589 @@
+package e2e
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/history"
+	"heavy-read-api/internal/redistest"
+)
+
+// Names in Redis, and what replicas promise about time.
+const (
+	seqKey      = "{posts:0}:seq"
+	epochKey    = "{posts:0}:epoch"
+	logKey      = "{posts:0}:log"
+	valuePrefix = "{posts:0}:p:"
+
+	readTimeout = 500 * time.Millisecond // of a read, all waiting included
+	patience    = 30 * time.Second       // of a test that waits for something
+)
+
+// world is a Redis, a publisher and some replicas, each behind a proxy of its own, and the record of
+// what they do.
+type world struct {
+	t         testing.TB
+	setup     setup
+	redis     *redistest.Server
+	direct    *redis.Client // past the proxies
+	history   *history.History
+	uplink    *faultnet.Proxy // between the publisher and Redis
+	publisher *cache.Publisher
+	readers   []*follower
+
+	serial  atomic.Uint64 // makes every value unique
+	keys    sync.Map      // every key that was ever written
+	origins sync.Map      // value -> cache.Token that it was written as, once somebody knows
+	acked   atomic.Int64  // writes that took place
+	failed  atomic.Int64  // writes that Redis did not answer
+	read    atomic.Int64  // reads that were answered
+	unread  atomic.Int64  // reads that got an error
+}
+
+// setup is what differs between worlds. The zero value has three replicas with the defaults.
+type setup struct {
+	replicas  int                                // three by default, none for a number below zero
+	redis     []redistest.Option                 // of the server that newWorld starts
+	server    *redistest.Server                  // instead of one that newWorld starts
+	replica   func(*cache.ReplicaConfig)         // changes the configuration of each replica
+	publisher func(*cache.PublisherConfig)       // changes that of the publisher
+	client    func(string) redis.UniversalClient // a client of the Redis at an address, by default one of a single node
+	content   func(string) []byte                // reduces a value to what the test wrote, by default all of it
+}
+
+// view is what the world reads of a replica. A test can put something broken between the two.
+type view interface {
+	Get(key []byte) (cache.Entry, cache.Lookup)
+	Fetch(ctx context.Context, key string) (cache.Entry, bool, error)
+}
+
+// follower is a replica with its link to Redis.
+type follower struct {
+	name    string
+	link    *faultnet.Proxy
+	channel *faultnet.Selection // the subscriptions of link
+	data    *faultnet.Selection // the other connections of link
+	replica *cache.Replica
+	view    view
+	metrics *prometheus.Registry
+	stop    func() // ends the replica; may be called again
+}
+
+// newWorld starts a world that ends with the test, and waits until its replicas are ready.
+func newWorld(t testing.TB, s setup) *world {
+	t.Helper()
+	redistest.Require(t)
+	if s.replicas == 0 {
+		s.replicas = 3
+	}
+	if s.client == nil {
+		s.client = func(addr string) redis.UniversalClient { return redis.NewUniversalClient(cache.ClientOptions(addr)) }
+	}
+	if s.content == nil {
+		s.content = func(value string) []byte { return []byte(value) }
+	}
+	if s.server == nil {
+		s.server = redistest.Start(t, s.redis...)
+	}
+	w := &world{t: t, setup: s, redis: s.server, direct: s.server.Client(t), history: history.New()}
+	// A replica in the middle of a catch-up shows single values before its watermark moves.
+	w.history.KeysRunAhead()
+	w.uplink = faultnet.NewProxy(t, w.redis.Addr())
+	w.publisher = w.newPublisher(w.uplink)
+	for range s.replicas {
+		w.addReader()
+	}
+	w.ready(w.readers...)
+	return w
+}
+
+func (w *world) client(addr string) redis.UniversalClient {
+	c := w.setup.client(addr)
+	w.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func (w *world) newPublisher(link *faultnet.Proxy) *cache.Publisher {
+	w.t.Helper()
+	cfg := cache.PublisherConfig{Client: w.client(link.Addr())}
+	if w.setup.publisher != nil {
+		w.setup.publisher(&cfg)
+	}
+	p, err := cache.NewPublisher(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
+// addReader starts a replica behind a link of its own; options prepare the link. It does not wait.
+func (w *world) addReader(options ...func(*follower)) *follower {
+	w.t.Helper()
+	r := &follower{name: fmt.Sprint("reader-", len(w.readers)+1), link: faultnet.NewProxy(w.t, w.redis.Addr()), metrics: prometheus.NewRegistry()}
+	subscribes := faultnet.Contains("subscribe")
+	r.channel, r.data = r.link.Only(subscribes), r.link.Only(faultnet.Not(subscribes))
+	for _, o := range options {
+		o(r)
+	}
+	cfg := cache.ReplicaConfig{
+		Client:     w.client(r.link.Addr()),
+		Logger:     slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("reader", r.name),
+		Registerer: r.metrics,
+	}
+	if w.setup.replica != nil {
+		w.setup.replica(&cfg)
+	}
+	var err error
+	if r.replica, err = cache.NewReplica(cfg); err != nil {
+		w.t.Fatal(err)
+	}
+	r.view = r.replica
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.replica.Run(ctx) })
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+		r.replica.Close()
+	})
+	w.t.Cleanup(r.stop)
+	w.readers = append(w.readers, r)
+	return r
+}
+
+// ready waits until the readers are ready.
+func (w *world) ready(readers ...*follower) {
+	w.t.Helper()
+	eventually(w.t, func() error {
+		for _, r := range readers {
+			if s := r.replica.Status(); !s.Ready {
+				return fmt.Errorf("%s is not ready: %+v", r.name, s)
+			}
+		}
+		return nil
+	})
+}
+
+// moveTo sends everybody's next connections to another server, and cuts those that exist.
+func (w *world) moveTo(server *redistest.Server) {
+	w.redis, w.direct = server, server.Client(w.t)
+	for _, link := range w.links() {
+		link.SetTarget(server.Addr())
+		link.Cut()
+	}
+}
+
+// links returns the proxies of the readers and the writer.
+func (w *world) links() []*faultnet.Proxy {
+	links := []*faultnet.Proxy{w.uplink}
+	for _, r := range w.readers {
+		links = append(links, r.link)
+	}
+	return links
+}
+
+// value returns a value that is written once only.
+func (w *world) value(key string, padding int) []byte {
+	return fmt.Appendf(nil, "%s #%d %s", key, w.serial.Add(1), strings.Repeat(".", padding))
+}
+
+// set and remove are writes with a tag that no other has.
+func (w *world) set(key string, padding int) cache.Write {
+	value := w.value(key, padding)
+	var tag cache.Tag
+	binary.BigEndian.PutUint64(tag[:], w.serial.Load())
+	return cache.Write{Op: cache.Set, Key: key, Value: value, Tag: tag}
+}
+
+func (w *world) remove(key string) cache.Write { return cache.Write{Op: cache.Delete, Key: key} }
+
+// write performs writes through the world's publisher and records them.
+func (w *world) write(writes ...cache.Write) ([]cache.Result, error) {
+	return w.writeBy(w.publisher, writes...)
+}
+
+func (w *world) writeBy(p *cache.Publisher, writes ...cache.Write) ([]cache.Result, error) {
+	records := make([]*history.Write, len(writes))
+	for i, wr := range writes {
+		w.keys.Store(wr.Key, true)
+		if wr.Op == cache.Set {
+			records[i] = w.history.Write(wr.Key, wr.Value)
+		} else {
+			records[i] = w.history.Delete(wr.Key)
+		}
+	}
+	results, err := p.Write(context.Background(), writes...)
+	for i, record := range records {
+		switch {
+		case errors.Is(err, cache.ErrNotWritten):
+			w.failed.Add(1)
+			record.Refused()
+		case err != nil:
+			w.failed.Add(1)
+			record.Unknown()
+		case results[i].Outcome == cache.NotFound || results[i].Outcome == cache.ConditionFailed:
+			record.Refused()
+		default:
+			w.acked.Add(1)
+			if writes[i].Op == cache.Set {
+				w.origins.Store(string(writes[i].Value), results[i].Token)
+			}
+			record.Ack(results[i].Token.Epoch, results[i].Token.Version)
+		}
+	}
+	return results, err
+}
+
+// mustWrite is write where nothing is broken.
+func (w *world) mustWrite(writes ...cache.Write) []cache.Result {
+	w.t.Helper()
+	results, err := w.write(writes...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return results
+}
+
+// fill writes n keys that are named after prefix, in batches.
+func (w *world) fill(prefix string, n, padding int) {
+	w.t.Helper()
+	for from := 0; from < n; from += 500 {
+		var batch []cache.Write
+		for i := from; i < min(n, from+500); i++ {
+			batch = append(batch, w.set(fmt.Sprint(prefix, i), padding))
+		}
+		w.mustWrite(batch...)
+	}
+}
+
+// observe reads a key as a server would, memory first, and records the answer.
+func (w *world) observe(r *follower, key string) (value string, present bool, err error) {
+	record := w.history.Read(r.name, key)
+	e, found := r.view.Get([]byte(key))
+	present = found == cache.Hit
+	if found == cache.Miss {
+		ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+		defer cancel()
+		if e, present, err = r.view.Fetch(ctx, key); err != nil {
+			w.unread.Add(1)
+			record.Unavailable()
+			return "", false, err
+		}
+	}
+	w.read.Add(1)
+	if !present {
+		record.Absent()
+		return "", false, nil
+	}
+	content := w.setup.content(e.Value)
+	if at, ok := w.origin(e, content); ok {
+		record.Value(at.Epoch, at.Version, content)
+	} else {
+		record.Unavailable()
+	}
+	return e.Value, true, nil
+}
+
+// origin returns what a value was written as. For a value that outlived its epoch the replica does
+// not know; and if nobody has seen it before, of a write that was not acknowledged, no one does.
+func (w *world) origin(e cache.Entry, content []byte) (cache.Token, bool) {
+	if e.Version != 0 {
+		w.origins.LoadOrStore(string(content), e.Token())
+		return e.Token(), true
+	}
+	at, ok := w.origins.Load(string(content))
+	if !ok {
+		return cache.Token{}, false
+	}
+	return at.(cache.Token), true
+}
+
+// barrier records what a replica claims to have reached.
+func (w *world) barrier(r *follower) {
+	if s := r.replica.Status(); s.Synced {
+		w.history.ReaderReached(r.name, s.Applied.Epoch, s.Applied.Version)
+	}
+}
+
+// head returns where the log in Redis ends.
+func (w *world) head() (cache.Head, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var epoch *redis.StringCmd
+	var top *redis.XMessageSliceCmd
+	_, err := w.direct.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		epoch, top = p.Get(ctx, epochKey), p.XRevRangeN(ctx, logKey, "+", "-", 1)
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return cache.Head{}, err
+	}
+	var h cache.Head
+	if e := epoch.Val(); len(e) == 8 {
+		h.Epoch = binary.BigEndian.Uint64([]byte(e))
+	}
+	if len(top.Val()) > 0 {
+		id, _ := top.Val()[0].Values["w"].(string)
+		if _, err := fmt.Sscanf(top.Val()[0].ID, "%d-", &h.Version); err != nil || len(id) != 8 {
+			return h, fmt.Errorf("an entry of the log is %v", top.Val()[0])
+		}
+		h.WriteID = binary.BigEndian.Uint64([]byte(id))
+	}
+	return h, nil
+}
+
+// mustHead is head as soon as Redis answers.
+func (w *world) mustHead() (h cache.Head) {
+	w.t.Helper()
+	eventually(w.t, func() (err error) {
+		h, err = w.head()
+		return err
+	})
+	return h
+}
+
+// recovered waits until readers, by default all, are in order again and have all that Redis has at
+// the moment of the call. It logs how long after since that was.
+func (w *world) recovered(fault string, since time.Time, readers ...*follower) {
+	w.t.Helper()
+	if len(readers) == 0 {
+		readers = w.readers
+	}
+	head := w.mustHead()
+	eventually(w.t, func() error {
+		for _, r := range readers {
+			s := r.replica.Status()
+			if s.Applied.Epoch != head.Epoch { // Redis may have begun another one since
+				now, err := w.head()
+				if err != nil || s.Applied.Epoch != now.Epoch {
+					return fmt.Errorf("%s is at %+v, Redis at %+v (%v)", r.name, s, now, err)
+				}
+				head = now
+			}
+			if s.Applied.Version < head.Version || !s.Synced || !s.Subscribed || s.Degraded {
+				return fmt.Errorf("%s is at %+v, Redis was at %+v", r.name, s, head)
+			}
+			if err := w.inLog(s.Applied); err != nil {
+				return fmt.Errorf("%s is at %+v: %w", r.name, s, err)
+			}
+		}
+		return nil
+	})
+	w.t.Logf("%s: converged in %v", fault, time.Since(since).Round(time.Millisecond))
+}
+
+// inLog reports a head that is not in the log of Redis: a replica there is in a history that Redis
+// has lost.
+func (w *world) inLog(h cache.Head) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	id := fmt.Sprintf("%d-0", h.Version)
+	entries, err := w.direct.XRange(ctx, logKey, id, id).Result()
+	if err != nil {
+		return err
+	}
+	want := string(binary.BigEndian.AppendUint64(nil, h.WriteID))
+	if len(entries) != 1 || entries[0].Values["w"] != want {
+		return fmt.Errorf("the log has %v at %s", entries, id)
+	}
+	return nil
+}
+
+// settled waits until every replica is exactly where the log ends. Nothing may write any more.
+func (w *world) settled() {
+	w.t.Helper()
+	eventually(w.t, func() error {
+		head, err := w.head()
+		if err != nil {
+			return err
+		}
+		for _, r := range w.readers {
+			if s := r.replica.Status(); s.Applied != head || !s.Ready || !s.Synced || !s.Subscribed || s.Degraded {
+				return fmt.Errorf("%s is at %+v, Redis at %+v", r.name, s, head)
+			}
+		}
+		return nil
+	})
+}
+
+// verify waits for the replicas and proves the promises over all that happened.
+func (w *world) verify() {
+	w.t.Helper()
+	w.settled()
+	w.t.Logf("%d writes took place, %d failed; %d reads were answered, %d failed",
+		w.acked.Load(), w.failed.Load(), w.read.Load(), w.unread.Load())
+	w.history.Verify(w.t, w.final())
+}
+
+// neverFailed fails the test if a read has failed: the replicas had everything in memory all the time.
+func (w *world) neverFailed() {
+	w.t.Helper()
+	if n := w.unread.Load(); n > 0 {
+		w.t.Errorf("%d reads failed, though all was in memory", n)
+	}
+}
+
+// final returns what Redis holds and what the readers answer.
+func (w *world) final() history.Final {
+	w.t.Helper()
+	final := history.Final{Redis: history.State{}, Readers: map[string]history.State{}}
+	for _, s := range w.stored() {
+		content := w.setup.content(s.value)
+		w.origins.Store(string(content), s.token)
+		final.Redis[s.key] = history.EntryOf(s.token.Epoch, s.token.Version, content)
+		w.keys.Store(s.key, true)
+	}
+	for _, r := range w.readers {
+		final.Readers[r.name] = w.contents(r)
+		if s := r.replica.Status(); s.Complete && s.Entries != int64(len(final.Redis)) {
+			w.t.Errorf("%s has %d entries, Redis %d", r.name, s.Entries, len(final.Redis))
+		}
+	}
+	return final
+}
+
+// contents asks a reader for every key that there ever was.
+func (w *world) contents(r *follower) history.State {
+	w.t.Helper()
+	state := history.State{}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	w.keys.Range(func(k, _ any) bool {
+		key := k.(string)
+		e, found := r.view.Get([]byte(key))
+		present := found == cache.Hit
+		if found == cache.Miss {
+			var err error
+			if e, present, err = r.view.Fetch(ctx, key); err != nil {
+				w.t.Errorf("%s cannot tell of %q in the end: %v", r.name, key, err)
+				return true
+			}
+		}
+		if !present {
+			return true
+		}
+		content := w.setup.content(e.Value)
+		at, _ := w.origin(e, content)
+		state[key] = history.EntryOf(at.Epoch, at.Version, content)
+		return true
+	})
+	return state
+}
+
+// stored is a value in Redis.
+type stored struct {
+	key, value string
+	token      cache.Token
+}
+
+// stored returns every value in Redis.
+func (w *world) stored() []stored {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var names []string
+	for scan := w.direct.Scan(ctx, 0, valuePrefix+"*", 1000).Iterator(); ; {
+		if !scan.Next(ctx) {
+			if err := scan.Err(); err != nil {
+				w.t.Fatal(err)
+			}
+			break
+		}
+		names = append(names, scan.Val())
+	}
+	slices.Sort(names)
+	var all []stored
+	for chunk := range slices.Chunk(slices.Compact(names), 1000) {
+		values, err := w.direct.MGet(ctx, chunk...).Result()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for i, v := range values {
+			s, err := parseStored(fmt.Sprint(v))
+			if err != nil || valuePrefix+s.key != chunk[i] {
+				w.t.Fatalf("%s holds %.80q: %v", chunk[i], v, err)
+			}
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// parseStored takes a value in Redis apart, by the layout that package cache documents: a stamp of
+// 24 bytes and a frame, whose header has 32 bytes.
+func parseStored(s string) (stored, error) {
+	const stamp, header = 24, 32
+	if len(s) < stamp+header {
+		return stored{}, fmt.Errorf("%d bytes", len(s))
+	}
+	number := func(at int) uint64 { return binary.BigEndian.Uint64([]byte(s[at : at+8])) }
+	text := s[stamp+header:]
+	n := int(binary.BigEndian.Uint16([]byte(s[stamp+2 : stamp+4])))
+	if n > len(text) {
+		return stored{}, fmt.Errorf("a key of %d bytes in %d", n, len(text))
+	}
+	return stored{key: text[:n], value: text[n:], token: cache.Token{Epoch: number(0), Version: number(8)}}, nil
+}
+
+// count returns the sum of a metric of a replica over its series, or over those with a label of
+// that value.
+func (r *follower) count(t testing.TB, name string, label ...string) (sum float64) {
+	t.Helper()
+	families, err := r.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			if len(label) > 0 && !slices.Contains(label, m.GetLabel()[0].GetValue()) {
+				continue
+			}
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+		return sum
+	}
+	return 0
+}
+
+// eventually polls until f returns nil.
+func eventually(t testing.TB, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still after %v: %v", patience, err)
+		}
+		time.Sleep(time.Millisecond) // between polls
+	}
+}
+
+// infoField returns the value of one line of Redis's INFO.
+func infoField(info, name string) string {
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,213 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/faultnet"
+)
+
+// Two writers that both read the same version and replace it: one wins, in every round.
+func TestWritersRace(t *testing.T) {
+	w := newWorld(t, setup{})
+	other := w.newPublisher(faultnet.NewProxy(t, w.redis.Addr()))
+	stop := w.run(load{keys: 10, writers: 2})
+	const ids = 4
+	var current [ids]cache.Write
+	for id := range ids {
+		current[id] = w.set(fmt.Sprint("raced", id), 0)
+		w.mustWrite(current[id])
+	}
+	for round := range 300 {
+		id := round % ids
+		var attempts [2]cache.Write
+		var results [2]cache.Result
+		var errs [2]error
+		var both sync.WaitGroup
+		for i, p := range []*cache.Publisher{w.publisher, other} {
+			attempts[i] = w.set(current[id].Key, 0)
+			attempts[i].If = cache.Condition{Tags: []cache.Tag{current[id].Tag}}
+			both.Go(func() {
+				r, err := w.writeBy(p, attempts[i])
+				if errs[i] = err; err == nil {
+					results[i] = r[0]
+				}
+			})
+		}
+		both.Wait()
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+		switch a, b := results[0].Outcome, results[1].Outcome; {
+		case a == cache.Replaced && b == cache.ConditionFailed:
+			current[id] = attempts[0]
+		case a == cache.ConditionFailed && b == cache.Replaced:
+			current[id] = attempts[1]
+		default:
+			t.Fatalf("round %d: outcomes %c and %c, want one R and one F", round, a, b)
+		}
+	}
+	stop()
+	w.verify()
+	for _, want := range current {
+		for _, r := range w.readers {
+			if e, _ := r.replica.Get([]byte(want.Key)); e.Value != string(want.Value) {
+				t.Errorf("%s has %q under %s, the last winner wrote %q", r.name, e.Value, want.Key, want.Value)
+			}
+		}
+	}
+}
+
+// New keys that are replaced at once: a replica that simply called Set would keep the first value of
+// most of them.
+func TestCreatedAndUpdatedBackToBack(t *testing.T) {
+	w := newWorld(t, setup{})
+	const keys = 20_000
+	var last cache.Token
+	for i := 0; i < keys; i += 50 {
+		var create, update []cache.Write
+		for k := i; k < i+50; k++ {
+			create = append(create, w.set(fmt.Sprint("new", k), 0))
+			update = append(update, w.set(fmt.Sprint("new", k), 0))
+		}
+		if i%100 == 0 { // both in one call, or in two
+			w.mustWrite(create...)
+			create = nil
+		}
+		results := w.mustWrite(append(create, update...)...)
+		last = results[len(results)-1].Token
+		if i%2000 == 0 { // one reader has to catch up all the time
+			w.readers[0].link.Cut()
+		}
+	}
+	since := time.Now()
+	eventually(t, func() error {
+		for _, r := range w.readers {
+			if s := r.replica.Status(); s.Applied.Version < last.Version {
+				return fmt.Errorf("%s is at %+v, want %v", r.name, s, last)
+			}
+		}
+		return nil
+	})
+	t.Logf("%d new keys, each replaced at once: all there %v after the last", keys, time.Since(since).Round(time.Millisecond))
+	for _, r := range w.readers {
+		stale := 0
+		for _, s := range w.stored() {
+			if e, _ := r.replica.Get([]byte(s.key)); e.Value != s.value {
+				stale++
+			}
+		}
+		t.Logf("%s: %d of %d stale", r.name, stale, keys)
+		if stale > 0 {
+			t.Errorf("%s: %d of %d are stale", r.name, stale, keys)
+		}
+	}
+	w.verify()
+}
+
+// A write whose reply does not come has happened once or not at all, and is not known to have.
+func TestReplyToAWriteIsLost(t *testing.T) {
+	for _, lost := range []struct {
+		name   string
+		action faultnet.Action
+		done   bool // Redis does the write
+	}{
+		{"connection cut at the reply", faultnet.CutAtReply, true},
+		{"reply swallowed", faultnet.SwallowReply, true},
+		{"request swallowed", faultnet.Swallow, false},
+		{"connection cut at the request", faultnet.CutNow, false},
+	} {
+		t.Run(lost.name, func(t *testing.T) {
+			w := newWorld(t, setup{replicas: 1})
+			w.mustWrite(w.set("a", 0), w.set("b", 0))
+			for range 2 {
+				before := w.mustHead()
+				w.uplink.OnceContains(toServer, "evalsha", lost.action)
+				began := time.Now()
+				_, err := w.write(w.set("a", 0))
+				took := time.Since(began)
+				if !errors.Is(err, cache.ErrUnknown) {
+					t.Fatalf("the write ended with %v, want it unknown", err)
+				}
+				if took > 2*time.Second {
+					t.Errorf("the writer was told after %v", took)
+				}
+				after := w.mustHead()
+				if done := after.Version - before.Version; lost.done && done != 1 || !lost.done && done != 0 {
+					t.Errorf("it happened %d times", done)
+				}
+				w.uplink.Heal()
+				w.mustWrite(w.set("b", 0))
+			}
+			w.verify()
+		})
+	}
+}
+
+// A request that is held up on the way reaches Redis when its writer has given up: it is refused
+// there, so that it does not undo what was written since.
+func TestWriteArrivesTooLate(t *testing.T) {
+	w := newWorld(t, setup{replicas: 1})
+	other := w.newPublisher(faultnet.NewProxy(t, w.redis.Addr()))
+	w.mustWrite(w.set("a", 0))
+	calls := w.commands("evalsha")
+	w.uplink.Stall(toServer, true)
+	began := time.Now()
+	if _, err := w.write(w.set("a", 0)); !errors.Is(err, cache.ErrUnknown) {
+		t.Fatalf("the write ended with %v, want it unknown", err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("the writer was told after %v", took)
+	}
+	// Not before the time that it was given has passed: the client gives up sooner than that.
+	eventually(t, func() error {
+		if d := time.Since(began); d < 1600*time.Millisecond {
+			return fmt.Errorf("only %v have passed", d)
+		}
+		return nil
+	})
+	if _, err := w.writeBy(other, w.set("a", 0)); err != nil {
+		t.Fatal(err)
+	}
+	before := w.mustHead()
+	w.uplink.Heal()
+	eventually(t, func() error {
+		if n := w.commands("evalsha"); n < calls+2 {
+			return fmt.Errorf("%d calls of the script, want the other one's and the late one's after %d", n, calls)
+		}
+		return nil
+	})
+	if after := w.mustHead(); after != before {
+		t.Errorf("Redis went from %+v to %+v: a write landed after its deadline", before, after)
+	}
+	w.verify()
+}
+
+// commands returns how often a command was called in Redis.
+func (w *world) commands(name string) (n int) {
+	w.t.Helper()
+	info, err := w.direct.Info(context.Background(), "commandstats").Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	stats := infoField(info, "cmdstat_"+name)
+	if stats == "" {
+		return 0
+	}
+	if _, err := fmt.Sscanf(stats, "calls=%d", &n); err != nil {
+		w.t.Fatalf("commandstats of %s are %q: %v", name, stats, err)
+	}
+	return n
+}
+
+func clusterClient(addr string) redis.UniversalClient {
+	o := cache.ClientOptions(addr)
+	return redis.NewClusterClient(o.Cluster())
+}

@@ -1,0 +1,233 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/service"
+)
+
+// TestMain lets the test binary be the program that a stack under test starts again and again:
+// with childEnvironment set it is `local` with fake roles.
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnvironment) == "" {
+		os.Exit(m.Run())
+	}
+	role := func(args []string) int {
+		return service.Main(args, os.Getenv, os.Stderr, parseFake, runFake)
+	}
+	os.Exit(Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr, map[string]Role{
+		roleWriter: role, roleReader: role, roleGateway: role,
+	}))
+}
+
+const childEnvironment = "STACK_TEST_CHILD"
+
+// fake is a process that does what the supervisor needs to see, and misbehaves on request.
+type fake struct {
+	service.Common
+	podID, nodes string
+	metricsPort  int
+
+	stealPort int           // FAKE_STEAL: the reader called reader-1 listens on this port too
+	refuse    string        // FAKE_REFUSE: the process on this port says that its configuration cannot work
+	events    string        // FAKE_EVENTS: file that gets a line for what matters to an order
+	reload    time.Duration // FAKE_RELOAD: how often the gateway reads its nodes
+	load      time.Duration // FAKE_LOAD: how long a process takes to be ready
+}
+
+func parseFake(args []string, getenv func(string) string) (fake, error) {
+	var f fake
+	s := service.NewSettings("fake", getenv)
+	f.Register(s, 0)
+	s.String(&f.podID, "POD_ID", "", "")
+	s.String(&f.nodes, "GATEWAY_NODES_FILE", "", "")
+	s.Int(&f.metricsPort, "METRICS_PORT", 0, "")
+	s.Int(&f.stealPort, "FAKE_STEAL", 0, "")
+	s.String(&f.refuse, "FAKE_REFUSE", "", "")
+	s.String(&f.events, "FAKE_EVENTS", "", "")
+	s.Duration(&f.reload, "FAKE_RELOAD", 20*time.Millisecond, "")
+	s.Duration(&f.load, "FAKE_LOAD", 0, "")
+	if err := s.Parse(args); err != nil {
+		return f, err
+	}
+	if f.refuse == fmt.Sprint(f.Port) {
+		return f, errors.New("FAKE_REFUSE is not to its liking")
+	}
+	return f, nil
+}
+
+func runFake(ctx context.Context, f fake) error {
+	if f.stealPort != 0 && f.podID == "reader-1" {
+		ln, err := net.Listen("tcp", address(f.stealPort))
+		if err != nil {
+			return err
+		}
+		defer ln.Close()
+	}
+	if f.podID == "" && f.isGateway() {
+		return f.gateway(ctx)
+	}
+	ln, err := service.Listen(&f.Common)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	begun := time.Now()
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		if time.Since(begun) < f.load {
+			service.JSON(w, http.StatusServiceUnavailable, map[string]string{"status": "loading"})
+			return
+		}
+		f.event("ready " + f.podID)
+		service.JSON(w, http.StatusOK, map[string]string{"status": "ready"})
+	})
+	err = service.Serve(ctx, ln, service.NewServer(mux, f.Logger), 0, nil)
+	f.event("term " + f.podID)
+	return err
+}
+
+func (f *fake) isGateway() bool {
+	return strings.Contains(strings.Join(os.Args, " "), " "+roleGateway+" ")
+}
+
+// gateway follows the nodes file as the real one does and lists the nodes in its metrics.
+func (f *fake) gateway(ctx context.Context) error {
+	if f.stealPort == f.Port { // let the thief come first
+		await(ctx, func() bool {
+			conn, err := net.Dial("tcp", address(f.Port))
+			if err == nil {
+				conn.Close()
+			}
+			return err == nil
+		})
+	}
+	ln, err := service.Listen(&f.Common)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	back, err := service.Listen(&service.Common{Host: host, Port: f.metricsPort})
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	var nodes []string
+	read := func() {
+		text, _ := os.ReadFile(f.nodes)
+		mu.Lock()
+		defer mu.Unlock()
+		next := strings.Fields(string(text))
+		if !slices.Equal(next, nodes) {
+			f.event("nodes " + strings.Join(next, ","))
+		}
+		nodes = next
+	}
+	read()
+	go func() {
+		for range time.Tick(f.reload) {
+			read()
+		}
+	}()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET "+gatewayMetricsPath, func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, n := range nodes {
+			h, p, _ := net.SplitHostPort(n)
+			fmt.Fprintf(w, "apisix_upstream_status{ip=%q,name=\"reader\",port=%q} 1\n", h, p)
+		}
+	})
+	return service.Serve(ctx, back, service.NewServer(mux, f.Logger), 0, nil)
+}
+
+// event appends a line to the events file; short appends of several processes do not mix.
+func (f *fake) event(line string) {
+	if f.events == "" {
+		return
+	}
+	file, err := os.OpenFile(f.events, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		panic(err)
+	}
+	defer file.Close()
+	fmt.Fprintln(file, line)
+}
+
+// portBlock hands out blocks of ports to tests of one process; below the range from which the
+// kernel takes ports for outgoing connections.
+var portBlock atomic.Int64
+
+const portsPerStack = 6 + MaxReaders
+
+// testConfig returns the configuration of a stack of its own, on free ports, with fake children and
+// the embedded Redis.
+func testConfig(t *testing.T, env ...string) Config {
+	t.Helper()
+	all := append(testEnv(t), env...)
+	cfg, err := ParseConfig(nil, func(name string) string { return lookup(all, name) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.env = append(os.Environ(), all...)
+	cfg.Background, cfg.Out, cfg.Logger = true, io.Discard, slog.New(slog.DiscardHandler)
+	return cfg
+}
+
+// testEnv returns the environment of such a stack.
+func testEnv(t *testing.T) []string {
+	t.Helper()
+	base := freeBlock(t)
+	return []string{
+		childEnvironment + "=1", "RUN_DIR=" + t.TempDir(), "REDIS_SERVER=" + redisEmbedded, "READERS=2",
+		fmt.Sprintf("DASHBOARD_PORT=%d", base), fmt.Sprintf("REDIS_PORT=%d", base+1), fmt.Sprintf("WRITER_PORT=%d", base+2),
+		fmt.Sprintf("DIRECT_PORT=%d", base+3), fmt.Sprintf("GATEWAY_PORT=%d", base+4),
+		fmt.Sprintf("GATEWAY_METRICS_PORT=%d", base+5), fmt.Sprintf("READER_PORT=%d", base+6),
+	}
+}
+
+// lookup returns the last value of a name in env.
+func lookup(env []string, name string) (value string) {
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+func freeBlock(t *testing.T) int {
+	t.Helper()
+	portBlock.CompareAndSwap(0, int64(20000+os.Getpid()%400*portsPerStack)) // apart from other test processes
+next:
+	for range 100 {
+		base := int(portBlock.Add(portsPerStack))
+		if base+portsPerStack > 32000 {
+			portBlock.Store(20000)
+			continue
+		}
+		for p := range portsPerStack {
+			ln, err := net.Listen("tcp", address(base+p))
+			if err != nil {
+				continue next
+			}
+			ln.Close()
+		}
+		return base
+	}
+	t.Fatal("no block of free ports")
+	return 0
+}

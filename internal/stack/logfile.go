@@ -1,0 +1,108 @@
+package stack
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+)
+
+// maxLogBytes bounds a log file; one old file of the same size is kept beside it.
+const maxLogBytes = 10 << 20
+
+// logFile is an append-only file of bounded size. Only one goroutine writes to it.
+type logFile struct {
+	path string
+	max  int64
+	file *os.File
+	size int64
+}
+
+func openLog(path string, limit int64) (*logFile, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open log: %w", err), f.Close())
+	}
+	return &logFile{path: path, max: limit, file: f, size: info.Size()}, nil
+}
+
+func (l *logFile) Write(p []byte) (int, error) {
+	if l.size+int64(len(p)) > l.max {
+		if err := l.rotate(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := l.file.Write(p)
+	l.size += int64(n)
+	return n, err
+}
+
+// rotate makes the file the old one, replacing the old one before it.
+func (l *logFile) rotate() error {
+	if err := os.Rename(l.path, l.path+".1"); err != nil {
+		return fmt.Errorf("rotate log: %w", err)
+	}
+	next, err := openLog(l.path, l.max)
+	if err != nil {
+		return err
+	}
+	l.file.Close()
+	*l = *next
+	return nil
+}
+
+func (l *logFile) Close() error { return l.file.Close() }
+
+// copyLines copies a child's output line by line, each behind prefix, to log and, where notable
+// says so, to terminal. It returns when the child and all that hold its output are gone. last is
+// the newest line that names an error, for a child that did not get far.
+func copyLines(r io.Reader, prefix string, log, terminal io.Writer, notable func(line string) bool) (last string) {
+	br := bufio.NewReaderSize(r, 64<<10) // a longer line is broken into pieces
+	for {
+		piece, err := br.ReadSlice('\n')
+		if text := strings.TrimRight(string(piece), "\r\n"); text != "" {
+			line := prefix + text + "\n"
+			_, _ = io.WriteString(log, line) // a full disk must not stop the child, whose output it is
+			if notable(text) {
+				_, _ = io.WriteString(terminal, line)
+			}
+			if strings.HasPrefix(text, "error: ") {
+				last = strings.TrimPrefix(text, "error: ")
+			}
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return last
+		}
+	}
+}
+
+// notable tells which of our own processes' lines are for the terminal: warnings, errors, and what
+// is no log line at all, such as a panic.
+func notable(line string) bool {
+	return !strings.Contains(line, "level=INFO") && !strings.Contains(line, "level=DEBUG")
+}
+
+// notableRedis is the same for redis-server, which marks its warnings with a #.
+func notableRedis(line string) bool { return strings.Contains(line, " # ") }
+
+// lockedWriter lets several children write lines to one terminal; without a terminal they vanish.
+type lockedWriter struct {
+	mu sync.Mutex // guards w
+	w  *os.File
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.w == nil {
+		return len(p), nil
+	}
+	return l.w.Write(p)
+}

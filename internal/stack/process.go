@@ -1,0 +1,199 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// How a child that dies comes back, and how long one that is told to stop may take.
+const (
+	backoffMin   = 200 * time.Millisecond
+	backoffMax   = 5 * time.Second
+	backoffReset = 10 * time.Second // a child that lived this long starts again without delay built up
+	killAfter    = 12 * time.Second // readers drain 2.5 s and let requests finish for 6 s more
+)
+
+// nextBackoff returns the wait before the next start of a child that lived for lived, after a wait
+// of previous before its last start (0 for the first).
+func nextBackoff(previous, lived time.Duration) time.Duration {
+	if previous == 0 || lived >= backoffReset {
+		return backoffMin
+	}
+	return min(2*previous, backoffMax)
+}
+
+// spec is what a process is: how it is started, and how one tells that it is ready.
+type spec struct {
+	name    string   // unique, such as reader-1
+	role    string   // redis, writer, reader or gateway
+	ports   []port   // what it listens on; the first is its address
+	path    string   // program
+	argv    []string // what it is called and its arguments
+	env     []string
+	metrics string // address of its metrics, "" when it has none
+	check   func(ctx context.Context) health
+	notable func(line string) bool // which of its lines are for the terminal
+}
+
+// process is one supervised child. Its goroutine, run, ends after stop once the child is gone.
+type process struct {
+	spec
+	starter  *starter
+	grace    time.Duration // from SIGTERM to SIGKILL
+	log      *slog.Logger
+	output   *logFile
+	terminal io.Writer
+	// failed, when set, hears of an exit before the first restart; it returns true when the child
+	// must not be started again.
+	failed func(p *process, exit error, lived time.Duration, lastError string) bool
+
+	stopOnce sync.Once
+	stopping chan struct{} // closed by stop
+	started  chan struct{} // closed by run when the child was started for the first time, or will not be
+	done     chan struct{} // closed by run when there is no child any more and will be none
+
+	mu       sync.Mutex // guards what follows
+	pid      int        // 0 while no child runs
+	restarts int
+	lastExit string
+}
+
+// stop asks the child to stop and returns at once; done tells when it is gone.
+func (p *process) stop() { p.stopOnce.Do(func() { close(p.stopping) }) }
+
+func (p *process) isStopping() bool {
+	select {
+	case <-p.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// run keeps the child alive until stop.
+func (p *process) run() {
+	defer close(p.done)
+	defer p.output.Close()
+	begun := sync.OnceFunc(func() { close(p.started) })
+	defer begun()
+	var delay time.Duration
+	for {
+		start := time.Now()
+		lastError, exit := p.once(begun)
+		lived := time.Since(start)
+		if p.isStopping() {
+			p.log.Debug("process stopped", "process", p.name, "exit", exitText(exit))
+			return
+		}
+		if delay == 0 && p.failed != nil && p.failed(p, exit, lived, lastError) {
+			return
+		}
+		delay = nextBackoff(delay, lived)
+		p.log.Warn("process died, starting it again", "process", p.name, "exit", exitText(exit),
+			"lived", lived.Round(time.Millisecond), "in", delay)
+		timer := time.NewTimer(delay)
+		select {
+		case <-timer.C:
+		case <-p.stopping:
+			timer.Stop()
+			return
+		}
+		p.mu.Lock()
+		p.restarts++
+		p.mu.Unlock()
+	}
+}
+
+// once starts the child and waits for its end, which it brings about after stop.
+func (p *process) once(begun func()) (lastError string, exit error) {
+	cmd := &exec.Cmd{Path: p.path, Args: p.argv, Env: p.env}
+	// A pipe of our own, not cmd.StdoutPipe: the reading end outlives Wait, so that the last words
+	// of a child that crashed are not lost.
+	r, w, err := os.Pipe()
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	cmd.Stdout, cmd.Stderr = w, w
+	err = p.starter.start(cmd)
+	w.Close()
+	if err != nil {
+		p.setPID(0, err)
+		return err.Error(), err
+	}
+	p.setPID(cmd.Process.Pid, nil)
+	begun()
+	p.log.Debug("process started", "process", p.name, "pid", cmd.Process.Pid)
+
+	copied := make(chan string, 1)
+	go func() { copied <- copyLines(r, p.name+" | ", p.output, p.terminal, p.notable) }()
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	select {
+	case exit = <-exited:
+	case <-p.stopping:
+		exit = p.end(cmd.Process.Pid, exited)
+	}
+	p.setPID(0, exit)
+	// Normally immediate; bounded because a stray grandchild may hold the pipe. Closing r then
+	// ends the copying.
+	timer := time.AfterFunc(time.Second, func() { r.Close() })
+	defer timer.Stop()
+	return <-copied, exit
+}
+
+// end makes the running child stop: politely, then not.
+func (p *process) end(pid int, exited <-chan error) error {
+	_ = syscall.Kill(pid, syscall.SIGTERM) // it may be gone already
+	timer := time.NewTimer(p.grace)
+	defer timer.Stop()
+	select {
+	case err := <-exited:
+		return err
+	case <-timer.C:
+	}
+	p.log.Warn("process does not stop, killing it", "process", p.name, "pid", pid, "after", p.grace)
+	_ = syscall.Kill(-pid, syscall.SIGKILL) // the whole group, of which it is the leader
+	return <-exited
+}
+
+func (p *process) setPID(pid int, exit error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pid = pid
+	if pid == 0 {
+		p.lastExit = exitText(exit)
+	}
+}
+
+func exitText(err error) string {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return "exit status 0"
+	case errors.As(err, &exit):
+		return exit.String()
+	default:
+		return err.Error()
+	}
+}
+
+// exitCode returns the code of an exited child, and 2 (it cannot work) for one that never ran.
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	default:
+		return 2
+	}
+}

@@ -1,0 +1,137 @@
+package stack
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A child that ignores SIGTERM, and its own child, are killed when their time is up.
+func TestStubbornChildIsKilled(t *testing.T) {
+	output, err := openLog(filepath.Join(t.TempDir(), "log"), maxLogBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	starter := newStarter()
+	defer starter.close()
+	p := &process{
+		spec: spec{
+			name: "stubborn", path: "/bin/sh", env: os.Environ(), notable: notable,
+			argv: []string{"sh", "-c", "trap '' TERM; echo ignoring; while :; do sleep 1; done"},
+		},
+		starter: starter, grace: 200 * time.Millisecond, log: slog.New(slog.DiscardHandler), output: output, terminal: io.Discard,
+		stopping: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}),
+	}
+	go p.run()
+	<-p.started
+	p.mu.Lock()
+	pid := p.pid
+	p.mu.Unlock()
+	eventually(t, "it ignores the signal", func() bool {
+		text, _ := os.ReadFile(output.path)
+		return string(text) == "stubborn | ignoring\n"
+	})
+	p.stop()
+	select {
+	case <-p.done:
+	case <-time.After(testWait):
+		t.Fatal("it was not killed")
+	}
+	if !gone(pid) {
+		t.Error("it is still there")
+	}
+	if p.lastExit != "signal: killed" {
+		t.Errorf("exit %q, want that it was killed", p.lastExit)
+	}
+}
+
+func TestLogFileIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := openLog(path, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Repeat("x", 39) + "\n"
+	for range 5 {
+		if _, err := l.Write([]byte(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Close()
+	for name, want := range map[string]int{path: 1, path + ".1": 2} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Count(string(text), line); got != want {
+			t.Errorf("%s has %d lines, want %d", filepath.Base(name), got, want)
+		}
+	}
+	// Opened again it goes on where it was.
+	l, err = openLog(path, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if l.size != int64(len(line)) {
+		t.Errorf("size %d after opening, want %d", l.size, len(line))
+	}
+}
+
+func TestCopyLines(t *testing.T) {
+	long := strings.Repeat("y", 70<<10)
+	in := "level=INFO msg=started\r\n\nlevel=WARN msg=careful\npanic: oh\nerror: CACHE_MAX_SIZE is wrong\n" + long + "\nno newline"
+	var log, terminal bytes.Buffer
+	last := copyLines(strings.NewReader(in), "reader-1 | ", &log, &terminal, notable)
+	if last != "CACHE_MAX_SIZE is wrong" {
+		t.Errorf("error %q", last)
+	}
+	want := "reader-1 | level=INFO msg=started\nreader-1 | level=WARN msg=careful\nreader-1 | panic: oh\nreader-1 | error: CACHE_MAX_SIZE is wrong\n" +
+		"reader-1 | " + long[:64<<10] + "\nreader-1 | " + long[64<<10:] + "\nreader-1 | no newline\n"
+	if log.String() != want {
+		t.Errorf("log %.300q", log.String())
+	}
+	if strings.Contains(terminal.String(), "started") || !strings.HasPrefix(terminal.String(), "reader-1 | level=WARN msg=careful\nreader-1 | panic: oh\n") {
+		t.Errorf("terminal %.300q", terminal.String())
+	}
+}
+
+func TestParseConfigRefuses(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"no readers", []string{"-readers=0"}, "READERS=0: between 1 and 20"},
+		{"too many readers", []string{"-readers=21"}, "READERS=21"},
+		{"no port", []string{"-writer-port=0"}, "WRITER_PORT: 0 is not a TCP port"},
+		{"a port twice", []string{"-writer-port=9080"}, "both want port 9080"},
+		{"a port among the readers'", []string{"-gateway-port=8090"}, "both want port 8090"},
+		{"the last readers have no port", []string{"-reader-port=65530"}, "READER_PORT: 65536 is not a TCP port"},
+		{"level", []string{"-log-level=loud"}, "use debug, info, warn or error"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ParseConfig(tt.args, func(string) string { return "" })
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// A port of the stack's own Redis matters only when there is one.
+func TestExternalRedisNeedsNoPort(t *testing.T) {
+	c, err := ParseConfig([]string{"-redis-addr=10.0.0.1:6379,10.0.0.2:6379", "-redis-port=8080"}, func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.ownRedis() || lookup(c.childEnv(), "REDIS_ADDR") != "10.0.0.1:6379,10.0.0.2:6379" {
+		t.Errorf("children get REDIS_ADDR=%s", lookup(c.childEnv(), "REDIS_ADDR"))
+	}
+}

@@ -1,0 +1,121 @@
+package stack
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// checkTimeout bounds one look at one process.
+const checkTimeout = 800 * time.Millisecond
+
+// health is what one look at a process found.
+type health struct {
+	ready  bool
+	detail string // why not ready, or what is not as it should be although it is ready
+}
+
+// checkClient opens a connection per check: a kept one could be the only thing that still works of
+// a process that hangs.
+var checkClient = &http.Client{
+	Timeout:   checkTimeout,
+	Transport: &http.Transport{DisableKeepAlives: true},
+}
+
+// checkHTTP returns a check that asks for url and is content with 200.
+func checkHTTP(url string) func(context.Context) health {
+	return func(ctx context.Context) health {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return health{detail: err.Error()}
+		}
+		res, err := checkClient.Do(req)
+		if err != nil {
+			return health{detail: shortNetError(err)}
+		}
+		defer res.Body.Close()
+		var body struct {
+			Status  string   `json:"status"`
+			Reasons []string `json:"reasons"`
+			Detail  string   `json:"detail"`
+		}
+		// A body that is no JSON tells nothing more than the status code does.
+		_ = json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&body)
+		why := strings.Join(body.Reasons, ", ")
+		if res.StatusCode == http.StatusOK {
+			if body.Status == "degraded" {
+				return health{ready: true, detail: cmp.Or(why, body.Status)}
+			}
+			return health{ready: true}
+		}
+		return health{detail: cmp.Or(why, body.Detail, body.Status, "/ready answers "+res.Status)}
+	}
+}
+
+// checkRedis returns a check that asks each address for a PONG. A Redis that first wants a password
+// is alive too: whether ours is the right one is for the writer and the readers to say.
+func checkRedis(addresses []string) func(context.Context) health {
+	return func(ctx context.Context) health {
+		for _, a := range addresses {
+			answer, err := ping(ctx, a)
+			if err != nil {
+				return health{detail: shortNetError(err)}
+			}
+			if answer != "+PONG" && !strings.HasPrefix(answer, "-NOAUTH") {
+				return health{detail: fmt.Sprintf("PING answers %q", answer)}
+			}
+		}
+		return health{ready: true}
+	}
+}
+
+func ping(ctx context.Context, address string) (string, error) {
+	d := net.Dialer{Timeout: checkTimeout}
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(checkTimeout)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(conn, "*1\r\n$4\r\nPING\r\n"); err != nil {
+		return "", err
+	}
+	line, err := bufio.NewReaderSize(conn, 512).ReadString('\n')
+	return strings.TrimSpace(line), err
+}
+
+// shortNetError drops the addresses from a network error: they stand beside it anyway.
+func shortNetError(err error) string {
+	text := err.Error()
+	for _, known := range []string{"connection refused", "connection reset by peer", "timeout", "deadline exceeded"} {
+		if strings.Contains(text, known) {
+			return strings.Replace(known, "deadline exceeded", "timeout", 1)
+		}
+	}
+	return text
+}
+
+// await asks done again and again until it says yes or ctx is done, which makes it return false.
+func await(ctx context.Context, done func() bool) bool {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if done() {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+}

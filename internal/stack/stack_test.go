@@ -1,0 +1,476 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/dashboard"
+)
+
+const testWait = 30 * time.Second
+
+// eventually polls until ok says yes.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), testWait)
+	defer cancel()
+	if !await(ctx, ok) {
+		t.Fatalf("not within %s: %s", testWait, what)
+	}
+}
+
+// gone reports whether a process has ended; one that nobody has reaped yet has.
+func gone(pid int) bool {
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return true
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false // no /proc here, or gone this moment: the next look tells
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(rest, "Z")
+}
+
+// run runs a stack in this process until the test ends or stop is called.
+func run(t *testing.T, cfg Config) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	result := make(chan error, 1)
+	go func() { result <- Run(ctx, cfg) }()
+	stopped := false
+	stop = func() error {
+		cancel()
+		if stopped {
+			return nil
+		}
+		stopped = true
+		select {
+		case err := <-result:
+			return err
+		case <-time.After(testWait):
+			return errors.New("the stack does not stop")
+		}
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error("stop:", err)
+		}
+	})
+	return stop
+}
+
+// runToEnd runs a stack that is not expected to come up.
+func runToEnd(t *testing.T, cfg Config) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), testWait)
+	defer cancel()
+	return Run(ctx, cfg)
+}
+
+// readyState waits until everything is ready and returns the state.
+func readyState(t *testing.T, cfg Config) State {
+	t.Helper()
+	var st State
+	eventually(t, "everything is ready", func() bool {
+		var err error
+		st, err = getState(t.Context(), address(cfg.Port))
+		return err == nil && st.ready()
+	})
+	return st
+}
+
+func find(t *testing.T, st State, name string) dashboard.Process {
+	t.Helper()
+	i := slices.IndexFunc(st.Processes, func(p dashboard.Process) bool { return p.Name == name })
+	if i < 0 {
+		t.Fatalf("no process %s in %+v", name, st.Processes)
+	}
+	return st.Processes[i]
+}
+
+func TestStackStartsAndStopsEverything(t *testing.T) {
+	cfg := testConfig(t)
+	stop := run(t, cfg)
+	st := readyState(t, cfg)
+
+	var names []string
+	pids := make(map[int]bool)
+	for _, p := range st.Processes {
+		names = append(names, p.Name)
+		pids[p.PID] = true
+	}
+	if want := []string{"redis", "writer", "reader-1", "reader-2", "reader-direct", "gateway"}; !slices.Equal(names, want) {
+		t.Errorf("processes %v, want %v", names, want)
+	}
+	if len(pids) != len(names) || pids[0] || pids[os.Getpid()] {
+		t.Errorf("pids %v: each process needs its own", pids)
+	}
+	nodes, _ := os.ReadFile(cfg.file(nodesFile))
+	if want := fmt.Sprintf("%s\n%s\n", address(cfg.ReaderPort), address(cfg.ReaderPort+1)); string(nodes) != want {
+		t.Errorf("nodes file %q, want %q", nodes, want)
+	}
+	if pid, control, err := running(cfg); pid != os.Getpid() || control != address(cfg.Port) || err != nil {
+		t.Errorf("running: %d %q %v", pid, control, err)
+	}
+
+	if err := stop(); err != nil {
+		t.Fatal("stop:", err)
+	}
+	for pid := range pids {
+		if !gone(pid) {
+			t.Errorf("process %d is still there", pid)
+		}
+	}
+	if _, err := os.Stat(cfg.file(pidFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("pid file after the stop: %v", err)
+	}
+	if pid, _, err := running(cfg); pid != 0 || err != nil {
+		t.Errorf("running after the stop: %d %v", pid, err)
+	}
+}
+
+func TestChildThatDiesIsStartedAgain(t *testing.T) {
+	cfg := testConfig(t)
+	run(t, cfg)
+	before := readyState(t, cfg)
+	victim := find(t, before, "reader-1")
+	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "reader-1 is back as another process", func() bool {
+		now := find(t, readyState(t, cfg), "reader-1")
+		return now.PID != victim.PID && now.Restarts == 1
+	})
+	for _, p := range readyState(t, cfg).Processes {
+		if p.Name != "reader-1" && (p.PID != find(t, before, p.Name).PID || p.Restarts != 0) {
+			t.Errorf("%s was restarted too: %+v", p.Name, p)
+		}
+	}
+}
+
+func TestNextBackoff(t *testing.T) {
+	tests := []struct {
+		previous, lived, want time.Duration
+	}{
+		{0, 0, 200 * time.Millisecond},
+		{0, time.Hour, 200 * time.Millisecond},
+		{200 * time.Millisecond, time.Second, 400 * time.Millisecond},
+		{3200 * time.Millisecond, time.Second, 5 * time.Second},
+		{5 * time.Second, 9 * time.Second, 5 * time.Second},
+		{5 * time.Second, 10 * time.Second, 200 * time.Millisecond},
+	}
+	for _, tt := range tests {
+		if got := nextBackoff(tt.previous, tt.lived); got != tt.want {
+			t.Errorf("after a wait of %s and a life of %s: %s, want %s", tt.previous, tt.lived, got, tt.want)
+		}
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	for name, pick := range map[string]func(Config) (int, string){
+		"the dashboard": func(c Config) (int, string) { return c.Port, "DASHBOARD_PORT" },
+		"redis":         func(c Config) (int, string) { return c.RedisPort, "REDIS_PORT" },
+		"writer":        func(c Config) (int, string) { return c.WriterPort, "WRITER_PORT" },
+		"reader-2":      func(c Config) (int, string) { return c.ReaderPort + 1, "READER_PORT" },
+		"reader-direct": func(c Config) (int, string) { return c.DirectPort, "DIRECT_PORT" },
+		"gateway":       func(c Config) (int, string) { return c.GatewayMetricsPort, "GATEWAY_METRICS_PORT" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			number, env := pick(cfg)
+			ln, err := net.Listen("tcp", address(number))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			err = runToEnd(t, cfg)
+			want := fmt.Sprintf("port %d is in use and %s needs it: stop what listens there, or set %s to another port", number, name, env)
+			if err == nil || err.Error() != want {
+				t.Errorf("error %q, want %q", err, want)
+			}
+			if logs, _ := filepath.Glob(cfg.file("*.log")); len(logs) > 0 {
+				t.Errorf("something was started: %v", logs)
+			}
+		})
+	}
+}
+
+// A port that is taken between the check and the start of who needs it.
+func TestPortTakenAfterTheCheck(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.env = append(cfg.env, fmt.Sprintf("FAKE_STEAL=%d", cfg.GatewayPort))
+	err := runToEnd(t, cfg)
+	var inUse *portInUseError
+	if !errors.As(err, &inUse) || inUse.port.number != cfg.GatewayPort || inUse.name != "gateway" {
+		t.Fatalf("error %v, want that the gateway's port %d is in use", err, cfg.GatewayPort)
+	}
+	for _, p := range []int{cfg.RedisPort, cfg.WriterPort, cfg.ReaderPort, cfg.GatewayPort} {
+		if conn, err := net.Dial("tcp", address(p)); err == nil {
+			conn.Close()
+			t.Errorf("something was left running on port %d", p)
+		}
+	}
+}
+
+func TestConfigurationThatCannotWorkEndsTheStart(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.env = append(cfg.env, fmt.Sprintf("FAKE_REFUSE=%d", cfg.WriterPort))
+	err := runToEnd(t, cfg)
+	if err == nil || err.Error() != "writer cannot start: FAKE_REFUSE is not to its liking" {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestOneStackPerRunFolder(t *testing.T) {
+	cfg := testConfig(t)
+	run(t, cfg)
+	readyState(t, cfg)
+	other := testConfig(t, "RUN_DIR="+cfg.RunDir)
+	if err := runToEnd(t, other); !errors.Is(err, errRunning) {
+		t.Errorf("a second stack in the same folder: %v", err)
+	}
+	if pid, control, _ := running(cfg); pid != os.Getpid() || control != address(cfg.Port) {
+		t.Errorf("it took the first one's pid file: %d %s", pid, control)
+	}
+}
+
+// events returns the lines that the fake children wrote.
+func events(t *testing.T, path string) []string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(text)), "\n")
+}
+
+func TestScale(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events")
+	cfg := testConfig(t, "FAKE_EVENTS="+path, "FAKE_RELOAD=300ms", "FAKE_LOAD=1s")
+	run(t, cfg)
+	readyState(t, cfg)
+	node := func(n int) string { return address(cfg.ReaderPort + n - 1) }
+
+	if err := scaleTo(t, cfg, 4); err != nil {
+		t.Fatal(err)
+	}
+	st := readyState(t, cfg)
+	third := find(t, st, "reader-3")
+	find(t, st, "reader-4")
+	eventually(t, "the gateway has four nodes", func() bool {
+		return slices.Contains(events(t, path), "nodes "+strings.Join([]string{node(1), node(2), node(3), node(4)}, ","))
+	})
+	seen := events(t, path)
+	grown := slices.Index(seen, "nodes "+strings.Join([]string{node(1), node(2), node(3), node(4)}, ","))
+	for _, name := range []string{"reader-3", "reader-4"} {
+		if i := slices.Index(seen, "ready "+name); i < 0 || i > grown {
+			t.Errorf("%s got traffic before it was ready: %v", name, seen)
+		}
+	}
+
+	if err := scaleTo(t, cfg, 1); err != nil {
+		t.Fatal(err)
+	}
+	if !gone(third.PID) {
+		t.Error("reader-3 still runs")
+	}
+	seen = events(t, path)
+	shrunk := slices.Index(seen, "nodes "+node(1))
+	for _, name := range []string{"reader-2", "reader-3", "reader-4"} {
+		if i := slices.Index(seen, "term "+name); shrunk < 0 || i < shrunk {
+			t.Errorf("%s was stopped before the gateway had let go of it: %v", name, seen)
+		}
+	}
+	if slices.Contains(seen, "term reader-1") {
+		t.Error("reader-1 was stopped")
+	}
+	st = readyState(t, cfg)
+	if slices.ContainsFunc(st.Processes, func(p dashboard.Process) bool { return p.Name == "reader-2" }) {
+		t.Errorf("reader-2 is still listed: %+v", st.Processes)
+	}
+}
+
+// scaleTo asks the control interface, as the command does.
+func scaleTo(t *testing.T, cfg Config, n int) error {
+	t.Helper()
+	body := fmt.Sprintf(`{"readers":%d}`, n)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address(cfg.Port)+"/api/scale", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st State
+	return call(req, &st)
+}
+
+func TestControlRefuses(t *testing.T) {
+	cfg := testConfig(t)
+	run(t, cfg)
+	before := readyState(t, cfg)
+	tests := []struct {
+		name, host, origin, body string
+		status                   int
+	}{
+		{"no readers", "", "", `{"readers":0}`, 400},
+		{"too many", "", "", `{"readers":21}`, 400},
+		{"not a number", "", "", `{"readers":"many"}`, 400},
+		{"unknown member", "", "", `{"reader":3}`, 400},
+		{"another origin", "", "http://example.com", `{"readers":3}`, 403},
+		{"the same machine, another port", "", "http://localhost:1", `{"readers":3}`, 403},
+		{"a name that was made to point here", "example.com", "", `{"readers":3}`, 403},
+		{"that, and its own origin", "example.com", "http://example.com", `{"readers":3}`, 403},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address(cfg.Port)+"/api/scale", strings.NewReader(tt.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = tt.host
+			if tt.origin != "" {
+				req.Header.Set("Origin", tt.origin)
+			}
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode != tt.status {
+				t.Errorf("status %d, want %d", res.StatusCode, tt.status)
+			}
+		})
+	}
+	if after := readyState(t, cfg); len(after.Processes) != len(before.Processes) {
+		t.Errorf("the number of processes changed: %+v", after.Processes)
+	}
+}
+
+// local runs this test binary as the program, and returns what it printed.
+func local(t *testing.T, env []string, args ...string) (output string, code int) {
+	t.Helper()
+	// Not the test's context, which is over when the test cleans up.
+	ctx, cancel := context.WithTimeout(context.Background(), testWait)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = append(os.Environ(), env...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestCommands(t *testing.T) {
+	env := testEnv(t)
+	cfg, err := ParseConfig(nil, func(name string) string { return lookup(env, name) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A pid file that a killed supervisor left, its number now another process's: ours.
+	if err := os.WriteFile(cfg.file(pidFile), fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(code int, want []string, args ...string) {
+		t.Helper()
+		out, got := local(t, env, args...)
+		if got != code {
+			t.Errorf("%v: exit code %d, want %d\n%s", args, got, code, out)
+		}
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%v: %q is missing in\n%s", args, w, out)
+			}
+		}
+	}
+	expect(1, []string{"error: the stack is not running"}, "status")
+	expect(0, []string{"The stack is not running."}, "stop")
+	t.Cleanup(func() { local(t, env, "stop") })
+	expect(0, []string{"reader-direct", "ready on", "The stack is up", "http://localhost:" + fmt.Sprint(cfg.GatewayPort)}, "start")
+	expect(0, []string{"already running"}, "start")
+	expect(0, []string{"gateway", "ready"}, "status")
+	expect(0, []string{"reader-3"}, "scale", "3")
+	expect(0, []string{"reader-2", "gateway"}, "stats")
+	expect(1, []string{"such as `local scale 5`"}, "scale")
+	expect(1, []string{"between 1 and 20"}, "scale", "0")
+	pid, _, err := running(cfg)
+	if err != nil || pid == 0 {
+		t.Fatalf("running: %d %v", pid, err)
+	}
+	expect(0, []string{"Stopped in"}, "stop")
+	if !gone(pid) {
+		t.Error("the supervisor is still there")
+	}
+	expect(0, []string{"not running"}, "stop")
+	expect(2, []string{`there is no command "strat"`}, "strat")
+	expect(0, []string{"Deleted"}, "clean")
+	if _, err := os.Stat(cfg.RunDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("run folder after clean: %v", err)
+	}
+}
+
+func TestStartTellsWhyItFailed(t *testing.T) {
+	env := testEnv(t)
+	taken := lookup(env, "GATEWAY_PORT")
+	ln, err := net.Listen("tcp", net.JoinHostPort(host, taken))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for _, command := range []string{"start", "run"} {
+		out, code := local(t, env, command)
+		if code != 1 || !strings.Contains(out, "error: port "+taken+" is in use and gateway needs it") {
+			t.Errorf("%s: exit code %d\n%s", command, code, out)
+		}
+	}
+}
+
+// The supervisor is killed so that no handler of its own can run.
+func TestNoOrphans(t *testing.T) {
+	if self, _ := self(); self != "/proc/self/exe" {
+		t.Skip("children are tied to the supervisor on Linux alone")
+	}
+	env := testEnv(t)
+	cfg, err := ParseConfig(nil, func(name string) string { return lookup(env, name) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "run", "-background")
+	cmd.Env = append(os.Environ(), env...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	st := readyState(t, cfg)
+	if st.PID != cmd.Process.Pid {
+		t.Fatalf("pid %d answers, want %d", st.PID, cmd.Process.Pid)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range st.Processes {
+		eventually(t, p.Name+" has ended with the supervisor", func() bool { return gone(p.PID) })
+	}
+	// And the next start is not confused by what was left.
+	if out, code := local(t, env, "start"); code != 0 {
+		t.Errorf("start after the kill: exit code %d\n%s", code, out)
+	}
+	if out, code := local(t, env, "stop"); code != 0 {
+		t.Errorf("stop: exit code %d\n%s", code, out)
+	}
+}

@@ -1,0 +1,90 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+// start brings the stack up in the background and waits until it is ready.
+func (c *command) start() error {
+	if pid, _, err := running(c.cfg); err != nil {
+		return err
+	} else if pid != 0 {
+		fmt.Fprintf(c.out, "The stack is already running (pid %d).\n", pid)
+		c.cfg.printAddresses(c.out)
+		return nil
+	}
+	if err := os.MkdirAll(c.cfg.RunDir, 0o755); err != nil {
+		return fmt.Errorf("make the run folder: %w", err)
+	}
+	log, err := openLog(c.cfg.file("stack.log"), maxLogBytes)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if log.size > maxLogBytes/2 { // the supervisor writes to the file itself and says little: at a start is often enough
+		if err := log.rotate(); err != nil {
+			return err
+		}
+	}
+	begin := log.size
+	path, err := self()
+	if err != nil {
+		return err
+	}
+	child := &exec.Cmd{
+		Path: path, Args: append([]string{"local", "run", "-background"}, c.args...),
+		Stdout: log.file, Stderr: log.file,
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true}, // away from this terminal and its signals
+	}
+	if err := child.Start(); err != nil {
+		return fmt.Errorf("start the supervisor: %w", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- child.Wait() }()
+	ctx, cancel := context.WithTimeoutCause(c.ctx, startWait, fmt.Errorf("not ready after %s", startWait))
+	defer cancel()
+	ctx, died := context.WithCancelCause(ctx)
+	defer died(nil)
+	go func() { died(supervisorExit(<-exited, log.path, begin)) }()
+
+	fmt.Fprintln(c.out, "Starting:")
+	st := reportProgress(ctx, c.out, func(ctx context.Context) (State, error) {
+		st, err := getState(ctx, address(c.cfg.Port))
+		if err == nil && st.PID != child.Process.Pid {
+			err = errors.New("another stack answers on this port")
+		}
+		return st, err
+	})
+	switch {
+	case st.ready():
+		c.cfg.printAddresses(c.out)
+		return nil
+	case c.ctx.Err() != nil:
+		return fmt.Errorf("interrupted; the stack goes on starting in the background, `local stop` (make stop) ends it")
+	}
+	cause := context.Cause(ctx)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		printState(c.out, st)
+		return fmt.Errorf("%w; it goes on starting: `local status` (make health) tells when it is ready, the logs are in %s", cause, c.cfg.RunDir)
+	}
+	return cause
+}
+
+// supervisorExit returns why the supervisor ended: the sentence that it wrote to its log since
+// begin, else its exit.
+func supervisorExit(exit error, path string, begin int64) error {
+	if text, err := os.ReadFile(path); err == nil && begin <= int64(len(text)) {
+		for line := range strings.Lines(string(text[begin:])) {
+			if why, ok := strings.CutPrefix(line, "error: "); ok {
+				return errors.New(strings.TrimSpace(why))
+			}
+		}
+	}
+	return fmt.Errorf("the supervisor ended (%s), see %s", exitText(exit), path)
+}

@@ -1,0 +1,83 @@
+package stack
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"heavy-read-api/internal/dashboard"
+)
+
+// State is what GET /api/state answers.
+type State struct {
+	PID       int                 `json:"pid"` // of the supervisor
+	RunDir    string              `json:"run_dir"`
+	Complete  bool                `json:"complete"` // everything was launched
+	Processes []dashboard.Process `json:"processes"`
+}
+
+// ready reports whether everything is up and ready.
+func (st State) ready() bool {
+	for _, p := range st.Processes {
+		if !p.Up() {
+			return false
+		}
+	}
+	return st.Complete
+}
+
+// state looks at every process at the same time; it takes checkTimeout at most.
+func (s *stack) state(ctx context.Context) State {
+	s.mu.Lock()
+	procs := slices.Clone(s.procs)
+	s.mu.Unlock()
+	st := State{PID: os.Getpid(), RunDir: s.cfg.RunDir, Processes: make([]dashboard.Process, len(procs))}
+	var wg sync.WaitGroup
+	for i, p := range procs {
+		wg.Go(func() { st.Processes[i] = p.state(ctx) })
+	}
+	if !s.cfg.ownRedis() {
+		external := dashboard.Process{
+			Name: "redis", Role: roleRedis, Address: strings.Join(s.cfg.RedisAddr, ","), External: true,
+		}
+		wg.Go(func() { external.State, external.Detail = stateOf(s.cfg.externalRedis(ctx)) })
+		wg.Wait()
+		st.Processes = append([]dashboard.Process{external}, st.Processes...)
+	}
+	wg.Wait()
+	// Everything has been launched once the last of them, the gateway, is in the list.
+	st.Complete = slices.ContainsFunc(st.Processes, func(p dashboard.Process) bool { return p.Role == roleGateway })
+	return st
+}
+
+func (p *process) state(ctx context.Context) dashboard.Process {
+	p.mu.Lock()
+	st := dashboard.Process{
+		Name: p.name, Role: p.role, Address: address(p.ports[0].number), Metrics: p.metrics,
+		PID: p.pid, Restarts: p.restarts,
+	}
+	lastExit := p.lastExit
+	p.mu.Unlock()
+	switch {
+	case p.isStopping():
+		st.State = dashboard.Stopping
+	case st.PID == 0:
+		st.State, st.Detail = dashboard.Restarting, lastExit
+	default:
+		st.State, st.Detail = stateOf(p.check(ctx))
+	}
+	return st
+}
+
+func stateOf(h health) (state, detail string) {
+	switch {
+	case !h.ready:
+		return dashboard.NotReady, h.detail
+	case h.detail != "":
+		return dashboard.Degraded, h.detail
+	default:
+		return dashboard.Ready, ""
+	}
+}

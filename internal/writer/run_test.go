@@ -1,0 +1,183 @@
+package writer
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/service"
+)
+
+func TestParseConfig(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		args []string
+		env  map[string]string
+		want string // part of the error, "" for none
+	}{
+		{"defaults", nil, nil, ""},
+		{"all", nil, map[string]string{"REDIS_ADDR": "a:1", "PORT": "81", "WRITER_TOKEN": "secret", "LOG_LEVEL": "warn"}, ""},
+		{"port", nil, map[string]string{"PORT": "-1"}, "PORT=-1: a TCP port is between"},
+		{"address", nil, map[string]string{"REDIS_ADDR": "a"}, "REDIS_ADDR"},
+		{"token with a space", nil, map[string]string{"WRITER_TOKEN": "my secret"}, "WRITER_TOKEN cannot stand in a header"},
+		{"token with a line end", []string{"-writer-token=my-secret\n"}, nil, "WRITER_TOKEN cannot stand in a header"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := ParseConfig(tt.args, func(name string) string { return tt.env[name] })
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Fatalf("error %v, want %q", err, tt.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("the error tells the token: %v", err)
+			}
+			if err == nil && (c.Drain != service.Drain || c.Token != tt.env["WRITER_TOKEN"]) {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	cfg := Config{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{"127.0.0.1:1"}}}
+	cfg.Port, _ = strconv.Atoi(port)
+	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), port) {
+		t.Errorf("error %v, want one that names port %s", err, port)
+	}
+}
+
+// lockedBuffer is a log that a test reads while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// TestSecretsAreNotLogged has a password that Redis does not take, and a token.
+func TestSecretsAreNotLogged(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	b.RequireAuth("the right one")
+	var log lockedBuffer
+	w := start(t, b.Addr(), prompt, func(c *Config) {
+		c.Redis.Password = "a-wrong-secret"
+		c.Token = "a-secret-token"
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	res := w.do(t, "POST", "/create", line("a", "t"), "Authorization", "Bearer a-secret-token")
+	wantProblem(t, res, 503, "")
+	ready := w.do(t, "GET", "/ready", "")
+	if ready.status != 503 {
+		t.Errorf("/ready: %d", ready.status)
+	}
+	if all := log.String() + string(res.body) + string(ready.body); strings.Contains(all, "secret") {
+		t.Errorf("a secret is told: %s", all)
+	}
+	if !strings.Contains(log.String(), "write failed") {
+		t.Errorf("the failure is not logged: %s", log.String())
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	proxy := faultnet.NewProxy(t, b.Addr())
+	w := start(t, proxy.Addr(), prompt)
+	db := b.Client(t)
+	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
+	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 200, "a") // counts as what it did
+	wantSuccess(t, db, w.do(t, "PUT", "/post?id=b", `{"title":"t"}`), 201, "b")
+	w.do(t, "POST", "/create", "bad")
+	w.do(t, "PUT", "/post?id=a", `{"title":"t"}`, "If-Match", `"00000000000000000000000000000000"`)
+	w.do(t, "DELETE", "/post?id=b", "")
+	w.do(t, "DELETE", "/post?id=b", "")
+	w.do(t, "POST", "/import", line("a", "t")+line("c", "t")+"bad\n\n")
+	proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply)
+	w.do(t, "DELETE", "/post?id=c", "")
+
+	res := w.do(t, "GET", "/metrics", "")
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	all, err := parser.TextToMetricFamilies(bytes.NewReader(res.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		want   float64
+		name   string
+		labels string
+	}{
+		{2, "writer_writes_total", "op=create outcome=ok"},
+		{1, "writer_writes_total", "op=replace outcome=ok"},
+		{1, "writer_writes_total", "op=create outcome=refused"},
+		{1, "writer_writes_total", "op=replace outcome=conflict"},
+		{1, "writer_writes_total", "op=delete outcome=ok"},
+		{1, "writer_writes_total", "op=delete outcome=not_found"},
+		{1, "writer_writes_total", "op=delete outcome=unknown"},
+		{0, "writer_writes_total", "op=delete outcome=unavailable"},
+		{7, "writer_publish_seconds", ""},
+		{1, "writer_import_lines_total", "outcome=created"},
+		{1, "writer_import_lines_total", "outcome=replaced"},
+		{1, "writer_import_lines_total", "outcome=refused"},
+		{0, "writer_import_lines_total", "outcome=not_written"},
+		{3, "http_requests_total", "code=200,201,400 route=/create"},
+		{1, "service_info", "service=writer"},
+	} {
+		if got, err := metric(all[tt.name], tt.labels); err != nil || got != tt.want {
+			t.Errorf("%s{%s} is %v, %v, want %v", tt.name, tt.labels, got, err, tt.want)
+		}
+	}
+}
+
+// metric adds up the series that have all the labels: name=value, several values with commas.
+func metric(f *dto.MetricFamily, labels string) (total float64, err error) {
+	if f == nil {
+		return 0, errors.New("no such metric")
+	}
+	found := false
+series:
+	for _, m := range f.GetMetric() {
+		for want := range strings.FieldsSeq(labels) {
+			name, values, _ := strings.Cut(want, "=")
+			match := false
+			for _, l := range m.GetLabel() {
+				for value := range strings.SplitSeq(values, ",") {
+					match = match || l.GetName() == name && l.GetValue() == value
+				}
+			}
+			if !match {
+				continue series
+			}
+		}
+		found = true
+		total += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+	}
+	if !found {
+		return 0, errors.New("no such series")
+	}
+	return total, nil
+}
