@@ -130,8 +130,8 @@ var (
 	ErrUnknown = errors.New("outcome unknown")
 )
 
-// MaxWrites bounds one call of Write: the script blocks Redis while it runs, about 6 us a write.
-const MaxWrites = 1000
+// MaxWrites bounds one call of Write: the script blocks Redis while it runs, about 8 us a write.
+const MaxWrites = 500
 
 // Write performs writes in one atomic step, in their order: all of them take place (or find their
 // condition failed), or none. It is never repeated by itself. It blocks for Timeout or until ctx

@@ -115,12 +115,10 @@ func decodeStep(reply []any, missed []string) (st step, err error) {
 	}
 	st.head = Head{Epoch: r.id(reply[0]), Version: r.number(reply[1]), WriteID: r.id(reply[2])}
 	st.at, st.ahead = r.id(reply[3]), r.id(reply[4])
-	entries := r.list(reply[5], 4)
-	st.entries = make([]logEntry, 0, len(entries)/4)
-	for ; len(entries) > 0; entries = entries[4:] {
-		st.entries = append(st.entries, logEntry{
-			version: r.number(entries[0]), writeID: r.id(entries[1]), previous: r.id(entries[2]), key: r.text(entries[3]),
-		})
+	entries := r.list(reply[5], 2)
+	st.entries = make([]logEntry, 0, len(entries)/2)
+	for ; len(entries) > 0; entries = entries[2:] {
+		st.entries = append(st.entries, r.entry(entries[0], entries[1]))
 	}
 	values := r.list(reply[6], 2)
 	st.values = make([]lookup, 0, len(values)/2)
@@ -183,6 +181,18 @@ func (r *replyReader) list(v any, n int) []any {
 		return nil
 	}
 	return l
+}
+
+// entry reads an entry of the log, which is packed as write.lua has it.
+func (r *replyReader) entry(version, packed any) logEntry {
+	e := logEntry{version: r.number(version)}
+	p := r.text(packed)
+	if len(p) < 17 {
+		r.fail(packed, "an entry of the log")
+		return e
+	}
+	e.writeID, e.previous, e.key = uint64At(p, 0), uint64At(p, 8), p[17:]
+	return e
 }
 
 func (r *replyReader) lookup(key string, v any) lookup {

@@ -21,6 +21,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	log := cfg.Logger
+	limitMemory(log)
 	ln, err := service.Listen(&cfg.Common) // first: a port that is taken must not cost a load
 	if err != nil {
 		return err
@@ -47,6 +48,7 @@ func Run(ctx context.Context, cfg Config) error {
 	var following sync.WaitGroup
 	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
 	following.Go(func() { replica.Run(follow) })
+	following.Go(func() { pace(follow, replica) })
 	defer following.Wait()
 	defer stop()
 

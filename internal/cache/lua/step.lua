@@ -11,7 +11,7 @@
 --       then the keys that readers miss
 --
 -- Returns {epoch, version, write id of the head, write ids at the watermark and at the newest trace,
---   {version, write id, previous write id, key, ...}, {key, value or false, ...}, {value or false or 0, ...}}
+--   {version, entry as write.lua has it, ...}, {key, value or false, ...}, {value or false or 0, ...}}
 -- An empty string stands for an epoch or write id that is not there. Entries stop at either bound,
 -- but one is always returned. Of the missed keys, 0 says that its value went over the bound.
 
@@ -21,18 +21,18 @@ local watermark, most, room, prefix = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[
 local version, head = '0', ''
 local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 if top then
-  version, head = string.match(top[1], '^%d+'), top[2][2]
+  version, head = string.match(top[1], '^%d+'), string.sub(top[2][2], 1, 8)
 end
 
 local function id_at(version)
   local entry = redis.call('XRANGE', log, version .. '-0', version .. '-0', 'COUNT', 1)[1]
-  return entry and entry[2][2] or ''
+  return entry and string.sub(entry[2][2], 1, 8) or ''
 end
 
 local entries, values, seen = {}, {}, {}
 for _, entry in ipairs(redis.call('XRANGE', log, '(' .. watermark .. '-0', '+', 'COUNT', most)) do
-  local fields = entry[2]
-  local key = fields[8]
+  local packed = entry[2][2]
+  local key = string.sub(packed, 18)
   if not seen[key] then
     local value = redis.call('GET', prefix .. key)
     room = room - (value and #value or 0)
@@ -44,9 +44,7 @@ for _, entry in ipairs(redis.call('XRANGE', log, '(' .. watermark .. '-0', '+', 
     values[#values + 1] = value
   end
   entries[#entries + 1] = string.match(entry[1], '^%d+')
-  entries[#entries + 1] = fields[2]
-  entries[#entries + 1] = fields[4]
-  entries[#entries + 1] = key
+  entries[#entries + 1] = packed
 end
 
 local missed = {}

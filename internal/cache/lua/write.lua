@@ -7,6 +7,8 @@
 --       then for each write: write id (8 bytes), operation, condition, frame
 -- condition: '' none, '*' the key exists, '!' it does not, else 16-byte tags, one of which it has
 --
+-- An entry of the log is one field: write id (8), previous write id (8), operation (1), key.
+--
 -- Returns {0, server time in us} when the deadline has passed, else
 -- {1, server time in us, epoch, then for each write: outcome, version}
 -- outcome: C created, R replaced, D deleted, N not found, F the condition failed
@@ -26,7 +28,7 @@ local history = redis.call('GET', epoch)
 local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 local logged, previous = 0, string.rep('\0', 8)
 if top then
-  logged, previous = tonumber(string.match(top[1], '^(%d+)-')), top[2][2]
+  logged, previous = tonumber(string.match(top[1], '^(%d+)-')), string.sub(top[2][2], 1, 8)
 end
 local tags = {}
 for i = 4, #KEYS do
@@ -44,11 +46,10 @@ local function begin_history()
   broken = false
 end
 
-local function bytes8(n)
-  local high, low = math.floor(n / 4294967296), n % 4294967296
-  return string.char(
-    math.floor(high / 16777216) % 256, math.floor(high / 65536) % 256, math.floor(high / 256) % 256, high % 256,
-    math.floor(low / 16777216) % 256, math.floor(low / 65536) % 256, math.floor(low / 256) % 256, low % 256)
+local floor, char, sub, format = math.floor, string.char, string.sub, string.format
+
+local function bytes4(n)
+  return char(floor(n / 16777216) % 256, floor(n / 65536) % 256, floor(n / 256) % 256, n % 256)
 end
 
 local function holds(condition, tag)
@@ -56,12 +57,13 @@ local function holds(condition, tag)
   if condition == '*' then return tag ~= '' end
   if condition == '!' then return tag == '' end
   for i = 1, #condition, 16 do
-    if string.sub(condition, i, i + 15) == tag then return true end
+    if sub(condition, i, i + 15) == tag then return true end
   end
   return false
 end
 
 local results = {1, now, history or ''}
+local values, messages = {}, {} -- what is stored under each key in the end, false for nothing
 for i = 4, #KEYS do
   local key, at = KEYS[i], 7 + (i - 4) * 4
   local id, op, condition, frame = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
@@ -73,22 +75,35 @@ for i = 4, #KEYS do
   else
     if broken then begin_history() end
     version = version + 1
-    local text = string.format('%.0f', version) -- '..' would write 1e+14
-    local stored = history .. bytes8(version) .. id .. frame
-    redis.call('XADD', log, 'MAXLEN', '~', maxlen, text .. '-0', 'w', id, 'p', previous, 'o', op, 'k', string.sub(key, prefix + 1))
-    redis.call('SET', seq, text)
-    if op == 'D' then
-      redis.call('DEL', key)
-      tags[key], outcome = '', 'D'
-    else
-      redis.call('SET', key, stored)
-      tags[key], outcome = string.sub(stored, tag_at + 1, tag_at + 16), tag == '' and 'C' or 'R'
-    end
-    redis.call('PUBLISH', channel, previous .. stored)
+    local stored = history .. bytes4(floor(version / 4294967296)) .. bytes4(version % 4294967296) .. id .. frame
+    -- '..' alone would write the version as 1e+14
+    redis.call('XADD', log, 'MAXLEN', '~', maxlen, format('%.0f-0', version), 'e', id .. previous .. op .. sub(key, prefix + 1))
+    messages[#messages + 1] = previous .. stored
     previous = id
+    if op == 'D' then
+      values[key], tags[key], outcome = false, '', 'D'
+    else
+      values[key], tags[key] = stored, sub(stored, tag_at + 1, tag_at + 16)
+      outcome = tag == '' and 'C' or 'R'
+    end
   end
   results[#results + 1] = outcome
-  results[#results + 1] = string.format('%.0f', version or 0)
+  results[#results + 1] = format('%.0f', version or 0)
+end
+if #messages > 0 then
+  redis.call('SET', seq, format('%.0f', version))
+  for key, value in pairs(values) do
+    if value then
+      redis.call('SET', key, value)
+    else
+      redis.call('DEL', key)
+    end
+  end
+  -- Last, because it alone can be refused (by an access list that does not have the channel), and
+  -- then the log tells the readers.
+  for i = 1, #messages do
+    redis.call('PUBLISH', channel, messages[i])
+  end
 end
 results[3] = history or ''
 return results
