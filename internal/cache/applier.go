@@ -68,6 +68,12 @@ type SnapshotProgress struct {
 	Began  time.Time
 }
 
+// copy returns progress as it is now, to be read by others.
+func (p *SnapshotProgress) copy() *SnapshotProgress {
+	c := *p
+	return &c
+}
+
 func newApplier(src source, st *store, in *inbox, misses *missQueue, log *slog.Logger, m *metrics) *applier {
 	a := &applier{source: src, store: st, inbox: in, misses: misses, log: log, metrics: m, now: time.Now}
 	a.public.Store(&progress{})
@@ -113,39 +119,53 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 
 	at := a.watermark
 	for _, message := range messages {
-		previous, rec, err := decodeMessage(message)
-		switch {
-		case err != nil:
-			// If it was one of ours that was damaged, the next message shows the gap.
-			a.metrics.messages.WithLabelValues("invalid").Inc()
-			a.log.Warn("message ignored", "err", err)
-			continue
-		case !a.synced:
-			a.metrics.messages.WithLabelValues("gap").Inc()
-			continue // a step brings it
-		case a.foreign[rec.head.Epoch%uint64(len(a.foreign))] == rec.head.Epoch && rec.head.Epoch != at.Epoch,
-			rec.head.Epoch == at.Epoch && rec.head.Version <= at.Version:
-			a.metrics.messages.WithLabelValues("old").Inc()
-			continue
-		case rec.head.Epoch == at.Epoch && rec.head.Version == at.Version+1 && previous == at.WriteID:
-			batch.add(change{key: rec.key, value: rec.value, version: rec.head.Version, present: rec.op == Set})
-			published = append(published, rec.published)
-			at = rec.head
-			continue
-		}
-		a.metrics.messages.WithLabelValues("gap").Inc()
-		if len(published) > 0 {
-			flush(at)
-		}
-		a.doubt(ctx, "gap")
-		at = a.watermark
-		if a.synced && rec.head.Epoch != at.Epoch {
-			a.foreign[rec.head.Epoch%uint64(len(a.foreign))] = rec.head.Epoch
+		for message != "" {
+			var u update
+			var err error
+			if u, message, err = nextUpdate(message); err != nil {
+				// If it was one of ours that was damaged, the next message shows the gap.
+				a.metrics.messages.WithLabelValues("invalid").Inc()
+				a.log.Warn("message ignored", "err", err)
+				continue
+			}
+			switch verdict := a.weigh(&u, at); verdict {
+			case "applied":
+				batch.add(change{key: u.key, value: u.value, version: u.head.Version, present: u.op == Set})
+				published = append(published, u.published)
+				at = u.head
+			case "gap":
+				a.metrics.messages.WithLabelValues(verdict).Inc()
+				if !a.synced {
+					break // a step brings it
+				}
+				if len(published) > 0 {
+					flush(at)
+				}
+				a.doubt(ctx, verdict)
+				at = a.watermark
+				if a.synced && u.head.Epoch != at.Epoch {
+					a.foreign[u.head.Epoch%uint64(len(a.foreign))] = u.head.Epoch
+				}
+			default:
+				a.metrics.messages.WithLabelValues(verdict).Inc()
+			}
 		}
 	}
 	if len(published) > 0 {
 		flush(at)
 	}
+}
+
+// weigh says what is to be done with a write that was heard when everything up to at is known.
+func (a *applier) weigh(u *update, at Head) (verdict string) {
+	switch {
+	case u.head.Epoch != at.Epoch && a.foreign[u.head.Epoch%uint64(len(a.foreign))] == u.head.Epoch,
+		u.head.Epoch == at.Epoch && u.head.Version <= at.Version:
+		return "old"
+	case a.synced && u.head.Epoch == at.Epoch && u.head.Version == at.Version+1 && u.previous == at.WriteID:
+		return "applied"
+	}
+	return "gap"
 }
 
 // Failed steps are not repeated sooner than this, so that a Redis that is away costs its replicas

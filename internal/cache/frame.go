@@ -9,7 +9,7 @@ import (
 
 // What travels and what is stored, all numbers big-endian:
 //
-//	message = previous write id (8) + stored
+//	message = for each write of a script: length of the rest (4) + previous write id (8) + stored
 //	stored  = epoch (8) + version (8) + write id (8) + frame
 //	frame   = format (1) + operation (1) + key length (2) + published, Unix ns (8) + tag (16) +
 //	          value length (4) + key + value
@@ -64,13 +64,33 @@ func appendFrame(dst []byte, w *Write, published time.Time) []byte {
 	return append(dst, w.Value...)
 }
 
-// decodeMessage splits a message of the channel into the previous write id and the record.
-func decodeMessage(s string) (previous uint64, rec record, err error) {
-	if len(s) < previousSize {
-		return 0, record{}, fmt.Errorf("%w: message of %d bytes", errFrame, len(s))
+// update is one write in a message.
+type update struct {
+	previous uint64 // write id of the write before
+	record
+}
+
+// nextUpdate takes the first write off a message. It allocates nothing and holds on to s.
+func nextUpdate(s string) (u update, rest string, err error) {
+	if len(s) < 4 {
+		return u, "", fmt.Errorf("%w: message of %d bytes", errFrame, len(s))
 	}
-	rec, err = decodeStored(s[previousSize:])
-	return uint64At(s, 0), rec, err
+	size := int(s[0])<<24 | int(s[1])<<16 | int(s[2])<<8 | int(s[3])
+	if s = s[4:]; size < previousSize || size > len(s) {
+		return u, "", fmt.Errorf("%w: write of %d bytes in a message of %d", errFrame, size, len(s))
+	}
+	u.previous = uint64At(s, 0)
+	u.record, err = decodeStored(s[previousSize:size])
+	return u, s[size:], err
+}
+
+// lastHead returns epoch and version of the last write in a message, as far as it can be read.
+func lastHead(s string) (epoch, version uint64) {
+	for len(s) >= 4+previousSize+16 {
+		epoch, version = uint64At(s, 4+previousSize), uint64At(s, 4+previousSize+8)
+		s = s[min(len(s), 4+int(s[0])<<24|int(s[1])<<16|int(s[2])<<8|int(s[3])):]
+	}
+	return epoch, version
 }
 
 // decodeStored reads a stored value. It allocates nothing and holds on to s.

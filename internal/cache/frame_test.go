@@ -13,15 +13,18 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files")
+var rewrite = flag.Bool("update", false, "rewrite the golden files")
 
 // message frames a write the way the publisher and the script do together.
 func message(previous uint64, head Head, w Write, published time.Time) string {
-	b := binary.BigEndian.AppendUint64(nil, previous)
+	b := make([]byte, 4)
+	b = binary.BigEndian.AppendUint64(b, previous)
 	b = binary.BigEndian.AppendUint64(b, head.Epoch)
 	b = binary.BigEndian.AppendUint64(b, head.Version)
 	b = binary.BigEndian.AppendUint64(b, head.WriteID)
-	return string(appendFrame(b, &w, published))
+	b = appendFrame(b, &w, published)
+	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+	return string(b)
 }
 
 var goldens = map[string]string{
@@ -35,7 +38,7 @@ var goldens = map[string]string{
 func TestFrameGolden(t *testing.T) {
 	for name, got := range goldens {
 		file := filepath.Join("testdata", name+".hex")
-		if *update {
+		if *rewrite {
 			if err := os.WriteFile(file, []byte(hex.Dump([]byte(got))), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -51,7 +54,7 @@ func TestFrameGolden(t *testing.T) {
 }
 
 func TestFrameRoundTrip(t *testing.T) {
-	previous, rec, err := decodeMessage(goldens["set"])
+	u, rest, err := nextUpdate(goldens["set"] + goldens["delete"])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,14 +62,17 @@ func TestFrameRoundTrip(t *testing.T) {
 		head: Head{0x1112131415161718, 7, 0x2122232425262728}, op: Set, published: time.Unix(1700000000, 123456789),
 		tag: Tag{0xaa, 0xbb}, key: "fortune-1", value: `{"id":"fortune-1"}`,
 	}
-	if rec != want || previous != 0x0102030405060708 {
-		t.Errorf("%+v after %x\nwant %+v", rec, previous, want)
+	if u.record != want || u.previous != 0x0102030405060708 || rest != goldens["delete"] {
+		t.Errorf("%+v, then %q\nwant %+v", u, rest, want)
 	}
-	if n := len(goldens["empty"]) - previousSize - stampSize - len("k"); n > 48 {
+	if epoch, version := lastHead(goldens["set"] + goldens["delete"]); epoch != 2 || version != 1<<52 {
+		t.Errorf("the last head is %x, %d", epoch, version)
+	}
+	if n := len(goldens["empty"]) - 4 - previousSize - stampSize - len("k"); n > 48 {
 		t.Errorf("the frame adds %d bytes", n)
 	}
 	// The script compares the tag where it is stored.
-	if stored := goldens["set"][previousSize:]; stored[tagOffset:tagOffset+16] != string(want.tag[:]) {
+	if stored := goldens["set"][4+previousSize:]; stored[tagOffset:tagOffset+16] != string(want.tag[:]) {
 		t.Error("the tag is not at tagOffset")
 	}
 }
@@ -74,11 +80,12 @@ func TestFrameRoundTrip(t *testing.T) {
 func TestFrameTruncated(t *testing.T) {
 	for name, m := range goldens {
 		for n := range len(m) {
-			if _, _, err := decodeMessage(m[:n]); !errors.Is(err, errFrame) {
+			if _, _, err := nextUpdate(m[:n]); !errors.Is(err, errFrame) {
 				t.Errorf("%s cut to %d of %d bytes: %v", name, n, len(m), err)
 			}
 		}
-		if _, _, err := decodeMessage(m + "x"); !errors.Is(err, errFrame) {
+		stored := m[4+previousSize:]
+		if _, err := decodeStored(stored + "x"); !errors.Is(err, errFrame) {
 			t.Errorf("%s with a byte too many: %v", name, err)
 		}
 	}
@@ -90,7 +97,8 @@ func FuzzDecodeMessage(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := string(data)
-		previous, rec, err := decodeMessage(s)
+		lastHead(s)
+		u, rest, err := nextUpdate(s)
 		if err != nil {
 			if !errors.Is(err, errFrame) {
 				t.Fatal(err)
@@ -98,9 +106,9 @@ func FuzzDecodeMessage(f *testing.F) {
 			return
 		}
 		// What decodes is exactly what encodes.
-		again := message(previous, rec.head, Write{Op: rec.op, Key: rec.key, Value: []byte(rec.value), Tag: rec.tag}, rec.published)
-		if !bytes.Equal([]byte(again), data) {
-			t.Errorf("%x\nbecame %x", data, again)
+		again := message(u.previous, u.head, Write{Op: u.op, Key: u.key, Value: []byte(u.value), Tag: u.tag}, u.published)
+		if !bytes.Equal([]byte(again+rest), data) {
+			t.Errorf("%x\nbecame %x", data, again+rest)
 		}
 	})
 }
@@ -109,13 +117,13 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 	m := goldens["set"]
 	garbage := strings.Repeat("\xff", 1<<20)
 	if n := testing.AllocsPerRun(100, func() {
-		if _, _, err := decodeMessage(m); err != nil {
+		if _, _, err := nextUpdate(m); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	if _, _, err := decodeMessage(garbage); err == nil {
+	if _, _, err := nextUpdate(garbage); err == nil {
 		t.Error("garbage was decoded")
 	}
 }

@@ -28,8 +28,7 @@ func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1), heard: make
 // push adds a message. It reports whether the inbox was full and dropped all it had.
 func (b *inbox) push(message string) (full bool) {
 	b.mu.Lock()
-	if len(message) >= previousSize+stampSize {
-		epoch, version := uint64At(message, 8), uint64At(message, 16)
+	if epoch, version := lastHead(message); version > 0 {
 		if len(b.heard) == inboxEpochs {
 			clear(b.heard)
 		}

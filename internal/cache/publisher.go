@@ -172,34 +172,37 @@ func (p *Publisher) arguments(writes []Write, published, deadline time.Time) (ke
 	const fixed = 6
 	keys = make([]string, 3, 3+len(writes))
 	keys[0], keys[1], keys[2] = p.keys.seq, p.keys.epoch, p.keys.log
-	ids := make([]byte, 8*(len(writes)+1))
-	if _, err := rand.Read(ids); err != nil {
-		panic(err) // crypto/rand never fails on a system that can run at all
+	size := 0
+	for i := range writes {
+		size += 8 + frameHeader + len(writes[i].Key) + len(writes[i].Value)
 	}
-	args = make([]any, fixed, fixed+4*len(writes))
+	args = make([]any, fixed, fixed+2*len(writes))
 	args[0] = p.cfg.Channel
 	args[1] = strconv.FormatInt(deadline.UnixMilli()+p.skew.Load()/1000, 10)
 	args[2] = p.cfg.LogLength
-	args[3] = ids[:8]
+	args[3] = randomIDs(1)
 	args[4] = len(p.keys.prefix)
 	args[5] = tagOffset
-	size := 0
-	for i := range writes {
-		size += frameHeader + len(writes[i].Key) + len(writes[i].Value)
-	}
+	ids := randomIDs(len(writes))
 	b := make([]byte, 0, size) // all frames, one after the other
 	for i := range writes {
 		w := &writes[i]
 		keys = append(keys, p.keys.prefix+w.Key)
-		op := "S"
-		if w.Op == Delete {
-			op = "D"
-		}
 		from := len(b)
+		b = append(b, ids[8*i:8*i+8]...)
 		b = appendFrame(b, w, published)
-		args = append(args, ids[8*(i+1):8*(i+2)], op, w.If.encode(), b[from:len(b):len(b)])
+		args = append(args, w.If.encode(), b[from:len(b):len(b)])
 	}
 	return keys, args
+}
+
+// randomIDs returns n random ids of 8 bytes.
+func randomIDs(n int) []byte {
+	ids := make([]byte, 8*n)
+	if _, err := rand.Read(ids); err != nil {
+		panic(err) // crypto/rand never fails on a system that can run at all
+	}
+	return ids
 }
 
 func (p *Publisher) results(reply []any, writes []Write) ([]Result, error) {

@@ -23,7 +23,7 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 	began := a.now()
 	a.synced = false
 	progress := SnapshotProgress{Reason: reason, Began: began}
-	a.publish(Head{}, &progress)
+	a.publish(Head{}, progress.copy())
 	a.log.Info("loading the whole set", "reason", reason, "watermark", a.watermark)
 
 	a.store.beginLoad()
@@ -75,8 +75,7 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 		}
 		a.store.apply(at.Epoch, a.page(at.Epoch, values))
 		progress.Loaded += int64(len(values))
-		shown := *progress
-		a.publish(Head{}, &shown)
+		a.publish(Head{}, progress.copy())
 		if follow {
 			if at, err = a.follow(ctx, at); err != nil {
 				return at, err

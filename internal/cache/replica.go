@@ -191,9 +191,10 @@ func (r *Replica) Direct(ctx context.Context, key string) (e Entry, present bool
 }
 
 // Reached reports whether the replica has applied the write that t names. A token of another epoch
-// counts as reached.
+// counts as reached, once the replica knows of an epoch; the zero token always does.
 func (r *Replica) Reached(t Token) bool {
-	return r.applier.public.Load().watermark.Reached(t)
+	p := r.applier.public.Load()
+	return t == Token{} || p.loaded && p.watermark.Reached(t)
 }
 
 // patience is how long WaitFor leaves it to the channel before Redis is asked.

@@ -331,9 +331,9 @@ func (s *sim) deliver(n int) {
 		}
 	}
 	if s.broken == "no chain" && len(messages) > 0 && s.applier.synced {
-		previous, rec, _ := decodeMessage(messages[0])
-		if rec.head.Epoch == s.applier.watermark.Epoch && rec.head.Version > s.applier.watermark.Version {
-			s.applier.watermark.Version, s.applier.watermark.WriteID = rec.head.Version-1, previous
+		u, _, _ := nextUpdate(messages[0])
+		if u.head.Epoch == s.applier.watermark.Epoch && u.head.Version > s.applier.watermark.Version {
+			s.applier.watermark.Version, s.applier.watermark.WriteID = u.head.Version-1, u.previous
 		}
 	}
 	s.applier.hear(context.Background(), messages)

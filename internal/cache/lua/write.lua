@@ -4,10 +4,11 @@
 -- KEYS: seq, epoch, log, then one value key a write
 -- ARGV: channel, deadline (Unix ms of this server's clock), log length, epoch for a new history,
 --       length of the value keys' prefix, offset of the tag in a stored value,
---       then for each write: write id (8 bytes), operation, condition, frame
+--       then for each write: condition, write id (8 bytes) and frame in one
 -- condition: '' none, '*' the key exists, '!' it does not, else 16-byte tags, one of which it has
 --
--- An entry of the log is one field: write id (8), previous write id (8), operation (1), key.
+-- An entry of the log is one field: write id (8), previous write id (8), operation (1), key. The
+-- message has, for each write that took place: length (4), previous write id (8), stored value.
 --
 -- Returns {0, server time in us} when the deadline has passed, else
 -- {1, server time in us, epoch, then for each write: outcome, version}
@@ -30,9 +31,15 @@ local logged, previous = 0, string.rep('\0', 8)
 if top then
   logged, previous = tonumber(string.match(top[1], '^(%d+)-')), string.sub(top[2][2], 1, 8)
 end
+-- The tag of what each key has: '' for nothing, true where nobody asks which tag.
 local tags = {}
 for i = 4, #KEYS do
-  tags[KEYS[i]] = redis.call('GETRANGE', KEYS[i], tag_at, tag_at + 15)
+  local key = KEYS[i]
+  if #ARGV[5 + (i - 4) * 2 + 2] >= 16 then
+    tags[key] = redis.call('GETRANGE', key, tag_at, tag_at + 15)
+  elseif tags[key] == nil then
+    tags[key] = redis.call('EXISTS', key) == 1 or ''
+  end
 end
 
 -- Sequence and log disagree when somebody set one of them back or lost it. Versions would be
@@ -63,24 +70,26 @@ local function holds(condition, tag)
 end
 
 local results = {1, now, history or ''}
-local values, messages = {}, {} -- what is stored under each key in the end, false for nothing
+local values, message = {}, {} -- what is stored under each key in the end, false for nothing
 for i = 4, #KEYS do
-  local key, at = KEYS[i], 7 + (i - 4) * 4
-  local id, op, condition, frame = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local key, condition, framed = KEYS[i], ARGV[7 + (i - 4) * 2], ARGV[8 + (i - 4) * 2]
+  local delete = string.byte(framed, 10) == 2
   local tag, outcome = tags[key], nil
   if not holds(condition, tag) then
     outcome = 'F'
-  elseif op == 'D' and tag == '' then
+  elseif delete and tag == '' then
     outcome = 'N'
   else
     if broken then begin_history() end
     version = version + 1
-    local stored = history .. bytes4(floor(version / 4294967296)) .. bytes4(version % 4294967296) .. id .. frame
+    local id = sub(framed, 1, 8)
+    local stored = history .. bytes4(floor(version / 4294967296)) .. bytes4(version % 4294967296) .. framed
     -- '..' alone would write the version as 1e+14
-    redis.call('XADD', log, 'MAXLEN', '~', maxlen, format('%.0f-0', version), 'e', id .. previous .. op .. sub(key, prefix + 1))
-    messages[#messages + 1] = previous .. stored
+    redis.call('XADD', log, 'MAXLEN', '~', maxlen, format('%.0f-0', version), 'e', id .. previous .. (delete and 'D' or 'S') .. sub(key, prefix + 1))
+    message[#message + 1] = bytes4(#stored + 8) .. previous
+    message[#message + 1] = stored
     previous = id
-    if op == 'D' then
+    if delete then
       values[key], tags[key], outcome = false, '', 'D'
     else
       values[key], tags[key] = stored, sub(stored, tag_at + 1, tag_at + 16)
@@ -90,20 +99,22 @@ for i = 4, #KEYS do
   results[#results + 1] = outcome
   results[#results + 1] = format('%.0f', version or 0)
 end
-if #messages > 0 then
+if #message > 0 then
   redis.call('SET', seq, format('%.0f', version))
+  local set, del = {}, {}
   for key, value in pairs(values) do
     if value then
-      redis.call('SET', key, value)
+      set[#set + 1] = key
+      set[#set + 1] = value
     else
-      redis.call('DEL', key)
+      del[#del + 1] = key
     end
   end
+  if #set > 0 then redis.call('MSET', unpack(set)) end
+  if #del > 0 then redis.call('DEL', unpack(del)) end
   -- Last, because it alone can be refused (by an access list that does not have the channel), and
   -- then the log tells the readers.
-  for i = 1, #messages do
-    redis.call('PUBLISH', channel, messages[i])
-  end
+  redis.call('PUBLISH', channel, table.concat(message))
 end
 results[3] = history or ''
 return results

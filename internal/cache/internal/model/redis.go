@@ -96,7 +96,8 @@ func (r *Redis) Write(del bool, key string, frame []byte) (message string) {
 		r.values[key] = string(stored)
 	}
 	r.remember()
-	return string(binary.BigEndian.AppendUint64(nil, previous)) + string(stored)
+	message = string(binary.BigEndian.AppendUint64(nil, previous)) + string(stored)
+	return string(binary.BigEndian.AppendUint32(nil, uint32(len(message)))) + message
 }
 
 // Trim cuts the log as MAXLEN does.
