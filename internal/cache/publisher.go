@@ -26,7 +26,7 @@ type PublisherConfig struct {
 	Client    redis.UniversalClient
 	Channel   string        // Pub/Sub channel; default posts_updates
 	Namespace string        // first part of every key in Redis; default posts
-	LogLength int64         // entries of the log that are kept at least; default 1,000,000 (32 bytes each)
+	LogLength int64         // entries of the log that are kept at least; default DefaultLogLength
 	Timeout   time.Duration // of one Write call; default 1.5 s
 }
 
@@ -40,6 +40,10 @@ type Publisher struct {
 	known atomic.Bool
 }
 
+// DefaultLogLength is how many writes the log keeps: a load of a million values takes seconds, in
+// which hundreds of thousands of writes can land.
+const DefaultLogLength = 1_000_000
+
 const (
 	defaultChannel   = "posts_updates"
 	defaultNamespace = "posts"
@@ -52,7 +56,7 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	}
 	cfg.Channel = cmp.Or(cfg.Channel, defaultChannel)
 	cfg.Namespace = cmp.Or(cfg.Namespace, defaultNamespace)
-	cfg.LogLength = cmp.Or(cfg.LogLength, 1_000_000)
+	cfg.LogLength = cmp.Or(cfg.LogLength, DefaultLogLength)
 	cfg.Timeout = cmp.Or(cfg.Timeout, 1500*time.Millisecond)
 	if strings.ContainsAny(cfg.Namespace, "{}") {
 		return nil, fmt.Errorf("namespace %q: braces mark the shard, leave them out", cfg.Namespace)

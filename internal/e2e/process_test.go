@@ -162,6 +162,62 @@ func TestReaderIsRestarted(t *testing.T) {
 	}
 }
 
+// Readers are killed one after the other, and Redis too: no read through the gateway fails.
+func TestReadsGoOnThroughTheGateway(t *testing.T) {
+	w := newWorld(t, setup{replicas: -1})
+	const posts = 50
+	want := map[string][]byte{}
+	for i := range posts {
+		p := post.Post{ID: fmt.Sprint("post", i), Title: "title", Content: strings.Repeat("x", i)}
+		e := p.Encode(time.Now())
+		want[p.ID] = e.Body
+		w.mustWrite(cache.Write{Op: cache.Set, Key: p.ID, Value: e.Body, Tag: e.Sum})
+	}
+	var readers []*process
+	var addrs []string
+	for i := range 3 {
+		p := startProcess(t, "reader", "REDIS_ADDR="+w.redis.Addr(), fmt.Sprint("POD_ID=reader-", i+1))
+		waitReady(t, p.addr)
+		readers, addrs = append(readers, p), append(addrs, p.addr)
+	}
+	gatewayAddr := serveGateway(t, addrs...)
+
+	var good, bad atomic.Int64
+	stopped := make(chan struct{})
+	var clients sync.WaitGroup
+	for c := range 4 {
+		clients.Go(func() {
+			for i := c; ; i++ {
+				select {
+				case <-stopped:
+					return
+				default:
+				}
+				id := fmt.Sprint("post", i%posts)
+				res, err := get(gatewayAddr, target(id))
+				if err == nil && res.status == http.StatusOK && bytes.Equal(res.body, want[id]) {
+					good.Add(1)
+				} else if bad.Add(1) < 5 {
+					t.Errorf("%s: %d %.100s (%v)", id, res.status, res.body, err)
+				}
+			}
+		})
+	}
+	defer clients.Wait()
+	stop := sync.OnceFunc(func() { close(stopped) })
+	defer stop()
+	waitMore(w, "reads", &good, 300)
+	readers[0].kill()
+	waitMore(w, "reads with a reader gone", &good, 300)
+	readers[1].kill()
+	waitMore(w, "reads with two readers gone", &good, 300)
+	w.redis.Kill()
+	waitMore(w, "reads with Redis gone", &good, 300)
+	stop()
+	clients.Wait()
+	t.Logf("%d reads, %d failed", good.Load()+bad.Load(), bad.Load())
+}
+
 // SIGTERM: not ready first, then what is under way finishes, then exit 0.
 func TestReaderStopsInOrder(t *testing.T) {
 	w := newWorld(t, setup{replicas: -1})
@@ -171,11 +227,7 @@ func TestReaderStopsInOrder(t *testing.T) {
 	p := startProcess(t, "reader", "REDIS_ADDR="+w.redis.Addr(), "POD_ID=stopped")
 	waitReady(t, p.addr)
 
-	conn := slowRead(t, p.addr)
-	answer := bufio.NewReader(conn)
-	if _, err := answer.Peek(1); err != nil {
-		t.Fatal(err)
-	}
+	conn := stuckRead(t, p.addr)
 
 	p.terminate(t)
 	told := time.Now()
@@ -201,8 +253,8 @@ func TestReaderStopsInOrder(t *testing.T) {
 		return errors.New("it still listens")
 	})
 	closed := time.Since(told)
-	conn.link.Heal() // the client goes on, quickly
-	res, err := http.ReadResponse(answer, nil)
+	conn.link.Heal() // the client reads on
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatalf("the answer that was under way: %v", err)
 	}
@@ -223,26 +275,24 @@ func TestReaderStopsInTime(t *testing.T) {
 	p := startProcess(t, "reader", "REDIS_ADDR="+w.redis.Addr(), "POD_ID=stopped")
 	waitReady(t, p.addr)
 	for range 3 {
-		if _, err := slowRead(t, p.addr).Read(make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
+		stuckRead(t, p.addr)
 	}
 	p.terminate(t)
 	p.ended(t, time.Now())
 }
 
-// slowConn is a connection to a reader over a slow link.
-type slowConn struct {
+// stuckConn is a connection to a reader over a link that takes no answer.
+type stuckConn struct {
 	net.Conn
 	link *faultnet.Proxy
 }
 
-// slowRead asks a reader for the big post, whose answer fits into no buffer on the way: it stays
-// under way for as long as the link is slow.
-func slowRead(t testing.TB, addr string) *slowConn {
+// stuckRead asks a reader for the big post, whose answer fits into no buffer on the way: it stays
+// under way until the link is healed.
+func stuckRead(t testing.TB, addr string) *stuckConn {
 	t.Helper()
 	link := faultnet.NewProxy(t, addr)
-	link.Throttle(toClient, 16<<10)
+	link.Stall(toClient, true)
 	conn, err := net.Dial("tcp", link.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -251,10 +301,17 @@ func slowRead(t testing.TB, addr string) *slowConn {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(conn, "GET /post?id=big HTTP/1.1\r\nHost: reader\r\n\r\n"); err != nil {
+	n, err := io.WriteString(conn, "GET /post?id=big HTTP/1.1\r\nHost: reader\r\n\r\n")
+	if err != nil {
 		t.Fatal(err)
 	}
-	return &slowConn{conn, link}
+	eventually(t, func() error {
+		if passed := link.Bytes(toServer); passed < int64(n) {
+			return fmt.Errorf("%d of %d bytes of the request have passed", passed, n)
+		}
+		return nil
+	})
+	return &stuckConn{conn, link}
 }
 
 // ended waits for the end of a process that was told to stop, in order and in time.

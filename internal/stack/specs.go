@@ -36,8 +36,21 @@ func (c *Config) child(role, name string, ports ...port) (spec, error) {
 	}, nil
 }
 
+// embeddedLog is the length of the log in the embedded Redis, which walks all of it at each write.
+const embeddedLog = 10_000
+
 func (c *Config) writer() (spec, error) {
-	return c.child(roleWriter, "writer", port{c.WriterPort, "WRITER_PORT"})
+	s, err := c.child(roleWriter, "writer", port{c.WriterPort, "WRITER_PORT"})
+	if _, set := os.LookupEnv("CACHE_LOG_LENGTH"); !set && len(c.RedisAddr) == 0 && c.embedded() {
+		s.env = append(s.env, "CACHE_LOG_LENGTH="+strconv.Itoa(embeddedLog))
+	}
+	return s, err
+}
+
+// embedded reports whether the stack's own Redis is the embedded one.
+func (c *Config) embedded() bool {
+	_, err := exec.LookPath(c.RedisServer)
+	return err != nil || c.RedisServer == redisEmbedded
 }
 
 // reader returns the spec of the n-th reader in rotation, from 1.
@@ -68,15 +81,18 @@ func (c *Config) gateway() (spec, error) {
 // the embedded one.
 func (c *Config) redis() (spec, string, error) {
 	p := port{c.RedisPort, "REDIS_PORT"}
-	path, lookErr := exec.LookPath(c.RedisServer)
-	if c.RedisServer == redisEmbedded || lookErr != nil {
+	if c.embedded() {
 		s, err := c.child(roleRedis, "redis", p)
 		s.metrics, s.check = "", checkRedis([]string{address(c.RedisPort)})
 		why := "no " + c.RedisServer + " on PATH"
-		if lookErr == nil || c.RedisServer == redisEmbedded {
+		if c.RedisServer == redisEmbedded {
 			why = "REDIS_SERVER=" + redisEmbedded
 		}
 		return s, "the embedded one, in memory only: posts are gone after a stop (" + why + ")", err
+	}
+	path, err := exec.LookPath(c.RedisServer)
+	if err != nil {
+		return spec{}, "", fmt.Errorf("find %s: %w", c.RedisServer, err)
 	}
 	dir := c.file("redis")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -90,6 +106,9 @@ func (c *Config) redis() (spec, string, error) {
 			// An acknowledged write is on disk: the promise P3 rests on these two.
 			"--appendonly", "yes", "--appendfsync", "always",
 			"--save", "", "--maxmemory-policy", "noeviction",
+			// A rewrite of the append-only file takes a core for itself, more so with compression:
+			// an import would cause one after the other.
+			"--auto-aof-rewrite-min-size", "1gb", "--rdbcompression", "no",
 			"--daemonize", "no", "--logfile", "",
 		},
 		env:     c.env,

@@ -19,6 +19,10 @@ func (c *command) stats() error {
 	if err != nil {
 		return err
 	}
+	state, err := getState(c.ctx, control) // of now; the measurement is of up to a second ago
+	if err != nil {
+		return err
+	}
 	var series dashboard.Series
 	if err := call(req, &series); err != nil {
 		return err
@@ -29,7 +33,7 @@ func (c *command) stats() error {
 	newest := series.Points[len(series.Points)-1]
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "READER\tSTATE\tREADS/S\tP99\tPROPAGATION P99\tPOSTS\tCACHE\tMEMORY\tVERSION\tLAG\t")
-	for _, p := range series.Processes {
+	for _, p := range state.Processes {
 		if p.Role != roleReader {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/service"
 )
 
@@ -28,6 +29,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	c.Register(s, 8080)
 	c.Redis.Register(s)
 	s.String(&c.Token, "WRITER_TOKEN", "", "bearer token that every write needs; empty asks for none")
+	s.Int64(&c.LogLength, "CACHE_LOG_LENGTH", cache.DefaultLogLength, "writes that the log in Redis keeps at least, for readers to catch up with; about 50 bytes each")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
 	}
@@ -48,7 +50,7 @@ func (c *Config) complete() error {
 		}
 	}
 	if c.LogLength < 0 {
-		return errors.New("the log cannot have less than no entries")
+		return errors.New("CACHE_LOG_LENGTH is below 0: use at least as many as there are writes while a reader loads, such as 1000000")
 	}
 	c.Timeout = cmp.Or(c.Timeout, 1500*time.Millisecond)
 	c.Drain = cmp.Or(c.Drain, service.Drain)
