@@ -337,13 +337,21 @@ func (w *world) head() (cache.Head, error) {
 		h.Epoch = binary.BigEndian.Uint64([]byte(e))
 	}
 	if len(top.Val()) > 0 {
-		id, _ := top.Val()[0].Values["w"].(string)
-		if _, err := fmt.Sscanf(top.Val()[0].ID, "%d-", &h.Version); err != nil || len(id) != 8 {
-			return h, fmt.Errorf("an entry of the log is %v", top.Val()[0])
+		entry := top.Val()[0]
+		h.WriteID = writeID(entry)
+		if _, err := fmt.Sscanf(entry.ID, "%d-", &h.Version); err != nil || h.WriteID == 0 {
+			return h, fmt.Errorf("entry %s of the log is %q", entry.ID, fmt.Sprint(entry.Values))
 		}
-		h.WriteID = binary.BigEndian.Uint64([]byte(id))
 	}
 	return h, nil
+}
+
+// writeID returns the write id of an entry of the log: the first 8 bytes of its only field.
+func writeID(entry redis.XMessage) uint64 {
+	if e, _ := entry.Values["e"].(string); len(e) > 8 {
+		return binary.BigEndian.Uint64([]byte(e))
+	}
+	return 0
 }
 
 // mustHead is head as soon as Redis answers.
@@ -396,9 +404,8 @@ func (w *world) inLog(h cache.Head) error {
 	if err != nil {
 		return err
 	}
-	want := string(binary.BigEndian.AppendUint64(nil, h.WriteID))
-	if len(entries) != 1 || entries[0].Values["w"] != want {
-		return fmt.Errorf("the log has %v at %s", entries, id)
+	if len(entries) != 1 || writeID(entries[0]) != h.WriteID {
+		return fmt.Errorf("the log has %q at %s", fmt.Sprint(entries), id)
 	}
 	return nil
 }
