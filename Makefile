@@ -72,7 +72,7 @@ bin/local:
 	@$(GO) build -o $@ ./local
 
 test: ## Run all tests, with the race detector where there is a C compiler
-	@race=; if [ "$$($(GO) env CGO_ENABLED)" = 1 ]; then race=-race; fi; \
+	@race=; if [ "$$(GOFLAGS= $(GO) env CGO_ENABLED)" = 1 ]; then race=-race; fi; \
 	echo "$(GO) test $$race -shuffle=on ./..."; $(GO) test $$race -shuffle=on ./...
 
 bench: ## Run the Go benchmarks

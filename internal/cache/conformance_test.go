@@ -191,6 +191,31 @@ func TestWaitFor(t *testing.T) {
 	})
 }
 
+// The first write of all begins the first history, and a replica must not take its token for one of
+// another history. When nothing is left of a history, its tokens mean nothing.
+func TestWaitForTheFirstWrite(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p, r := publisher(t, addr), replica(t, addr)
+		ready(t, r)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		token := write(t, p, set("a", "first"))[0].Token
+		if err := r.WaitFor(ctx, token); err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := r.Get([]byte("a")); e.Value != "first" {
+			t.Errorf("%q after waiting for the first write", e.Value)
+		}
+		if err := client(t, addr).FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, r, "a", "")
+		if err := r.WaitFor(ctx, token); err != nil {
+			t.Errorf("a token of a history that is gone: %v", err)
+		}
+	})
+}
+
 // Whatever disturbs the keys in Redis, the next write heals, and replicas end up with what is there.
 func TestHistoriesEnd(t *testing.T) {
 	k := newKeys(defaultNamespace)

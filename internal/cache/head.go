@@ -49,5 +49,11 @@ func ParseToken(s string) (Token, error) {
 func (h Head) token() Token { return Token{Epoch: h.Epoch, Version: h.Version} }
 
 // Reached reports whether a replica at h has applied the write that t names. A token of another
-// history says nothing about this one and counts as reached.
-func (h Head) Reached(t Token) bool { return t.Epoch != h.Epoch || h.Version >= t.Version }
+// history says nothing about this one and counts as reached; before the first write there is no
+// history that it could be another of.
+func (h Head) Reached(t Token) bool {
+	if t.Epoch != h.Epoch {
+		return h.Epoch != 0
+	}
+	return h.Version >= t.Version
+}

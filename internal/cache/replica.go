@@ -210,8 +210,14 @@ func (r *Replica) WaitFor(ctx context.Context, t Token) error {
 	if _, _, err := r.misses.ask(ctx, ""); err != nil {
 		return fmt.Errorf("%w: %w", ErrBehind, err)
 	}
-	if !r.Reached(t) {
-		return fmt.Errorf("%w: Redis has %v", ErrBehind, r.applier.public.Load().watermark.Version)
+	p := r.applier.public.Load()
+	switch {
+	case !p.loaded:
+		return fmt.Errorf("%w: the replica is loading", ErrBehind)
+	case p.watermark.Epoch != t.Epoch: // and Redis has no other, it was asked just now
+		return nil
+	case p.watermark.Version < t.Version:
+		return fmt.Errorf("%w: Redis has version %d", ErrBehind, p.watermark.Version)
 	}
 	return nil
 }
