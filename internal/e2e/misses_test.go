@@ -22,7 +22,10 @@ func TestEverythingIsEvictedAllTheTime(t *testing.T) {
 	w := newWorld(t, setup{replica: tiny})
 	w.fill("key", 300, 700)
 	stop := w.run(load{keys: 300, padding: 1400})
+	// Misses are answered with what this reader's channel has not told yet.
+	w.readers[1].channel.Delay(toClient, 100*time.Millisecond)
 	w.flow(1500)
+	w.readers[1].channel.Delay(toClient, 0)
 	w.readers[0].link.Cut()
 	w.flow(500)
 	w.recovered("link cut, memory full", time.Now())
