@@ -220,22 +220,25 @@ func (p *Publisher) results(reply []any, writes []Write) ([]Result, error) {
 	if reply[0] == int64(0) {
 		return nil, fmt.Errorf("%w: it reached Redis after its deadline", ErrNotWritten)
 	}
-	if len(reply) != 3+2*len(writes) {
+	if len(reply) != 5 {
 		return nil, malformed
 	}
 	var r replyReader
-	epoch := r.id(reply[2])
-	results := make([]Result, len(writes))
-	for i := range results {
-		outcome := r.text(reply[3+2*i])
-		results[i].Token = Token{Epoch: epoch, Version: r.number(reply[4+2*i])}
-		if len(outcome) != 1 {
-			return nil, malformed
-		}
-		results[i].Outcome = Outcome(outcome[0])
-	}
+	token := Token{Epoch: r.id(reply[2]), Version: r.number(reply[3])}
+	outcomes := r.text(reply[4])
 	if r.err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnknown, r.err)
+	}
+	if len(outcomes) != len(writes) {
+		return nil, malformed
+	}
+	results := make([]Result, len(writes))
+	for i := range results {
+		outcome := Outcome(outcomes[i])
+		if outcome == Created || outcome == Replaced || outcome == Deleted {
+			token.Version++
+		}
+		results[i] = Result{Outcome: outcome, Token: token}
 	}
 	return results, nil
 }

@@ -11,8 +11,8 @@
 -- message has, for each write that took place: length (4), previous write id (8), stored value.
 --
 -- Returns {0, server time in us} when the deadline has passed, else
--- {1, server time in us, epoch, then for each write: outcome, version}
--- outcome: C created, R replaced, D deleted, N not found, F the condition failed
+-- {1, server time in us, epoch, version before the first write, outcomes}
+-- Each outcome is a letter, and the writes with the first three took the next version: C created, R replaced, D deleted, N not found, F the condition failed
 
 local seq, epoch, log = KEYS[1], KEYS[2], KEYS[3]
 local channel, maxlen, prefix, tag_at = ARGV[1], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -32,13 +32,24 @@ if top then
   logged, previous = tonumber(string.match(top[1], '^(%d+)-')), string.sub(top[2][2], 1, 8)
 end
 -- The tag of what each key has: '' for nothing, true where nobody asks which tag.
-local tags = {}
+local tags, others = {}, {}
 for i = 4, #KEYS do
   local key = KEYS[i]
-  if #ARGV[5 + (i - 4) * 2 + 2] >= 16 then
+  if #ARGV[7 + (i - 4) * 2] >= 16 then
     tags[key] = redis.call('GETRANGE', key, tag_at, tag_at + 15)
   elseif tags[key] == nil then
-    tags[key] = redis.call('EXISTS', key) == 1 or ''
+    tags[key] = true
+    others[#others + 1] = key
+  end
+end
+-- Most batches are all new or all known: one command tells.
+local known = #others > 0 and redis.call('EXISTS', unpack(others)) or 0
+if known < #others then
+  for i = 1, #others do
+    local key = others[i]
+    if tags[key] == true and (known == 0 or redis.call('EXISTS', key) == 0) then
+      tags[key] = ''
+    end
   end
 end
 
@@ -55,8 +66,18 @@ end
 
 local floor, char, sub, format = math.floor, string.char, string.sub, string.format
 
+local high_part, high_bytes
+
 local function bytes4(n)
   return char(floor(n / 16777216) % 256, floor(n / 65536) % 256, floor(n / 256) % 256, n % 256)
+end
+
+local function bytes8(n)
+  local high = floor(n / 4294967296)
+  if high ~= high_part then
+    high_part, high_bytes = high, bytes4(high)
+  end
+  return high_bytes .. bytes4(n % 4294967296)
 end
 
 local function holds(condition, tag)
@@ -69,7 +90,7 @@ local function holds(condition, tag)
   return false
 end
 
-local results = {1, now, history or ''}
+local outcomes, before = {}, nil
 local values, message = {}, {} -- what is stored under each key in the end, false for nothing
 for i = 4, #KEYS do
   local key, condition, framed = KEYS[i], ARGV[7 + (i - 4) * 2], ARGV[8 + (i - 4) * 2]
@@ -81,9 +102,10 @@ for i = 4, #KEYS do
     outcome = 'N'
   else
     if broken then begin_history() end
+    before = before or version
     version = version + 1
     local id = sub(framed, 1, 8)
-    local stored = history .. bytes4(floor(version / 4294967296)) .. bytes4(version % 4294967296) .. framed
+    local stored = history .. bytes8(version) .. framed
     -- '..' alone would write the version as 1e+14
     redis.call('XADD', log, 'MAXLEN', '~', maxlen, format('%.0f-0', version), 'e', id .. previous .. (delete and 'D' or 'S') .. sub(key, prefix + 1))
     message[#message + 1] = bytes4(#stored + 8) .. previous
@@ -96,8 +118,7 @@ for i = 4, #KEYS do
       outcome = tag == '' and 'C' or 'R'
     end
   end
-  results[#results + 1] = outcome
-  results[#results + 1] = format('%.0f', version or 0)
+  outcomes[i - 3] = outcome
 end
 if #message > 0 then
   redis.call('SET', seq, format('%.0f', version))
@@ -116,5 +137,4 @@ if #message > 0 then
   -- then the log tells the readers.
   redis.call('PUBLISH', channel, table.concat(message))
 end
-results[3] = history or ''
-return results
+return {1, now, history or '', format('%.0f', before or version or 0), table.concat(outcomes)}
