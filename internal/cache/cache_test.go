@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -56,25 +57,9 @@ func replica(t testing.TB, addr string, options ...func(*ReplicaConfig)) *Replic
 	return r
 }
 
-// eventually polls until f returns nil.
-func eventually(t testing.TB, f func() error) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("still after 20 s: ", err)
-		}
-		time.Sleep(time.Millisecond) // between polls
-	}
-}
-
 func ready(t testing.TB, r *Replica) {
 	t.Helper()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if s := r.Status(); !s.Ready {
 			return fmt.Errorf("not ready: %+v", s)
 		}
@@ -97,7 +82,7 @@ func write(t testing.TB, p *Publisher, writes ...Write) []Result {
 // holds waits until the replica has value under key, "" for an absence from memory.
 func holds(t testing.TB, r *Replica, key, value string) {
 	t.Helper()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		e, found := r.Get([]byte(key))
 		if value == "" && found == Absent || value != "" && found == Hit && e.Value == value {
 			return nil

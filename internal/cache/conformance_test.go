@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -127,7 +128,7 @@ func TestCreateAndUpdateBackToBack(t *testing.T) {
 
 func reached(t testing.TB, r *Replica, token Token) {
 	t.Helper()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if s := r.Status(); s.Applied.Epoch != token.Epoch || s.Applied.Version < token.Version {
 			return fmt.Errorf("at %+v, want %v", s, token)
 		}
@@ -297,7 +298,7 @@ func TestIdleReplicaKeepsItsSubscription(t *testing.T) {
 		r := replica(t, addr, func(c *ReplicaConfig) { c.Probe = 5 * time.Millisecond })
 		ready(t, r)
 		for probes, last := 0, r.applier.public.Load(); probes < 20; probes++ { // each publishes once
-			eventually(t, func() error {
+			eventually.Nil(t, func() error {
 				if now := r.applier.public.Load(); now == last {
 					return errors.New("no probe")
 				} else {

@@ -15,6 +15,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redistest"
 )
@@ -38,7 +39,7 @@ func TestReadYourWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, addr := range readers { // all know the epoch
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			res, err := get(addr, target("first"))
 			if err != nil || res.header.Get("X-Version") != first.header.Get("X-Version") {
 				return fmt.Errorf("%d %s (%v)", res.status, res.body, err)
@@ -198,7 +199,7 @@ func TestWriterAnswersInTime(t *testing.T) {
 		t.Logf("%s: answered in %v: %s", fault.name, took.Round(time.Millisecond), res.body)
 		w.redis.Resume()
 		w.uplink.Heal()
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			_, err := w.createBy(addr, "b")
 			return err
 		})
@@ -311,7 +312,7 @@ func TestFortunes(t *testing.T) {
 	if err := json.Unmarshal(res.body, &summary); err != nil || summary.Status != "done" || summary.Created != len(texts) {
 		t.Fatalf("POST /import answers %s (%v), want %d created", res.body, err, len(texts))
 	}
-	eventually(t, func() error { // the readers have the last line too
+	eventually.Nil(t, func() error { // the readers have the last line too
 		for _, addr := range readers {
 			res, err := get(addr, "/status")
 			var status struct {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 )
 
 // load is a stream of reads and writes. Zero fields mean the defaults.
@@ -109,7 +110,7 @@ func (w *world) fail(n int) {
 func waitMore(w *world, what string, counter interface{ Load() int64 }, n int) {
 	w.t.Helper()
 	want := counter.Load() + int64(n)
-	eventually(w.t, func() error {
+	eventually.Nil(w.t, func() error {
 		if got := counter.Load(); got < want {
 			return fmt.Errorf("%d %s, want %d", got, what, want)
 		}

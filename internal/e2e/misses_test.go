@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 )
 
 // Memory that does not hold everything.
@@ -84,7 +85,7 @@ func TestDeleteOvertakesASlowMiss(t *testing.T) {
 			reads.Go(func() { _, _, _ = w.observe(r, key) })
 		}
 		// The reply comes late: once the request has gone out, Redis has decided it, or will.
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			if r.link.Bytes(toServer) == asked {
 				return errors.New("nobody asks Redis")
 			}
@@ -123,7 +124,7 @@ func TestDeleteOvertakesASlowMiss(t *testing.T) {
 // missing returns a key that is not in memory.
 func (w *world) missing(r *follower, rng *rand.Rand) (key string) {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	eventually.Nil(w.t, func() error {
 		key = fmt.Sprint("key", rng.IntN(200))
 		if _, found := r.replica.Get([]byte(key)); found != cache.Miss {
 			return fmt.Errorf("%s is in memory", key)
@@ -188,7 +189,7 @@ func TestMissesFailWhileRedisIsDown(t *testing.T) {
 				}
 				t.Logf("%d misses failed within %v", len(missing), slowest.Round(time.Millisecond))
 			}
-			eventually(t, func() error {
+			eventually.Nil(t, func() error {
 				if n := runtime.NumGoroutine(); n > goroutines+20 {
 					return fmt.Errorf("%d goroutines, there were %d", n, goroutines)
 				}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redistest"
 )
@@ -78,7 +79,7 @@ func TestBlackHoles(t *testing.T) {
 						hole.of(r).BlackHole(way, true)
 					}
 				}
-				eventually(t, func() error {
+				eventually.Nil(t, func() error {
 					for _, r := range w.readers {
 						if s := r.replica.Status(); !s.Degraded || !s.Ready {
 							return fmt.Errorf("%s has not noticed: %+v", r.name, s)
@@ -117,7 +118,7 @@ func TestSubscriptionFallsSilent(t *testing.T) {
 		since := time.Now()
 		w.flow(100)
 		head := w.mustHead()
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			for _, r := range w.readers {
 				if s := r.replica.Status(); s.Applied.Version < head.Version {
 					return fmt.Errorf("%s is at %+v, Redis was at %+v", r.name, s, head)
@@ -126,7 +127,7 @@ func TestSubscriptionFallsSilent(t *testing.T) {
 			return nil
 		})
 		t.Logf("without a subscription: converged in %v", time.Since(since).Round(time.Millisecond))
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			for _, r := range w.readers {
 				if s := r.replica.Status(); s.Subscribed {
 					return fmt.Errorf("%s has not noticed that its subscription is silent: %+v", r.name, s)
@@ -155,7 +156,7 @@ func TestLastMessageIsLost(t *testing.T) {
 	since := time.Now()
 	w.mustWrite(w.set("a", 0), w.remove("a"), w.set("b", 0))
 	head := w.mustHead()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		for _, r := range w.readers {
 			if s := r.replica.Status(); s.Applied != head {
 				return fmt.Errorf("%s is at %+v, Redis at %+v", r.name, s, head)
@@ -179,7 +180,7 @@ func TestIdleSubscriptionStays(t *testing.T) {
 	w.ready(r)
 	for range 2 {
 		asked := w.commands("evalsha_ro")
-		eventually(t, func() error { // each probe is a call
+		eventually.Nil(t, func() error { // each probe is a call
 			if n := w.commands("evalsha_ro"); n < asked+20 {
 				return fmt.Errorf("%d probes", n-asked)
 			}
@@ -234,7 +235,7 @@ func TestRedisCutsOffASlowSubscriber(t *testing.T) {
 	stop := w.run(load{padding: 4 << 10}) // a call's messages together stay below the limit
 	w.flow(20)
 	slow.channel.Stall(toClient, true)
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		clients, err := w.direct.Do(t.Context(), "CLIENT", "LIST", "TYPE", "pubsub").Text()
 		if err != nil {
 			return err

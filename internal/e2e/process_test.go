@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redistest"
@@ -50,7 +51,7 @@ func TestWriterIsKilled(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatal("the writer asks Redis for nothing")
 		}
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			if h := w.mustHead(); h.Version != before.Version+killed.done {
 				return fmt.Errorf("Redis is at %+v, want %d after %+v", h, killed.done, before)
 			}
@@ -125,7 +126,7 @@ func TestReaderIsRestarted(t *testing.T) {
 		began := time.Now()
 		p := startProcess(t, "reader", "REDIS_ADDR="+link.Addr(), "POD_ID=restarted")
 		loading := 0
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			res, err := get(p.addr, "/ready")
 			if err != nil {
 				return err
@@ -231,7 +232,7 @@ func TestReaderStopsInOrder(t *testing.T) {
 
 	p.terminate(t)
 	told := time.Now()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		res, err := get(p.addr, "/ready")
 		if err != nil {
 			t.Fatalf("it stopped listening before it said that it was not ready: %v", err)
@@ -244,7 +245,7 @@ func TestReaderStopsInOrder(t *testing.T) {
 	if res, err := get(p.addr, target("big")); err != nil || res.status != http.StatusOK || !bytes.Equal(res.body, e.Body) {
 		t.Errorf("a read after SIGTERM: %d, %d bytes (%v)", res.status, len(res.body), err)
 	}
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		c, err := net.Dial("tcp", p.addr)
 		if err != nil {
 			return nil
@@ -305,7 +306,7 @@ func stuckRead(t testing.TB, addr string) *stuckConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if passed := link.Bytes(toServer); passed < int64(n) {
 			return fmt.Errorf("%d of %d bytes of the request have passed", passed, n)
 		}

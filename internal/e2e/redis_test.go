@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 )
 
 // What happens to Redis.
@@ -19,7 +20,7 @@ func TestRedisIsKilledAndRestarted(t *testing.T) {
 	for range 2 {
 		w.flow(200)
 		w.redis.Kill()
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			for _, r := range w.readers {
 				if s := r.replica.Status(); !s.Degraded || s.Synced || s.Subscribed {
 					return fmt.Errorf("%s has not noticed: %+v", r.name, s)
@@ -93,7 +94,7 @@ func TestLogIsTrimmedUnderALoad(t *testing.T) {
 	stop := w.run(load{})
 	w.flow(50)
 	late := w.addReader(func(r *follower) { r.data.Throttle(toClient, 8<<20) })
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if err := w.direct.XTrimMaxLen(t.Context(), logKey, 1).Err(); err != nil {
 			return err
 		}
@@ -200,7 +201,7 @@ func TestRedisIsKilledUnderALoad(t *testing.T) {
 // loading waits until a reader is in the middle of a load.
 func (w *world) loading(r *follower, atLeast int64) {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	eventually.Nil(w.t, func() error {
 		s := r.replica.Status()
 		if s.Ready {
 			w.t.Fatalf("%s is ready, want it in the middle of a load", r.name)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/gateway"
 	"heavy-read-api/internal/reader"
 	"heavy-read-api/internal/service"
@@ -78,7 +79,7 @@ func serveGateway(t testing.TB, readers ...string) (addr string) {
 
 func waitReady(t testing.TB, addr string) {
 	t.Helper()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		res, err := get(addr, "/ready")
 		if err != nil || res.status != http.StatusOK {
 			return fmt.Errorf("/ready answers %d %s (%v)", res.status, res.body, err)

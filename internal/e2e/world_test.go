@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/history"
 	"heavy-read-api/internal/redistest"
@@ -168,7 +169,7 @@ func (w *world) addReader(options ...func(*follower)) *follower {
 // ready waits until the readers are ready.
 func (w *world) ready(readers ...*follower) {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	eventually.Nil(w.t, func() error {
 		for _, r := range readers {
 			if s := r.replica.Status(); !s.Ready {
 				return fmt.Errorf("%s is not ready: %+v", r.name, s)
@@ -357,7 +358,7 @@ func writeID(entry redis.XMessage) uint64 {
 // mustHead is head as soon as Redis answers.
 func (w *world) mustHead() (h cache.Head) {
 	w.t.Helper()
-	eventually(w.t, func() (err error) {
+	eventually.Nil(w.t, func() (err error) {
 		h, err = w.head()
 		return err
 	})
@@ -372,7 +373,7 @@ func (w *world) recovered(fault string, since time.Time, readers ...*follower) {
 		readers = w.readers
 	}
 	head := w.mustHead()
-	eventually(w.t, func() error {
+	eventually.Nil(w.t, func() error {
 		for _, r := range readers {
 			s := r.replica.Status()
 			if s.Applied.Epoch != head.Epoch { // Redis may have begun another one since
@@ -413,7 +414,7 @@ func (w *world) inLog(h cache.Head) error {
 // settled waits until every replica is exactly where the log ends. Nothing may write any more.
 func (w *world) settled() {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	eventually.Nil(w.t, func() error {
 		head, err := w.head()
 		if err != nil {
 			return err
@@ -567,22 +568,6 @@ func (r *follower) count(t testing.TB, name string, label ...string) (sum float6
 		return sum
 	}
 	return 0
-}
-
-// eventually polls until f returns nil.
-func eventually(t testing.TB, f func() error) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still after %v: %v", patience, err)
-		}
-		time.Sleep(time.Millisecond) // between polls
-	}
 }
 
 // infoField returns the value of one line of Redis's INFO.

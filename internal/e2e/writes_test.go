@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 )
 
@@ -88,7 +89,7 @@ func TestCreatedAndUpdatedBackToBack(t *testing.T) {
 		}
 	}
 	since := time.Now()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		for _, r := range w.readers {
 			if s := r.replica.Status(); s.Applied.Version < last.Version {
 				return fmt.Errorf("%s is at %+v, want %v", r.name, s, last)
@@ -167,7 +168,7 @@ func TestWriteArrivesTooLate(t *testing.T) {
 		t.Errorf("the writer was told after %v", took)
 	}
 	// Not before the time that it was given has passed: the client gives up sooner than that.
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if d := time.Since(began); d < 1600*time.Millisecond {
 			return fmt.Errorf("only %v have passed", d)
 		}
@@ -178,7 +179,7 @@ func TestWriteArrivesTooLate(t *testing.T) {
 	}
 	before := w.mustHead()
 	w.uplink.Heal()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if n := w.commands("evalsha"); n < calls+2 {
 			return fmt.Errorf("%d calls of the script, want the other one's and the late one's after %d", n, calls)
 		}

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"heavy-read-api/internal/eventually"
 )
 
 // echo answers with the parameter's value, and says which lane it is in. "wait" blocks until it is
@@ -148,21 +150,6 @@ func expect(t testing.TB, r *bufio.Reader, lane, content string) *http.Response 
 	return res
 }
 
-func poll(t testing.TB, f func() error) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Millisecond) // between polls
-	}
-}
-
 func closed(t testing.TB, r *bufio.Reader) {
 	t.Helper()
 	if b, err := io.ReadAll(r); len(b) > 0 || err != nil && !errors.Is(err, net.ErrClosed) && !strings.Contains(err.Error(), "reset") {
@@ -188,7 +175,7 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 			expect(t, r, "fast", large)
 		}
 	}
-	poll(t, func() error {
+	eventually.Nil(t, func() error {
 		if n := f.requests.Load(); n != 505 {
 			return fmt.Errorf("%d requests are counted", n)
 		}
@@ -216,7 +203,7 @@ func TestHeaderCutAtEveryByte(t *testing.T) {
 		_ = c.(*net.TCPConn).SetNoDelay(true)
 		send(t, c, request[:n])
 		// The rest must not be answered before it is sent, nor lost.
-		poll(t, func() error {
+		eventually.Nil(t, func() error {
 			if p := f.oldestPhase(); p != reading {
 				return fmt.Errorf("cut at %d: phase %d", n, p)
 			}
@@ -225,7 +212,7 @@ func TestHeaderCutAtEveryByte(t *testing.T) {
 		send(t, c, request[n:])
 		expect(t, bufio.NewReader(c), "fast", "post abc")
 		_ = c.Close()
-		poll(t, func() error {
+		eventually.Nil(t, func() error {
 			if f.Conns() > 0 {
 				return errors.New("the connection is still there")
 			}
@@ -246,7 +233,7 @@ func TestABlockedRequestHoldsUpItsConnectionOnly(t *testing.T) {
 	send(t, blocked, get("before")+get("wait")+get("after"))
 	r := bufio.NewReader(blocked)
 	expect(t, r, "fast", "post before") // does not wait with the one behind it
-	poll(t, func() error {
+	eventually.Nil(t, func() error {
 		if f.waiting.Load() == 0 {
 			return errors.New("nothing waits")
 		}
@@ -275,7 +262,7 @@ func TestTooManyConnections(t *testing.T) {
 	closed(t, r)
 	for _, c := range []net.Conn{first, second} { // both lanes give their places back
 		_ = c.Close()
-		poll(t, func() error {
+		eventually.Nil(t, func() error {
 			c, err := net.Dial("tcp", f.addr)
 			if err != nil {
 				return err
@@ -338,7 +325,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 		c := dial(t, f)
 		_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
 		go func() { _, _ = io.WriteString(c, strings.Repeat(get("large"), 100)) }()
-		poll(t, func() error { // without a read of ours
+		eventually.Nil(t, func() error { // without a read of ours
 			if f.Conns() > 0 {
 				return errors.New("a client that does not read is still served")
 			}
@@ -357,13 +344,13 @@ func TestShutdown(t *testing.T) {
 	expect(t, stdReader, "std", "post ")
 	send(t, halfConn, get("half")[:20])
 	send(t, waitConn, get("wait"))
-	poll(t, func() error {
+	eventually.Nil(t, func() error {
 		if f.waiting.Load() == 0 {
 			return errors.New("nothing waits")
 		}
 		return nil
 	})
-	poll(t, func() error {
+	eventually.Nil(t, func() error {
 		var n int
 		f.each(func(c *conn) {
 			if p, _ := c.phase(); p == reading {
@@ -402,7 +389,7 @@ func TestShutdownIsBounded(t *testing.T) {
 	f := start(t)
 	c := dial(t, f)
 	send(t, c, get("half")[:20])
-	poll(t, func() error {
+	eventually.Nil(t, func() error {
 		if f.oldestPhase() != reading {
 			return errors.New("the header is not being read")
 		}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"heavy-read-api/internal/eventually"
 )
 
 const patience = 10 * time.Second
@@ -141,15 +143,6 @@ func wantClosed(t *testing.T, c net.Conn, want error) {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
-}
-
 func TestForwardsBothWaysAndCounts(t *testing.T) {
 	_, p := start(t)
 	a, b := dial(t, p), dial(t, p)
@@ -159,12 +152,12 @@ func TestForwardsBothWaysAndCounts(t *testing.T) {
 		t.Errorf("accepted %d, connections %d; want 2 and 2", p.Accepted(), p.Connections())
 	}
 	// The client can see the bytes a moment before they are counted.
-	eventually(t, "7 bytes each way", func() bool { return p.Bytes(ToServer) == 7 && p.Bytes(ToClient) == 7 })
+	eventually.True(t, "7 bytes each way", func() bool { return p.Bytes(ToServer) == 7 && p.Bytes(ToClient) == 7 })
 	if p.Swallowed(ToServer)+p.Swallowed(ToClient) != 0 {
 		t.Error("swallowed bytes without a fault")
 	}
 	_ = a.Close()
-	eventually(t, "one connection is left", func() bool { return p.Connections() == 1 })
+	eventually.True(t, "one connection is left", func() bool { return p.Connections() == 1 })
 }
 
 func TestMuchDataArrivesUnchanged(t *testing.T) {
@@ -327,7 +320,7 @@ func TestBlackHole(t *testing.T) {
 			t.Error("the server was told that its client is gone")
 		}
 		p.Heal()
-		eventually(t, "the connection is closed", func() bool { return p.Connections() == 0 })
+		eventually.True(t, "the connection is closed", func() bool { return p.Connections() == 0 })
 	})
 }
 
@@ -340,7 +333,7 @@ func TestHeal(t *testing.T) {
 			ask(t, whole, "x")
 			p.BlackHole(ToServer, true)
 			say(t, lossy, "lost")
-			eventually(t, "bytes are lost", func() bool { return p.Swallowed(ToServer) == 4 })
+			eventually.True(t, "bytes are lost", func() bool { return p.Swallowed(ToServer) == 4 })
 			hook := p.OnceContains(ToServer, "whole", CutNow)
 			p.Only(Contains("x")).Stall(ToClient, true)
 			p.Refuse(true)
@@ -407,7 +400,7 @@ func TestThrottle(t *testing.T) {
 	say(t, c, strings.Repeat("z", 300))
 	wantReply(t, c, "z")
 	p.BlackHole(ToServer, true) // in the middle of it
-	eventually(t, "the rest is lost", func() bool { return p.Swallowed(ToServer) > 200 })
+	eventually.True(t, "the rest is lost", func() bool { return p.Swallowed(ToServer) > 200 })
 }
 
 func TestStallIsBackPressureWithoutLoss(t *testing.T) {
@@ -436,7 +429,7 @@ func TestStallIsBackPressureWithoutLoss(t *testing.T) {
 	}
 	go func() { _, _ = io.Copy(io.Discard, c) }() // the echo must not stall the other way
 	p.Stall(ToServer, false)
-	eventually(t, "the server has every byte", func() bool { return len(e.received()) == 1+sent })
+	eventually.True(t, "the server has every byte", func() bool { return len(e.received()) == 1+sent })
 }
 
 func TestSelections(t *testing.T) {
@@ -530,8 +523,8 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			fault()
 			say(t, dial(t, p), "some bytes")
 		}
-		eventually(t, "all are accepted", func() bool { return p.Connections() == 5 })
+		eventually.True(t, "all are accepted", func() bool { return p.Connections() == 5 })
 	})
 	e.closeAll()
-	eventually(t, "the proxy's goroutines are gone", func() bool { return runtime.NumGoroutine() <= before })
+	eventually.True(t, "the proxy's goroutines are gone", func() bool { return runtime.NumGoroutine() <= before })
 }

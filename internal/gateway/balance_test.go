@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"heavy-read-api/internal/eventually"
 )
 
 // send sends n reads from eight clients and fails the test for any that is not 200.
@@ -103,7 +105,7 @@ func TestKilledReaderFailsNoRead(t *testing.T) {
 	}
 	more := func(n int64) {
 		from := done.Load()
-		eventually(t, "reads go on", func() bool { return failed.Load() > 0 || done.Load() >= from+n })
+		eventually.True(t, "reads go on", func() bool { return failed.Load() > 0 || done.Load() >= from+n })
 	}
 	for round := range 4 {
 		i := round % 3
@@ -226,7 +228,7 @@ func TestReaderComesBackAfterTwoChecks(t *testing.T) {
 	good := newReader(t, nil)
 	g := start(t, Config{Readers: []string{bad.addr, good.addr}})
 	g.awaitReady(t, 2)
-	eventually(t, "the reader is ejected", func() bool {
+	eventually.True(t, "the reader is ejected", func() bool {
 		send(t, g, 1)
 		return g.logs.count("reader is not ready") > 0
 	})
@@ -291,7 +293,7 @@ func TestClientThatLeavesEjectsNobody(t *testing.T) {
 		conn.Close()
 	}
 	gone := "code=499 consumer= matched_host= matched_uri=/post node=" + slow.addr + " route=post service=reader"
-	eventually(t, "the requests are counted", func() bool {
+	eventually.True(t, "the requests are counted", func() bool {
 		return samples(g.families(t)["apisix_http_status"])[gone] == timeoutLimit+refusedLimit
 	})
 	if n := g.logs.count("reader is not ready"); n != 0 {

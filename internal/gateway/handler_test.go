@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"heavy-read-api/internal/eventually"
 )
 
 func wantProblem(t *testing.T, res *http.Response, body []byte, status int) {
@@ -316,7 +318,7 @@ func TestBodyThatBreaksOffIsNotTakenForWhole(t *testing.T) {
 		t.Errorf("%s with %d bytes, want an error", res.Status, len(body))
 	}
 	want := "code=200 consumer= matched_host= matched_uri=/post node=" + r.addr + " route=post service=reader"
-	eventually(t, "the broken answer is counted", func() bool {
+	eventually.True(t, "the broken answer is counted", func() bool {
 		return samples(g.families(t)["apisix_http_status"])[want] == 1
 	})
 }
@@ -339,7 +341,7 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 	<-arrived
 	ended := make(chan error, 1)
 	go func() { ended <- g.stop() }()
-	eventually(t, "no connection is accepted", func() bool {
+	eventually.True(t, "no connection is accepted", func() bool {
 		conn, _, err := fetch(http.MethodGet, g.url("/nowhere"), http.Header{"Connection": {"close"}}, nil)
 		return err != nil || conn == nil
 	})

@@ -21,6 +21,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"heavy-read-api/internal/eventually"
 )
 
 // patience bounds every wait of the tests.
@@ -37,16 +39,6 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
-}
-
-// eventually polls until ok.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
 }
 
 // gateway is one that runs.
@@ -101,7 +93,7 @@ func start(t *testing.T, cfg Config) *gateway {
 // awaitReady waits until the gateway counts exactly n ready readers.
 func (g *gateway) awaitReady(t *testing.T, n int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("%d readers are ready", n), func() bool { return g.readiness(t).Ready == n })
+	eventually.True(t, fmt.Sprintf("%d readers are ready", n), func() bool { return g.readiness(t).Ready == n })
 }
 
 type readiness struct {

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
+
+	"heavy-read-api/internal/eventually"
 )
 
 func TestMetricsAreThoseOfAPISIX(t *testing.T) {
@@ -28,7 +30,7 @@ func TestMetricsAreThoseOfAPISIX(t *testing.T) {
 	do(t, http.MethodGet, g.url("/nowhere"), nil)
 
 	var families map[string]*dto.MetricFamily
-	eventually(t, "five requests are counted", func() bool { // the handler counts after it has answered
+	eventually.True(t, "five requests are counted", func() bool { // the handler counts after it has answered
 		families = g.families(t)
 		return samples(families["apisix_http_requests_total"])[""] == 5
 	})
@@ -117,7 +119,7 @@ func TestLatencyIsInMilliseconds(t *testing.T) {
 	close(release)
 	<-answered
 	sums := make(map[string]float64)
-	eventually(t, "the request is counted", func() bool {
+	eventually.True(t, "the request is counted", func() bool {
 		f := g.families(t)["apisix_http_latency"]
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
@@ -148,7 +150,7 @@ func TestUpstreamStatusFollowsTheList(t *testing.T) {
 			expected["ip="+host+" name=reader port="+port] = value
 		}
 		var got map[string]float64
-		eventually(t, "upstream status", func() bool {
+		eventually.True(t, "upstream status", func() bool {
 			got = samples(g.families(t)["apisix_upstream_status"])
 			return maps.Equal(got, expected)
 		})
@@ -178,7 +180,7 @@ func TestConnectionsByState(t *testing.T) {
 			"state=active": reading + writing + waiting, "state=accepted": accepted, "state=handled": accepted,
 		}
 		var got map[string]float64
-		eventually(t, "connections", func() bool {
+		eventually.True(t, "connections", func() bool {
 			got = samples(g.families(t)["apisix_nginx_http_current_connections"])
 			return maps.Equal(got, expected)
 		})

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"heavy-read-api/internal/eventually"
 )
 
 // replace changes a file the way a nodes file is meant to be changed: by a rename.
@@ -91,7 +93,7 @@ func TestNodesFileIsFollowed(t *testing.T) {
 	g := start(t, Config{Readers: addrs[:1], NodesFile: path})
 	g.awaitReady(t, 1)
 	replace(t, path, addrs[1]+"\n"+addrs[2]+"\n")
-	eventually(t, "the file's list is used", func() bool {
+	eventually.True(t, "the file's list is used", func() bool {
 		r := g.readiness(t)
 		return r.Readers == 2 && r.Ready == 2
 	})
@@ -102,19 +104,19 @@ func TestNodesFileIsFollowed(t *testing.T) {
 
 	for i, broken := range []string{"", "nonsense\n", addrs[0] + "\n127.0.0.1\n"} {
 		replace(t, path, broken)
-		eventually(t, "the broken file is logged", func() bool { return g.logs.count("nodes file not used") == 2+i })
+		eventually.True(t, "the broken file is logged", func() bool { return g.logs.count("nodes file not used") == 2+i })
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the missing file is logged", func() bool { return g.logs.count("nodes file not used") == 5 })
+	eventually.True(t, "the missing file is logged", func() bool { return g.logs.count("nodes file not used") == 5 })
 	send(t, g, 20)
 	if got := reads(readers); !slices.Equal(got, []int64{0, 10, 10}) {
 		t.Errorf("with a broken file readers got %v of 20 reads, want 0 10 10", got)
 	}
 
 	replace(t, path, strings.Join(addrs, "\n"))
-	eventually(t, "the good file is used", func() bool {
+	eventually.True(t, "the good file is used", func() bool {
 		r := g.readiness(t)
 		return r.Readers == 3 && r.Ready == 3
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redistest"
@@ -128,7 +129,7 @@ func TestRedisGoesAway(t *testing.T) {
 
 			fault.end(proxy)
 			r.waitReady(t, "ready")
-			eventually(t, func() error {
+			eventually.Nil(t, func() error {
 				if res := r.do(t, "GET", "/post?id=a"); string(res.body) != string(next.body) {
 					return fmt.Errorf("not converged: %s", res.body)
 				}

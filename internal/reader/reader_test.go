@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/service"
 )
@@ -76,7 +77,7 @@ func startReady(t testing.TB, redisAddr string, options ...func(*Config)) *insta
 
 func (r *instance) waitReady(t testing.TB, status string) {
 	t.Helper()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		res := r.do(t, "GET", "/ready")
 		var body readiness
 		if err := json.Unmarshal(res.body, &body); err != nil || body.Status != status {
@@ -84,22 +85,6 @@ func (r *instance) waitReady(t testing.TB, status string) {
 		}
 		return nil
 	})
-}
-
-// eventually polls until f returns nil.
-func eventually(t testing.TB, f func() error) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("still after 20 s: ", err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
 }
 
 type response struct {
@@ -237,7 +222,7 @@ func newGetter(t testing.TB, redisAddr string) *getter {
 		replica.Close()
 		_ = client.Close()
 	})
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if s := replica.Status(); !s.Ready {
 			return fmt.Errorf("not ready: %+v", s)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redistest"
@@ -241,7 +242,7 @@ func TestStatus(t *testing.T) {
 		w := publish(t, p, post.Post{ID: "b", Title: "t"})
 		r := startReady(t, b.Addr())
 		var s report
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			res := r.do(t, "GET", "/status")
 			if err := json.Unmarshal(res.body, &s); err != nil || s.Subscription != "live" {
 				return fmt.Errorf("%s, %v", res.body, err)
@@ -290,7 +291,7 @@ func TestPasswordIsNotLogged(t *testing.T) {
 		c.Redis.Password = "a-wrong-secret"
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if !strings.Contains(log.String(), "subscription lost") {
 			return errors.New("no failure in the log: " + log.String())
 		}

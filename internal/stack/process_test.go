@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"heavy-read-api/internal/eventually"
 )
 
 // A child that ignores SIGTERM, and its own child, are killed when their time is up.
@@ -32,7 +34,7 @@ func TestStubbornChildIsKilled(t *testing.T) {
 	p.mu.Lock()
 	pid := p.pid
 	p.mu.Unlock()
-	eventually(t, "it ignores the signal", func() bool {
+	eventually.True(t, "it ignores the signal", func() bool {
 		text, _ := os.ReadFile(output.path)
 		return string(text) == "stubborn | ignoring\n"
 	})

@@ -17,19 +17,10 @@ import (
 	"time"
 
 	"heavy-read-api/internal/dashboard"
+	"heavy-read-api/internal/eventually"
 )
 
 const testWait = 30 * time.Second
-
-// eventually polls until ok says yes.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), testWait)
-	defer cancel()
-	if !await(ctx, ok) {
-		t.Fatalf("not within %s: %s", testWait, what)
-	}
-}
 
 // gone reports whether a process has ended; one that nobody has reaped yet has.
 func gone(pid int) bool {
@@ -84,7 +75,7 @@ func runToEnd(t *testing.T, cfg Config) error {
 func readyState(t *testing.T, cfg Config) State {
 	t.Helper()
 	var st State
-	eventually(t, "everything is ready", func() bool {
+	eventually.True(t, "everything is ready", func() bool {
 		var err error
 		st, err = getState(t.Context(), address(cfg.Port))
 		return err == nil && st.ready()
@@ -150,7 +141,7 @@ func TestChildThatDiesIsStartedAgain(t *testing.T) {
 	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "reader-1 is back as another process", func() bool {
+	eventually.True(t, "reader-1 is back as another process", func() bool {
 		now := find(t, readyState(t, cfg), "reader-1")
 		return now.PID != victim.PID && now.Restarts == 1
 	})
@@ -270,7 +261,7 @@ func TestScale(t *testing.T) {
 	st := readyState(t, cfg)
 	third := find(t, st, "reader-3")
 	find(t, st, "reader-4")
-	eventually(t, "the gateway has four nodes", func() bool {
+	eventually.True(t, "the gateway has four nodes", func() bool {
 		return slices.Contains(events(t, path), "nodes "+strings.Join([]string{node(1), node(2), node(3), node(4)}, ","))
 	})
 	seen := events(t, path)
@@ -464,7 +455,7 @@ func TestNoOrphans(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range st.Processes {
-		eventually(t, p.Name+" has ended with the supervisor", func() bool { return gone(p.PID) })
+		eventually.True(t, p.Name+" has ended with the supervisor", func() bool { return gone(p.PID) })
 	}
 	// And the next start is not confused by what was left.
 	if out, code := local(t, env, "start"); code != 0 {

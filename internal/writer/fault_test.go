@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redistest"
@@ -79,7 +80,7 @@ func TestRedisAway(t *testing.T) {
 				t.Errorf("/health: %d", res.status)
 			}
 			tt.end(proxy)
-			eventually(t, func() error {
+			eventually.Nil(t, func() error {
 				if res := w.do(t, "GET", "/ready", ""); res.status != 200 {
 					return fmt.Errorf("/ready: %d %s", res.status, res.body)
 				}
@@ -160,7 +161,7 @@ func TestClientLeaves(t *testing.T) {
 		}
 		gone <- err
 	}()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if proxy.Accepted() == 0 {
 			return errors.New("no connection to Redis")
 		}
@@ -171,7 +172,7 @@ func TestClientLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	proxy.Stall(faultnet.ToServer, false)
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if stored(t, db, "a") == "" {
 			return errors.New("a is not there")
 		}
@@ -203,7 +204,7 @@ func TestStop(t *testing.T) {
 	<-hook.Fired()
 	began := time.Now()
 	w.stop()
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if res := w.do(t, "GET", "/ready", ""); res.status != 503 || !strings.Contains(string(res.body), `"stopping"`) {
 			return fmt.Errorf("/ready: %d %s", res.status, res.body)
 		}

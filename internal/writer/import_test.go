@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redistest"
@@ -247,7 +248,7 @@ func TestImportStreams(t *testing.T) {
 	for n := range 5 {
 		id := fmt.Sprint("post-", n)
 		s.send(t, line(id, "t"))
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			if stored(t, db, id) == "" {
 				return fmt.Errorf("%s is not there", id)
 			}
@@ -278,14 +279,14 @@ func TestImportBreaksOff(t *testing.T) {
 		s := w.stream(t)
 		id := fmt.Sprint("post-", i)
 		s.send(t, line(id, "t"), `{"id":"half","ti`)
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			if stored(t, db, id) == "" {
 				return fmt.Errorf("%s is not there", id)
 			}
 			return nil
 		})
 		s.cancel()
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			res := w.do(t, "POST", "/import", "")
 			if res.status != 200 {
 				return fmt.Errorf("%d %s", res.status, res.body)
@@ -307,7 +308,7 @@ func TestTooManyImports(t *testing.T) {
 		s := w.stream(t)
 		id := fmt.Sprint("post-", i)
 		s.send(t, line(id, "t"))
-		eventually(t, func() error {
+		eventually.Nil(t, func() error {
 			if stored(t, db, id) == "" {
 				return fmt.Errorf("%s is not there", id)
 			}
@@ -324,7 +325,7 @@ func TestTooManyImports(t *testing.T) {
 	if err := streams[0].Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if res := w.do(t, "POST", "/import", line("a", "t")); res.status != 200 {
 			return fmt.Errorf("%d %s", res.status, res.body)
 		}
@@ -406,7 +407,7 @@ func TestImportLosesRedis(t *testing.T) {
 					}
 				}
 			}()
-			eventually(t, func() error {
+			eventually.Nil(t, func() error {
 				if stored(t, db, fmt.Sprint("post-", before-1)) == "" {
 					return fmt.Errorf("not yet")
 				}
@@ -472,7 +473,7 @@ func TestUnknownBatchIsNotOvertaken(t *testing.T) {
 	db := b.Client(t)
 	s := w.stream(t)
 	s.send(t, line("warm-up", "t"))
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if stored(t, db, "warm-up") == "" {
 			return fmt.Errorf("not yet")
 		}
@@ -487,7 +488,7 @@ func TestUnknownBatchIsNotOvertaken(t *testing.T) {
 		t.Fatalf("%+v", rep)
 	}
 	s.send(t, line("a", "second"))
-	eventually(t, func() error {
+	eventually.Nil(t, func() error {
 		if have := stored(t, db, "a"); !strings.Contains(have, "second") {
 			return fmt.Errorf("a is %s", have)
 		}

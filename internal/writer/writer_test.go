@@ -67,22 +67,6 @@ func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
 // prompt gives a writer the timeouts of one that runs for good.
 func prompt(c *Config) { c.Timeout = 0 }
 
-// eventually polls until f returns nil.
-func eventually(t testing.TB, f func() error) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("still after 20 s: ", err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
 type response struct {
 	status int
 	header http.Header
