@@ -1,9 +1,13 @@
 package fastlane
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -37,6 +41,8 @@ const (
 	writing              // for the client to take answers
 	serving              // for the handler
 	handed               // nothing here: net/http has it
+	poked                // idle, and the sweep had it look for the end of the stream
+	cut                  // the sweep has given it up
 )
 
 // conn is a connection in the fast lane.
@@ -46,142 +52,265 @@ type conn struct {
 	// status is the phase, and the tick of the server's clock at which it began: no timer is set
 	// and no clock is read for a request, the server's sweep finds connections that take too long.
 	status atomic.Uint64
+	mu     sync.Mutex // held by the sweep from its change of status to its change of a deadline
+
+	// The rest is the goroutine's that serves the connection.
+	handler Handler
+	out     Output
+	q       Request
+	buf     []byte
+	filled  int    // bytes in buf
+	scanned int    // of them without the end of a header
+	least   int    // of them that net/http would take for a request
+	since   uint32 // tick at which the first of them came, or the last answer went
+	asleep  bool   // poked since
+	end     func() // what becomes of the connection when serve is through with it
 }
 
-func (c *conn) enter(p phase) { c.enterSince(p, c.server.tick.Load()) }
-
-func (c *conn) enterSince(p phase, tick uint32) { c.status.Store(uint64(tick)<<8 | uint64(p)) }
-
-func (c *conn) phase() (p phase, since uint32) {
-	s := c.status.Load()
-	return phase(s & 0xff), uint32(s >> 8)
+// enter changes the phase. It returns the one before; poked and cut come from the sweep.
+func (c *conn) enter(p phase, tick uint32) (before phase) {
+	return phase(c.status.Swap(uint64(tick)<<8|uint64(p)) & 0xff)
 }
+
+func (c *conn) phase() phase { return phase(c.status.Load() & 0xff) }
 
 // serve runs the connection until it ends or is handed over.
 func (c *conn) serve() {
-	s := c.server
-	handler := s.newHandler()
-	buf := make([]byte, readBuffer)
-	out := &Output{conn: c.Conn, guard: func() { c.enter(writing) }}
-	var q Request
-	filled, scanned := 0, 0 // bytes in buf, and of them without the end of a header
-	var since uint32        // when the first of them came
-	least := 1              // bytes that net/http would take for a request
-	for {
-		if filled == len(buf) {
-			if len(buf) >= maxReadBuffer {
-				c.handOver(buf[:filled])
-				return
-			}
-			buf = append(make([]byte, 0, 4*len(buf)), buf...)[:4*len(buf)]
+	c.handler = c.server.newHandler()
+	c.buf, c.least = make([]byte, readBuffer), 1
+	c.out.conn, c.out.guard = c.Conn, func() { c.enter(writing, c.server.tick.Load()) }
+	if raw := rawConn(c.Conn); raw != nil {
+		c.serveRaw(raw)
+	} else {
+		for c.prepare() {
+			n, err := c.Conn.Read(c.buf[c.filled:])
+			c.arrived(n, err)
 		}
-		if filled == 0 {
-			c.enter(idle)
-			if s.stopping.Load() {
-				c.close()
-				return
-			}
-		} else {
-			c.enterSince(reading, since) // a header that comes byte by byte has no more time
-		}
-		n, err := c.Conn.Read(buf[filled:])
-		if err == io.EOF && filled >= least {
-			c.handOver(buf[:filled]) // net/http knows what to say to half a request
-			return
-		}
-		if err != nil {
-			c.close()
-			return
-		}
-		if filled == 0 {
-			since = s.tick.Load()
-		}
-		filled += n
+	}
+	c.end()
+}
 
-		pooled := outputs.Get().(*[]byte)
-		out.buf = (*pooled)[:0]
-		c.enter(serving)
-		begin, v := 0, partial
-		closing := false
-		for begin < filled && !closing {
-			var end int
-			rest := buf[begin:filled]
-			if len(rest) < least {
-				v = partial
-				break
-			}
-			if !s.shape.begins(rest) {
-				v = other
-				break
-			}
-			if end, v = findEnd(rest, scanned); v != complete {
-				scanned = len(rest)
-				break
-			}
-			scanned, least = 0, stdLeast
-			if !s.shape.parse(rest[:end], &q) {
-				v = other
-				break
-			}
-			closing = s.stopping.Load()
-			handler.Serve(out, &q, closing)
-			begin += end
-			if out.full() {
-				out.Flush()
-			}
-		}
-		out.Flush()
-		handler.Flushed()
-		*pooled, out.buf = out.buf, nil
-		if cap(*pooled) <= 4*outputSize {
-			outputs.Put(pooled)
-		}
-		switch {
-		case out.err != nil:
-			c.close()
-			return
-		case closing:
-			c.closeGently(buf)
-			return
-		case v == other:
-			c.handOver(buf[begin:filled])
-			return
-		}
-		if begin > 0 {
-			since = s.tick.Load()
-		}
-		filled = copy(buf, buf[begin:filled])
+// fallAsleep lets go of the buffers of a connection that is idle, so that many of those are cheap.
+func (c *conn) fallAsleep() {
+	c.asleep = true
+	c.out.buf = nil
+	if c.filled == 0 && len(c.buf) > readBuffer {
+		c.buf = make([]byte, readBuffer)
 	}
 }
 
-// handOver gives the connection to net/http, with the bytes that it has not seen yet. They stay in
-// the read buffer, which is not used here any more.
-func (c *conn) handOver(unread []byte) {
-	c.enter(handed)
-	c.server.std.push(&stdConn{conn: c, unread: unread})
+func rawConn(nc net.Conn) syscall.RawConn {
+	if sc, ok := nc.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			return raw
+		}
+	}
+	return nil
 }
+
+// serveRaw serves the connection inside of one RawConn.Read. Conn.Read asks the kernel before it
+// waits, and mostly learns that there is nothing yet: a third of the system calls of a request.
+// Inside of RawConn.Read, an edge that comes after our last read is not lost, so a read that did
+// not fill the buffer says as much. Only the end of the stream, if it came together with the last
+// bytes, may have had no edge of its own; the sweep pokes connections that fall idle to look for
+// it.
+func (c *conn) serveRaw(raw syscall.RawConn) {
+	step := func(fd uintptr) (done bool) {
+		for c.prepare() {
+			room := len(c.buf) - c.filled
+			n, err := syscall.Read(int(fd), c.buf[c.filled:])
+			switch {
+			case err == syscall.EINTR:
+				continue
+			case err == syscall.EAGAIN:
+				return false
+			case err != nil:
+				n = 0
+			case n == 0:
+				err = io.EOF
+			}
+			if c.arrived(n, err); n < room && n > 0 {
+				return !c.prepare()
+			}
+		}
+		return true
+	}
+	for c.end == nil {
+		if err := raw.Read(step); errors.Is(err, os.ErrDeadlineExceeded) && c.phase() != cut {
+			_ = c.SetReadDeadline(time.Time{}) // it was only a poke
+			c.fallAsleep()
+		} else if err != nil {
+			c.end = c.close
+		}
+	}
+}
+
+// prepare makes room for more bytes and says what the connection waits for. It reports whether more
+// are wanted.
+func (c *conn) prepare() bool {
+	if c.end != nil {
+		return false
+	}
+	if c.filled == len(c.buf) {
+		if len(c.buf) >= maxReadBuffer {
+			c.handOver(c.buf[:c.filled])
+			return false
+		}
+		c.buf = append(make([]byte, 0, 4*len(c.buf)), c.buf...)[:4*len(c.buf)]
+	}
+	p := idle
+	if c.filled > 0 {
+		p = reading // and a header that comes byte by byte has no more time
+	} else if c.asleep {
+		p = poked
+	}
+	if c.enter(p, c.since) == cut || c.filled == 0 && c.server.stopping.Load() {
+		c.end = c.close
+	}
+	return c.end == nil
+}
+
+// arrived answers what is complete in the buffer, to which n bytes have been added.
+func (c *conn) arrived(n int, err error) {
+	switch {
+	case err == io.EOF && c.filled >= c.least:
+		c.handOver(c.buf[:c.filled]) // net/http knows what to say to half a request
+		return
+	case err != nil:
+		c.end = c.close
+		return
+	}
+	s := c.server
+	now := s.tick.Load()
+	if c.filled == 0 {
+		c.since, c.asleep = now, false
+	}
+	c.filled += n
+	if c.enter(serving, now) == cut {
+		c.end = c.close
+		return
+	}
+
+	begin, v, closing := 0, partial, false
+	for begin < c.filled && !closing {
+		var end int
+		if end, v = c.next(c.buf[begin:c.filled]); v != complete {
+			break
+		}
+		closing = s.stopping.Load()
+		c.handler.Serve(&c.out, &c.q, closing)
+		begin += end
+		if c.out.full() {
+			c.out.Flush()
+		}
+	}
+	c.out.Flush()
+	c.handler.Flushed()
+	switch {
+	case c.out.err != nil:
+		c.end = c.close
+	case closing:
+		c.end = c.closeGently
+	case v == other:
+		c.handOver(c.buf[begin:c.filled])
+	case begin > 0:
+		c.since = now
+		c.filled = copy(c.buf, c.buf[begin:c.filled])
+	}
+}
+
+// next looks for a request at the front of b and parses it into c.q. It returns its length.
+func (c *conn) next(b []byte) (end int, v verdict) {
+	switch {
+	case len(b) < c.least:
+		return 0, partial
+	case !c.server.shape.begins(b):
+		return 0, other
+	}
+	if end, v = findEnd(b, c.scanned); v != complete {
+		c.scanned = len(b)
+		return 0, v
+	}
+	c.scanned, c.least = 0, stdLeast
+	if !c.server.shape.parse(b[:end], &c.q) {
+		return 0, other
+	}
+	return end, complete
+}
+
+// handOver has the connection given to net/http, with the bytes that it has not seen yet. They stay
+// in the read buffer, which is not used here any more.
+func (c *conn) handOver(unread []byte) {
+	c.end = func() {
+		switch c.enter(handed, 0) {
+		case cut:
+			c.close()
+			return
+		case poked:
+			c.mu.Lock() // the sweep may be about to set the deadline that is taken back here
+			_ = c.SetReadDeadline(time.Time{})
+			c.mu.Unlock()
+		}
+		c.server.std.push(&stdConn{conn: c, unread: unread})
+	}
+}
+
+// sweep gives the connection up when it takes too long, and pokes it when it falls idle.
+func (c *conn) sweep(now, idleTicks, headerTicks, writeTicks uint32) {
+	status := c.status.Load()
+	p, age := phase(status&0xff), now-uint32(status>>8)
+	switch {
+	case (p == idle || p == poked) && age > idleTicks, p == reading && age > headerTicks:
+		c.interrupt(status, cut, c.SetReadDeadline)
+	case p == writing && age > writeTicks:
+		c.interrupt(status, cut, c.SetWriteDeadline)
+	case p == idle && age > 1:
+		c.interrupt(status, poked, c.SetReadDeadline)
+	}
+}
+
+// cutIdle gives the connection up if it is between requests.
+func (c *conn) cutIdle() {
+	status := c.status.Load()
+	if p := phase(status & 0xff); p == idle || p == poked {
+		c.interrupt(status, cut, c.SetReadDeadline)
+	}
+}
+
+// interrupt changes the phase and ends the wait that the connection is in, unless something has
+// happened since status was read: a deadline must never meet a connection that moves.
+func (c *conn) interrupt(status uint64, to phase, setDeadline func(time.Time) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.status.CompareAndSwap(status, status&^0xff|uint64(to)) {
+		_ = setDeadline(expired)
+	}
+}
+
+// expired is a deadline that has passed.
+var expired = time.Unix(1, 0)
 
 func (c *conn) close() {
 	_ = c.Conn.Close()
 	c.server.remove(c)
 }
 
+// lingerTime is how long a closed connection waits for its client to close too.
+const lingerTime = 500 * time.Millisecond
+
 // closeGently ends a connection after an answer that said so. A client that has sent more must not
 // have the answer taken from it by a reset.
-func (c *conn) closeGently(buf []byte) {
+func (c *conn) closeGently() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
 		_ = c.SetReadDeadline(time.Now().Add(lingerTime))
 		for range 64 {
-			if _, err := c.Conn.Read(buf); err != nil {
+			if _, err := c.Conn.Read(c.buf); err != nil {
 				break
 			}
 		}
 	}
 	c.close()
 }
-
-// lingerTime is how long a closed connection waits for its client to close too.
-const lingerTime = 500 * time.Millisecond
 
 // stdConn is a connection as net/http sees it.
 type stdConn struct {
@@ -196,7 +325,7 @@ func (c *stdConn) Read(b []byte) (int, error) {
 		c.unread = c.unread[n:]
 		return n, nil
 	}
-	c.unread = nil // lets the read buffer go
+	c.unread, c.buf = nil, nil // lets the read buffer go
 	return c.conn.Conn.Read(b)
 }
 

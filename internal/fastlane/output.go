@@ -2,7 +2,6 @@ package fastlane
 
 import (
 	"net"
-	"sync"
 	"unsafe"
 )
 
@@ -24,16 +23,11 @@ type segment struct {
 }
 
 const (
-	// outputSize is what a batch of small answers is collected in; buffers that grew much larger
-	// are not kept.
-	outputSize = 16 << 10
 	// largeBody is from where a body costs less as a segment of its own than as a copy.
 	largeBody = 16 << 10
 	// maxOutput bounds what waits for one write.
 	maxOutput = 256 << 10
 )
-
-var outputs = sync.Pool{New: func() any { b := make([]byte, 0, outputSize); return &b }}
 
 // Append adds bytes to the answer.
 func (o *Output) Append(b []byte) { o.buf = append(o.buf, b...) }

@@ -117,8 +117,8 @@ func (s *Server) accept(ln net.Listener) error {
 
 // start serves c, or turns it away when there are too many.
 func (s *Server) start(nc net.Conn) {
-	c := &conn{Conn: nc, server: s}
-	c.enter(idle)
+	c := &conn{Conn: nc, server: s, since: s.tick.Load()}
+	c.enter(idle, c.since)
 	s.mu.Lock()
 	full := len(s.conns) >= s.maxConns
 	if !full {
@@ -164,9 +164,6 @@ func (s *Server) remove(c *conn) {
 	s.mu.Unlock()
 }
 
-// expired is a deadline that has passed.
-var expired = time.Unix(1, 0)
-
 // sweep gives up connections that take too long: it sets a deadline that has passed, and the
 // connection's own goroutine closes it.
 func (s *Server) sweep(ctx context.Context) {
@@ -182,14 +179,7 @@ func (s *Server) sweep(ctx context.Context) {
 		s.setDate()
 		now := s.tick.Add(1)
 		s.each(func(c *conn) {
-			p, since := c.phase()
-			age := now - since
-			switch {
-			case p == idle && age > ticks(s.http.IdleTimeout), p == reading && age > ticks(s.http.ReadHeaderTimeout):
-				_ = c.SetReadDeadline(expired)
-			case p == writing && age > ticks(s.http.WriteTimeout):
-				_ = c.SetWriteDeadline(expired)
-			}
+			c.sweep(now, ticks(s.http.IdleTimeout), ticks(s.http.ReadHeaderTimeout), ticks(s.http.WriteTimeout))
 		})
 	}
 }
@@ -199,7 +189,7 @@ func (s *Server) each(f func(*conn)) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if p, _ := c.phase(); p != handed {
+		if c.phase() != handed {
 			n++
 			f(c)
 		}
@@ -218,11 +208,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		left := s.each(func(c *conn) {
-			if p, _ := c.phase(); p == idle {
-				_ = c.SetReadDeadline(expired)
-			}
-		})
+		left := s.each((*conn).cutIdle)
 		if left == 0 {
 			break
 		}

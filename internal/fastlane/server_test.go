@@ -223,7 +223,7 @@ func TestHeaderCutAtEveryByte(t *testing.T) {
 
 // oldestPhase returns the phase of the only connection.
 func (f *fixture) oldestPhase() (p phase) {
-	f.each(func(c *conn) { p, _ = c.phase() })
+	f.each(func(c *conn) { p = c.phase() })
 	return p
 }
 
@@ -244,6 +244,37 @@ func TestABlockedRequestHoldsUpItsConnectionOnly(t *testing.T) {
 	close(f.release)
 	expect(t, r, "fast", "post wait")
 	expect(t, r, "fast", "post after")
+}
+
+// A client that ends its side together with its last request gets its answer, and the end of the
+// stream: the kernel may tell of both at once.
+func TestHalfClosedConnectionsEnd(t *testing.T) {
+	f := start(t)
+	for range 50 {
+		c := dial(t, f)
+		send(t, c, get("1")+get("2"))
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(c)
+		expect(t, r, "fast", "post 1")
+		expect(t, r, "fast", "post 2")
+		closed(t, r)
+	}
+}
+
+// Connections that fall idle are poked; that must not disturb what comes after.
+func TestIdleConnectionsGoOn(t *testing.T) {
+	f := start(t)
+	c := dial(t, f)
+	r := bufio.NewReader(c)
+	for round := range 3 {
+		send(t, c, get(fmt.Sprint(round)))
+		expect(t, r, "fast", fmt.Sprint("post ", round))
+		eventually.True(t, "poke", func() bool { return f.oldestPhase() == poked })
+	}
+	send(t, c, "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello")
+	expect(t, r, "std", "post 3")
 }
 
 func TestTooManyConnections(t *testing.T) {
@@ -353,7 +384,7 @@ func TestShutdown(t *testing.T) {
 	eventually.Nil(t, func() error {
 		var n int
 		f.each(func(c *conn) {
-			if p, _ := c.phase(); p == reading {
+			if c.phase() == reading {
 				n++
 			}
 		})
