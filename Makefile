@@ -5,8 +5,10 @@ GO ?= go
 POST_ID ?=
 N ?=
 # Where the stack answers; the same in Docker and without.
-WRITER_URL ?= http://localhost:8080
-GATEWAY_URL ?= http://localhost:9080
+WRITER_PORT ?= 8080
+GATEWAY_PORT ?= 9080
+WRITER_URL ?= http://localhost:$(WRITER_PORT)
+GATEWAY_URL ?= http://localhost:$(GATEWAY_PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help start stop restart health stats scale logs logs-writer logs-reader logs-redis \
@@ -49,14 +51,14 @@ logs-redis: ## Follow the log of Redis
 
 test-write: ## Write a post: make test-write [POST_ID=hello]
 	@id="$(POST_ID)"; id="$${id:-hello}"; \
-	curl -sS -i -X POST "$(WRITER_URL)/create" -H 'Content-Type: application/json' \
+	curl -sS -i --fail-with-body -X POST "$(WRITER_URL)/create" -H 'Content-Type: application/json' \
 		$${WRITER_TOKEN:+-H "Authorization: Bearer $$WRITER_TOKEN"} \
 		-d "{\"id\":\"$$id\",\"title\":\"A post\",\"content\":\"Written by make test-write at $$(date)\",\"author\":\"make\"}" && \
 	echo "Read it: make test-read POST_ID=$$id"
 
 test-read: ## Read a post through the gateway: make test-read POST_ID=hello
 	@test -n "$(POST_ID)" || { echo "usage: make test-read POST_ID=hello"; exit 2; }
-	@curl -sS -i -G "$(GATEWAY_URL)/post" --data-urlencode "id=$(POST_ID)"
+	@curl -sS -i --fail-with-body -G "$(GATEWAY_URL)/post" --data-urlencode "id=$(POST_ID)"
 
 build: bin/writer bin/reader bin/local ## Build bin/writer, bin/reader and bin/local
 

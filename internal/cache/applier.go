@@ -44,7 +44,9 @@ type applier struct {
 	// foreign holds epochs that were on the channel and turned out not to be ours: Pub/Sub knows no
 	// database numbers, and another stack may use the same channel. Should one become ours, the
 	// probe tells.
-	foreign [8]uint64
+	foreign map[uint64]bool
+
+	probed uint64 // version of the watermark at the last probe
 
 	public atomic.Pointer[progress]
 	gate   gate
@@ -75,7 +77,7 @@ func (p *SnapshotProgress) copy() *SnapshotProgress {
 }
 
 func newApplier(src source, st *store, in *inbox, misses *missQueue, log *slog.Logger, m *metrics) *applier {
-	a := &applier{source: src, store: st, inbox: in, misses: misses, log: log, metrics: m, now: time.Now}
+	a := &applier{source: src, store: st, inbox: in, misses: misses, log: log, metrics: m, now: time.Now, foreign: make(map[uint64]bool)}
 	a.public.Store(&progress{})
 	return a
 }
@@ -85,14 +87,16 @@ func newApplier(src source, st *store, in *inbox, misses *missQueue, log *slog.L
 func (a *applier) publish(newest Head, snapshot *SnapshotProgress) {
 	last := a.public.Load()
 	p := &progress{
-		watermark: a.watermark, newest: newest, synced: a.synced, loaded: a.loaded,
+		watermark: a.watermark, newest: newest, synced: a.synced && a.failed.IsZero(), loaded: a.loaded,
 		contact: last.contact, snapshot: snapshot,
 	}
 	if newest == (Head{}) {
 		p.newest = last.newest
 	}
-	if a.synced {
+	if p.synced && (newest.Version > 0 || newest == a.watermark) {
 		p.contact = a.now()
+	}
+	if p.synced && (p.newest.Epoch != a.watermark.Epoch || p.newest.Version < a.watermark.Version) {
 		p.newest = a.watermark
 	}
 	a.public.Store(p)
@@ -144,7 +148,10 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 				a.doubt(ctx, verdict)
 				at = a.watermark
 				if a.synced && u.head.Epoch != at.Epoch {
-					a.foreign[u.head.Epoch%uint64(len(a.foreign))] = u.head.Epoch
+					if len(a.foreign) == inboxEpochs {
+						clear(a.foreign)
+					}
+					a.foreign[u.head.Epoch] = true
 				}
 			default:
 				a.metrics.messages.WithLabelValues(verdict).Inc()
@@ -159,7 +166,7 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 // weigh says what is to be done with a write that was heard when everything up to at is known.
 func (a *applier) weigh(u *update, at Head) (verdict string) {
 	switch {
-	case u.head.Epoch != at.Epoch && a.foreign[u.head.Epoch%uint64(len(a.foreign))] == u.head.Epoch,
+	case u.head.Epoch != at.Epoch && a.foreign[u.head.Epoch],
 		u.head.Epoch == at.Epoch && u.head.Version <= at.Version:
 		return "old"
 	case a.synced && u.head.Epoch == at.Epoch && u.head.Version == at.Version+1 && u.previous == at.WriteID:
@@ -194,12 +201,42 @@ func (a *applier) probe(ctx context.Context) (silent bool) {
 		heard = max(heard, a.excused.Version)
 	}
 	silent = heard < known.Version && !a.resubscribed
-	if err := a.catchUp(ctx, "probe"); err != nil {
+	moving := a.watermark.Version > a.probed
+	a.probed = a.watermark.Version
+	head, err := a.look(ctx)
+	if err == nil && !(a.synced && moving && head.Epoch == a.watermark.Epoch && head.Version > a.watermark.Version) {
+		// Else the channel is at work: it need not be overtaken, only watched.
+		err = a.catchUp(ctx, "probe")
+		head = a.watermark
+	}
+	if err != nil {
+		a.publish(Head{}, nil)
 		a.log.Debug("probe failed", "err", err)
 		return false
 	}
-	a.known = a.watermark.token()
+	a.publish(head, nil)
+	a.known = head.token()
 	return silent
+}
+
+// look asks for the head alone.
+func (a *applier) look(ctx context.Context) (Head, error) {
+	if !a.failed.IsZero() && a.now().Sub(a.failed) < retryPause {
+		return Head{}, errPaused
+	}
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	st, err := a.source.step(ctx, endOfLog, Head{}, nil)
+	a.note(err)
+	return st.head, err
+}
+
+// note remembers whether the last question to Redis was answered.
+func (a *applier) note(err error) {
+	a.failed = time.Time{}
+	if err != nil {
+		a.failed = a.now()
+	}
 }
 
 // maxReloads bounds the loads of one catch-up.
@@ -212,10 +249,7 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 	defer func() {
 		if err != nil {
 			a.misses.fail(err)
-			if a.synced || errors.Is(err, errPaused) {
-				a.synced = false
-				a.publish(Head{}, nil)
-			}
+			a.publish(Head{}, nil)
 		}
 	}()
 	if !a.failed.IsZero() && a.now().Sub(a.failed) < retryPause {
@@ -289,10 +323,7 @@ func (a *applier) step(ctx context.Context, w Head) (step, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	st, err := a.source.step(ctx, w, a.ahead, a.misses.keys())
-	a.failed = time.Time{}
-	if err != nil {
-		a.failed = a.now()
-	}
+	a.note(err)
 	return st, err
 }
 

@@ -229,6 +229,11 @@ func TestHistoriesEnd(t *testing.T) {
 		{"sequence set ahead", []any{"SET", k.seq, "1000"}},
 		{"sequence lost", []any{"DEL", k.seq}},
 		{"sequence not a number", []any{"SET", k.seq, "many"}},
+		{"sequence nan", []any{"SET", k.seq, "nan"}},
+		{"sequence infinite", []any{"SET", k.seq, "inf"}},
+		{"sequence too large", []any{"SET", k.seq, "9007199254740992"}},
+		{"sequence negative", []any{"SET", k.seq, "-5"}},
+		{"sequence a fraction", []any{"SET", k.seq, "7.5"}},
 		{"log lost", []any{"DEL", k.log}},
 		{"log cut at the end", []any{"XDEL", k.log, "10-0"}},
 		{"epoch lost", []any{"DEL", k.epoch}},
@@ -285,6 +290,84 @@ func TestFlushWithoutAWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		holds(t, r, "a", "") // by the probe
+	})
+}
+
+// What somebody else put under our keys counts as absent, and stops nothing.
+func TestForeignValues(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p, c, k := publisher(t, addr), client(t, addr), newKeys(defaultNamespace)
+		for i := range 20 {
+			write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", 40<<10)))
+		}
+		write(t, p, set("a", "old"))
+		stored, err := c.Get(t.Context(), k.prefix+"a").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, p, set("a", "new"))
+		for _, err := range []error{
+			c.LPush(t.Context(), k.prefix+"list", "x").Err(),
+			c.Set(t.Context(), k.prefix+"text", "x", 0).Err(),
+			c.Set(t.Context(), k.prefix+"copy", stored, 0).Err(),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		small := replica(t, addr, func(c *ReplicaConfig) { c.Local.MaxSize = 256 << 10 })
+		large := replica(t, addr)
+		ready(t, small)
+		ready(t, large)
+		holds(t, large, "a", "new")
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for _, key := range []string{"list", "text", "copy"} {
+			holds(t, large, key, "")
+			if _, present, err := small.Fetch(ctx, key); present || err != nil {
+				t.Errorf("%s: %v, %v", key, present, err)
+			}
+		}
+		token := write(t, p, set("b", "x"))[0].Token
+		reached(t, small, token)
+		if e, present, err := small.Fetch(ctx, "a"); !present || err != nil || e.Value != "new" {
+			t.Errorf("a is %q, %v, %v", e.Value, present, err)
+		}
+	})
+}
+
+// A set that fits is loaded whole even when what was there before leaves no room beside it.
+func TestLoadReplacesAFullCache(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p := publisher(t, addr)
+		fill := func(name string) (last Token) {
+			for i := range 30 {
+				last = write(t, p, set(fmt.Sprint(name, i), strings.Repeat("x", 5000)))[0].Token
+			}
+			return last
+		}
+		fill("old")
+		r := replica(t, addr, func(c *ReplicaConfig) { c.Local.MaxSize = 200 << 10 })
+		ready(t, r)
+		if err := client(t, addr).FlushAll(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		token := fill("new")
+		reached(t, r, token)
+		for i := range 30 {
+			holds(t, r, fmt.Sprint("old", i), "")
+		}
+		if err := client(t, addr).Del(t.Context(), newKeys(defaultNamespace).epoch).Err(); err != nil {
+			t.Fatal(err) // forces a load over what is there
+		}
+		token = write(t, p, set("new0", strings.Repeat("x", 5000)))[0].Token
+		reached(t, r, token)
+		for i := range 30 {
+			holds(t, r, fmt.Sprint("new", i), strings.Repeat("x", 5000))
+		}
+		if !r.Status().Complete {
+			t.Errorf("not complete: %+v", r.Status())
+		}
 	})
 }
 

@@ -88,7 +88,7 @@ func nextUpdate(s string) (u update, rest string, err error) {
 func lastHead(s string) (epoch, version uint64) {
 	for len(s) >= 4+previousSize+16 {
 		epoch, version = uint64At(s, 4+previousSize), uint64At(s, 4+previousSize+8)
-		s = s[min(len(s), 4+int(s[0])<<24|int(s[1])<<16|int(s[2])<<8|int(s[3])):]
+		s = s[min(len(s), 4+(int(s[0])<<24|int(s[1])<<16|int(s[2])<<8|int(s[3]))):]
 	}
 	return epoch, version
 }

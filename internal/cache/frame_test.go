@@ -77,6 +77,17 @@ func TestFrameRoundTrip(t *testing.T) {
 	}
 }
 
+// The last write of a message is found whatever the lengths of those before it.
+func TestLastHead(t *testing.T) {
+	for n := range 600 {
+		first := message(1, Head{5, 1, 2}, Write{Op: Set, Key: "k", Value: make([]byte, n)}, time.Unix(0, 1))
+		second := message(2, Head{5, 2, 3}, Write{Op: Delete, Key: "l"}, time.Unix(0, 1))
+		if epoch, version := lastHead(first + second); epoch != 5 || version != 2 {
+			t.Fatalf("after a value of %d bytes: epoch %x, version %d", n, epoch, version)
+		}
+	}
+}
+
 func TestFrameTruncated(t *testing.T) {
 	for name, m := range goldens {
 		for n := range len(m) {

@@ -29,7 +29,7 @@ func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1), heard: make
 func (b *inbox) push(message string) (full bool) {
 	b.mu.Lock()
 	if epoch, version := lastHead(message); version > 0 {
-		if len(b.heard) == inboxEpochs {
+		if _, known := b.heard[epoch]; !known && len(b.heard) == inboxEpochs {
 			clear(b.heard)
 		}
 		b.heard[epoch] = max(b.heard[epoch], version)
@@ -81,4 +81,11 @@ func (b *inbox) newest(epoch uint64) (version uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.heard[epoch]
+}
+
+// forget forgets what was heard of epoch.
+func (b *inbox) forget(epoch uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.heard, epoch)
 }

@@ -15,6 +15,7 @@ type missQueue struct {
 	mu      sync.Mutex
 	closed  error // why nobody will answer any more
 	waiting []*miss
+	pending int                // reads in waiting and asked
 	asked   map[string][]*miss // keys of the step that is under way; the applier's between keys and answer
 	order   []string           // of asked
 }
@@ -63,9 +64,10 @@ func (q *missQueue) enqueue(m *miss) error {
 	switch {
 	case q.closed != nil:
 		return q.closed
-	case len(q.waiting) >= maxMisses:
+	case q.pending >= maxMisses:
 		return errTooManyMisses
 	}
+	q.pending++
 	q.waiting = append(q.waiting, m)
 	q.signal()
 	return nil
@@ -115,6 +117,7 @@ func (q *missQueue) answer(st *step) {
 		} else {
 			c, _ := l.change(st.head.Epoch) // the applier has logged it
 			e := Entry{Epoch: st.head.Epoch, Version: c.version, Value: c.value}
+			q.pending -= len(q.asked[l.key])
 			for _, m := range q.asked[l.key] {
 				m.done <- missed{entry: e, present: c.present}
 			}
@@ -139,7 +142,7 @@ func (q *missQueue) fail(err error) {
 			m.done <- missed{err: err}
 		}
 	}
-	q.waiting = nil
+	q.waiting, q.pending = nil, 0
 	clear(q.asked)
 	q.order = q.order[:0]
 }

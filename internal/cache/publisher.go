@@ -156,16 +156,26 @@ func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if err := p.measureSkew(ctx); err != nil {
+	// The script runs on the node's own client: a ClusterClient repeats a command whose reply was
+	// lost, whatever MaxRetries says.
+	n, err := node(ctx, p.cfg.Client, p.keys.seq)
+	if err != nil {
+		return nil, fmt.Errorf("%w: find the node: %w", ErrNotWritten, err)
+	}
+	if err := p.measureSkew(ctx, n); err != nil {
 		return nil, fmt.Errorf("%w: ask Redis for its time: %w", ErrNotWritten, err)
 	}
 
 	keys, args := p.arguments(writes, published, deadline)
-	reply, err := writeScript.EvalSha(ctx, p.cfg.Client, keys, args...).Slice()
+	reply, err := writeScript.EvalSha(ctx, n, keys, args...).Slice()
 	if redis.HasErrorPrefix(err, "NOSCRIPT") { // certainly did not run
-		reply, err = writeScript.Eval(ctx, p.cfg.Client, keys, args...).Slice()
+		reply, err = writeScript.Eval(ctx, n, keys, args...).Slice()
 	}
 	if err != nil {
+		p.known.Store(false) // the next answer may come from another server, with another clock
+		if c, ok := p.cfg.Client.(*redis.ClusterClient); ok && redis.HasErrorPrefix(err, "MOVED") {
+			c.ReloadState(ctx)
+		}
 		return nil, classify(err)
 	}
 	return p.results(reply, writes)
@@ -244,13 +254,9 @@ func (p *Publisher) results(reply []any, writes []Write) ([]Result, error) {
 }
 
 // measureSkew asks Redis for its time once; each reply brings it again.
-func (p *Publisher) measureSkew(ctx context.Context) error {
+func (p *Publisher) measureSkew(ctx context.Context, n *redis.Client) error {
 	if p.known.Load() {
 		return nil
-	}
-	n, err := node(ctx, p.cfg.Client, p.keys.seq)
-	if err != nil {
-		return err
 	}
 	now, err := n.Time(ctx).Result()
 	if err != nil {

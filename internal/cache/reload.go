@@ -26,14 +26,25 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 	a.publish(Head{}, progress.copy())
 	a.log.Info("loading the whole set", "reason", reason, "watermark", a.watermark)
 
-	a.store.beginLoad()
-	at, err := a.load(ctx, &progress)
-	if err != nil {
-		a.failed = a.now()
-		a.publish(Head{}, nil)
-		return fmt.Errorf("load (%s): %w", reason, err)
+	var at Head
+	dropped := 0
+	for again := true; again; {
+		var err error
+		progress.Loaded = 0
+		a.store.beginLoad()
+		if at, err = a.load(ctx, &progress); err != nil {
+			a.failed = a.now()
+			a.publish(Head{}, nil)
+			return fmt.Errorf("load (%s): %w", reason, err)
+		}
+		gone := a.store.finishLoad()
+		// What did not fit beside entries that are gone now may fit without them.
+		again = gone > 0 && dropped == 0 && a.store.overflow
+		dropped += gone
 	}
-	dropped := a.store.finishLoad()
+	if reason == "history" {
+		a.inbox.forget(at.Epoch) // versions that were rolled back
+	}
 	a.watermark, a.synced, a.loaded = at, true, true
 	a.excused = at.token()
 	a.publish(at, nil)
@@ -69,7 +80,7 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 	followed := a.now()
 	for more := true; more; {
 		follow := a.now().Sub(followed) > followPause || !a.misses.empty()
-		var values []string
+		var values []lookup
 		if values, more, err = pages.next(ctx, !follow); err != nil {
 			return at, err
 		}
@@ -90,8 +101,8 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 	if a.ahead, err = pages.finish(closing); err != nil {
 		return at, err
 	}
-	if a.ahead.Epoch != at.Epoch {
-		return at, errors.New("another history began under the load")
+	if a.ahead.Epoch != at.Epoch || a.ahead.Version < at.Version || a.ahead.Version == at.Version && a.ahead != at {
+		return at, errors.New("the pages came from a server that the log has not passed through")
 	}
 	return a.follow(ctx, at)
 }
@@ -100,15 +111,12 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 var endOfLog = Head{Version: 1 << 62}
 
 // page returns the changes of a page's values. A key comes once.
-func (a *applier) page(epoch uint64, values []string) []change {
+func (a *applier) page(epoch uint64, values []lookup) []change {
 	b := newBatch(len(values))
-	for _, stored := range values {
-		rec, err := decodeStored(stored)
-		if err != nil {
-			a.log.Error("a value in Redis is not one of ours; it counts as absent", "err", err)
-			continue
+	for i := range values {
+		if c := values[i].logged(epoch, a.log); c.present {
+			b.add(c)
 		}
-		b.add(change{key: rec.key, value: rec.value, version: rec.version(epoch), present: true})
 	}
 	return b.changes
 }

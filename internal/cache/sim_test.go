@@ -261,7 +261,7 @@ type simPages struct {
 	ready *page // read ahead
 }
 
-func (p *simPages) next(_ context.Context, ahead bool) ([]string, bool, error) {
+func (p *simPages) next(_ context.Context, ahead bool) ([]lookup, bool, error) {
 	got := p.ready
 	if got == nil {
 		got = p.read()
@@ -292,7 +292,7 @@ func (p *simPages) read() *page {
 	got := &page{}
 	for _, key := range p.keys[:n] {
 		if stored, present := p.redis.Get(key); present {
-			got.values = append(got.values, stored)
+			got.values = append(got.values, lookup{key: key, stored: stored, present: true})
 		}
 	}
 	p.keys = p.keys[n:]
@@ -367,8 +367,10 @@ func (s *sim) run() {
 		}
 	}
 	s.faults, s.calm, s.network = false, true, nil
-	s.clock = s.clock.Add(time.Second)
-	s.applier.probe(ctx)
+	for range 2 { // the first may leave it to the channel
+		s.clock = s.clock.Add(time.Second)
+		s.applier.probe(ctx)
+	}
 	s.answers()
 	if !s.applier.synced || s.applier.watermark != Head(s.redis.Head()) {
 		s.fail("no convergence: at %+v synced=%v, Redis at %+v", s.applier.watermark, s.applier.synced, s.redis.Head())

@@ -28,7 +28,7 @@ type pages interface {
 	// a page may be empty. With ahead, the page after this one is read in the background, and the
 	// next call returns what was read then. Without, no read is under way when next returns, and
 	// every value is as it was at some instant after the call before.
-	next(ctx context.Context, ahead bool) (values []string, more bool, err error)
+	next(ctx context.Context, ahead bool) (values []lookup, more bool, err error)
 	// finish reports whether the pages together were all the values: the server that answered the
 	// first was still the one that answered the last. It returns the head of that server, after the
 	// last page.
@@ -65,9 +65,11 @@ type lookup struct {
 
 // Bounds of a step, a tenth of a second of work for Redis at the most.
 const (
-	stepEntries = 1000
+	stepEntries = 8000 // more than a bulk import writes in a round trip
 	stepBytes   = 8 << 20
-	pageKeys    = 1000 // COUNT of a SCAN
+	pageKeys    = 1000    // COUNT of a SCAN
+	pageBytes   = 2 << 20 // of the values of a page, about
+	firstMean   = 16 << 10
 )
 
 //go:embed lua/step.lua
@@ -213,7 +215,7 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the node: %w", err)
 	}
-	p := &redisPages{conn: n.Conn(), shard: s.keys}
+	p := &redisPages{conn: n.Conn(), shard: s.keys, mean: firstMean}
 	if p.run, err = runID(ctx, p.conn); err != nil {
 		p.close()
 		return nil, fmt.Errorf("identify the server: %w", err)
@@ -237,17 +239,18 @@ type redisPages struct {
 	size     int64
 	begun    bool
 	cursor   uint64
-	keys     []string  // of the next page
+	keys     []string  // that are to be read
+	mean     int       // size of a value, as seen so far
 	underway chan page // a page that is being read ahead, else nil
 }
 
 type page struct {
-	values []string
+	values []lookup
 	more   bool
 	err    error
 }
 
-func (p *redisPages) next(ctx context.Context, ahead bool) ([]string, bool, error) {
+func (p *redisPages) next(ctx context.Context, ahead bool) ([]lookup, bool, error) {
 	var got page
 	if p.underway != nil {
 		got = <-p.underway // bounded by the context that the read was begun with
@@ -262,7 +265,8 @@ func (p *redisPages) next(ctx context.Context, ahead bool) ([]string, bool, erro
 	return got.values, got.more, got.err
 }
 
-// read asks for a page's values and for the keys of the page after it in one round trip.
+// read asks for a page's values and, when it is the last of a SCAN's keys, for the keys of the page
+// after it, in one round trip.
 func (p *redisPages) read(ctx context.Context) page {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -274,11 +278,12 @@ func (p *redisPages) read(ctx context.Context) page {
 	}
 	var get *redis.SliceCmd
 	var scan *redis.ScanCmd
+	keys := p.keys[:min(len(p.keys), max(1, pageBytes/p.mean))]
 	_, err := p.conn.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		if len(p.keys) > 0 {
-			get = pipe.MGet(ctx, p.keys...)
+		if len(keys) > 0 {
+			get = pipe.MGet(ctx, keys...)
 		}
-		if p.cursor != 0 {
+		if len(keys) == len(p.keys) && p.cursor != 0 {
 			scan = pipe.Scan(ctx, p.cursor, p.shard.pattern(), pageKeys)
 		}
 		return nil
@@ -286,20 +291,23 @@ func (p *redisPages) read(ctx context.Context) page {
 	if err != nil {
 		return page{err: fmt.Errorf("read a page: %w", err)}
 	}
-	p.keys = nil
+	p.keys = p.keys[len(keys):]
 	if scan != nil {
 		if err := p.scan(scan); err != nil {
 			return page{err: err}
 		}
 	}
-	var values []string
+	var values []lookup
 	if get != nil {
-		values = make([]string, 0, len(get.Val()))
-		for _, v := range get.Val() {
+		size := 0
+		values = make([]lookup, 0, len(keys))
+		for i, v := range get.Val() {
 			if s, ok := v.(string); ok { // else deleted since the SCAN, or not a string
-				values = append(values, s)
+				values = append(values, lookup{key: strings.TrimPrefix(keys[i], p.shard.prefix), stored: s, present: true})
+				size += len(s)
 			}
 		}
+		p.mean = max(1, (p.mean+size/len(keys))/2)
 	}
 	return page{values: values, more: len(p.keys) > 0 || p.cursor != 0}
 }

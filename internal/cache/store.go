@@ -274,4 +274,7 @@ func (s *store) evacuate(sl *slab) {
 }
 
 // close ends the goroutines of the store. No method may be called after it.
-func (s *store) close() { s.cache.Close() }
+func (s *store) close() {
+	s.complete.Store(0)
+	s.cache.Close()
+}

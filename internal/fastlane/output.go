@@ -24,9 +24,9 @@ type segment struct {
 
 const (
 	// largeBody is from where a body costs less as a segment of its own than as a copy.
-	largeBody = 16 << 10
-	// maxOutput bounds what waits for one write.
-	maxOutput = 256 << 10
+	largeBody = 8 << 10
+	// maxOutput bounds what waits for one write: a client that does not read holds as much.
+	maxOutput = 64 << 10
 )
 
 // Append adds bytes to the answer.
@@ -61,6 +61,7 @@ func (o *Output) Flush() {
 		o.guard()
 		o.err = o.write()
 	}
+	clear(o.large) // lets the bodies go
 	o.buf, o.large, o.size = o.buf[:0], o.large[:0], 0
 }
 

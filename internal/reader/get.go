@@ -193,7 +193,7 @@ var (
 	notFound      = service.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
 	notAPost      = service.Problem{Status: http.StatusInternalServerError, Field: "id", Detail: "what is stored under this id is no post: write it again"}
 	behind        = service.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and Redis did not bring it in time: try again, or read without X-Min-Version"}
-	unavailable   = service.Problem{Status: http.StatusServiceUnavailable, Field: "id", Detail: "this post is not in the memory of this reader, and Redis did not answer in time: try again"}
+	unavailable   = service.Problem{Status: http.StatusServiceUnavailable, Field: "id", Detail: "this read needs Redis, and Redis did not answer in time: try again"}
 )
 
 func failed(p *service.Problem) answer { return answer{status: p.Status, problem: p} }

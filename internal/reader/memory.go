@@ -3,6 +3,7 @@ package reader
 import (
 	"context"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"time"
 
@@ -54,7 +55,7 @@ func limitMemory(log *slog.Logger) {
 	switch {
 	case err != nil:
 		log.Debug("no memory limit of a container", "err", err)
-	case limit > 0:
+	case limit > 0 && limit < math.MaxInt64:
 		log.Info("memory limit", "bytes", limit)
 	}
 }

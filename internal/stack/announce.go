@@ -48,7 +48,8 @@ The stack is up:
   read directly  http://localhost:%d/post?id=...   (reader-direct)
   metrics        http://localhost:%d%s and /metrics of every process
   logs           %s
-`, c.Port, c.WriterPort, c.GatewayPort, c.DirectPort, c.GatewayMetricsPort, gatewayMetricsPath, c.RunDir)
+  posts are in   %s
+`, c.Port, c.WriterPort, c.GatewayPort, c.DirectPort, c.GatewayMetricsPort, gatewayMetricsPath, c.RunDir, c.redisNote())
 }
 
 func pidText(p dashboard.Process) string {

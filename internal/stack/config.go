@@ -52,7 +52,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.String(&c.RunDir, "RUN_DIR", ".run", "folder of logs, pid file and Redis's data")
 	s.Int(&c.Readers, "READERS", 3, fmt.Sprintf("readers in rotation at the start, 1 to %d", MaxReaders))
 	s.List(&c.RedisAddr, "REDIS_ADDR", nil, "addresses of a Redis to use; unset: the stack starts its own")
-	s.String(&c.RedisServer, "REDIS_SERVER", "redis-server", `Redis program to start when it is on PATH; "embedded" asks for the one built in`)
+	s.String(&c.RedisServer, "REDIS_SERVER", redisDefault, `Redis program to start when it is on PATH; "embedded" asks for the one built in`)
 	s.String(&c.WriterToken, "WRITER_TOKEN", "", "bearer token that the writer asks for")
 	s.Int(&c.RedisPort, "REDIS_PORT", 6379, "port of the stack's own Redis")
 	s.Int(&c.WriterPort, "WRITER_PORT", 8080, "port of the writer")

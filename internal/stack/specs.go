@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 )
 
 // Roles of processes. Each is also the first argument with which the program runs as one.
@@ -15,6 +16,9 @@ const (
 	roleReader  = "reader"
 	roleGateway = "gateway"
 )
+
+// redisDefault is the Redis that is started when none is asked for and it is on PATH.
+const redisDefault = "redis-server"
 
 const gatewayMetricsPath = "/apisix/prometheus/metrics"
 
@@ -47,10 +51,22 @@ func (c *Config) writer() (spec, error) {
 	return s, err
 }
 
-// embedded reports whether the stack's own Redis is the embedded one.
+// embedded reports whether the stack's own Redis is the embedded one: when it is asked for, or when
+// there is no other and none was asked for.
 func (c *Config) embedded() bool {
 	_, err := exec.LookPath(c.RedisServer)
-	return err != nil || c.RedisServer == redisEmbedded
+	return c.RedisServer == redisEmbedded || err != nil && c.RedisServer == redisDefault
+}
+
+// redisNote says in a line what keeps the posts.
+func (c *Config) redisNote() string {
+	switch {
+	case !c.ownRedis():
+		return strings.Join(c.RedisAddr, ",") + " (REDIS_ADDR)"
+	case c.embedded():
+		return "embedded, in memory only: THE POSTS ARE GONE AFTER A STOP (install redis-server to keep them)"
+	}
+	return c.RedisServer + ", append-only file in " + c.file("redis")
 }
 
 // reader returns the spec of the n-th reader in rotation, from 1.

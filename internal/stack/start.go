@@ -15,7 +15,7 @@ func (c *command) start() error {
 	if pid, _, err := running(c.cfg); err != nil {
 		return err
 	} else if pid != 0 {
-		fmt.Fprintf(c.out, "The stack is already running (pid %d).\n", pid)
+		fmt.Fprintf(c.out, "The stack is already running (pid %d), with the settings it was started with; restart it for others.\n", pid)
 		c.cfg.printAddresses(c.out)
 		return nil
 	}

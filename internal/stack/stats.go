@@ -40,7 +40,7 @@ func (c *command) stats() error {
 		m := newest.Values[p.Name]
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.State,
 			number(m, "reads", 1, ""), number(m, "p99", 1e3, " ms"), number(m, "propagation_p99", 1e3, " ms"),
-			number(m, "entries", 1, ""), number(m, "cache_bytes", 1.0/(1<<10), " KiB"),
+			number(m, "entries", 1, ""), number(m, "cache_bytes", 1.0/(1<<20), " MiB"),
 			number(m, "memory", 1.0/(1<<20), " MiB"), number(m, "version", 1, ""), number(m, "lag", 1, ""), p.Detail)
 	}
 	if err := w.Flush(); err != nil {

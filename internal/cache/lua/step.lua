@@ -29,12 +29,18 @@ local function id_at(version)
   return entry and string.sub(entry[2][2], 1, 8) or ''
 end
 
+-- A key of another type than ours must not stop everything: it counts as absent.
+local function get(key)
+  local value = redis.pcall('GET', prefix .. key)
+  return type(value) == 'string' and value
+end
+
 local entries, values, seen = {}, {}, {}
 for _, entry in ipairs(redis.call('XRANGE', log, '(' .. watermark .. '-0', '+', 'COUNT', most)) do
   local packed = entry[2][2]
   local key = string.sub(packed, 18)
   if not seen[key] then
-    local value = redis.call('GET', prefix .. key)
+    local value = get(key)
     room = room - (value and #value or 0)
     if room < 0 and #entries > 0 then
       break
@@ -49,7 +55,7 @@ end
 
 local missed = {}
 for i = 6, #ARGV do
-  local value = redis.call('GET', prefix .. ARGV[i])
+  local value = get(ARGV[i])
   room = room - (value and #value or 0)
   if room < 0 and i > 6 then
     value = 0

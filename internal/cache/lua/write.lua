@@ -28,6 +28,10 @@ local version = tonumber(redis.call('GET', seq) or '0')
 local history = redis.call('GET', epoch)
 local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 local logged, previous = 0, string.rep('\0', 8)
+-- Beyond 2^53 a Lua number is not exact; what is no version at all counts as none.
+if version and not (version >= 0 and version < 9000000000000000 and version == math.floor(version)) then
+  version = nil
+end
 if top then
   logged, previous = tonumber(string.match(top[1], '^(%d+)-')), string.sub(top[2][2], 1, 8)
 end

@@ -193,7 +193,7 @@ function renderTiles() {
     ['Propagation, slowest', show(worst('reader', 'propagation_p99'), format.seconds), 'p99'],
     ['From memory', hits + misses > 0 ? format.share(hits / (hits + misses)) : '–', 'of reads'],
     ['Written', show(value(newest, 'writer', 'writes'), format.number), 'posts/s'],
-    ['Failed reads', show(total(newest, processes, 'gateway', 'errors'), format.number), '5xx/s at the gateway'],
+    ['Failed reads', show(total(newest, processes, 'gateway', 'errors'), format.number), '5xx/s, gateway'],
   ];
   $('tiles').replaceChildren(...tiles.map(([name, text, unit]) => {
     const div = element('div');
