@@ -28,7 +28,7 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 
 	var at Head
 	dropped := 0
-	for again := true; again; {
+	for round := 1; ; round++ {
 		var err error
 		progress.Loaded = 0
 		a.store.beginLoad()
@@ -38,9 +38,13 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 			return fmt.Errorf("load (%s): %w", reason, err)
 		}
 		gone := a.store.finishLoad()
-		// What did not fit beside entries that are gone now may fit without them.
-		again = gone > 0 && dropped == 0 && a.store.overflow
 		dropped += gone
+		// What did not fit beside entries that are gone now may fit without them. And a shard without
+		// a history looks the same before and after one that was flushed under the load.
+		again := gone > 0 && a.store.overflow || at.Epoch == 0 && progress.Loaded > 0
+		if !again || round == 2 {
+			break
+		}
 	}
 	if reason == "history" {
 		a.inbox.forget(at.Epoch) // versions that were rolled back
