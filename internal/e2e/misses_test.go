@@ -50,12 +50,13 @@ func TestEverythingIsEvictedAllTheTime(t *testing.T) {
 func TestSetOutgrowsTheMemory(t *testing.T) {
 	w := newWorld(t, setup{replica: func(c *cache.ReplicaConfig) { c.Local.MaxSize = 256 << 10 }})
 	w.fill("key", 40, 1000)
-	stop := w.run(load{keys: 400, padding: 2000})
+	w.settled()
 	for _, r := range w.readers {
 		if s := r.replica.Status(); !s.Complete {
 			t.Fatalf("%s does not hold the few values that there are: %+v", r.name, s)
 		}
 	}
+	stop := w.run(load{keys: 400, padding: 2000})
 	w.flow(1200)
 	stop()
 	for _, r := range w.readers {
