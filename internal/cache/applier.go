@@ -47,6 +47,7 @@ type applier struct {
 	foreign map[uint64]bool
 
 	probed uint64 // version of the watermark at the last probe
+	heard  commit // that hear looks at
 
 	public atomic.Pointer[progress]
 	gate   gate
@@ -123,39 +124,39 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 
 	at := a.watermark
 	for _, message := range messages {
-		for message != "" {
-			var u update
-			var err error
-			if u, message, err = nextUpdate(message); err != nil {
-				// If it was one of ours that was damaged, the next message shows the gap.
-				a.metrics.messages.WithLabelValues("invalid").Inc()
-				a.log.Warn("message ignored", "err", err)
-				continue
+		if err := a.heard.decode(message); err != nil {
+			// If it was one of ours that was damaged, the next message shows the gap.
+			a.metrics.messages.WithLabelValues("invalid").Inc()
+			a.log.Warn("message ignored", "err", err)
+			continue
+		}
+		c := &a.heard
+		switch verdict := a.weigh(c, at); verdict {
+		case "applied":
+			for i := range c.records {
+				r := &c.records[i]
+				batch.add(change{key: r.key, value: r.value, version: c.version(i), present: r.op == Set})
+				published = append(published, r.published)
 			}
-			switch verdict := a.weigh(&u, at); verdict {
-			case "applied":
-				batch.add(change{key: u.key, value: u.value, version: u.head.Version, present: u.op == Set})
-				published = append(published, u.published)
-				at = u.head
-			case "gap":
-				a.metrics.messages.WithLabelValues(verdict).Inc()
-				if !a.synced {
-					break // a step brings it
-				}
-				if len(published) > 0 {
-					flush(at)
-				}
-				a.doubt(ctx, verdict)
-				at = a.watermark
-				if a.synced && u.head.Epoch != at.Epoch {
-					if len(a.foreign) == inboxEpochs {
-						clear(a.foreign)
-					}
-					a.foreign[u.head.Epoch] = true
-				}
-			default:
-				a.metrics.messages.WithLabelValues(verdict).Inc()
+			at = c.head
+		case "gap":
+			a.metrics.messages.WithLabelValues(verdict).Inc()
+			if !a.synced {
+				break // a step brings it
 			}
+			if len(published) > 0 {
+				flush(at)
+			}
+			a.doubt(ctx, verdict)
+			at = a.watermark
+			if a.synced && c.head.Epoch != at.Epoch {
+				if len(a.foreign) == inboxEpochs {
+					clear(a.foreign)
+				}
+				a.foreign[c.head.Epoch] = true
+			}
+		default:
+			a.metrics.messages.WithLabelValues(verdict).Inc()
 		}
 	}
 	if len(published) > 0 {
@@ -163,13 +164,13 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 	}
 }
 
-// weigh says what is to be done with a write that was heard when everything up to at is known.
-func (a *applier) weigh(u *update, at Head) (verdict string) {
+// weigh says what is to be done with a commit that was heard when everything up to at is known.
+func (a *applier) weigh(c *commit, at Head) (verdict string) {
 	switch {
-	case u.head.Epoch != at.Epoch && a.foreign[u.head.Epoch],
-		u.head.Epoch == at.Epoch && u.head.Version <= at.Version:
+	case c.head.Epoch != at.Epoch && a.foreign[c.head.Epoch],
+		c.head.Epoch == at.Epoch && c.head.Version <= at.Version:
 		return "old"
-	case a.synced && u.head.Epoch == at.Epoch && u.head.Version == at.Version+1 && u.previous == at.WriteID:
+	case a.synced && c.head.Epoch == at.Epoch && c.version(0) == at.Version+1 && c.previous == at.WriteID:
 		return "applied"
 	}
 	return "gap"
@@ -338,7 +339,7 @@ func (st *step) judge(w, ahead Head) (reason string) {
 	}
 	at := w
 	for _, e := range st.entries {
-		if e.version != at.Version+1 {
+		if e.version-uint64(e.writes) != at.Version {
 			return "trimmed"
 		}
 		if e.previous != at.WriteID {
@@ -397,14 +398,14 @@ func (l *lookup) change(epoch uint64) (change, error) {
 	if !l.present {
 		return c, nil
 	}
-	rec, err := decodeStored(l.stored)
+	written, rec, err := decodeStored(l.stored)
 	if err != nil {
 		return c, err
 	}
 	if rec.key != l.key {
 		return c, fmt.Errorf("%w: it is of key %.40q", errFrame, rec.key)
 	}
-	c.present, c.value, c.version = true, rec.value, rec.version(epoch)
+	c.present, c.value, c.version = true, rec.value, written.versionIn(epoch)
 	return c, nil
 }
 
@@ -414,15 +415,6 @@ func (l *lookup) logged(epoch uint64, log *slog.Logger) change {
 		log.Error("a value in Redis is not one of ours; it counts as absent", "key", l.key, "err", err)
 	}
 	return c
-}
-
-// version returns the version of a record in the history of epoch: a value that was left by an
-// earlier history is older than all of this one's.
-func (r *record) version(epoch uint64) uint64 {
-	if r.head.Epoch != epoch {
-		return 0
-	}
-	return r.head.Version
 }
 
 // batch collects changes and keeps the newest one of a key: two Sets of a new key in one batch

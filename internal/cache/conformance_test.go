@@ -51,19 +51,114 @@ func TestBatchIsOrderedAndAtomic(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p, r := publisher(t, addr), replica(t, addr)
 		ready(t, r)
-		got := write(t, p, set("k", "1"), set("k", "2"), Write{Op: Delete, Key: "k"}, set("k", "3"), set("l", "x"))
-		var outcomes strings.Builder
-		for i, res := range got {
-			outcomes.WriteByte(byte(res.Outcome))
-			if res.Token.Version != uint64(i+1) {
-				t.Errorf("write %d has version %d", i, res.Token.Version)
+		version := uint64(0)
+		for _, step := range []struct {
+			outcomes string
+			writes   []Write
+		}{
+			{"CRC", []Write{set("k", "1"), set("k", "2"), set("l", "x")}}, // all of them new
+			{"RRR", []Write{set("k", "3"), set("l", "y"), set("k", "4")}}, // none
+			{"CRRCR", []Write{set("m", "1"), set("l", "z"), set("m", "2"), set("n", "1"), set("k", "5")}},
+		} {
+			var outcomes strings.Builder
+			for _, res := range write(t, p, step.writes...) {
+				outcomes.WriteByte(byte(res.Outcome))
+				if version++; res.Token.Version != version {
+					t.Errorf("version %d, want %d", res.Token.Version, version)
+				}
+			}
+			if outcomes.String() != step.outcomes {
+				t.Errorf("outcomes %s, want %s", outcomes.String(), step.outcomes)
 			}
 		}
-		if outcomes.String() != "CRDCC" {
-			t.Errorf("outcomes %s", outcomes.String())
+		for key, value := range map[string]string{"k": "5", "l": "z", "m": "2", "n": "1"} {
+			holds(t, r, key, value)
 		}
-		holds(t, r, "k", "3")
-		holds(t, r, "l", "x")
+		late := replica(t, addr) // that reads the values rather than the messages
+		ready(t, late)
+		holds(t, late, "m", "2")
+		if e, _ := late.Get([]byte("m")); e.Version != 9 {
+			t.Errorf("the last write of a key has version %d in Redis, want 9", e.Version)
+		}
+		// What must be decided for a write alone comes alone.
+		for _, w := range []Write{{Op: Delete, Key: "k"}, {Op: Set, Key: "k", If: Condition{Absent: true}}} {
+			if _, err := p.Write(t.Context(), set("o", "1"), w); err == nil || errors.Is(err, ErrUnknown) || errors.Is(err, ErrNotWritten) {
+				t.Errorf("%+v among others: %v", w, err)
+			}
+		}
+	})
+}
+
+// A step is bounded in writes and in bytes, stops between commits only, and the next one goes on.
+func TestStepsAreBounded(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p := publisher(t, addr)
+		src := redisSource{client: client(t, addr), keys: newKeys(defaultNamespace)}
+		commit := func(writes, size int) {
+			batch := make([]Write, writes)
+			for i := range batch {
+				batch[i] = set(fmt.Sprint("k", i), strings.Repeat("x", size))
+			}
+			write(t, p, batch...)
+		}
+		for range 20 {
+			commit(MaxWrites, 1)
+		}
+		for range 150 { // more than a page of the log
+			commit(1, 1)
+		}
+		for i := range 12 {
+			commit(1, 1<<20)
+			write(t, p, set(fmt.Sprint("large", i), strings.Repeat("x", 1<<20)))
+		}
+		var w Head
+		var steps []string
+		for end := false; !end; {
+			st, err := src.step(t.Context(), w, Head{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if why := st.judge(Head{Epoch: st.head.Epoch, Version: w.Version, WriteID: w.WriteID}, Head{}); why != "" {
+				t.Fatalf("from %+v: %s", w, why)
+			}
+			writes, size := 0, 0
+			for _, e := range st.entries {
+				writes += e.writes
+			}
+			for _, v := range st.values {
+				size += len(v.stored)
+			}
+			if writes >= stepWrites+MaxWrites || size >= stepBytes+2<<20 {
+				t.Errorf("a step of %d writes and %d bytes", writes, size)
+			}
+			w, end = st.reach(Head{Epoch: st.head.Epoch, Version: w.Version, WriteID: w.WriteID})
+			steps = append(steps, fmt.Sprint(writes))
+		}
+		// Two bounded by writes, one by bytes.
+		if got, want := strings.Join(steps[:2], " "), "8000 8000"; got != want || len(steps) != 4 {
+			t.Errorf("steps of %v writes", steps)
+		}
+	})
+}
+
+// The log is cut by writes, however many of them a commit has.
+func TestLogKeepsWrites(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		c := client(t, addr)
+		p, err := NewPublisher(PublisherConfig{Client: c, LogLength: 500})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 450 {
+			write(t, p, set(fmt.Sprint("a", i), "x"), set(fmt.Sprint("b", i), "x"), set(fmt.Sprint("c", i), "x"))
+		}
+		entries, err := c.XLen(t.Context(), newKeys(defaultNamespace).log).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entries < 500/3 || entries > 500/3+200 { // Redis cuts whole nodes of 100
+			t.Errorf("%d commits of 3 writes are left, want the last 500 writes", entries)
+		}
 	})
 }
 
@@ -457,6 +552,30 @@ func TestScriptIsLoadedAgain(t *testing.T) {
 				t.Fatalf("version %d, want %d", got, i+1)
 			}
 			holds(t, r, "a", fmt.Sprint(i))
+		}
+	})
+}
+
+// Every write of a commit has its own version, in the message and in Redis.
+func TestVersionsInACommit(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p, r := publisher(t, addr), replica(t, addr)
+		ready(t, r)
+		write(t, p, set("first", "x"))
+		batch := make([]Write, 600) // over two changes of the second-last byte
+		for i := range batch {
+			batch[i] = set(fmt.Sprint("k", i), "x")
+		}
+		results := write(t, p, batch...)
+		reached(t, r, results[len(results)-1].Token)
+		late := replica(t, addr)
+		ready(t, late)
+		for i, w := range batch {
+			for name, from := range map[string]*Replica{"the message": r, "Redis": late} {
+				if e, found := from.Get([]byte(w.Key)); found != Hit || e.Token() != results[i].Token || e.Version != uint64(i+2) {
+					t.Fatalf("%s is %v %+v from %s, written as %+v", w.Key, found, e, name, results[i])
+				}
+			}
 		}
 	})
 }

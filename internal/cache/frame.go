@@ -9,19 +9,20 @@ import (
 
 // What travels and what is stored, all numbers big-endian:
 //
-//	message = for each write of a script: length of the rest (4) + previous write id (8) + stored
+//	message = head after the commit (24) + previous write id (8) + frames
 //	stored  = epoch (8) + version (8) + write id (8) + frame
 //	frame   = format (1) + operation (1) + key length (2) + published, Unix ns (8) + tag (16) +
 //	          value length (4) + key + value
 //
-// The writer makes the frame once; the script puts its stamp in front. The bytes of stored are the
-// same under the key and on the channel. A delete is published and logged but not stored.
+// A commit is what one call of the script wrote, under one write id. The writer makes the frames
+// once; the script puts its stamp in front. A delete is published and logged but not stored. What
+// the log has of a write is operation (1), key length (2) and key.
 const (
-	frameFormat  = 1
-	frameHeader  = 32 // beside the key
-	stampSize    = 24
-	tagOffset    = stampSize + 12 // of the tag in stored: the script compares it there
-	previousSize = 8
+	frameFormat   = 1
+	frameHeader   = 32 // beside the key
+	stampSize     = 24
+	tagOffset     = stampSize + 12 // of the tag in stored: the script compares it there
+	messageHeader = stampSize + 8
 
 	// MaxKey and MaxValue bound a key and a value, in bytes.
 	MaxKey   = 4 << 10
@@ -41,9 +42,8 @@ const (
 // this package.
 type Tag [16]byte
 
-// record is a decoded stored value. Key and value are parts of the decoded string.
+// record is a decoded frame. Key and value are parts of the decoded string.
 type record struct {
-	head      Head
 	op        Op
 	published time.Time
 	tag       Tag
@@ -64,62 +64,104 @@ func appendFrame(dst []byte, w *Write, published time.Time) []byte {
 	return append(dst, w.Value...)
 }
 
-// update is one write in a message.
-type update struct {
-	previous uint64 // write id of the write before
-	record
+// appendLogged appends what the log has of a write to dst.
+func appendLogged(dst []byte, w *Write) []byte {
+	dst = append(dst, byte(w.Op))
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(w.Key)))
+	return append(dst, w.Key...)
 }
 
-// nextUpdate takes the first write off a message. It allocates nothing and holds on to s.
-func nextUpdate(s string) (u update, rest string, err error) {
-	if len(s) < 4 {
-		return u, "", fmt.Errorf("%w: message of %d bytes", errFrame, len(s))
+// countLogged returns the number of writes that an entry of the log has, or false when it is cut.
+func countLogged(s string) (writes int, ok bool) {
+	for len(s) > 0 {
+		if len(s) < 3 || len(s) < 3+int(s[1])<<8+int(s[2]) {
+			return 0, false
+		}
+		s = s[3+int(s[1])<<8+int(s[2]):]
+		writes++
 	}
-	size := int(s[0])<<24 | int(s[1])<<16 | int(s[2])<<8 | int(s[3])
-	if s = s[4:]; size < previousSize || size > len(s) {
-		return u, "", fmt.Errorf("%w: write of %d bytes in a message of %d", errFrame, size, len(s))
-	}
-	u.previous = uint64At(s, 0)
-	u.record, err = decodeStored(s[previousSize:size])
-	return u, s[size:], err
+	return writes, writes > 0
 }
 
-// lastHead returns epoch and version of the last write in a message, as far as it can be read.
-func lastHead(s string) (epoch, version uint64) {
-	for len(s) >= 4+previousSize+16 {
-		epoch, version = uint64At(s, 4+previousSize), uint64At(s, 4+previousSize+8)
-		s = s[min(len(s), 4+(int(s[0])<<24|int(s[1])<<16|int(s[2])<<8|int(s[3]))):]
+// commit is a decoded message.
+type commit struct {
+	head     Head   // after it
+	previous uint64 // write id of the commit before
+	records  []record
+}
+
+// version returns the version of record i.
+func (c *commit) version(i int) uint64 { return c.head.Version - uint64(len(c.records)-1-i) }
+
+// decode reads a message into c, whose records it reuses. It holds on to s.
+func (c *commit) decode(s string) (err error) {
+	c.records = c.records[:0]
+	if len(s) < messageHeader {
+		return fmt.Errorf("%w: message of %d bytes", errFrame, len(s))
 	}
-	return epoch, version
+	c.head, c.previous = headAt(s), uint64At(s, stampSize)
+	for s = s[messageHeader:]; len(s) > 0 || len(c.records) == 0; {
+		var r record
+		if r, s, err = nextFrame(s); err != nil {
+			return err
+		}
+		c.records = append(c.records, r)
+	}
+	if n := uint64(len(c.records)); c.head.Version < n {
+		return fmt.Errorf("%w: %d writes up to version %d", errFrame, n, c.head.Version)
+	}
+	return nil
+}
+
+// messageHead returns the head after a message, or the zero Head of what is no message.
+func messageHead(s string) Head {
+	if len(s) < messageHeader {
+		return Head{}
+	}
+	return headAt(s)
 }
 
 // decodeStored reads a stored value. It allocates nothing and holds on to s.
-func decodeStored(s string) (record, error) {
-	if len(s) < stampSize+frameHeader {
-		return record{}, fmt.Errorf("%w: %d bytes are too short", errFrame, len(s))
+func decodeStored(s string) (Head, record, error) {
+	if len(s) < stampSize {
+		return Head{}, record{}, fmt.Errorf("%w: %d bytes are too short", errFrame, len(s))
 	}
-	f := s[stampSize:]
-	if f[0] != frameFormat {
-		return record{}, fmt.Errorf("%w: format %d, this reader knows %d", errFrame, f[0], frameFormat)
+	r, rest, err := nextFrame(s[stampSize:])
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%w: %d bytes behind it", errFrame, len(rest))
 	}
-	op := Op(f[1])
+	return headAt(s), r, err
+}
+
+// nextFrame takes the first frame off s. It allocates nothing and holds on to s.
+func nextFrame(s string) (r record, rest string, err error) {
+	if len(s) < frameHeader {
+		return r, "", fmt.Errorf("%w: %d bytes are too short", errFrame, len(s))
+	}
+	if s[0] != frameFormat {
+		return r, "", fmt.Errorf("%w: format %d, this reader knows %d", errFrame, s[0], frameFormat)
+	}
+	op := Op(s[1])
 	if op != Set && op != Delete {
-		return record{}, fmt.Errorf("%w: operation %d", errFrame, f[1])
+		return r, "", fmt.Errorf("%w: operation %d", errFrame, s[1])
 	}
-	keyLen := int(f[2])<<8 | int(f[3])
-	valueLen := int(f[28])<<24 | int(f[29])<<16 | int(f[30])<<8 | int(f[31])
-	if keyLen == 0 || keyLen > MaxKey || valueLen > MaxValue || len(f) != frameHeader+keyLen+valueLen {
-		return record{}, fmt.Errorf("%w: key of %d and value of %d bytes in a frame of %d", errFrame, keyLen, valueLen, len(f))
+	keyLen := int(s[2])<<8 | int(s[3])
+	valueLen := int(s[28])<<24 | int(s[29])<<16 | int(s[30])<<8 | int(s[31])
+	if keyLen == 0 || keyLen > MaxKey || valueLen > MaxValue || len(s) < frameHeader+keyLen+valueLen {
+		return r, "", fmt.Errorf("%w: key of %d and value of %d bytes in %d", errFrame, keyLen, valueLen, len(s))
 	}
-	rec := record{
-		head:      Head{Epoch: uint64At(s, 0), Version: uint64At(s, 8), WriteID: uint64At(s, 16)},
+	r = record{
 		op:        op,
-		published: time.Unix(0, int64(uint64At(f, 4))),
-		key:       f[frameHeader : frameHeader+keyLen],
-		value:     f[frameHeader+keyLen:],
+		published: time.Unix(0, int64(uint64At(s, 4))),
+		key:       s[frameHeader : frameHeader+keyLen],
+		value:     s[frameHeader+keyLen : frameHeader+keyLen+valueLen],
 	}
-	copy(rec.tag[:], f[12:28])
-	return rec, nil
+	copy(r.tag[:], s[12:28])
+	return r, s[frameHeader+keyLen+valueLen:], nil
+}
+
+func headAt(s string) Head {
+	return Head{Epoch: uint64At(s, 0), Version: uint64At(s, 8), WriteID: uint64At(s, 16)}
 }
 
 // uint64At reads a big-endian number without a copy of s.

@@ -15,23 +15,25 @@ import (
 
 var rewrite = flag.Bool("update", false, "rewrite the golden files")
 
-// message frames a write the way the publisher and the script do together.
-func message(previous uint64, head Head, w Write, published time.Time) string {
-	b := make([]byte, 4)
-	b = binary.BigEndian.AppendUint64(b, previous)
+// message frames a commit the way the publisher and the script do together.
+func message(previous uint64, head Head, published time.Time, writes ...Write) string {
+	var b []byte
 	b = binary.BigEndian.AppendUint64(b, head.Epoch)
 	b = binary.BigEndian.AppendUint64(b, head.Version)
 	b = binary.BigEndian.AppendUint64(b, head.WriteID)
-	b = appendFrame(b, &w, published)
-	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+	b = binary.BigEndian.AppendUint64(b, previous)
+	for i := range writes {
+		b = appendFrame(b, &writes[i], published)
+	}
 	return string(b)
 }
 
 var goldens = map[string]string{
-	"set": message(0x0102030405060708, Head{0x1112131415161718, 7, 0x2122232425262728},
-		Write{Op: Set, Key: "fortune-1", Value: []byte(`{"id":"fortune-1"}`), Tag: Tag{0xaa, 0xbb}}, time.Unix(1700000000, 123456789)),
-	"delete": message(1, Head{2, 1 << 52, 3}, Write{Op: Delete, Key: "grün"}, time.Unix(0, 0)),
-	"empty":  message(0, Head{1, 1, 1}, Write{Op: Set, Key: "k"}, time.Unix(0, 1)),
+	"set": message(0x0102030405060708, Head{0x1112131415161718, 7, 0x2122232425262728}, time.Unix(1700000000, 123456789),
+		Write{Op: Set, Key: "fortune-1", Value: []byte(`{"id":"fortune-1"}`), Tag: Tag{0xaa, 0xbb}}),
+	"sets":   message(4, Head{5, 2, 6}, time.Unix(0, 1), Write{Op: Set, Key: "a", Value: []byte("1")}, Write{Op: Set, Key: "b", Value: []byte("22")}),
+	"delete": message(1, Head{2, 1 << 52, 3}, time.Unix(0, 0), Write{Op: Delete, Key: "grün"}),
+	"empty":  message(0, Head{1, 1, 1}, time.Unix(0, 1), Write{Op: Set, Key: "k"}),
 }
 
 // The bytes on the wire and in Redis may not change by accident: replicas of another build read them.
@@ -54,50 +56,68 @@ func TestFrameGolden(t *testing.T) {
 }
 
 func TestFrameRoundTrip(t *testing.T) {
-	u, rest, err := nextUpdate(goldens["set"] + goldens["delete"])
-	if err != nil {
+	var c commit
+	if err := c.decode(goldens["set"]); err != nil {
 		t.Fatal(err)
 	}
-	want := record{
-		head: Head{0x1112131415161718, 7, 0x2122232425262728}, op: Set, published: time.Unix(1700000000, 123456789),
-		tag: Tag{0xaa, 0xbb}, key: "fortune-1", value: `{"id":"fortune-1"}`,
+	head := Head{0x1112131415161718, 7, 0x2122232425262728}
+	want := record{op: Set, published: time.Unix(1700000000, 123456789), tag: Tag{0xaa, 0xbb}, key: "fortune-1", value: `{"id":"fortune-1"}`}
+	if len(c.records) != 1 || c.records[0] != want || c.head != head || c.version(0) != 7 || c.previous != 0x0102030405060708 {
+		t.Errorf("%+v\nwant %+v", c, want)
 	}
-	if u.record != want || u.previous != 0x0102030405060708 || rest != goldens["delete"] {
-		t.Errorf("%+v, then %q\nwant %+v", u, rest, want)
+	if got := messageHead(goldens["set"]); got != head {
+		t.Errorf("the head is %+v", got)
 	}
-	if epoch, version := lastHead(goldens["set"] + goldens["delete"]); epoch != 2 || version != 1<<52 {
-		t.Errorf("the last head is %x, %d", epoch, version)
-	}
-	if n := len(goldens["empty"]) - 4 - previousSize - stampSize - len("k"); n > 48 {
+	if n := len(goldens["empty"]) - messageHeader - len("k"); n > 48 {
 		t.Errorf("the frame adds %d bytes", n)
 	}
-	// The script compares the tag where it is stored.
-	if stored := goldens["set"][4+previousSize:]; stored[tagOffset:tagOffset+16] != string(want.tag[:]) {
+	// Stored is the stamp and the frame, and the script compares the tag where it is stored.
+	stored := goldens["set"][:stampSize] + goldens["set"][messageHeader:]
+	if written, got, err := decodeStored(stored); err != nil || got != want || written != head {
+		t.Errorf("stored: %+v %+v, %v", written, got, err)
+	}
+	if stored[tagOffset:tagOffset+16] != string(want.tag[:]) {
 		t.Error("the tag is not at tagOffset")
 	}
-}
-
-// The last write of a message is found whatever the lengths of those before it.
-func TestLastHead(t *testing.T) {
-	for n := range 600 {
-		first := message(1, Head{5, 1, 2}, Write{Op: Set, Key: "k", Value: make([]byte, n)}, time.Unix(0, 1))
-		second := message(2, Head{5, 2, 3}, Write{Op: Delete, Key: "l"}, time.Unix(0, 1))
-		if epoch, version := lastHead(first + second); epoch != 5 || version != 2 {
-			t.Fatalf("after a value of %d bytes: epoch %x, version %d", n, epoch, version)
-		}
+	if err := c.decode(goldens["sets"]); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.records) != 2 || c.records[0].key != "a" || c.records[1].value != "22" || c.version(0) != 1 || c.version(1) != 2 {
+		t.Errorf("two sets: %+v", c)
 	}
 }
 
 func TestFrameTruncated(t *testing.T) {
+	var c commit
 	for name, m := range goldens {
 		for n := range len(m) {
-			if _, _, err := nextUpdate(m[:n]); !errors.Is(err, errFrame) {
+			if name == "sets" && n == len(m)-frameHeader-3 {
+				continue // ends with a whole frame: the channel does not cut messages
+			}
+			if err := c.decode(m[:n]); !errors.Is(err, errFrame) {
 				t.Errorf("%s cut to %d of %d bytes: %v", name, n, len(m), err)
 			}
 		}
-		stored := m[4+previousSize:]
-		if _, err := decodeStored(stored + "x"); !errors.Is(err, errFrame) {
+		stored := m[:stampSize] + m[messageHeader:]
+		if _, _, err := decodeStored(stored + "x"); !errors.Is(err, errFrame) {
 			t.Errorf("%s with a byte too many: %v", name, err)
+		}
+	}
+	// More writes than there are versions.
+	if err := c.decode(message(4, Head{5, 1, 6}, time.Unix(0, 1), set("a", "1"), set("b", "2"))); !errors.Is(err, errFrame) {
+		t.Errorf("two writes up to version 1: %v", err)
+	}
+}
+
+func TestLogged(t *testing.T) {
+	long := set(strings.Repeat("k", MaxKey), "")
+	entry := appendLogged(appendLogged(nil, &long), &Write{Op: Delete, Key: "b"})
+	for n := range len(entry) + 1 {
+		writes, ok := countLogged(string(entry[:n]))
+		if whole := n == 3+MaxKey || n == len(entry); ok != whole {
+			t.Errorf("an entry cut to %d of %d bytes: %d writes, %v", n, len(entry), writes, ok)
+		} else if n == len(entry) && writes != 2 {
+			t.Errorf("%d writes", writes)
 		}
 	}
 }
@@ -108,33 +128,39 @@ func FuzzDecodeMessage(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := string(data)
-		lastHead(s)
-		u, rest, err := nextUpdate(s)
-		if err != nil {
+		_, _ = countLogged(s)
+		_, _, _ = decodeStored(s)
+		head := messageHead(s)
+		var c commit
+		if err := c.decode(s); err != nil {
 			if !errors.Is(err, errFrame) {
 				t.Fatal(err)
 			}
 			return
 		}
 		// What decodes is exactly what encodes.
-		again := message(u.previous, u.head, Write{Op: u.op, Key: u.key, Value: []byte(u.value), Tag: u.tag}, u.published)
-		if !bytes.Equal([]byte(again+rest), data) {
-			t.Errorf("%x\nbecame %x", data, again+rest)
+		again := []byte(message(c.previous, head, time.Time{}))
+		for _, r := range c.records {
+			again = appendFrame(again, &Write{Op: r.op, Key: r.key, Value: []byte(r.value), Tag: r.tag}, r.published)
+		}
+		if !bytes.Equal(again, data) {
+			t.Errorf("%x\nbecame %x", data, again)
 		}
 	})
 }
 
 func TestDecodeAllocatesNothing(t *testing.T) {
-	m := goldens["set"]
+	m := goldens["sets"]
 	garbage := strings.Repeat("\xff", 1<<20)
+	var c commit
 	if n := testing.AllocsPerRun(100, func() {
-		if _, _, err := nextUpdate(m); err != nil {
+		if err := c.decode(m); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	if _, _, err := nextUpdate(garbage); err == nil {
+	if err := c.decode(garbage); err == nil {
 		t.Error("garbage was decoded")
 	}
 }

@@ -11,7 +11,7 @@ import (
 type Head struct {
 	Epoch   uint64 // random, drawn when a history begins; 0 before the first write
 	Version uint64 // number of the write, in the total order of the shard's writes
-	WriteID uint64 // random, drawn for each write; 0 when the log does not know it
+	WriteID uint64 // random, drawn for each commit; 0 when the log does not know it
 }
 
 // Token names a version of a history for clients: read your writes.
@@ -44,6 +44,15 @@ func ParseToken(s string) (Token, error) {
 		}
 	}
 	return Token{}, fmt.Errorf("version token %.40q: want 16 hex digits, a hyphen and a number", s)
+}
+
+// versionIn returns the version of what was written at h in the history of epoch: a value that was
+// left by an earlier history is older than all of this one's.
+func (h Head) versionIn(epoch uint64) uint64 {
+	if h.Epoch != epoch {
+		return 0
+	}
+	return h.Version
 }
 
 func (h Head) token() Token { return Token{Epoch: h.Epoch, Version: h.Version} }

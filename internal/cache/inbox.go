@@ -28,11 +28,11 @@ func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1), heard: make
 // push adds a message. It reports whether the inbox was full and dropped all it had.
 func (b *inbox) push(message string) (full bool) {
 	b.mu.Lock()
-	if epoch, version := lastHead(message); version > 0 {
-		if _, known := b.heard[epoch]; !known && len(b.heard) == inboxEpochs {
+	if head := messageHead(message); head.Version > 0 {
+		if _, known := b.heard[head.Epoch]; !known && len(b.heard) == inboxEpochs {
 			clear(b.heard)
 		}
-		b.heard[epoch] = max(b.heard[epoch], version)
+		b.heard[head.Epoch] = max(b.heard[head.Epoch], head.Version)
 	}
 	if full = len(b.messages) == inboxMessages || b.bytes+len(message) > inboxBytes; full {
 		b.messages, b.bytes, b.doubt = nil, 0, "overflow"

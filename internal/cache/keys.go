@@ -7,7 +7,7 @@ import "strings"
 type keys struct {
 	seq    string // the version of the last write
 	epoch  string // the epoch, 8 bytes
-	log    string // a stream: one entry a write, its id is the version
+	log    string // a stream: one entry a commit, its id is the last version
 	prefix string // of every value's key
 }
 

@@ -26,7 +26,7 @@ type PublisherConfig struct {
 	Client    redis.UniversalClient
 	Channel   string        // Pub/Sub channel; default posts_updates
 	Namespace string        // first part of every key in Redis; default posts
-	LogLength int64         // entries of the log that are kept at least; default DefaultLogLength
+	LogLength int64         // writes that the log keeps at least; default DefaultLogLength
 	Timeout   time.Duration // of one Write call; default 1.5 s
 }
 
@@ -134,18 +134,23 @@ var (
 	ErrUnknown = errors.New("outcome unknown")
 )
 
-// MaxWrites bounds one call of Write: the script blocks Redis while it runs, about 8 us a write.
-const MaxWrites = 500
+// MaxWrites bounds one call of Write: the script blocks Redis while it runs, about 6 us a write, and
+// a call costs Redis one flush to its disk.
+const MaxWrites = 1000
 
-// Write performs writes in one atomic step, in their order: all of them take place (or find their
-// condition failed), or none. It is never repeated by itself. It blocks for Timeout or until ctx
-// is done; the error is nil, wraps ErrNotWritten or ErrUnknown, or reports an invalid write.
+// Write performs a write, or several sets without conditions, in one atomic step and in their order:
+// all of them take place, or none. It is never repeated by itself. It blocks for Timeout or until
+// ctx is done; the error is nil, wraps ErrNotWritten or ErrUnknown, or reports an invalid write.
 func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error) {
 	if len(writes) == 0 || len(writes) > MaxWrites {
 		return nil, fmt.Errorf("%d writes in a call: use 1 to %d", len(writes), MaxWrites)
 	}
 	for i := range writes {
-		if err := writes[i].validate(); err != nil {
+		err := writes[i].validate()
+		if err == nil && len(writes) > 1 && (writes[i].Op == Delete || writes[i].If.encode() != "") {
+			err = errors.New("a delete and a condition take a call of their own")
+		}
+		if err != nil {
 			return nil, fmt.Errorf("write %d: %w", i+1, err)
 		}
 	}
@@ -183,40 +188,37 @@ func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error
 
 // arguments returns the keys and arguments of write.lua.
 func (p *Publisher) arguments(writes []Write, published, deadline time.Time) (keys []string, args []any) {
-	const fixed = 6
+	const fixed = 8
 	keys = make([]string, 3, 3+len(writes))
 	keys[0], keys[1], keys[2] = p.keys.seq, p.keys.epoch, p.keys.log
-	size := 0
+	frames, logged := 0, 0 // bytes
 	for i := range writes {
-		size += 8 + frameHeader + len(writes[i].Key) + len(writes[i].Value)
+		frames += frameHeader + len(writes[i].Key) + len(writes[i].Value)
+		logged += 3 + len(writes[i].Key)
 	}
-	args = make([]any, fixed, fixed+2*len(writes))
-	args[0] = p.cfg.Channel
-	args[1] = strconv.FormatInt(deadline.UnixMilli()+p.skew.Load()/1000, 10)
-	args[2] = p.cfg.LogLength
-	args[3] = randomIDs(1)
-	args[4] = len(p.keys.prefix)
-	args[5] = tagOffset
-	ids := randomIDs(len(writes))
-	b := make([]byte, 0, size) // all frames, one after the other
+	log, b := make([]byte, 0, logged), make([]byte, 0, frames)
+	args = make([]any, fixed, fixed+len(writes))
 	for i := range writes {
 		w := &writes[i]
 		keys = append(keys, p.keys.prefix+w.Key)
+		log = appendLogged(log, w)
 		from := len(b)
-		b = append(b, ids[8*i:8*i+8]...)
 		b = appendFrame(b, w, published)
-		args = append(args, w.If.encode(), b[from:len(b):len(b)])
+		args = append(args, b[from:len(b):len(b)])
 	}
-	return keys, args
-}
-
-// randomIDs returns n random ids of 8 bytes.
-func randomIDs(n int) []byte {
-	ids := make([]byte, 8*n)
+	ids := make([]byte, 16)
 	if _, err := rand.Read(ids); err != nil {
 		panic(err) // crypto/rand never fails on a system that can run at all
 	}
-	return ids
+	args[0] = p.cfg.Channel
+	args[1] = strconv.FormatInt(deadline.UnixMilli()+p.skew.Load()/1000, 10)
+	args[2] = p.cfg.LogLength
+	args[3] = ids[:8]
+	args[4] = tagOffset
+	args[5] = writes[0].If.encode()
+	args[6] = ids[8:]
+	args[7] = log
+	return keys, args
 }
 
 func (p *Publisher) results(reply []any, writes []Write) ([]Result, error) {
@@ -235,20 +237,30 @@ func (p *Publisher) results(reply []any, writes []Write) ([]Result, error) {
 	}
 	var r replyReader
 	token := Token{Epoch: r.id(reply[2]), Version: r.number(reply[3])}
-	outcomes := r.text(reply[4])
+	outcome := r.text(reply[4])
 	if r.err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnknown, r.err)
 	}
-	if len(outcomes) != len(writes) {
+	if len(outcome) != 1 && len(outcome) != len(writes) {
 		return nil, malformed
 	}
 	results := make([]Result, len(writes))
 	for i := range results {
-		outcome := Outcome(outcomes[i])
-		if outcome == Created || outcome == Replaced || outcome == Deleted {
+		results[i].Outcome = Outcome(outcome[i%len(outcome)])
+		switch results[i].Outcome {
+		case Created, Replaced, Deleted:
 			token.Version++
 		}
-		results[i] = Result{Outcome: outcome, Token: token}
+		results[i].Token = token
+	}
+	if len(writes) > 1 { // of one key, all but the first replace
+		seen := make(map[string]bool, len(writes))
+		for i := range writes {
+			if seen[writes[i].Key] {
+				results[i].Outcome = Replaced
+			}
+			seen[writes[i].Key] = true
+		}
 	}
 	return results, nil
 }

@@ -183,11 +183,11 @@ func (r *Replica) Direct(ctx context.Context, key string) (e Entry, present bool
 	if err != nil {
 		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	rec, err := decodeStored(stored)
+	written, rec, err := decodeStored(stored)
 	if err != nil {
 		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return Entry{Epoch: rec.head.Epoch, Version: rec.head.Version, Value: rec.value}, true, nil
+	return Entry{Epoch: written.Epoch, Version: written.Version, Value: rec.value}, true, nil
 }
 
 // Reached reports whether the replica has applied the write that t names. A token of another epoch

@@ -118,14 +118,20 @@ func (s *sim) event() {
 }
 
 func (s *sim) write() {
-	key, del := s.key(), s.rng.IntN(4) == 0
-	w := Write{Op: Set, Key: key, Value: []byte(strings.Repeat("v", s.rng.IntN(60)))}
-	if del {
-		w = Write{Op: Delete, Key: key}
+	var writes []model.Write
+	for range 1 + s.rng.IntN(6)/3*s.rng.IntN(4) {
+		w := Write{Op: Set, Key: s.key(), Value: []byte(strings.Repeat("v", s.rng.IntN(60)))}
+		writes = append(writes, model.Write{Key: w.Key, Frame: appendFrame(nil, &w, s.clock)})
 	}
-	if message := s.redis.Write(del, key, appendFrame(nil, &w, s.clock)); message != "" {
+	if len(writes) == 1 && s.rng.IntN(3) == 0 {
+		w := Write{Op: Delete, Key: writes[0].Key}
+		writes[0] = model.Write{Delete: true, Key: w.Key, Frame: appendFrame(nil, &w, s.clock)}
+	}
+	if message := s.redis.Commit(writes...); message != "" {
 		s.network = append(s.network, message)
-		s.log("write %d: %s delete=%v", s.redis.Head().Version, key, del)
+		for i, w := range writes {
+			s.log("write %d: %s delete=%v", int(s.redis.Head().Version)-len(writes)+1+i, w.Key, w.Delete)
+		}
 	}
 }
 
@@ -226,15 +232,17 @@ func (s *sim) instant(w, ahead Head, missed []string) (st step) {
 	st.at = at
 	seen := map[string]bool{}
 	for _, e := range entries[:min(most, len(entries))] {
-		if s.broken == "skip" && s.rng.IntN(10) == 0 {
-			seen[e.Key] = true // forgets a value
+		for _, key := range e.Keys {
+			if s.broken == "skip" && s.rng.IntN(10) == 0 {
+				seen[key] = true // forgets a value
+			}
+			if !seen[key] {
+				seen[key] = true
+				stored, present := s.redis.Get(key)
+				st.values = append(st.values, lookup{key: key, stored: stored, present: present})
+			}
 		}
-		if !seen[e.Key] {
-			seen[e.Key] = true
-			stored, present := s.redis.Get(e.Key)
-			st.values = append(st.values, lookup{key: e.Key, stored: stored, present: present})
-		}
-		st.entries = append(st.entries, logEntry{version: e.Version, writeID: e.WriteID, previous: e.Previous, key: e.Key})
+		st.entries = append(st.entries, logEntry{version: e.Version, writeID: e.WriteID, previous: e.Previous, writes: len(e.Keys)})
 	}
 	for i, key := range missed {
 		stored, present := s.redis.Get(key)
@@ -331,9 +339,9 @@ func (s *sim) deliver(n int) {
 		}
 	}
 	if s.broken == "no chain" && len(messages) > 0 && s.applier.synced {
-		u, _, _ := nextUpdate(messages[0])
-		if u.head.Epoch == s.applier.watermark.Epoch && u.head.Version > s.applier.watermark.Version {
-			s.applier.watermark.Version, s.applier.watermark.WriteID = u.head.Version-1, u.previous
+		var c commit
+		if c.decode(messages[0]) == nil && c.head.Epoch == s.applier.watermark.Epoch && c.head.Version > s.applier.watermark.Version {
+			s.applier.watermark.Version, s.applier.watermark.WriteID = c.version(0)-1, c.previous
 		}
 	}
 	s.applier.hear(context.Background(), messages)
@@ -388,8 +396,8 @@ func (s *sim) converged() {
 		case found == Absent && present, found == Hit && !present:
 			s.fail("%s is %v at the end, Redis has it: %v", key, found, present)
 		case found == Hit:
-			if rec, err := decodeStored(stored); err != nil || rec.value != e.Value || rec.version(e.Epoch) != e.Version {
-				s.fail("%s is version %d at the end, Redis has %+v, %v", key, e.Version, rec.head, err)
+			if written, rec, err := decodeStored(stored); err != nil || rec.value != e.Value || written.versionIn(e.Epoch) != e.Version {
+				s.fail("%s is version %d at the end, Redis has %+v, %v", key, e.Version, written, err)
 			}
 		}
 	}

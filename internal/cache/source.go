@@ -48,11 +48,12 @@ type step struct {
 	missed  []lookup // of the missed keys, in their order
 }
 
+// logEntry is a commit in the log.
 type logEntry struct {
-	version  uint64
+	version  uint64 // after it
 	writeID  uint64
-	previous uint64
-	key      string
+	previous uint64 // write id of the commit before
+	writes   int
 }
 
 // lookup is the value of a key, as stored, or its absence.
@@ -65,11 +66,11 @@ type lookup struct {
 
 // Bounds of a step, a tenth of a second of work for Redis at the most.
 const (
-	stepEntries = 8000 // more than a bulk import writes in a round trip
-	stepBytes   = 8 << 20
-	pageKeys    = 1000    // COUNT of a SCAN
-	pageBytes   = 2 << 20 // of the values of a page, about
-	firstMean   = 16 << 10
+	stepWrites = 8000 // more than a bulk import writes in a round trip
+	stepBytes  = 8 << 20
+	pageKeys   = 1000    // COUNT of a SCAN
+	pageBytes  = 2 << 20 // of the values of a page, about
+	firstMean  = 16 << 10
 )
 
 //go:embed lua/step.lua
@@ -98,7 +99,7 @@ func (s *redisSource) step(ctx context.Context, w, ahead Head, missed []string) 
 // runStep runs step.lua on a node or on one connection.
 func runStep(ctx context.Context, on redis.Scripter, k keys, w, ahead Head, missed []string) (step, error) {
 	args := make([]any, 0, 5+len(missed))
-	args = append(args, strconv.FormatUint(w.Version, 10), strconv.FormatUint(ahead.Version, 10), stepEntries, stepBytes, k.prefix)
+	args = append(args, strconv.FormatUint(w.Version, 10), strconv.FormatUint(ahead.Version, 10), stepWrites, stepBytes, k.prefix)
 	for _, key := range missed {
 		args = append(args, key)
 	}
@@ -189,11 +190,14 @@ func (r *replyReader) list(v any, n int) []any {
 func (r *replyReader) entry(version, packed any) logEntry {
 	e := logEntry{version: r.number(version)}
 	p := r.text(packed)
-	if len(p) < 17 {
-		r.fail(packed, "an entry of the log")
-		return e
+	var ok bool
+	if len(p) > 16 {
+		e.writeID, e.previous = uint64At(p, 0), uint64At(p, 8)
+		e.writes, ok = countLogged(p[16:])
 	}
-	e.writeID, e.previous, e.key = uint64At(p, 0), uint64At(p, 8), p[17:]
+	if !ok {
+		r.fail(packed, "an entry of the log")
+	}
 	return e
 }
 

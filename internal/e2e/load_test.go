@@ -79,18 +79,16 @@ func (l *load) key(rng *rand.Rand) string { return fmt.Sprint("key", rng.IntN(l.
 // writes makes one call's writes. Half of the keys are never deleted, so that no delete of unknown
 // outcome can explain their absence.
 func (l *load) writes(w *world, rng *rand.Rand) []cache.Write {
+	if key := rng.IntN(l.keys); key%2 == 0 && rng.IntN(3) == 0 {
+		return []cache.Write{w.remove(fmt.Sprint("key", key))}
+	}
 	n := 1
 	if rng.IntN(4) == 0 {
 		n = 2 + rng.IntN(6)
 	}
 	var writes []cache.Write
 	for range n {
-		key := rng.IntN(l.keys)
-		if name := fmt.Sprint("key", key); key%2 == 0 && rng.IntN(3) == 0 {
-			writes = append(writes, w.remove(name))
-		} else {
-			writes = append(writes, w.set(name, rng.IntN(l.padding+1)))
-		}
+		writes = append(writes, w.set(l.key(rng), rng.IntN(l.padding+1)))
 	}
 	return writes
 }

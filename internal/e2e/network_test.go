@@ -145,7 +145,7 @@ func TestSubscriptionFallsSilent(t *testing.T) {
 	w.neverFailed()
 }
 
-// One write that the channel loses, and none after it: only the look at the log can tell.
+// Writes that the channel loses, and none after them: only the look at the log can tell.
 func TestLastMessageIsLost(t *testing.T) {
 	w := newWorld(t, setup{})
 	w.mustWrite(w.set("a", 0))
@@ -154,7 +154,8 @@ func TestLastMessageIsLost(t *testing.T) {
 		r.channel.BlackHole(toClient, true)
 	}
 	since := time.Now()
-	w.mustWrite(w.set("a", 0), w.remove("a"), w.set("b", 0))
+	w.mustWrite(w.remove("a"))
+	w.mustWrite(w.set("b", 0), w.set("c", 0))
 	head := w.mustHead()
 	eventually.Nil(t, func() error {
 		for _, r := range w.readers {

@@ -7,56 +7,68 @@
 --
 -- KEYS: epoch, log
 -- ARGV: version of the watermark, version of the newest write that the replica may hold a trace of,
---       most entries, most bytes of values, prefix of the value keys,
+--       most writes, most bytes of values, prefix of the value keys,
 --       then the keys that readers miss
 --
 -- Returns {epoch, version, write id of the head, write ids at the watermark and at the newest trace,
 --   {version, entry as write.lua has it, ...}, {key, value or false, ...}, {value or false or 0, ...}}
--- An empty string stands for an epoch or write id that is not there. Entries stop at either bound,
--- but one is always returned. Of the missed keys, 0 says that its value went over the bound.
+-- An empty string stands for an epoch or write id that is not there. After the entry that reaches
+-- one of the bounds no other follows. Of the missed keys, 0 says that its value went over the bound.
 
 local epoch, log = KEYS[1], KEYS[2]
 local watermark, most, room, prefix = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local byte, sub = string.byte, string.sub
 
 local version, head = '0', ''
 local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 if top then
-  version, head = string.match(top[1], '^%d+'), string.sub(top[2][2], 1, 8)
+  version, head = string.match(top[1], '^%d+'), sub(top[2][2], 1, 8)
 end
 
 local function id_at(version)
   local entry = redis.call('XRANGE', log, version .. '-0', version .. '-0', 'COUNT', 1)[1]
-  return entry and string.sub(entry[2][2], 1, 8) or ''
+  return entry and sub(entry[2][2], 1, 8) or ''
 end
 
 -- A key of another type than ours must not stop everything: it counts as absent.
 local function get(key)
   local value = redis.pcall('GET', prefix .. key)
-  return type(value) == 'string' and value
+  value = type(value) == 'string' and value
+  room = room - (value and #value or 0)
+  return value
 end
 
 local entries, values, seen = {}, {}, {}
-for _, entry in ipairs(redis.call('XRANGE', log, '(' .. watermark .. '-0', '+', 'COUNT', most)) do
-  local packed = entry[2][2]
-  local key = string.sub(packed, 18)
-  if not seen[key] then
-    local value = get(key)
-    room = room - (value and #value or 0)
-    if room < 0 and #entries > 0 then
-      break
+local function take(writes) -- as the log has them: operation (1), length of the key (2), key
+  local at = 17
+  while at <= #writes do
+    local first = at + 3
+    at = first + byte(writes, at + 1) * 256 + byte(writes, at + 2)
+    local key = sub(writes, first, at - 1)
+    if not seen[key] then
+      seen[key] = true
+      values[#values + 1] = key
+      values[#values + 1] = get(key)
     end
-    seen[key] = true
-    values[#values + 1] = key
-    values[#values + 1] = value
+    most = most - 1
   end
-  entries[#entries + 1] = string.match(entry[1], '^%d+')
-  entries[#entries + 1] = packed
 end
+
+local from = watermark
+repeat
+  local page = redis.call('XRANGE', log, '(' .. from .. '-0', '+', 'COUNT', 100)
+  for _, entry in ipairs(page) do
+    if most <= 0 or room <= 0 then break end
+    take(entry[2][2])
+    from = string.match(entry[1], '^%d+')
+    entries[#entries + 1] = from
+    entries[#entries + 1] = entry[2][2]
+  end
+until #page < 100 or most <= 0 or room <= 0
 
 local missed = {}
 for i = 6, #ARGV do
   local value = get(ARGV[i])
-  room = room - (value and #value or 0)
   if room < 0 and i > 6 then
     value = 0
   end

@@ -13,10 +13,10 @@ type Head struct {
 	Epoch, Version, WriteID uint64
 }
 
-// Entry is one write in the log.
+// Entry is one commit in the log. Version is the one after it.
 type Entry struct {
 	Version, WriteID, Previous uint64
-	Key                        string
+	Keys                       []string
 }
 
 // Redis holds the state of a shard and everything that led to it.
@@ -31,13 +31,13 @@ type Redis struct {
 	run    int
 
 	history int     // number of the history
-	past    []state // of this history, one for each write; positions index it
+	past    []state // of this history, one for each commit; positions index it
 
 	// floor is, for each key, the earliest position that is consistent with all answers so far.
 	floor map[string]int
 }
 
-// state is the shard after a write.
+// state is the shard after a commit.
 type state struct {
 	head   Head
 	values map[string]version
@@ -73,9 +73,16 @@ func (r *Redis) remember() {
 	r.past = append(r.past, s)
 }
 
-// Write performs what write.lua does and returns the message, "" when it changed nothing.
-func (r *Redis) Write(del bool, key string, frame []byte) (message string) {
-	if _, there := r.values[key]; del && !there {
+// Write is a set, or a delete, which comes alone.
+type Write struct {
+	Delete bool
+	Key    string
+	Frame  []byte
+}
+
+// Commit performs what write.lua does and returns the message, "" when it changed nothing.
+func (r *Redis) Commit(writes ...Write) (message string) {
+	if _, there := r.values[writes[0].Key]; writes[0].Delete && !there {
 		return ""
 	}
 	if r.epoch == 0 || r.behind {
@@ -84,23 +91,32 @@ func (r *Redis) Write(del bool, key string, frame []byte) (message string) {
 		r.begin()
 	}
 	previous := r.head.WriteID
-	r.head = Head{Epoch: r.epoch, Version: r.head.Version + 1, WriteID: r.rng.Uint64() | 1}
-	r.log = append(r.log, Entry{Version: r.head.Version, WriteID: r.head.WriteID, Previous: previous, Key: key})
-	stored := binary.BigEndian.AppendUint64(nil, r.head.Epoch)
-	stored = binary.BigEndian.AppendUint64(stored, r.head.Version)
-	stored = binary.BigEndian.AppendUint64(stored, r.head.WriteID)
-	stored = append(stored, frame...)
-	if del {
-		delete(r.values, key)
-	} else {
-		r.values[key] = string(stored)
+	r.head = Head{Epoch: r.epoch, Version: r.head.Version, WriteID: r.rng.Uint64() | 1}
+	entry := Entry{WriteID: r.head.WriteID, Previous: previous}
+	var frames string
+	for _, w := range writes {
+		r.head.Version++
+		if w.Delete {
+			delete(r.values, w.Key)
+		} else {
+			r.values[w.Key] = r.stamp() + string(w.Frame)
+		}
+		entry.Keys = append(entry.Keys, w.Key)
+		frames += string(w.Frame)
 	}
+	entry.Version = r.head.Version
+	r.log = append(r.log, entry)
 	r.remember()
-	message = string(binary.BigEndian.AppendUint64(nil, previous)) + string(stored)
-	return string(binary.BigEndian.AppendUint32(nil, uint32(len(message)))) + message
+	return r.stamp() + string(binary.BigEndian.AppendUint64(nil, previous)) + frames
 }
 
-// Trim cuts the log as MAXLEN does.
+func (r *Redis) stamp() string {
+	b := binary.BigEndian.AppendUint64(nil, r.head.Epoch)
+	b = binary.BigEndian.AppendUint64(b, r.head.Version)
+	return string(binary.BigEndian.AppendUint64(b, r.head.WriteID))
+}
+
+// Trim cuts the log.
 func (r *Redis) Trim() {
 	if len(r.log) > r.keep {
 		r.log = append([]Entry(nil), r.log[len(r.log)-r.keep:]...)
