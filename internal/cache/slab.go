@@ -38,7 +38,7 @@ func (r ref) offset() int        { return int(r & (1<<24 - 1)) }
 type slab struct {
 	index      uint32
 	generation uint16
-	serial     uint64 // number of the slab in order of creation, never reused
+	load       uint64 // number of the load that wrote its entries, or after which they were written; less for what moved
 	epoch      uint64 // of all its entries
 	data       []byte // written by the owner of the slabs only, and only past used
 	used       int    // the owner's
@@ -51,9 +51,10 @@ type slabs struct {
 	table   atomic.Pointer[[]atomic.Pointer[slab]]
 	free    []slot // indexes to use again, oldest first, so that generations wrap late
 	next    uint32
-	serial  uint64
-	current *slab
-	filled  int64 // bytes of entries in all slabs, dead ones included; the owner's
+	grown   int      // slabs that were ever made; the owner's
+	load    uint64   // number of the load that runs or ran last; the owner's
+	current [2]*slab // being filled with entries of this load, and with older ones that move; the owner's
+	filled  int64    // bytes of entries in all slabs, dead ones included; the owner's
 
 	// mu guards empty: slabs whose last entry went away. Entries also die in ristretto's own
 	// goroutine, the owner takes the slabs from here.
@@ -73,17 +74,22 @@ func newSlabs() *slabs {
 	return s
 }
 
-// add copies an entry into the slabs and returns its place and its size in bytes.
-func (s *slabs) add(key []byte, value string, version, epoch uint64) (ref, int) {
+// add copies an entry into the slabs and returns its place and its size in bytes. An entry of an
+// earlier load than the last one stays apart from what that has written.
+func (s *slabs) add(key []byte, value string, version, epoch, load uint64) (ref, int) {
 	size := entryHeader + len(key) + len(value)
-	target := s.current
+	current := &s.current[0]
+	if load < s.load {
+		current = &s.current[1]
+	}
+	target := *current
 	switch {
 	case size > maxPacked:
-		target = s.grow(size, epoch)
+		target = s.grow(size, epoch, load)
 	case target == nil || target.epoch != epoch || target.used+size > len(target.data):
-		s.retire()
-		target = s.grow(slabSize, epoch)
-		s.current = target
+		s.retire(current)
+		target = s.grow(slabSize, epoch, load)
+		*current = target
 	}
 	offset := target.used
 	b := target.data[offset : offset+size]
@@ -97,16 +103,26 @@ func (s *slabs) add(key []byte, value string, version, epoch uint64) (ref, int) 
 	return newRef(target.index, target.generation, offset), size
 }
 
-// retire ends the filling of the current slab.
-func (s *slabs) retire() {
-	full := s.current
-	s.current = nil
+// beginLoad makes what is added from here on belong to the next load.
+func (s *slabs) beginLoad() {
+	for i := range s.current {
+		s.retire(&s.current[i])
+	}
+	s.load++
+}
+
+// retire ends the filling of a current slab.
+func (s *slabs) retire(current **slab) {
+	full := *current
+	*current = nil
 	if full != nil && full.live.Load() == 0 {
 		s.release(full) // every entry died while it was being filled
 	}
 }
 
-func (s *slabs) grow(size int, epoch uint64) *slab {
+func (s *slabs) isCurrent(sl *slab) bool { return sl == s.current[0] || sl == s.current[1] }
+
+func (s *slabs) grow(size int, epoch, load uint64) *slab {
 	at := slot{index: s.next}
 	if len(s.free) > 0 {
 		at = s.free[0]
@@ -123,8 +139,8 @@ func (s *slabs) grow(size int, epoch uint64) *slab {
 		table = larger
 		s.table.Store(&larger)
 	}
-	s.serial++
-	n := &slab{index: at.index, generation: at.generation, serial: s.serial, epoch: epoch, data: make([]byte, size)}
+	s.grown++
+	n := &slab{index: at.index, generation: at.generation, load: load, epoch: epoch, data: make([]byte, size)}
 	table[at.index].Store(n)
 	return n
 }
@@ -185,9 +201,9 @@ func (s *slabs) sweep() {
 	s.empty = nil
 	s.mu.Unlock()
 	for _, sl := range empty {
-		// The current slab is still being filled; retire looks at it again. A slab can be listed
+		// A current slab is still being filled; retire looks at it again. A slab can be listed
 		// twice when it was refilled in between.
-		if sl != s.current && sl.live.Load() == 0 {
+		if !s.isCurrent(sl) && sl.live.Load() == 0 {
 			s.release(sl)
 		}
 	}
@@ -210,7 +226,7 @@ func (s *slabs) emptiest() *slab {
 	table := *s.table.Load()
 	for i := range table {
 		sl := table[i].Load()
-		if sl == nil || sl == s.current {
+		if sl == nil || s.isCurrent(sl) {
 			continue
 		}
 		if dead := int64(sl.used) - sl.live.Load(); dead > most {

@@ -79,7 +79,6 @@ type store struct {
 	// set. The owner clears it BEFORE anything that can make an entry vanish: ristretto takes a
 	// victim out before it tells.
 	complete atomic.Uint64
-	loads    uint64
 
 	used      atomic.Int64 // cost of all entries, queued ones included, as ristretto counts it
 	entries   atomic.Int64
@@ -87,11 +86,10 @@ type store struct {
 	rejects   atomic.Uint64
 
 	// The owner's alone:
-	loading     bool
-	overflow    bool   // the running load did not fit
-	firstSerial uint64 // of the slabs that the running load fills
-	compacted   uint64 // serial of the last slab when compact ran last
-	scratch     []byte // the key that is being changed
+	loading   bool
+	overflow  bool   // the running load did not fit
+	compacted int    // slabs that had been made when compact ran last
+	scratch   []byte // the key that is being changed
 }
 
 func newStore(cfg LocalCacheConfig) (*store, error) {
@@ -181,7 +179,7 @@ func (s *store) change(epoch uint64, c change) {
 			s.cache.Wait()
 		}
 	}
-	r, _ := s.slabs.add(s.scratch, c.value, c.version, epoch)
+	r, _ := s.slabs.add(s.scratch, c.value, c.version, epoch, s.slabs.load)
 	s.set(r, cost)
 }
 
@@ -198,8 +196,7 @@ func (s *store) set(r ref, cost int64) {
 // with finishLoad. Owner only.
 func (s *store) beginLoad() {
 	s.complete.Store(0)
-	s.slabs.retire()
-	s.firstSerial = s.slabs.serial + 1
+	s.slabs.beginLoad()
 	s.loading, s.overflow = true, false
 }
 
@@ -208,7 +205,7 @@ func (s *store) beginLoad() {
 func (s *store) finishLoad() (dropped int) {
 	var stale [][]byte
 	s.cache.IterValues(func(r ref) bool {
-		if sl := s.slabs.at(r); sl.serial < s.firstSerial {
+		if sl := s.slabs.at(r); sl.load < s.slabs.load {
 			stale = append(stale, sl.key(r.offset()))
 		}
 		return false
@@ -224,8 +221,7 @@ func (s *store) finishLoad() (dropped int) {
 	s.loading = false
 	s.compact()
 	if !s.overflow {
-		s.loads++
-		s.complete.Store(s.loads)
+		s.complete.Store(s.slabs.load)
 	}
 	return len(stale)
 }
@@ -240,10 +236,7 @@ const (
 // compact moves the living entries of the emptiest slabs together while too much is dead. It moves
 // a few slabs at a time, in proportion to what has been added since, so that no batch waits long.
 func (s *store) compact() {
-	if s.loading {
-		return // an entry that moves would look as if the load had written it
-	}
-	budget := 2 + 8*int(s.slabs.serial-s.compacted)
+	budget := 2 + 8*(s.slabs.grown-s.compacted)
 	for ; budget > 0; budget-- {
 		live := s.used.Load() - s.entries.Load()*indexOverhead
 		if s.slabs.filled-live <= live/deadShare+deadFloor {
@@ -255,7 +248,7 @@ func (s *store) compact() {
 		}
 		s.evacuate(victim)
 	}
-	s.compacted = s.slabs.serial
+	s.compacted = s.slabs.grown
 }
 
 // evacuate copies what is alive in sl into the current slab and frees sl.
@@ -266,7 +259,7 @@ func (s *store) evacuate(sl *slab) {
 			continue // replaced or gone
 		}
 		e := sl.entry(offset)
-		r, size := s.slabs.add(s.scratch, e.Value, e.Version, e.Epoch)
+		r, size := s.slabs.add(s.scratch, e.Value, e.Version, e.Epoch, sl.load)
 		s.set(r, entryCost(size))
 	}
 	s.cache.Wait()

@@ -99,7 +99,7 @@ func TestStoreAgainstMap(t *testing.T) {
 		if round > 0 && s.cache.RemainingCost() != s.max-s.used.Load() {
 			t.Fatalf("round %d: ristretto has room for %d, the books say %d", round, s.cache.RemainingCost(), s.max-s.used.Load())
 		}
-		if dead := s.slabs.filled - live; !s.loading && dead > live/deadShare+deadFloor+16*slabSize {
+		if dead := s.slabs.filled - live; dead > live/deadShare+deadFloor+16*slabSize {
 			t.Fatalf("round %d: %d bytes are dead beside %d", round, dead, live)
 		} else if dead > deadFloor {
 			compacted = true
@@ -116,6 +116,47 @@ func TestStoreAgainstMap(t *testing.T) {
 	}
 	if !compacted {
 		t.Error("the test never came near compaction")
+	}
+}
+
+// A load over a full store, in another order than the one before, does not take the memory twice.
+func TestLoadDoesNotDoubleTheMemory(t *testing.T) {
+	s := testStore(t, 512<<20)
+	rng := rand.New(rand.NewPCG(1, 1))
+	const keys, size = 40_000, 1000
+	var most, live int64
+	for load := range uint64(3) {
+		s.beginLoad()
+		page := newBatch(0)
+		for i, key := range rng.Perm(keys) {
+			if load == 2 && key%4 == 0 {
+				continue // gone
+			}
+			page.add(change{key: fmt.Sprint("key", key), value: strings.Repeat("v", size), version: load + 1, present: true})
+			if i%1000 == 999 {
+				s.apply(load+1, page.changes)
+				page.reset()
+				live = s.used.Load() - s.entries.Load()*indexOverhead
+				most = max(most, s.slabs.filled-live)
+			}
+		}
+		s.apply(load+1, page.changes)
+		if dropped := s.finishLoad(); load == 2 && dropped != keys/4 {
+			t.Errorf("the last load dropped %d entries, want %d", dropped, keys/4)
+		}
+		for key := range keys {
+			e, found := s.get(fmt.Append(nil, "key", key))
+			if load == 2 && key%4 == 0 {
+				if found != Absent {
+					t.Fatalf("key%d is %v after a load without it", key, found)
+				}
+			} else if found != Hit || e.Version != load+1 || e.Epoch != load+1 || len(e.Value) != size {
+				t.Fatalf("key%d is %v %+v after load %d", key, found, e.Token(), load+1)
+			}
+		}
+	}
+	if limit := live/deadShare + deadFloor + 16*slabSize; most > limit {
+		t.Errorf("%d bytes were dead beside %d at a time, want %d at most", most, live, limit)
 	}
 }
 
@@ -197,11 +238,11 @@ func TestNoFalseAbsence(t *testing.T) {
 // index now.
 func TestStaleRef(t *testing.T) {
 	s := newSlabs()
-	stale, _ := s.add([]byte("k"), "old", 1, 1)
+	stale, _ := s.add([]byte("k"), "old", 1, 1, 0)
 	s.drop(stale)
-	s.retire()
+	s.retire(&s.current[0])
 	for s.at(stale) == nil { // until the index is used again
-		r, _ := s.add([]byte("k"), "new", 2, 1)
+		r, _ := s.add([]byte("k"), "new", 2, 1, 0)
 		if r.index() == stale.index() {
 			if s.at(stale) != nil {
 				t.Fatalf("the stale place leads to %q", s.at(stale).entry(0).Value)
@@ -209,7 +250,7 @@ func TestStaleRef(t *testing.T) {
 			return
 		}
 		s.drop(r)
-		s.retire()
+		s.retire(&s.current[0])
 	}
 	t.Fatal("the slab is still there")
 }
