@@ -33,7 +33,8 @@ func (t Token) Append(dst []byte) []byte {
 	return strconv.AppendUint(dst, t.Version, 10)
 }
 
-// ParseToken reads what String returns.
+// ParseToken reads what String returns. It does not hold on to s, so that a short one that is made
+// of bytes for the call costs no allocation.
 func ParseToken(s string) (Token, error) {
 	epoch, version, ok := strings.Cut(s, "-")
 	if ok && len(epoch) == 16 {
@@ -43,7 +44,7 @@ func ParseToken(s string) (Token, error) {
 			return Token{Epoch: e, Version: v}, nil
 		}
 	}
-	return Token{}, fmt.Errorf("version token %.40q: want 16 hex digits, a hyphen and a number", s)
+	return Token{}, fmt.Errorf("version token %.40q: want 16 hex digits, a hyphen and a number", strings.Clone(s))
 }
 
 // versionIn returns the version of what was written at h in the history of epoch: a value that was

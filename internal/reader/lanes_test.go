@@ -101,6 +101,43 @@ func newLanes(t testing.TB) *lanes {
 	return l
 }
 
+// The whole fast lane: parser, look-up, answer and metrics, over TCP.
+func TestLaneAllocatesNothing(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
+	r := startReady(t, b.Addr())
+	for _, tt := range []struct{ name, request, status string }{
+		{"200", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n", "200"},
+		{"HEAD", "HEAD /post?id=a HTTP/1.1\r\nHost: x\r\n\r\n", "200"},
+		{"304", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"x\", " + w.etag + "\r\n\r\n", "304"},
+		{"no match", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"x\"\r\n\r\n", "200"},
+		{"version", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nX-Min-Version: " + w.token.String() + "\r\n\r\n", "200"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+			request, answer := []byte(tt.request), make([]byte, 4096)
+			round := func() {
+				if _, err := conn.Write(request); err != nil {
+					t.Fatal(err)
+				}
+				if n, err := conn.Read(answer); err != nil || string(answer[:min(n, 12)]) != "HTTP/1.1 "+tt.status {
+					t.Fatalf("%q, %v", answer[:n], err)
+				}
+			}
+			round()
+			// A Get-buffer of ristretto's now and then is less than one allocation a request.
+			if n := testing.AllocsPerRun(2000, round); n != 0 {
+				t.Errorf("%v allocations, want 0", n)
+			}
+		})
+	}
+}
+
 // listener accepts the connections that are sent to it.
 type listener chan net.Conn
 
