@@ -55,10 +55,11 @@ await() { # await URL: until it answers 200
 for name in writer reader; do go build -o "$work/$name" "./$name"; done
 go build -o "$work/load" ./benchmark/load
 
-start redis redis-server --port $redis_port --bind 127.0.0.1 --dir "$work" --save '' \
+# Redis, the writer and what is sent share a core, so that the server has the other one to itself.
+start redis taskset -c 1 redis-server --port $redis_port --bind 127.0.0.1 --dir "$work" --save '' \
 	--appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0
 export REDIS_ADDR=127.0.0.1:$redis_port HOST=127.0.0.1 LOG_LEVEL=warn
-start writer env PORT=$writer_port "$work/writer"
+start writer env PORT=$writer_port taskset -c 1 "$work/writer"
 await http://127.0.0.1:$writer_port/ready
 
 echo "Importing $posts posts ..."
@@ -136,7 +137,7 @@ measure() { # measure NAME PID URL WRK-ARGUMENTS...: appends "requests/s CPU-us"
 	awk -v cpu=$((after - before)) -v hertz="$hertz" '/requests in/ { n = $1 } /Requests\/sec/ { rate = $2 } END { print rate, cpu / hertz * 1e6 / n }' \
 		<<<"$out" >>"$work/$name.result"
 }
-updates() { "$work/load" updates -writer http://127.0.0.1:$writer_port -posts "$posts" -rate 500 -duration "$((seconds + 1))s" >"$work/updates.log" & }
+updates() { taskset -c 1 "$work/load" updates -writer http://127.0.0.1:$writer_port -posts "$posts" -rate 500 -duration "$((seconds + 1))s" >"$work/updates.log" & }
 
 for round in $(seq "$rounds"); do
 	echo "Round $round of $rounds ..."

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# A million posts in one reader: how fast they are imported and loaded, what memory they take, what
+# the garbage collector costs while they are updated, and what idle connections cost beside them.
+#
+#   benchmark/million.sh [-r ROUNDS] [-d SECONDS] [-n POSTS]
+#
+# ROUNDS is for the load, SECONDS for each rate of updates. The reader runs on one core; Redis, the
+# writer and the load on the other. Needs what lanes.sh needs; everything listens on 127.0.0.1 and is
+# stopped at the end.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+rounds=3 seconds=30 posts=1000000
+while getopts r:d:n: option; do
+	case $option in
+	r) rounds=$OPTARG ;;
+	d) seconds=$OPTARG ;;
+	n) posts=$OPTARG ;;
+	*) exit 2 ;;
+	esac
+done
+for tool in go redis-server wrk taskset curl jq awk; do
+	command -v "$tool" >/dev/null || {
+		echo "error: $tool is missing: apt-get install redis-server wrk util-linux curl jq gawk" >&2
+		exit 1
+	}
+done
+# The reader and the idle connections have a descriptor each for one connection.
+ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
+
+work=$(mktemp -d)
+pids=()
+stop() {
+	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+	for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+	rm -rf "$work"
+}
+trap stop EXIT
+
+redis_port=21479 writer_port=21480 reader_port=21481
+reader_url=http://127.0.0.1:$reader_port
+start() { # start NAME CORES COMMAND...: in the background, with a log; its pid in $last
+	local name=$1 cores=$2
+	shift 2
+	taskset -c "$cores" "$@" >"$work/$name.log" 2>&1 &
+	last=$!
+	pids+=("$last")
+}
+await() { # await URL: until it answers 200
+	for _ in $(seq 3000); do
+		curl -sf -o /dev/null "$1" && return
+		sleep 0.02
+	done
+	echo "error: no answer from $1" >&2
+	tail -n 5 "$work"/*.log >&2
+	exit 1
+}
+now() { date +%s%N; }
+memory() { awk -v what="$1:" '$1 == what { print $2 }' "/proc/$reader/status"; }
+
+for name in writer reader; do go build -o "$work/$name" "./$name"; done
+go build -o "$work/load" ./benchmark/load
+
+start redis 1 redis-server --port $redis_port --bind 127.0.0.1 --dir "$work" --save '' \
+	--appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0
+export REDIS_ADDR=127.0.0.1:$redis_port HOST=127.0.0.1 LOG_LEVEL=warn
+start writer 0 env PORT=$writer_port "$work/writer"
+await http://127.0.0.1:$writer_port/ready
+
+"$work/load" posts -posts "$posts" >"$work/posts.ndjson"
+curl -sS -X POST -H 'Content-Type: application/x-ndjson' -T "$work/posts.ndjson" http://127.0.0.1:$writer_port/import |
+	tail -n 1 | jq -r '"import: \(.written) posts in \(.seconds * 100 | round / 100) s: \(.written / .seconds | floor)/s (wanted: 100000)"'
+
+serve() { # starts a reader; how long it took until it was ready, in us, in $took
+	local began
+	began=$(now)
+	start reader 0 env PORT=$reader_port POD_ID=reader GODEBUG=gctrace=1 "$work/reader"
+	reader=$last
+	await $reader_url/ready
+	took=$((($(now) - began) / 1000))
+}
+for round in $(seq "$rounds"); do
+	taskset -c 0 "$work/load" scan -redis "$REDIS_ADDR" | awk '{ gsub("/s", "", $NF); print $NF }' >>"$work/scan.result"
+	serve
+	awk -v n="$posts" -v us="$took" 'BEGIN { print n / us * 1e6 }' >>"$work/ready.result"
+	if [ "$round" -lt "$rounds" ]; then
+		kill "$reader"
+		wait "$reader" || true
+	fi
+done
+column() { sort -g "$1" | awk '{ v[NR] = $1 } END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; print m, v[1], v[NR] }'; }
+read -r scan scan_low scan_high < <(column "$work/scan.result")
+read -r ready ready_low ready_high < <(column "$work/ready.result")
+awk -v a="$ready" -v al="$ready_low" -v ah="$ready_high" -v b="$scan" -v bl="$scan_low" -v bh="$scan_high" 'BEGIN {
+	printf "start to ready: %.0f posts/s (%.0f-%.0f); bare SCAN and MGET: %.0f/s (%.0f-%.0f); ratio %.2f (wanted: 0.9)\n", a, al, ah, b, bl, bh, a / b }'
+echo "resident after the load: $(memory VmHWM) kB at most"
+
+# observe runs while updates go on: it scrapes as Prometheus would, and notes the lag.
+observe() {
+	while sleep 1; do
+		curl -s -o /dev/null $reader_url/metrics
+		curl -s $reader_url/status | jq -r '.lag' >>"$work/lag"
+	done
+}
+updates() { # updates RATE OPTION...: with reads going on; prints what the reader made of them
+	local rate=$1 lines watcher read
+	shift
+	lines=$(wc -l <"$work/reader.log")
+	: >"$work/lag"
+	observe &
+	watcher=$!
+	pids+=("$watcher")
+	taskset -c 1 wrk -t 1 -c 4 -d "${seconds}s" "$reader_url/post?id=post-7" >"$work/wrk.log" &
+	read=$!
+	taskset -c 1 "$work/load" updates -writer http://127.0.0.1:$writer_port -posts "$posts" -rate "$rate" -duration "${seconds}s" "$@"
+	wait "$read"
+	kill "$watcher"
+	wait "$watcher" 2>/dev/null || true
+	if grep -qE 'Non-2xx|Socket errors' "$work/wrk.log"; then
+		cat "$work/wrk.log" >&2
+		exit 1
+	fi
+	awk '/Requests\/sec/ { printf "  reads beside them: %.0f/s, none failed\n", $2 }' "$work/wrk.log"
+	sort -g "$work/lag" | awk '{ v[NR] = $1 } END { printf "  lag, looked at %d times: median %d, at most %d writes\n", NR, v[int((NR + 1) / 2)], v[NR] }'
+	# gc 7 @3.1s 1%: 0.05+8.1+0.02 ms clock, 0.05+0/8.1/0+0.02 ms cpu, ...: the world is stopped twice.
+	tail -n +"$((lines + 1))" "$work/reader.log" | awk '/^gc / { split($5, p, "+"); print p[1]; print p[3] }' | sort -g |
+		awk '{ v[NR] = $1; } END { if (NR) printf "  collections: %d; the world was stopped for %.3f ms (p50), %.3f ms (p99), %.3f ms (at most); wanted: p99 under 1 ms\n", NR / 2, v[int((NR + 1) / 2)], v[int(NR * 0.99 + 0.999)], v[NR] }'
+	tail -n +"$((lines + 1))" "$work/reader.log" | awk -v s="$seconds" '/^gc / { n = split($8, p, "[+/]"); for (i = 1; i <= n; i++) ms += p[i] }
+		END { printf "  collector: %.1f %% of one core; wanted: under 5\n", ms / s / 10 }'
+}
+echo "1,000 updates/s:"
+updates 1000
+echo "10,000 updates/s, as lines of an import:"
+updates 10000 -bulk
+echo "resident with updates and scrapes: $(memory VmHWM) kB at most (wanted: 512000)"
+
+before=$(memory VmRSS)
+"$work/load" idle -reader 127.0.0.1:$reader_port -connections 10000 -duration 5s >"$work/idle.log" &
+idle=$!
+for _ in $(seq 600); do
+	grep -q idle "$work/idle.log" && break
+	kill -0 "$idle" 2>/dev/null || break
+	sleep 0.1
+done
+sleep 3 # until the reader has found them idle
+after=$(memory VmRSS)
+wait "$idle"
+echo "10,000 idle connections: $((after - before)) kB more resident (wanted: 102400 at most)"
