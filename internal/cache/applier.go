@@ -71,6 +71,15 @@ type SnapshotProgress struct {
 	Began  time.Time
 }
 
+// Left estimates how long the load still takes; it reports false while there is nothing to go by.
+func (p *SnapshotProgress) Left(now time.Time) (left time.Duration, ok bool) {
+	if p.Loaded == 0 {
+		return 0, false
+	}
+	perValue := now.Sub(p.Began).Seconds() / float64(p.Loaded)
+	return time.Duration(perValue * float64(max(p.Total-p.Loaded, 0)) * float64(time.Second)), true
+}
+
 // copy returns progress as it is now, to be read by others.
 func (p *SnapshotProgress) copy() *SnapshotProgress {
 	c := *p

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -429,6 +432,60 @@ func TestForeignValues(t *testing.T) {
 			t.Errorf("a is %q, %v, %v", e.Value, present, err)
 		}
 	})
+}
+
+// A load that takes long says how far it is, in the log and in the status.
+func TestLoadTellsItsProgress(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	p := publisher(t, server.Addr())
+	const keys = 12_000 // of 512 KiB a page
+	for i := range keys / 500 {
+		batch := make([]Write, 500)
+		for k := range batch {
+			batch[k] = set(fmt.Sprint("k", i*500+k), strings.Repeat("x", 500))
+		}
+		write(t, p, batch...)
+	}
+	link := faultnet.NewProxy(t, server.Addr())
+	link.Throttle(faultnet.ToClient, 2<<20) // bytes a second
+	var log logged
+	r := replica(t, link.Addr(), func(c *ReplicaConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	eventually.Nil(t, func() error {
+		p := r.Status().Snapshot
+		if p == nil || p.Loaded == 0 {
+			return fmt.Errorf("no progress: %+v", r.Status())
+		}
+		if p.Total != keys || p.Loaded > p.Total {
+			return fmt.Errorf("%d of %d", p.Loaded, p.Total)
+		}
+		if left, ok := p.Left(time.Now()); !ok || left < 0 {
+			return fmt.Errorf("%v left, %v", left, ok)
+		}
+		return nil
+	})
+	ready(t, r)
+	if told := log.String(); !strings.Contains(told, "msg=loading count=") || !strings.Contains(told, "total=12000 left=") {
+		t.Errorf("the log says nothing of the progress:\n%s", told)
+	}
+}
+
+// logged collects log lines.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // A set that fits is loaded whole even when what was there before leaves no room beside it.

@@ -11,6 +11,9 @@ import (
 // to show while a reload runs.
 const followPause = 20 * time.Millisecond
 
+// tellEvery is how often a load logs how far it is.
+const tellEvery = time.Second
+
 // reload loads the whole set, and leaves the watermark at the end of the log.
 //
 // The pages are read while the log is followed: first the head is read, from there on the log
@@ -81,7 +84,7 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 	a.store.apply(at.Epoch, st.fills(at.Epoch, a.log))
 	a.misses.answer(&st)
 
-	followed := a.now()
+	followed, told := a.now(), a.now()
 	for more := true; more; {
 		follow := a.now().Sub(followed) > followPause || !a.misses.empty()
 		var values []lookup
@@ -91,6 +94,11 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 		a.store.apply(at.Epoch, a.page(at.Epoch, values))
 		progress.Loaded += int64(len(values))
 		a.publish(Head{}, progress.copy())
+		if now := a.now(); now.Sub(told) >= tellEvery {
+			left, _ := progress.Left(now)
+			a.log.Info("loading", "count", progress.Loaded, "total", progress.Total, "left", left.Round(100*time.Millisecond))
+			told = now
+		}
 		if follow {
 			if at, err = a.follow(ctx, at); err != nil {
 				return at, err

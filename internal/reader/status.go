@@ -140,9 +140,9 @@ func progress(p *cache.SnapshotProgress) *snapshot {
 		return nil
 	}
 	s := &snapshot{Loaded: p.Loaded, Total: max(p.Loaded, p.Total)}
-	if p.Loaded > 0 {
-		left := time.Since(p.Began).Seconds() / float64(p.Loaded) * float64(s.Total-s.Loaded)
-		s.SecondsLeft = &left
+	if left, ok := p.Left(time.Now()); ok {
+		seconds := left.Seconds()
+		s.SecondsLeft = &seconds
 	}
 	return s
 }
