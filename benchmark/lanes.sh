@@ -7,8 +7,9 @@
 #
 # Needs two cores, Go, redis-server, nginx, wrk, taskset, curl and awk. Everything listens on
 # 127.0.0.1 and is stopped at the end. Any answer that is not 2xx fails the run.
-set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=benchmark/lib.sh
+. benchmark/lib.sh
 
 rounds=5 seconds=4 posts=1000000
 while getopts r:d:n: option; do
@@ -19,60 +20,12 @@ while getopts r:d:n: option; do
 	*) exit 2 ;;
 	esac
 done
-for tool in go redis-server nginx wrk taskset curl awk; do
-	command -v "$tool" >/dev/null || {
-		echo "error: $tool is missing: apt-get install redis-server nginx wrk util-linux curl gawk" >&2
-		exit 1
-	}
-done
-
-work=$(mktemp -d)
-pids=()
-stop() {
-	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-	for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-	rm -rf "$work"
-}
-trap stop EXIT
-
-redis_port=21379 writer_port=21380 reader_port=21381 nginx_port=21382
-start() { # start NAME COMMAND...: in the background, with a log
-	local name=$1
-	shift
-	"$@" >"$work/$name.log" 2>&1 &
-	pids+=($!)
-}
-await() { # await URL: until it answers 200
-	for _ in $(seq 600); do
-		curl -sf -o /dev/null "$1" && return
-		sleep 0.1
-	done
-	echo "error: no answer from $1" >&2
-	tail -n 5 "$work"/*.log >&2
-	exit 1
-}
-
-for name in writer reader; do go build -o "$work/$name" "./$name"; done
-go build -o "$work/load" ./benchmark/load
-
+need nginx
+nginx_port=21382
 # Redis, the writer and what is sent share a core, so that the server has the other one to itself.
-start redis taskset -c 1 redis-server --port $redis_port --bind 127.0.0.1 --dir "$work" --save '' \
-	--appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0
-export REDIS_ADDR=127.0.0.1:$redis_port HOST=127.0.0.1 LOG_LEVEL=warn
-start writer env PORT=$writer_port taskset -c 1 "$work/writer"
-await http://127.0.0.1:$writer_port/ready
-
-echo "Importing $posts posts ..."
-"$work/load" posts -posts "$posts" >"$work/posts.ndjson"
-curl -sS -X POST -H 'Content-Type: application/x-ndjson' -T "$work/posts.ndjson" http://127.0.0.1:$writer_port/import | tail -n 1
-
-serve() { # serve CORES: a reader on these cores; its pid in $reader
-	start reader env PORT=$reader_port POD_ID=reader taskset -c "$1" "$work/reader"
-	reader=${pids[-1]}
-	await http://127.0.0.1:$reader_port/ready
-}
+prepare 21379 "$posts" 1
 serve 0
-hot="http://127.0.0.1:$reader_port/post?id=post-7"
+hot="$reader/post?id=post-7"
 body=$(curl -sSf "$hot")
 cat >"$work/nginx.conf" <<CONF
 worker_processes 1; daemon off; pid $work/nginx.pid; error_log $work/nginx.error;
@@ -90,9 +43,9 @@ http {
 	}
 }
 CONF
-start nginx taskset -c 0 nginx -c "$work/nginx.conf"
+start nginx 0 nginx -c "$work/nginx.conf"
 await "http://127.0.0.1:$nginx_port/post?id=post-7"
-nginx=$(pgrep -P "${pids[-1]}")
+nginx=$(pgrep -P "$last")
 
 # What wrk sends. Each script formats its requests once and then only hands them out.
 cat >"$work/pipeline.lua" <<'LUA'
@@ -125,56 +78,49 @@ LUA
 ticks() { awk '{ print $14 + $15 }' "/proc/$1/stat"; }
 hertz=$(getconf CLK_TCK)
 measure() { # measure NAME PID URL WRK-ARGUMENTS...: appends "requests/s CPU-us" to the name's results
-	local name=$1 pid=$2 url=$3 before after out
+	local name=$1 pid=$2 url=$3 before after
 	shift 3
 	before=$(ticks "$pid")
-	out=$(taskset -c 1 wrk -t 1 -c 64 -d "${seconds}s" "$@" "$url")
+	taskset -c 1 wrk -t 1 -c 64 -d "${seconds}s" "$@" "$url" >"$work/wrk.log"
 	after=$(ticks "$pid")
-	if grep -qE 'Non-2xx|Socket errors' <<<"$out"; then
-		printf 'error: %s had answers that count for nothing:\n%s\n' "$name" "$out" >&2
-		exit 1
-	fi
+	clean "$work/wrk.log"
 	awk -v cpu=$((after - before)) -v hertz="$hertz" '/requests in/ { n = $1 } /Requests\/sec/ { rate = $2 } END { print rate, cpu / hertz * 1e6 / n }' \
-		<<<"$out" >>"$work/$name.result"
+		"$work/wrk.log" >>"$work/$name.result"
 }
-updates() { taskset -c 1 "$work/load" updates -writer http://127.0.0.1:$writer_port -posts "$posts" -rate 500 -duration "$((seconds + 1))s" >"$work/updates.log" & }
+updates() { taskset -c 1 "$work/load" updates -writer "$writer" -posts "$posts" -rate 500 -duration "$((seconds + 1))s" >"$work/updates.log" & }
 
 for round in $(seq "$rounds"); do
 	echo "Round $round of $rounds ..."
 	measure nginx "$nginx" "http://127.0.0.1:$nginx_port/post?id=post-7"
-	measure std "$reader" "$hot" -H 'Connection: keep-alive' # an option of the connection: not for the fast lane
-	measure fast "$reader" "$hot"
+	measure std "$served" "$hot" -H 'Connection: keep-alive' # an option of the connection: not for the fast lane
+	measure fast "$served" "$hot"
 	measure nginx-16 "$nginx" "http://127.0.0.1:$nginx_port/post?id=post-7" -s "$work/pipeline.lua"
-	measure std-16 "$reader" "$hot" -H 'Connection: keep-alive' -s "$work/pipeline.lua"
-	measure fast-16 "$reader" "$hot" -s "$work/pipeline.lua"
-	DEPTH=1 measure zipf "$reader" "$hot" -s "$work/zipf.lua"
-	DEPTH=16 measure zipf-16 "$reader" "$hot" -s "$work/zipf.lua"
+	measure std-16 "$served" "$hot" -H 'Connection: keep-alive' -s "$work/pipeline.lua"
+	measure fast-16 "$served" "$hot" -s "$work/pipeline.lua"
+	DEPTH=1 measure zipf "$served" "$hot" -s "$work/zipf.lua"
+	DEPTH=16 measure zipf-16 "$served" "$hot" -s "$work/zipf.lua"
 	updates
-	measure updated "$reader" "$hot"
+	measure updated "$served" "$hot"
 	wait $!
 done
-hwm=$(awk '/VmHWM/ { print $2 }' "/proc/$reader/status")
-kill "$reader"
-wait "$reader" || true
+hwm=$(awk '/VmHWM/ { print $2 }' "/proc/$served/status")
+end "$served"
 serve 0,1 # and wrk has to share one of them
 for round in $(seq "$rounds"); do
-	measure both "$reader" "$hot"
-	measure both-16 "$reader" "$hot" -s "$work/pipeline.lua"
+	measure both "$served" "$hot"
+	measure both-16 "$served" "$hot" -s "$work/pipeline.lua"
 done
 
-column() { # column NAME COLUMN: median, least and greatest
-	awk -v c="$2" '{ print $c }' "$work/$1.result" | sort -g | awk '{ v[NR] = $1 } END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; print m, v[1], v[NR] }'
-}
 echo
 echo "$rounds rounds of $seconds s, 64 connections, server on one core, wrk on the other; $posts posts, $hwm kB resident at most"
 printf '%-10s %28s   %24s\n' '' 'requests/s' 'CPU us a request'
 for name in nginx std fast nginx-16 std-16 fast-16 zipf zipf-16 updated both both-16; do
-	read -r rate low high < <(column $name 1)
-	read -r cpu least most < <(column $name 2)
+	read -r rate low high < <(median "$work/$name.result" 1)
+	read -r cpu least most < <(median "$work/$name.result" 2)
 	printf '%-10s %10.0f (%8.0f-%8.0f)   %6.2f (%6.2f-%6.2f)\n' "$name" "$rate" "$low" "$high" "$cpu" "$least" "$most"
 done
 ratio() { # ratio COLUMN A B TEXT WANTED
-	awk -v a="$(column "$2" "$1")" -v b="$(column "$3" "$1")" -v text="$4" -v wanted="$5" 'BEGIN { split(a, x); split(b, y); printf "%-52s %5.2f   wanted: %s\n", text, x[1] / y[1], wanted }'
+	awk -v a="$(median "$work/$2.result" "$1")" -v b="$(median "$work/$3.result" "$1")" -v text="$4" -v wanted="$5" 'BEGIN { split(a, x); split(b, y); printf "%-52s %5.2f   wanted: %s\n", text, x[1] / y[1], wanted }'
 }
 echo
 ratio 2 fast nginx 'CPU a request, fast lane / nginx' 'at most 1.05'

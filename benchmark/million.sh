@@ -4,11 +4,11 @@
 #
 #   benchmark/million.sh [-r ROUNDS] [-d SECONDS] [-n POSTS]
 #
-# ROUNDS is for the load, SECONDS for each rate of updates. The reader runs on one core; Redis, the
-# writer and the load on the other. Needs what lanes.sh needs; everything listens on 127.0.0.1 and is
-# stopped at the end.
-set -euo pipefail
+# ROUNDS is for the load, SECONDS for each rate of updates. Needs two cores and what lanes.sh needs;
+# everything listens on 127.0.0.1 and is stopped at the end.
 cd "$(dirname "$0")/.."
+# shellcheck source=benchmark/lib.sh
+. benchmark/lib.sh
 
 rounds=3 seconds=30 posts=1000000
 while getopts r:d:n: option; do
@@ -19,78 +19,27 @@ while getopts r:d:n: option; do
 	*) exit 2 ;;
 	esac
 done
-for tool in go redis-server wrk taskset curl jq awk; do
-	command -v "$tool" >/dev/null || {
-		echo "error: $tool is missing: apt-get install redis-server wrk util-linux curl jq gawk" >&2
-		exit 1
-	}
-done
+need jq
 # The reader and the idle connections have a descriptor each for one connection.
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 
-work=$(mktemp -d)
-pids=()
-stop() {
-	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-	for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-	rm -rf "$work"
-}
-trap stop EXIT
-
-redis_port=21479 writer_port=21480 reader_port=21481
-reader_url=http://127.0.0.1:$reader_port
-start() { # start NAME CORES COMMAND...: in the background, with a log; its pid in $last
-	local name=$1 cores=$2
-	shift 2
-	taskset -c "$cores" "$@" >"$work/$name.log" 2>&1 &
-	last=$!
-	pids+=("$last")
-}
-await() { # await URL: until it answers 200
-	for _ in $(seq 3000); do
-		curl -sf -o /dev/null "$1" && return
-		sleep 0.02
-	done
-	echo "error: no answer from $1" >&2
-	tail -n 5 "$work"/*.log >&2
-	exit 1
-}
+memory() { awk -v what="$1:" '$1 == what { print $2 }' "/proc/$served/status"; }
 now() { date +%s%N; }
-memory() { awk -v what="$1:" '$1 == what { print $2 }' "/proc/$reader/status"; }
 
-for name in writer reader; do go build -o "$work/$name" "./$name"; done
-go build -o "$work/load" ./benchmark/load
+prepare 21479 "$posts" 0,1
+jq -r '"import: \(.written) posts in \(.seconds * 100 | round / 100) s: \(.written / .seconds | floor)/s (wanted: 100000)"' "$work/import.json"
 
-start redis 1 redis-server --port $redis_port --bind 127.0.0.1 --dir "$work" --save '' \
-	--appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0
-export REDIS_ADDR=127.0.0.1:$redis_port HOST=127.0.0.1 LOG_LEVEL=warn
-start writer 0 env PORT=$writer_port "$work/writer"
-await http://127.0.0.1:$writer_port/ready
-
-"$work/load" posts -posts "$posts" >"$work/posts.ndjson"
-curl -sS -X POST -H 'Content-Type: application/x-ndjson' -T "$work/posts.ndjson" http://127.0.0.1:$writer_port/import |
-	tail -n 1 | jq -r '"import: \(.written) posts in \(.seconds * 100 | round / 100) s: \(.written / .seconds | floor)/s (wanted: 100000)"'
-
-serve() { # starts a reader; how long it took until it was ready, in us, in $took
-	local began
-	began=$(now)
-	start reader 0 env PORT=$reader_port POD_ID=reader GODEBUG=gctrace=1 "$work/reader"
-	reader=$last
-	await $reader_url/ready
-	took=$((($(now) - began) / 1000))
-}
 for round in $(seq "$rounds"); do
-	taskset -c 0 "$work/load" scan -redis "$REDIS_ADDR" | awk '{ gsub("/s", "", $NF); print $NF }' >>"$work/scan.result"
-	serve
-	awk -v n="$posts" -v us="$took" 'BEGIN { print n / us * 1e6 }' >>"$work/ready.result"
+	"$work/load" scan -redis "$REDIS_ADDR" | awk '{ gsub("/s", "", $NF); print $NF }' >>"$work/scan.result"
+	began=$(now)
+	serve 0,1 GODEBUG=gctrace=1
+	awk -v n="$posts" -v us=$((($(now) - began) / 1000)) 'BEGIN { print n / us * 1e6 }' >>"$work/ready.result"
 	if [ "$round" -lt "$rounds" ]; then
-		kill "$reader"
-		wait "$reader" || true
+		end "$served"
 	fi
 done
-column() { sort -g "$1" | awk '{ v[NR] = $1 } END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; print m, v[1], v[NR] }'; }
-read -r scan scan_low scan_high < <(column "$work/scan.result")
-read -r ready ready_low ready_high < <(column "$work/ready.result")
+read -r scan scan_low scan_high < <(median "$work/scan.result")
+read -r ready ready_low ready_high < <(median "$work/ready.result")
 awk -v a="$ready" -v al="$ready_low" -v ah="$ready_high" -v b="$scan" -v bl="$scan_low" -v bh="$scan_high" 'BEGIN {
 	printf "start to ready: %.0f posts/s (%.0f-%.0f); bare SCAN and MGET: %.0f/s (%.0f-%.0f); ratio %.2f (wanted: 0.9)\n", a, al, ah, b, bl, bh, a / b }'
 echo "resident after the load: $(memory VmHWM) kB at most"
@@ -98,8 +47,8 @@ echo "resident after the load: $(memory VmHWM) kB at most"
 # observe runs while updates go on: it scrapes as Prometheus would, and notes the lag.
 observe() {
 	while sleep 1; do
-		curl -s -o /dev/null $reader_url/metrics
-		curl -s $reader_url/status | jq -r '.lag' >>"$work/lag"
+		curl -s -o /dev/null $reader/metrics
+		curl -s $reader/status | jq -r '.lag' >>"$work/lag"
 	done
 }
 updates() { # updates RATE OPTION...: with reads going on; prints what the reader made of them
@@ -110,16 +59,13 @@ updates() { # updates RATE OPTION...: with reads going on; prints what the reade
 	observe &
 	watcher=$!
 	pids+=("$watcher")
-	taskset -c 1 wrk -t 1 -c 4 -d "${seconds}s" "$reader_url/post?id=post-7" >"$work/wrk.log" &
+	wrk -t 1 -c 4 -d "${seconds}s" "$reader/post?id=post-7" >"$work/wrk.log" &
 	read=$!
-	taskset -c 1 "$work/load" updates -writer http://127.0.0.1:$writer_port -posts "$posts" -rate "$rate" -duration "${seconds}s" "$@"
+	"$work/load" updates -writer "$writer" -posts "$posts" -rate "$rate" -duration "${seconds}s" "$@"
 	wait "$read"
 	kill "$watcher"
 	wait "$watcher" 2>/dev/null || true
-	if grep -qE 'Non-2xx|Socket errors' "$work/wrk.log"; then
-		cat "$work/wrk.log" >&2
-		exit 1
-	fi
+	clean "$work/wrk.log"
 	awk '/Requests\/sec/ { printf "  reads beside them: %.0f/s, none failed\n", $2 }' "$work/wrk.log"
 	sort -g "$work/lag" | awk '{ v[NR] = $1 } END { printf "  lag, looked at %d times: median %d, at most %d writes\n", NR, v[int((NR + 1) / 2)], v[NR] }'
 	# gc 7 @3.1s 1%: 0.05+8.1+0.02 ms clock, 0.05+0/8.1/0+0.02 ms cpu, ...: the world is stopped twice.

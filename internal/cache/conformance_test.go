@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/logtest"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -449,7 +449,7 @@ func TestLoadTellsItsProgress(t *testing.T) {
 	}
 	link := faultnet.NewProxy(t, server.Addr())
 	link.Throttle(faultnet.ToClient, 2<<20) // bytes a second
-	var log logged
+	var log logtest.Buffer
 	r := replica(t, link.Addr(), func(c *ReplicaConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	eventually.Nil(t, func() error {
 		p := r.Status().Snapshot
@@ -468,24 +468,6 @@ func TestLoadTellsItsProgress(t *testing.T) {
 	if told := log.String(); !strings.Contains(told, "msg=loading count=") || !strings.Contains(told, "total=12000 left=") {
 		t.Errorf("the log says nothing of the progress:\n%s", told)
 	}
-}
-
-// logged collects log lines.
-type logged struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logged) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // A set that fits is loaded whole even when what was there before leaves no room beside it.

@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/logtest"
 )
 
 // patience bounds every wait of the tests.
@@ -44,13 +45,13 @@ func TestMain(m *testing.M) {
 // gateway is one that runs.
 type gateway struct {
 	addr, metrics string
-	logs          *logBuffer
+	logs          *logtest.Buffer
 	stop          func() error // stops it and returns what Run returned
 }
 
 func start(t *testing.T, cfg Config) *gateway {
 	t.Helper()
-	logs := new(logBuffer)
+	logs := new(logtest.Buffer)
 	cfg.Logger = slog.New(slog.NewTextHandler(logs, nil))
 	cfg.Host = "127.0.0.1"
 	front, back := make(chan string, 1), make(chan string, 1)
@@ -299,22 +300,4 @@ func freeAddr(t *testing.T) string {
 	}
 	defer ln.Close()
 	return ln.Addr().String()
-}
-
-// logBuffer collects a log.
-type logBuffer struct {
-	mu   sync.Mutex // guards text
-	text strings.Builder
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) count(s string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Count(b.text.String(), s)
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/logtest"
 )
 
 // replace changes a file the way a nodes file is meant to be changed: by a rename.
@@ -68,20 +69,20 @@ func TestReadNodes(t *testing.T) {
 
 func TestBrokenNodesFileIsLoggedOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nodes")
-	logs := new(logBuffer)
+	logs := new(logtest.Buffer)
 	var sets int
 	f := &nodesFile{path: path, log: slog.New(slog.NewTextHandler(logs, nil)), set: func([]string) { sets++ }}
 	for range 3 {
 		f.reload()
 	}
-	if n := logs.count("not used"); n != 1 || sets != 0 {
+	if n := strings.Count(logs.String(), "not used"); n != 1 || sets != 0 {
 		t.Errorf("a missing file was logged %d times and used %d times, want 1 and 0", n, sets)
 	}
 	replace(t, path, "127.0.0.1:1")
 	for range 3 {
 		f.reload()
 	}
-	if n := logs.count("good again"); n != 1 || sets != 1 {
+	if n := strings.Count(logs.String(), "good again"); n != 1 || sets != 1 {
 		t.Errorf("a good file was logged %d times and used %d times, want 1 and 1", n, sets)
 	}
 }
@@ -104,12 +105,12 @@ func TestNodesFileIsFollowed(t *testing.T) {
 
 	for i, broken := range []string{"", "nonsense\n", addrs[0] + "\n127.0.0.1\n"} {
 		replace(t, path, broken)
-		eventually.True(t, "the broken file is logged", func() bool { return g.logs.count("nodes file not used") == 2+i })
+		eventually.True(t, "the broken file is logged", func() bool { return strings.Count(g.logs.String(), "nodes file not used") == 2+i })
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	eventually.True(t, "the missing file is logged", func() bool { return g.logs.count("nodes file not used") == 5 })
+	eventually.True(t, "the missing file is logged", func() bool { return strings.Count(g.logs.String(), "nodes file not used") == 5 })
 	send(t, g, 20)
 	if got := reads(readers); !slices.Equal(got, []int64{0, 10, 10}) {
 		t.Errorf("with a broken file readers got %v of 20 reads, want 0 10 10", got)
@@ -120,7 +121,7 @@ func TestNodesFileIsFollowed(t *testing.T) {
 		r := g.readiness(t)
 		return r.Readers == 3 && r.Ready == 3
 	})
-	if n := g.logs.count("nodes file is good again"); n != 2 {
+	if n := strings.Count(g.logs.String(), "nodes file is good again"); n != 2 {
 		t.Errorf("the good file was logged %d times, want 2", n)
 	}
 	send(t, g, 30)

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/logtest"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
@@ -286,7 +286,7 @@ func TestProgress(t *testing.T) {
 func TestPasswordIsNotLogged(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	b.RequireAuth("the right one")
-	var log lockedBuffer
+	var log logtest.Buffer
 	r := start(t, b.Addr(), func(c *Config) {
 		c.Redis.Password = "a-wrong-secret"
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -302,24 +302,6 @@ func TestPasswordIsNotLogged(t *testing.T) {
 	if strings.Contains(log.String()+answers, "secret") {
 		t.Errorf("the password is told: %s %s", log.String(), answers)
 	}
-}
-
-// lockedBuffer is a log that a test reads while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // TestMain of a process: a mistake in the settings ends it with code 2, help with 0.

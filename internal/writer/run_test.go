@@ -7,7 +7,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	dto "github.com/prometheus/client_model/go"
@@ -15,6 +14,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/logtest"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
 )
@@ -62,29 +62,11 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
-// lockedBuffer is a log that a test reads while it is written.
-type lockedBuffer struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // TestSecretsAreNotLogged has a password that Redis does not take, and a token.
 func TestSecretsAreNotLogged(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	b.RequireAuth("the right one")
-	var log lockedBuffer
+	var log logtest.Buffer
 	w := start(t, b.Addr(), prompt, func(c *Config) {
 		c.Redis.Password = "a-wrong-secret"
 		c.Token = "a-secret-token"
