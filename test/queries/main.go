@@ -1,0 +1,72 @@
+// Command queries asks a Prometheus that scrapes the stack every question that the dashboards and
+// rules ask, and fails when one has no answer, or names a metric that no process has.
+//
+//	go run ./test/queries -prometheus http://127.0.0.1:9090 -wait 90s
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+// pause is the time between two looks at what had no answer.
+const pause = time.Second
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("queries", flag.ContinueOnError)
+	url := flags.String("prometheus", "http://127.0.0.1:9090", "address of Prometheus")
+	root := flags.String("root", ".", "folder with grafana/ and prometheus/")
+	wait := flags.Duration("wait", 90*time.Second, "how long to wait for answers: rates need a minute of scrapes, and some reads and writes")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	open, err := collect(*root)
+	if err != nil {
+		return err
+	}
+	total := len(open)
+	ctx, cancel := context.WithTimeout(ctx, *wait+requestTimeout)
+	defer cancel()
+	p := prometheus{url: *url}
+	for deadline := time.Now().Add(*wait); ; {
+		known, err := p.names(ctx)
+		if err != nil {
+			return err
+		}
+		open = slices.DeleteFunc(open, func(q *query) bool {
+			q.missing = p.check(ctx, q, known)
+			return q.missing == nil
+		})
+		if len(open) == 0 {
+			fmt.Fprintf(out, "%d queries of dashboards and rules have an answer\n", total)
+			return nil
+		}
+		if !time.Now().Before(deadline) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+	for _, q := range open {
+		fmt.Fprintf(out, "%s: %v\n    %s\n", q.from, q.missing, q.expr)
+	}
+	return fmt.Errorf("%d of %d queries have no answer after %v", len(open), total, *wait)
+}
