@@ -1,0 +1,326 @@
+package apisix
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"heavy-read-api/internal/reader"
+	"heavy-read-api/internal/service"
+)
+
+// configuration is config.yaml, as far as the rules below go.
+type configuration struct {
+	Deployment struct {
+		Role          string
+		RoleDataPlane struct {
+			ConfigProvider string `yaml:"config_provider"`
+		} `yaml:"role_data_plane"`
+	}
+	APISIX struct {
+		NodeListen []address `yaml:"node_listen"`
+	}
+	Plugins    []string
+	PluginAttr struct {
+		Prometheus struct {
+			ExportAddr address `yaml:"export_addr"`
+		}
+	} `yaml:"plugin_attr"`
+	NginxConfig struct {
+		Snippet string `yaml:"http_configuration_snippet"`
+		HTTP    struct {
+			MaxBody string `yaml:"client_max_body_size"`
+		}
+	} `yaml:"nginx_config"`
+}
+
+type address struct {
+	IP   string
+	Port int
+}
+
+// routesFile is apisix.yaml. It has exactly the members that APISIX's schema has and that are used:
+// an item with any other is dropped by APISIX, without a word.
+type routesFile struct {
+	Routes      []route
+	Upstreams   []upstream
+	GlobalRules []struct {
+		ID      string
+		Plugins map[string]map[string]any
+	} `yaml:"global_rules"`
+}
+
+type route struct {
+	ID, Name, URI string
+	Methods       []string
+	UpstreamID    string `yaml:"upstream_id"`
+}
+
+type upstream struct {
+	ID, Name, Type, Scheme string
+	PassHost               string `yaml:"pass_host"`
+	Nodes                  []node
+	KeepalivePool          struct {
+		Size, Requests int
+		IdleTimeout    int `yaml:"idle_timeout"`
+	} `yaml:"keepalive_pool"`
+	Retries      int
+	RetryTimeout float64 `yaml:"retry_timeout"`
+	Timeout      struct{ Connect, Send, Read float64 }
+	Checks       checks
+}
+
+type node struct {
+	Host         string
+	Port, Weight int
+}
+
+type checks struct {
+	Active struct {
+		Type      string
+		HTTPPath  string `yaml:"http_path"`
+		Timeout   float64
+		Healthy   struct{ Interval, Successes int }
+		Unhealthy failures
+	}
+	Passive struct {
+		Type      string
+		Healthy   struct{ Successes *int }
+		Unhealthy failures
+	}
+}
+
+type failures struct {
+	Interval     int
+	HTTPStatuses []int `yaml:"http_statuses"`
+	HTTPFailures *int  `yaml:"http_failures"`
+	TCPFailures  int   `yaml:"tcp_failures"`
+	Timeouts     int
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func parseRoutes(content string) (*routesFile, error) {
+	d := yaml.NewDecoder(strings.NewReader(content))
+	d.KnownFields(true)
+	var f routesFile
+	if err := d.Decode(&f); err != nil {
+		return nil, err
+	}
+	return &f, nil
+}
+
+// judge returns what in the two files breaks a rule of APISIX, or of the readers.
+func judge(config, routes string) error {
+	var faults []error
+	rule := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	var c configuration
+	if err := yaml.Unmarshal([]byte(config), &c); err != nil {
+		return err
+	}
+	rule(c.Deployment.Role == "data_plane" && c.Deployment.RoleDataPlane.ConfigProvider == "yaml", "not standalone")
+	for _, line := range []string{"role: data_plane", "role_data_plane:", "config_provider: yaml"} {
+		rule(strings.Contains(config, line), "the image's entrypoint wants the words %q", line)
+	}
+	rule(slices.Equal(c.APISIX.NodeListen, []address{{"0.0.0.0", 9080}}), "listens on %v", c.APISIX.NodeListen)
+	rule(c.PluginAttr.Prometheus.ExportAddr == address{"0.0.0.0", 9091}, "metrics on %v: other containers cannot reach them", c.PluginAttr.Prometheus.ExportAddr)
+	rule(c.NginxConfig.HTTP.MaxBody == "16k", "bodies of up to %s", c.NginxConfig.HTTP.MaxBody)
+	rule(strings.Contains(c.NginxConfig.Snippet, "large_client_header_buffers 2 8k;"), "headers are not limited to the readers' 16 KiB")
+
+	// Read as APISIX does: the end of the last ten bytes.
+	rule(regexp.MustCompile(`#END\s*$`).MatchString(routes[max(0, len(routes)-10):]), "no #END")
+	f, err := parseRoutes(routes)
+	if err != nil {
+		return errors.Join(append(faults, err)...)
+	}
+	id := regexp.MustCompile(`^[a-zA-Z0-9-_.]{1,64}$`)
+	upstreams := map[string]bool{}
+	for _, u := range f.Upstreams {
+		rule(id.MatchString(u.ID) && !upstreams[u.ID], "upstream id %q", u.ID)
+		upstreams[u.ID] = true
+		judgeUpstream(&u, rule)
+	}
+	seen := map[string]bool{}
+	for _, r := range f.Routes {
+		rule(id.MatchString(r.ID) && !seen[r.ID], "route id %q", r.ID)
+		seen[r.ID] = true
+		rule(r.Name == r.ID && r.URI == "/"+r.Name, "route %s: metrics name it %q, its path is %s", r.ID, r.Name, r.URI)
+		rule(slices.Equal(r.Methods, []string{"GET", "HEAD"}), "route %s: methods %v", r.ID, r.Methods)
+		rule(upstreams[r.UpstreamID], "route %s: there is no upstream %q", r.ID, r.UpstreamID)
+	}
+	used := map[string]bool{}
+	for _, r := range f.GlobalRules {
+		rule(id.MatchString(r.ID), "rule id %q", r.ID)
+		for name := range r.Plugins {
+			used[name] = true
+			rule(slices.Contains(c.Plugins, name), "plugin %s is used and not loaded: APISIX drops its rule", name)
+		}
+		rule(r.Plugins["prometheus"]["prefer_name"] == true, "metrics do not name the routes")
+	}
+	rule(used["prometheus"] && used["request-id"], "plugins in use: %v", used)
+	return errors.Join(faults...)
+}
+
+func judgeUpstream(u *upstream, rule func(bool, string, ...any)) {
+	rule(u.Type == "roundrobin" && u.Scheme == "http" && u.PassHost == "pass", "upstream is %s, %s, %s", u.Type, u.Scheme, u.PassHost)
+	rule(u.Retries == 2, "retries: %d", u.Retries)
+	rule(u.Timeout.Connect > 0 && u.Timeout.Send > 0 && u.Timeout.Read > 0, "a timeout is 0")
+	rule(u.RetryTimeout > u.Timeout.Read, "retry_timeout %v is not above the read timeout %v: a reader that hangs uses it up", u.RetryTimeout, u.Timeout.Read)
+	rule(u.KeepalivePool.Size > 0 && u.KeepalivePool.Requests > 1000, "keepalive pool %+v", u.KeepalivePool)
+	rule(u.KeepalivePool.IdleTimeout < 75, "connections are kept for %d s: the readers close after 75", u.KeepalivePool.IdleTimeout)
+	for _, n := range u.Nodes {
+		rule(net.ParseIP(n.Host) != nil && n.Port > 0 && n.Weight == 1, "node %+v", n)
+	}
+
+	active, passive := &u.Checks.Active, &u.Checks.Passive
+	rule(active.Type == "http" && active.HTTPPath == "/ready", "active check: %s %s", active.Type, active.HTTPPath)
+	rule(active.Timeout > 0 && active.Healthy.Interval >= 1 && active.Healthy.Successes >= 1, "active check %+v", active)
+	rule(active.Unhealthy.Interval >= 1 && active.Unhealthy.TCPFailures >= 1 && active.Unhealthy.Timeouts >= 1, "active check %+v", active.Unhealthy)
+	rule(active.Unhealthy.HTTPStatuses == nil, "active check: the statuses are APISIX's own, which have 503")
+	if failures := active.Unhealthy.HTTPFailures; failures == nil || *failures < 1 {
+		rule(false, "active check: a reader that says 503 stays")
+	} else {
+		out := time.Duration(*failures*active.Unhealthy.Interval) * time.Second
+		rule(out < service.Drain, "a reader that stops serves for %v, and is taken out after %v", service.Drain, out)
+	}
+	rule(passive.Type == "http", "passive check: %s", passive.Type)
+	rule(passive.Healthy.Successes != nil && *passive.Healthy.Successes == 0, "passive check: reads take back a reader that is not ready")
+	rule(passive.Unhealthy.HTTPStatuses == nil && passive.Unhealthy.HTTPFailures != nil && *passive.Unhealthy.HTTPFailures == 0,
+		"passive check: a reader's own 503 ejects it")
+	rule(passive.Unhealthy.TCPFailures >= 1 && passive.Unhealthy.Timeouts >= 1 && passive.Unhealthy.Interval == 0, "passive check %+v", passive.Unhealthy)
+}
+
+func TestConfiguration(t *testing.T) {
+	if err := judge(read(t, "config.yaml"), read(t, "apisix.yaml")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestJudge breaks one rule at a time.
+func TestJudge(t *testing.T) {
+	config, routes := read(t, "config.yaml"), read(t, "apisix.yaml")
+	for _, test := range []struct{ old, new string }{
+		{"role: data_plane", "role: traditional"},
+		{"config_provider: yaml", "config_provider: etcd"},
+		{"    - ip: 0.0.0.0", "    - ip: 127.0.0.1"},
+		{"      ip: 0.0.0.0 #", "      ip: 127.0.0.1 #"},
+		{"      port: 9091", "      port: 9092"},
+		{"  - prometheus\n", ""},
+		{"client_max_body_size: 16k", "client_max_body_size: 0"},
+		{"    large_client_header_buffers 2 8k;\n", ""},
+		{"#END", "#End"},
+		{"#END\n", "#END\n# and a long line after it\n"},
+		{"uri: /post-redis", "uris: /post-redis"},
+		{"uri: /post-redis", "uri: /post_redis"},
+		{"methods: [GET, HEAD]", "methods: [GET]"},
+		{"upstream_id: reader", "upstream_id: readers"},
+		{"  - id: post-marshal", "  - id: post-redis"},
+		{"type: roundrobin", "type: least_conn"},
+		{"nodes: []", `nodes: [{host: reader, port: 80, weight: 1}]`},
+		{"nodes: []", `nodes: {"reader:80": 1}`},
+		{"retries: 2", "retries: 0"},
+		{"retry_timeout: 3", "retry_timeout: 1"},
+		{"read: 1}", "read: 0}"},
+		{"idle_timeout: 60,", "idle_timeout: 80,"},
+		{"http_path: /ready", "http_path: /health"},
+		{"unhealthy: {interval: 1, http_failures: 2", "unhealthy: {interval: 1, http_failures: 3"},
+		{"unhealthy: {interval: 1, http_failures: 2", "unhealthy: {interval: 2, http_failures: 2"},
+		{"unhealthy: {interval: 1, http_failures: 2, ", "unhealthy: {interval: 1, "},
+		{"healthy: {successes: 0}", "healthy: {}"},
+		{"healthy: {successes: 0}", "healthy: {successes: 1}"},
+		{"{http_failures: 0,", "{http_failures: 3,"},
+		{"{http_failures: 0,", "{"},
+		{"{http_failures: 0,", "{http_failures: 0, http_statuses: [500],"},
+		{"{http_failures: 0, tcp_failures: 2, timeouts: 3}", "{http_failures: 0, tcp_failures: 0, timeouts: 3}"},
+		{"prefer_name: true", "prefer_name: false"},
+		{"      request-id: {include_in_response: true}\n", ""},
+		{"      prometheus: {prefer_name: true}", "      cors: {}"},
+	} {
+		c, r := strings.Replace(config, test.old, test.new, 1), strings.Replace(routes, test.old, test.new, 1)
+		switch {
+		case c == config && r == routes:
+			t.Errorf("%q stands in neither file", test.old)
+		case judge(c, r) == nil:
+			t.Errorf("%q instead of %q breaks no rule", test.new, test.old)
+		}
+	}
+}
+
+// TestRoutesOfReader asks a reader for each path that the gateway passes on.
+func TestRoutesOfReader(t *testing.T) {
+	f, err := parseRoutes(read(t, "apisix.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listening := make(chan string, 1)
+	cfg := reader.Config{PodID: "reader", Drain: -1}
+	cfg.Host, cfg.Listening = "127.0.0.1", func(addr string) { listening <- addr }
+	cfg.Redis.Addr, cfg.Redis.Channel, cfg.Redis.Namespace = []string{"127.0.0.1:1"}, "updates", "posts" // nobody there, nor needed
+	stopped := make(chan error, 1)
+	go func() { stopped <- reader.Run(t.Context(), cfg) }() // t.Context ends before Cleanup
+	t.Cleanup(func() {
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+	var addr string
+	select {
+	case addr = <-listening:
+	case err := <-stopped:
+		t.Fatal(err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("the reader does not listen")
+	}
+	status := func(method, path string) int {
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		_, _ = io.Copy(io.Discard, res.Body)
+		return res.StatusCode
+	}
+	for _, r := range f.Routes {
+		want := http.StatusBadRequest // a post without an id
+		if r.Name == "health" {
+			want = http.StatusOK
+		}
+		for _, method := range r.Methods {
+			if got := status(method, r.URI); got != want {
+				t.Errorf("a reader answers %s %s with %d, want %d", method, r.URI, got, want)
+			}
+		}
+	}
+	check := f.Upstreams[0].Checks.Active.HTTPPath
+	if got := status(http.MethodGet, check); got != http.StatusServiceUnavailable {
+		t.Errorf("a reader that has loaded nothing answers the check %s with %d", check, got)
+	}
+	if got := status(http.MethodGet, "/posts"); got != http.StatusNotFound {
+		t.Errorf("a reader answers a path that it does not have with %d", got)
+	}
+}
