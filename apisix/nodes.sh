@@ -88,14 +88,9 @@ update() {
 }
 
 stopping=0
-gateway=
-# nginx finishes the requests in flight on QUIT, and cuts them on TERM.
-stop() {
-	stopping=1
-	[ -z "$gateway" ] || kill -QUIT "$gateway" 2>/dev/null || true
-}
+trap 'stopping=1 interval=0.2' TERM INT QUIT
 # However this script ends, APISIX ends too.
-trap stop EXIT TERM INT QUIT
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 ln -sfn "$file" "$link"
 publish
@@ -107,15 +102,18 @@ gateway=$!
 set +m
 
 while kill -0 "$gateway" 2>/dev/null; do
-	((stopping)) || update
+	if ((stopping)); then
+		# nginx finishes the requests in flight on QUIT, and cuts them on TERM. Again and again, because
+		# the image's entrypoint, which runs first, is deaf to QUIT.
+		kill -QUIT "$gateway" 2>/dev/null || true
+	else
+		update
+	fi
 	sleep "$interval" &
 	wait -n "$gateway" $! || true # until either ends, or a signal comes
 done
 
 status=0
 wait "$gateway" || status=$?
-if ! ((stopping)); then
-	log "APISIX ended by itself with status $status: the container ends with it"
-fi
-gateway=
+((stopping)) || log "APISIX ended by itself with status $status: the container ends with it"
 exit "$status"
