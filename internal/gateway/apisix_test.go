@@ -1,0 +1,83 @@
+package gateway
+
+import (
+	"maps"
+	"os"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// TestSameAsAPISIX holds what this gateway does against the configuration of the one that it stands
+// in for.
+func TestSameAsAPISIX(t *testing.T) {
+	type failures struct {
+		Interval     int
+		HTTPFailures int `yaml:"http_failures"`
+		TCPFailures  int `yaml:"tcp_failures"`
+		Timeouts     int
+	}
+	var apisix struct {
+		Routes    []struct{ Name, URI string }
+		Upstreams []struct {
+			ID            string
+			KeepalivePool struct {
+				Size        int
+				IdleTimeout int `yaml:"idle_timeout"`
+			} `yaml:"keepalive_pool"`
+			Timeout struct{ Connect, Send, Read float64 }
+			Checks  struct {
+				Active struct {
+					Timeout   float64
+					Healthy   struct{ Interval, Successes int }
+					Unhealthy failures
+				}
+				Passive struct{ Unhealthy failures }
+			}
+		}
+	}
+	content, err := os.ReadFile("../../apisix/apisix.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(content, &apisix); err != nil {
+		t.Fatal(err)
+	}
+	theirs := map[string]string{}
+	for _, r := range apisix.Routes {
+		theirs[r.URI] = r.Name
+	}
+	if !maps.Equal(theirs, routes) {
+		t.Errorf("routes %v, APISIX has %v", routes, theirs)
+	}
+
+	var cfg Config
+	cfg.setDefaults()
+	u := apisix.Upstreams[0]
+	active, passive := u.Checks.Active, u.Checks.Passive.Unhealthy
+	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	for _, setting := range []struct {
+		name         string
+		ours, theirs any
+	}{
+		{"name of the readers", upstreamName, u.ID},
+		{"connections kept", idleConnsPerNode, u.KeepalivePool.Size},
+		{"time they are kept", idleTimeout, seconds(float64(u.KeepalivePool.IdleTimeout))},
+		{"time to connect", cfg.Timeout, seconds(u.Timeout.Connect)},
+		{"time to answer", cfg.Timeout, seconds(u.Timeout.Read)},
+		{"time of a check", cfg.Timeout, seconds(active.Timeout)},
+		{"interval of checks", cfg.CheckInterval, seconds(float64(active.Healthy.Interval))},
+		{"interval of checks of a failed reader", cfg.CheckInterval, seconds(float64(active.Unhealthy.Interval))},
+		{"checks until a reader is back", healthyAfter, active.Healthy.Successes},
+		{"checks until a reader is out", unhealthyAfter, active.Unhealthy.HTTPFailures},
+		{"refused checks until a reader is out", unhealthyAfter, active.Unhealthy.TCPFailures},
+		{"late checks until a reader is out", unhealthyAfter, active.Unhealthy.Timeouts},
+		{"refused reads until a reader is out", refusedLimit, passive.TCPFailures},
+		{"late reads until a reader is out", timeoutLimit, passive.Timeouts},
+	} {
+		if setting.ours != setting.theirs {
+			t.Errorf("%s: %v, APISIX has %v", setting.name, setting.ours, setting.theirs)
+		}
+	}
+}
