@@ -73,6 +73,10 @@ prepare() {
 	echo "Importing $2 posts ..."
 	"$work/load" posts -posts "$2" >"$work/posts.ndjson"
 	curl -sS -X POST -H 'Content-Type: application/x-ndjson' -T "$work/posts.ndjson" "$writer/import" | tail -n 1 >"$work/import.json"
+	grep -q "\"written\":$2," "$work/import.json" || {
+		echo "error: the import ended with $(cat "$work/import.json")" >&2
+		exit 1
+	}
 }
 
 serve() { # serve CORES [VARIABLE=VALUE...]: a reader on these cores; its pid in $served

@@ -118,6 +118,7 @@ func (a *applier) publish(newest Head, snapshot *SnapshotProgress) {
 func (a *applier) hear(ctx context.Context, messages []string) {
 	batch := newBatch(len(messages))
 	var published []time.Time
+	commits := 0
 	flush := func(to Head) {
 		a.store.apply(to.Epoch, batch.changes)
 		a.watermark = to
@@ -126,9 +127,9 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 		for _, t := range published {
 			a.metrics.propagation.Observe(now.Sub(t).Seconds())
 		}
-		a.metrics.messages.WithLabelValues("applied").Add(float64(len(published)))
+		a.metrics.messages.WithLabelValues("applied").Add(float64(commits))
 		batch.reset()
-		published = published[:0]
+		published, commits = published[:0], 0
 	}
 
 	at := a.watermark
@@ -148,6 +149,7 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 				published = append(published, r.published)
 			}
 			at = c.head
+			commits++
 		case "gap":
 			a.metrics.messages.WithLabelValues(verdict).Inc()
 			if !a.synced {
@@ -171,6 +173,7 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 	if len(published) > 0 {
 		flush(at)
 	}
+	clear(a.heard.records[:cap(a.heard.records)]) // or it would keep messages alive
 }
 
 // weigh says what is to be done with a commit that was heard when everything up to at is known.
@@ -241,8 +244,14 @@ func (a *applier) look(ctx context.Context) (Head, error) {
 	return st.head, err
 }
 
-// note remembers whether the last question to Redis was answered.
+// note remembers whether the last question to Redis was answered, and logs when that changes.
 func (a *applier) note(err error) {
+	switch {
+	case err == nil && !a.failed.IsZero():
+		a.log.Info("Redis answers again")
+	case err != nil && a.failed.IsZero():
+		a.log.Warn("Redis cannot be asked; memory is served as it is", "err", err)
+	}
 	a.failed = time.Time{}
 	if err != nil {
 		a.failed = a.now()
@@ -348,6 +357,9 @@ func (st *step) judge(w, ahead Head) (reason string) {
 	}
 	at := w
 	for _, e := range st.entries {
+		if e.writes == 0 {
+			return "format" // of another build, or damaged
+		}
 		if e.version-uint64(e.writes) != at.Version {
 			return "trimmed"
 		}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/logtest"
@@ -137,11 +139,86 @@ func TestStepsAreBounded(t *testing.T) {
 			w, end = st.reach(Head{Epoch: st.head.Epoch, Version: w.Version, WriteID: w.WriteID})
 			steps = append(steps, fmt.Sprint(writes))
 		}
-		// Two bounded by writes, one by bytes.
-		if got, want := strings.Join(steps[:2], " "), "8000 8000"; got != want || len(steps) != 4 {
+		// Two bounded by writes, the rest by bytes.
+		if got, want := strings.Join(steps[:2], " "), "8000 8000"; got != want || len(steps) < 8 {
 			t.Errorf("steps of %v writes", steps)
 		}
 	})
+}
+
+// Several writes together are bounded, because replicas take a commit whole.
+func TestCommitsAreBounded(t *testing.T) {
+	p, err := NewPublisher(PublisherConfig{Client: client(t, "127.0.0.1:1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := strings.Repeat("x", MaxBytes/2)
+	for name, writes := range map[string][]Write{
+		"too many":  make([]Write, MaxWrites+1),
+		"too large": {set("a", half), set("b", half)},
+	} {
+		if _, err := p.Write(t.Context(), writes...); err == nil || !strings.Contains(err.Error(), "use") || errors.Is(err, ErrNotWritten) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := p.Write(t.Context(), set("a", strings.Repeat("x", MaxBytes+1))); !errors.Is(err, ErrNotWritten) {
+		t.Errorf("a large value alone: %v", err)
+	}
+}
+
+// An entry of the log that is not ours, of another build or damaged, leads to a load, not to a
+// replica that is stuck before it.
+func TestForeignLogEntry(t *testing.T) {
+	k := newKeys(defaultNamespace)
+	for _, packed := range []string{
+		"", "x", "01234567", "0123456701234567", "0123456701234567Shello", "0123456701234567\x01", "0123456701234567\x01\xff\xffkey",
+		"0123456701234567\x01\x00\x01k\x07", "0123456701234567\x03\x00\x01k",
+	} {
+		t.Run(fmt.Sprintf("%.20q", packed), func(t *testing.T) {
+			each(t, func(t *testing.T, addr string) {
+				p, r, c := publisher(t, addr), replica(t, addr), client(t, addr)
+				ready(t, r)
+				first := write(t, p, set("a", "1"))[0].Token
+				reached(t, r, first)
+				if err := c.XAdd(t.Context(), &redis.XAddArgs{Stream: k.log, ID: "2-0", Values: []string{"e", packed}}).Err(); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.Set(t.Context(), k.seq, 2, 0).Err(); err != nil {
+					t.Fatal(err)
+				}
+				reached(t, r, Token{Epoch: first.Epoch, Version: 2})
+				token := write(t, p, set("a", "3"))[0].Token
+				if token.Version != 3 {
+					t.Fatalf("version %d", token.Version)
+				}
+				reached(t, r, token)
+				holds(t, r, "a", "3")
+				late := replica(t, addr)
+				ready(t, late)
+				holds(t, late, "a", "3")
+			})
+		})
+	}
+}
+
+// Values that are too large for the link, as many as are usually read together, are read in fewer.
+func TestLoadOverASlowLink(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	p := publisher(t, server.Addr())
+	const keys = 14
+	for i := range keys {
+		write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", 1<<20)))
+	}
+	link := faultnet.NewProxy(t, server.Addr())
+	link.Throttle(faultnet.ToClient, 6<<20) // 8 of them take longer than a step may
+	r := replica(t, link.Addr())
+	ready(t, r)
+	for i := range keys {
+		if e, found := r.Get(fmt.Append(nil, "k", i)); found != Hit || len(e.Value) != 1<<20 {
+			t.Errorf("k%d is %v with %d bytes", i, found, len(e.Value))
+		}
+	}
 }
 
 // The log is cut by writes, however many of them a commit has.

@@ -71,10 +71,11 @@ func appendLogged(dst []byte, w *Write) []byte {
 	return append(dst, w.Key...)
 }
 
-// countLogged returns the number of writes that an entry of the log has, or false when it is cut.
+// countLogged returns the number of writes that an entry of the log has, or false when it is cut or
+// not one of ours.
 func countLogged(s string) (writes int, ok bool) {
 	for len(s) > 0 {
-		if len(s) < 3 || len(s) < 3+int(s[1])<<8+int(s[2]) {
+		if op := Op(s[0]); op != Set && op != Delete || len(s) < 3 || len(s) < 3+int(s[1])<<8+int(s[2]) {
 			return 0, false
 		}
 		s = s[3+int(s[1])<<8+int(s[2]):]

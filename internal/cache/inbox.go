@@ -25,8 +25,9 @@ const (
 
 func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1), heard: make(map[uint64]uint64)} }
 
-// push adds a message. It reports whether the inbox was full and dropped all it had.
-func (b *inbox) push(message string) (full bool) {
+// push adds a message. When the inbox is full it drops all it had, and the message; it returns how
+// many that were.
+func (b *inbox) push(message string) (dropped int) {
 	b.mu.Lock()
 	if head := messageHead(message); head.Version > 0 {
 		if _, known := b.heard[head.Epoch]; !known && len(b.heard) == inboxEpochs {
@@ -34,7 +35,8 @@ func (b *inbox) push(message string) (full bool) {
 		}
 		b.heard[head.Epoch] = max(b.heard[head.Epoch], head.Version)
 	}
-	if full = len(b.messages) == inboxMessages || b.bytes+len(message) > inboxBytes; full {
+	if len(b.messages) == inboxMessages || b.bytes+len(message) > inboxBytes {
+		dropped = len(b.messages) + 1
 		b.messages, b.bytes, b.doubt = nil, 0, "overflow"
 	} else {
 		b.messages = append(b.messages, message)
@@ -42,7 +44,7 @@ func (b *inbox) push(message string) (full bool) {
 	}
 	b.mu.Unlock()
 	b.signal()
-	return full
+	return dropped
 }
 
 // suspect tells the applier that messages may be missing.

@@ -134,9 +134,12 @@ var (
 	ErrUnknown = errors.New("outcome unknown")
 )
 
-// MaxWrites bounds one call of Write: the script blocks Redis while it runs, about 6 us a write, and
-// a call costs Redis one flush to its disk.
-const MaxWrites = 1000
+// MaxWrites and MaxBytes bound one call of Write with several writes: the script blocks Redis while it
+// runs, about 6 us a write, and replicas take a commit whole. A call costs Redis one flush to its disk.
+const (
+	MaxWrites = 1000
+	MaxBytes  = 4 << 20 // of keys and values
+)
 
 // Write performs a write, or several sets without conditions, in one atomic step and in their order:
 // all of them take place, or none. It is never repeated by itself. It blocks for Timeout or until
@@ -145,10 +148,14 @@ func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error
 	if len(writes) == 0 || len(writes) > MaxWrites {
 		return nil, fmt.Errorf("%d writes in a call: use 1 to %d", len(writes), MaxWrites)
 	}
+	size := 0
 	for i := range writes {
 		err := writes[i].validate()
 		if err == nil && len(writes) > 1 && (writes[i].Op == Delete || writes[i].If.encode() != "") {
 			err = errors.New("a delete and a condition take a call of their own")
+		}
+		if size += len(writes[i].Key) + len(writes[i].Value); err == nil && len(writes) > 1 && size > MaxBytes {
+			err = fmt.Errorf("with it the call has %d bytes: use at most %d, or a call for each write", size, MaxBytes)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("write %d: %w", i+1, err)

@@ -33,7 +33,7 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 	dropped := 0
 	for round := 1; ; round++ {
 		var err error
-		progress.Loaded = 0
+		progress.Loaded, progress.Began = 0, a.now()
 		a.store.beginLoad()
 		if at, err = a.load(ctx, &progress); err != nil {
 			a.failed = a.now()
@@ -49,9 +49,7 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 			break
 		}
 	}
-	if reason == "history" {
-		a.inbox.forget(at.Epoch) // versions that were rolled back
-	}
+	a.inbox.forget(at.Epoch) // there may be versions that were rolled back
 	a.watermark, a.synced, a.loaded = at, true, true
 	a.excused = at.token()
 	a.publish(at, nil)

@@ -403,6 +403,86 @@ func (s *sim) converged() {
 	}
 }
 
+// A subscription that died at a failover is found out with the next write, also when the load that the
+// failover took was repeated: what was heard of the history that is gone must not excuse it.
+func TestRolledBackVersionsAreNotHeard(t *testing.T) {
+	for _, fails := range []int{0, 1} {
+		s, end := newSim(1, "")
+		defer end()
+		s.faults, s.calm = false, true
+		src := &failing{source: s}
+		s.applier.source = src
+		commit := func() string {
+			w := set("a", "x")
+			return s.redis.Commit(model.Write{Key: "a", Frame: appendFrame(nil, &w, s.clock)})
+		}
+		probe := func() (silent bool) {
+			for range 3 {
+				s.clock = s.clock.Add(time.Second)
+				silent = s.applier.probe(t.Context()) || silent
+			}
+			return silent
+		}
+		probe()
+		for before := s.redis.Head(); s.redis.Head().Version >= before.Version; s.redis.Failover() {
+			for range 6 {
+				s.network = append(s.network, commit())
+				s.deliver(1)
+			}
+			before = s.redis.Head()
+		}
+		src.opens = fails
+		probe()
+		if at := s.applier.watermark; at != Head(s.redis.Head()) {
+			t.Fatalf("%d loads broke off: at %+v after the failover", fails, at)
+		}
+		_ = commit() // is not heard
+		if !probe() {
+			t.Errorf("%d loads broke off: nobody noticed that the channel is silent", fails)
+		}
+	}
+}
+
+// failing is a source whose next pages cannot be opened.
+type failing struct {
+	source
+	opens int
+}
+
+func (f *failing) open(ctx context.Context) (pages, error) {
+	if f.opens > 0 {
+		f.opens--
+		return nil, errSim
+	}
+	return f.source.open(ctx)
+}
+
+// What was heard is not kept alive.
+func TestHeardIsForgotten(t *testing.T) {
+	s, end := newSim(1, "")
+	defer end()
+	s.faults, s.calm = false, true
+	_ = s.applier.catchUp(t.Context(), "start")
+	for _, writes := range []int{5, 1} {
+		var commit []model.Write
+		for range writes {
+			w := set("a", "x")
+			commit = append(commit, model.Write{Key: "a", Frame: appendFrame(nil, &w, s.clock)})
+		}
+		s.network = append(s.network, s.redis.Commit(commit...))
+	}
+	s.deliver(2)
+	records := s.applier.heard.records
+	if cap(records) < 5 {
+		t.Fatalf("%d records were heard", cap(records))
+	}
+	for i, r := range records[:cap(records)] {
+		if r != (record{}) {
+			t.Errorf("record %d is still %+v", i, r)
+		}
+	}
+}
+
 func simulate(seed uint64, broken string) (failed string, trace []string) {
 	s, end := newSim(seed, broken)
 	defer end()

@@ -2,6 +2,8 @@ package cache
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -51,10 +53,11 @@ type slabs struct {
 	table   atomic.Pointer[[]atomic.Pointer[slab]]
 	free    []slot // indexes to use again, oldest first, so that generations wrap late
 	next    uint32
-	grown   int      // slabs that were ever made; the owner's
-	load    uint64   // number of the load that runs or ran last; the owner's
-	current [2]*slab // being filled with entries of this load, and with older ones that move; the owner's
-	filled  int64    // bytes of entries in all slabs, dead ones included; the owner's
+	grown   int              // slabs that were ever made; the owner's
+	load    uint64           // number of the load that runs or ran last; the owner's
+	current *slab            // being filled; the owner's
+	moved   map[uint64]*slab // being filled with what moves of earlier loads, by epoch; the owner's
+	filled  int64            // bytes of entries in all slabs, dead ones included; the owner's
 
 	// mu guards empty: slabs whose last entry went away. Entries also die in ristretto's own
 	// goroutine, the owner takes the slabs from here.
@@ -68,7 +71,7 @@ type slot struct {
 }
 
 func newSlabs() *slabs {
-	s := &slabs{next: 1} // index 0 is the zero ref
+	s := &slabs{next: 1, moved: make(map[uint64]*slab)} // index 0 is the zero ref
 	table := make([]atomic.Pointer[slab], 64)
 	s.table.Store(&table)
 	return s
@@ -78,18 +81,22 @@ func newSlabs() *slabs {
 // earlier load than the last one stays apart from what that has written.
 func (s *slabs) add(key []byte, value string, version, epoch, load uint64) (ref, int) {
 	size := entryHeader + len(key) + len(value)
-	current := &s.current[0]
+	target := s.current
 	if load < s.load {
-		current = &s.current[1]
+		target = s.moved[epoch]
 	}
-	target := *current
 	switch {
 	case size > maxPacked:
 		target = s.grow(size, epoch, load)
 	case target == nil || target.epoch != epoch || target.used+size > len(target.data):
-		s.retire(current)
+		full := target
 		target = s.grow(slabSize, epoch, load)
-		*current = target
+		if load < s.load {
+			s.moved[epoch] = target
+		} else {
+			s.current = target
+		}
+		s.retire(full)
 	}
 	offset := target.used
 	b := target.data[offset : offset+size]
@@ -105,22 +112,35 @@ func (s *slabs) add(key []byte, value string, version, epoch, load uint64) (ref,
 
 // beginLoad makes what is added from here on belong to the next load.
 func (s *slabs) beginLoad() {
-	for i := range s.current {
-		s.retire(&s.current[i])
-	}
+	s.endCurrent()
+	s.endMoved()
 	s.load++
 }
 
-// retire ends the filling of a current slab.
-func (s *slabs) retire(current **slab) {
-	full := *current
-	*current = nil
+// endCurrent ends the filling of the current slab.
+func (s *slabs) endCurrent() {
+	full := s.current
+	s.current = nil
+	s.retire(full)
+}
+
+// endMoved ends the filling of the slabs of what moved.
+func (s *slabs) endMoved() {
+	full := slices.Collect(maps.Values(s.moved))
+	clear(s.moved)
+	for _, sl := range full {
+		s.retire(sl)
+	}
+}
+
+// retire looks after a slab, or nil, that is not filled any more.
+func (s *slabs) retire(full *slab) {
 	if full != nil && full.live.Load() == 0 {
 		s.release(full) // every entry died while it was being filled
 	}
 }
 
-func (s *slabs) isCurrent(sl *slab) bool { return sl == s.current[0] || sl == s.current[1] }
+func (s *slabs) isCurrent(sl *slab) bool { return sl == s.current || sl == s.moved[sl.epoch] }
 
 func (s *slabs) grow(size int, epoch, load uint64) *slab {
 	at := slot{index: s.next}

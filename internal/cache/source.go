@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -53,7 +54,7 @@ type logEntry struct {
 	version  uint64 // after it
 	writeID  uint64
 	previous uint64 // write id of the commit before
-	writes   int
+	writes   int    // 0 when the entry is not one of ours
 }
 
 // lookup is the value of a key, as stored, or its absence.
@@ -66,11 +67,11 @@ type lookup struct {
 
 // Bounds of a step, a tenth of a second of work for Redis at the most.
 const (
-	stepWrites = 8000 // more than a bulk import writes in a round trip
-	stepBytes  = 8 << 20
+	stepWrites = 8000    // and the rest of a commit
+	stepBytes  = 2 << 20 // of values, and the rest of a commit
 	pageKeys   = 1000    // COUNT of a SCAN
 	pageBytes  = 2 << 20 // of the values of a page, about
-	firstMean  = 16 << 10
+	firstMean  = pageBytes / 8
 )
 
 //go:embed lua/step.lua
@@ -82,6 +83,7 @@ var stepScript = redis.NewScript(stepLua)
 type redisSource struct {
 	client redis.UniversalClient
 	keys   keys
+	mean   int // size of a value, in bytes, as the pages have shown so far; 0 before the first
 }
 
 func (s *redisSource) step(ctx context.Context, w, ahead Head, missed []string) (step, error) {
@@ -157,15 +159,10 @@ func (r *replyReader) text(v any) string {
 }
 
 func (r *replyReader) id(v any) uint64 {
-	switch s := r.text(v); len(s) {
-	case 0:
-		return 0
-	case 8:
+	if s := r.text(v); len(s) == 8 {
 		return uint64At(s, 0)
-	default:
-		r.fail(v, "8 bytes")
-		return 0
 	}
+	return 0
 }
 
 func (r *replyReader) number(v any) uint64 {
@@ -190,13 +187,9 @@ func (r *replyReader) list(v any, n int) []any {
 func (r *replyReader) entry(version, packed any) logEntry {
 	e := logEntry{version: r.number(version)}
 	p := r.text(packed)
-	var ok bool
 	if len(p) > 16 {
 		e.writeID, e.previous = uint64At(p, 0), uint64At(p, 8)
-		e.writes, ok = countLogged(p[16:])
-	}
-	if !ok {
-		r.fail(packed, "an entry of the log")
+		e.writes, _ = countLogged(p[16:])
 	}
 	return e
 }
@@ -219,7 +212,8 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the node: %w", err)
 	}
-	p := &redisPages{conn: n.Conn(), shard: s.keys, mean: firstMean}
+	s.mean = cmp.Or(s.mean, firstMean)
+	p := &redisPages{conn: n.Conn(), shard: s.keys, mean: &s.mean}
 	if p.run, err = runID(ctx, p.conn); err != nil {
 		p.close()
 		return nil, fmt.Errorf("identify the server: %w", err)
@@ -244,7 +238,7 @@ type redisPages struct {
 	begun    bool
 	cursor   uint64
 	keys     []string  // that are to be read
-	mean     int       // size of a value, as seen so far
+	mean     *int      // the source's
 	underway chan page // a page that is being read ahead, else nil
 }
 
@@ -282,7 +276,7 @@ func (p *redisPages) read(ctx context.Context) page {
 	}
 	var get *redis.SliceCmd
 	var scan *redis.ScanCmd
-	keys := p.keys[:min(len(p.keys), max(1, pageBytes/p.mean))]
+	keys := p.keys[:min(len(p.keys), max(1, pageBytes / *p.mean))]
 	_, err := p.conn.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		if len(keys) > 0 {
 			get = pipe.MGet(ctx, keys...)
@@ -293,6 +287,7 @@ func (p *redisPages) read(ctx context.Context) page {
 		return nil
 	})
 	if err != nil {
+		*p.mean = min(2**p.mean, pageBytes) // should it have been too much for the link, the next load asks for less
 		return page{err: fmt.Errorf("read a page: %w", err)}
 	}
 	p.keys = p.keys[len(keys):]
@@ -311,7 +306,7 @@ func (p *redisPages) read(ctx context.Context) page {
 				size += len(s)
 			}
 		}
-		p.mean = max(1, (p.mean+size/len(keys))/2)
+		*p.mean = max(1, (*p.mean+size/len(keys))/2)
 	}
 	return page{values: values, more: len(p.keys) > 0 || p.cursor != 0}
 }

@@ -217,6 +217,7 @@ func (s *store) finishLoad() (dropped int) {
 		}
 	}
 	s.cache.Wait()
+	s.slabs.endMoved()
 	s.slabs.sweep()
 	s.loading = false
 	s.compact()

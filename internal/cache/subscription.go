@@ -92,9 +92,7 @@ func (s *subscription) listen(ctx context.Context) error {
 				s.inbox.suspect("subscribed")
 			}
 		case *redis.Message:
-			if s.inbox.push(m.Payload) {
-				s.metrics.messages.WithLabelValues("dropped").Add(inboxMessages)
-			}
+			s.metrics.messages.WithLabelValues("dropped").Add(float64(s.inbox.push(m.Payload)))
 		}
 	}
 }

@@ -41,7 +41,7 @@ end
 local entries, values, seen = {}, {}, {}
 local function take(writes) -- as the log has them: operation (1), length of the key (2), key
   local at = 17
-  while at <= #writes do
+  while at + 2 <= #writes do -- what is no entry of ours is for the replica to tell
     local first = at + 3
     at = first + byte(writes, at + 1) * 256 + byte(writes, at + 2)
     local key = sub(writes, first, at - 1)
@@ -54,9 +54,9 @@ local function take(writes) -- as the log has them: operation (1), length of the
   end
 end
 
-local from = watermark
+local from, pagesize = watermark, 16 -- commits, of which eight may reach the bound
 repeat
-  local page = redis.call('XRANGE', log, '(' .. from .. '-0', '+', 'COUNT', 100)
+  local page = redis.call('XRANGE', log, '(' .. from .. '-0', '+', 'COUNT', pagesize)
   for _, entry in ipairs(page) do
     if most <= 0 or room <= 0 then break end
     take(entry[2][2])
@@ -64,7 +64,7 @@ repeat
     entries[#entries + 1] = from
     entries[#entries + 1] = entry[2][2]
   end
-until #page < 100 or most <= 0 or room <= 0
+until #page < pagesize or most <= 0 or room <= 0
 
 local missed = {}
 for i = 6, #ARGV do

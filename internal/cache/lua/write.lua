@@ -78,7 +78,7 @@ end
 
 -- Sequence and log disagree when somebody set one of them back or lost it. Versions would be
 -- handed out twice, so the write begins a new history.
-if not history or #history ~= 8 or version == nil or version ~= logged then
+if not history or #history ~= 8 or #previous ~= 8 or version == nil or version ~= logged then
   redis.call('DEL', log)
   redis.call('SET', epoch, ARGV[4])
   history, version, previous = ARGV[4], math.max(version or 0, logged), string.rep('\0', 8)
