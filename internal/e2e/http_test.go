@@ -5,19 +5,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/workload"
 )
 
 // P7: whoever carries the version of a write gets that write or a newer one, whichever reader is
@@ -360,31 +358,19 @@ func TestFortunes(t *testing.T) {
 	}
 }
 
-// fortunes returns the texts of Debian's fortunes package that a post can hold, by an id.
+// fortunes returns the texts of Debian's fortunes package by an id.
 func fortunes(t *testing.T) map[string]string {
 	t.Helper()
-	const folder = "/usr/share/games/fortunes"
-	files, err := os.ReadDir(folder)
-	if err != nil || len(files) == 0 {
-		t.Skip("fortunes not installed")
+	all, err := workload.Fortunes()
+	if err != nil {
+		t.Skip(err)
 	}
 	texts := map[string]string{}
-	for _, f := range files {
-		if f.IsDir() || filepath.Ext(f.Name()) != "" { // indexes, and links under a second name
-			continue
-		}
-		all, err := os.ReadFile(filepath.Join(folder, f.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, text := range strings.Split(string(all), "\n%\n") {
-			if utf8.ValidString(text) {
-				texts[fmt.Sprintf("%s/%d", f.Name(), i)] = text
-			}
-		}
+	for _, f := range all {
+		texts[f.Name] = f.Text
 	}
 	if len(texts) < 10_000 {
-		t.Fatalf("%d texts in %s, want the more than 10,000 of the package", len(texts), folder)
+		t.Fatalf("%d texts, want the more than 10,000 of the package", len(texts))
 	}
 	return texts
 }

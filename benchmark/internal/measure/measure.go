@@ -1,0 +1,88 @@
+// Package measure is the arithmetic of the benchmark: quantiles, medians with their spread, ratios,
+// distributions. Nothing is estimated: all values are kept and sorted.
+package measure
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// Quantile returns the smallest of the sorted values that at least a share q of them does not
+// exceed (nearest rank): a value that was measured, never one in between. It is NaN or the like,
+// the zero value, for no values.
+func Quantile[T cmp.Ordered](sorted []T, q float64) T {
+	if len(sorted) == 0 {
+		var none T
+		return none
+	}
+	rank := int(math.Ceil(q*float64(len(sorted)) - 1e-9)) // 0.07*100 is a hair above 7
+	return sorted[min(max(rank, 1), len(sorted))-1]
+}
+
+// Spread is what several rounds measured: their median and how far apart they were.
+type Spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+	Rounds int     `json:"rounds"`
+}
+
+// Summarize returns the spread of the rounds. The median of an even number of them lies between
+// the two in the middle.
+func Summarize(rounds []float64) Spread {
+	n := len(rounds)
+	if n == 0 {
+		return Spread{}
+	}
+	v := slices.Sorted(slices.Values(rounds))
+	return Spread{Median: (v[(n-1)/2] + v[n/2]) / 2, Min: v[0], Max: v[n-1], Rounds: n}
+}
+
+// Ratio returns a/b round by round. Rounds of one number were measured beside each other, so what
+// else the machine did then is in both: the ratio of the rounds spreads less than the rounds do.
+func Ratio(a, b []float64) Spread {
+	var ratios []float64
+	for i := range min(len(a), len(b)) {
+		if b[i] != 0 {
+			ratios = append(ratios, a[i]/b[i])
+		}
+	}
+	return Summarize(ratios)
+}
+
+// Point is a point of a distribution: a share of the values is at most Value.
+type Point struct {
+	Value float64 `json:"value"`
+	Share float64 `json:"share"`
+}
+
+// CDF returns the distribution of the sorted values in at most points points, the last of them the
+// greatest value.
+func CDF[T ~int64 | ~float64](sorted []T, points int) []Point {
+	n := len(sorted)
+	points = min(points, n)
+	out := make([]Point, 0, points)
+	for i := 1; i <= points; i++ {
+		rank := i * n / points
+		out = append(out, Point{Value: float64(sorted[rank-1]), Share: float64(rank) / float64(n)})
+	}
+	return out
+}
+
+// SavedFrom returns the share of revisits from which a saving is at least wanted, between the
+// measured points linearly; ok is false when no point reaches it. Points go by rising Value, which is
+// the share of revisits; Share is what was saved.
+func SavedFrom(points []Point, wanted float64) (revisits float64, ok bool) {
+	for i, p := range points {
+		if p.Share < wanted {
+			continue
+		}
+		if i == 0 {
+			return p.Value, true
+		}
+		before := points[i-1]
+		return before.Value + (wanted-before.Share)/(p.Share-before.Share)*(p.Value-before.Value), true
+	}
+	return 0, false
+}
