@@ -78,9 +78,8 @@ func (m *Mix) Post(rank, version int) post.Post {
 	}
 }
 
-// AppendLine appends the post as the writer takes it, a JSON object on a line.
-func (m *Mix) AppendLine(b []byte, rank, version int) ([]byte, error) {
-	p := m.Post(rank, version)
+// AppendLine appends a post as the writer takes it, a JSON object on a line.
+func AppendLine(b []byte, p post.Post) ([]byte, error) {
 	line, err := json.Marshal(map[string]string{"id": p.ID, "title": p.Title, "content": p.Content, "author": p.Author})
 	if err != nil {
 		return b, fmt.Errorf("encode post %s: %w", p.ID, err)
@@ -91,16 +90,19 @@ func (m *Mix) AppendLine(b []byte, rank, version int) ([]byte, error) {
 // Size returns the bytes of the post of a rank as it is served.
 func (m *Mix) Size(rank int) int { return len(m.Post(rank, 0).Encode(time.Unix(1e9, 0)).Body) }
 
-// Check reports whether body is what a reader has to serve for the post of a rank in a version: the
-// fields that were sent, byte for byte, a timestamp, and the hash over all of it.
-func (m *Mix) Check(rank, version int, body []byte) error {
-	want := m.Post(rank, version).Encode(time.Unix(1e9, 0)).Body
+// Check reports whether body is what a reader has to serve for the post of a rank in a version.
+func (m *Mix) Check(rank, version int, body []byte) error { return Check(m.Post(rank, version), body) }
+
+// Check reports whether body is what a reader has to serve for p: the fields that were sent, byte
+// for byte, a timestamp, and the hash over all of it.
+func Check(p post.Post, body []byte) error {
+	want := p.Encode(time.Unix(1e9, 0)).Body
 	known := want[:bytes.LastIndex(want, []byte(`,"timestamp":`))]
 	if !bytes.HasPrefix(body, known) {
-		return fmt.Errorf("post %s: the answer begins with %.120q, but %.120q was written", MixID(rank), body, known)
+		return fmt.Errorf("post %s: the answer begins with %.200q, but %.200q was written", p.ID, body, known)
 	}
 	if err := post.Verify(body); err != nil {
-		return fmt.Errorf("post %s: %w", MixID(rank), err)
+		return fmt.Errorf("post %s: %w", p.ID, err)
 	}
 	return nil
 }

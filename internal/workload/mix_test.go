@@ -57,7 +57,7 @@ func TestMix(t *testing.T) {
 				t.Fatal(err)
 			}
 			sizes[len(body)] = true
-			line, err := m.AppendLine(nil, rank, 3)
+			line, err := AppendLine(nil, p)
 			if err != nil {
 				t.Fatal(err)
 			}

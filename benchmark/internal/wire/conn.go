@@ -81,6 +81,11 @@ func (c *Conn) Post(target, header string, body []byte) (Answer, error) {
 	return c.do(http.MethodPost, target, header+fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", len(body)), body)
 }
 
+// Delete sends a DELETE.
+func (c *Conn) Delete(target, header string) (Answer, error) {
+	return c.do(http.MethodDelete, target, header, nil)
+}
+
 func (c *Conn) do(method, target, header string, body []byte) (Answer, error) {
 	b := append(c.out[:0], method...)
 	b = append(b, ' ')
@@ -105,7 +110,7 @@ func (c *Conn) exchange() (Answer, error) {
 	if _, err := c.conn.Write(c.out); err != nil {
 		return Answer{}, err
 	}
-	res, err := http.ReadResponse(c.in, nil)
+	res, err := http.ReadResponse(c.in, nil) // nil stands for a GET; a 204 has no body for any method
 	if err != nil {
 		return Answer{}, err
 	}
@@ -152,7 +157,7 @@ func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
 		p.put(c)
 	}
 	return &http.Response{
-		Status: http.StatusText(a.Status), StatusCode: a.Status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Status: fmt.Sprint(a.Status, " ", http.StatusText(a.Status)), StatusCode: a.Status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: a.Header, Body: io.NopCloser(bytes.NewReader(a.Body)), ContentLength: int64(len(a.Body)), Request: r,
 	}, nil
 }

@@ -1,0 +1,146 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"heavy-read-api/internal/workload"
+)
+
+//go:embed wrk.lua
+var script []byte
+
+// Wrk is wrk with a list of ids to ask for.
+type Wrk struct {
+	dir     string
+	reads   *Reads
+	sampled []int
+	counts  *Counts
+}
+
+// listLength is how many ids wrk goes round in.
+const listLength = 1 << 16
+
+// NewWrk draws the ids. Close deletes the files that it makes for wrk.
+func NewWrk(reads *Reads, counts *Counts) (*Wrk, error) {
+	dir, err := os.MkdirTemp("", "benchmark-wrk-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder for wrk: %w", err)
+	}
+	w := &Wrk{dir: dir, reads: reads, sampled: reads.Draw(2, listLength), counts: counts}
+	var ids bytes.Buffer
+	for _, rank := range reads.Draw(1, listLength) {
+		ids.WriteString(workload.MixID(rank))
+		ids.WriteByte('\n')
+	}
+	for name, content := range map[string][]byte{"wrk.lua": script, "ids": ids.Bytes()} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			w.Close()
+			return nil, fmt.Errorf("write a file for wrk: %w", err)
+		}
+	}
+	return w, nil
+}
+
+// Close deletes wrk's files.
+func (w *Wrk) Close() { _ = os.RemoveAll(w.dir) }
+
+// Closed is a closed-loop load.
+type Closed struct {
+	Addr, Path  string
+	Header      string // a header line for every request, or ""
+	Connections int
+	Threads     int
+	Depth       int // requests in flight on each connection
+	Duration    time.Duration
+	Unchecked   bool // bodies are not those of posts: only statuses are checked
+}
+
+// ClosedResult is what wrk measured. Its latencies are those of requests that wait for each other:
+// while an answer is late, nobody asks. With several in flight they are those of a batch.
+type ClosedResult struct {
+	Requests int64   `json:"requests"`
+	Seconds  float64 `json:"seconds"`
+	Bytes    int64   `json:"bytes"`
+	Socket   int64   `json:"socket"` // connections that failed, and time-outs
+	Status   int64   `json:"status"` // answers of 400 and above
+	P50      float64 `json:"p50"`    // seconds
+	P90      float64 `json:"p90"`
+	P99      float64 `json:"p99"`
+	P999     float64 `json:"p999"`
+	Max      float64 `json:"max"`
+	CPU      time.Duration
+}
+
+// Rate returns requests a second.
+func (r ClosedResult) Rate() float64 { return float64(r.Requests) / r.Seconds }
+
+// Args returns wrk's arguments, as a person would type them.
+func (c Closed) Args(script string) []string {
+	args := []string{"-t", strconv.Itoa(c.Threads), "-c", strconv.Itoa(c.Connections), "-d", strconv.FormatFloat(c.Duration.Seconds(), 'f', -1, 64) + "s"}
+	if c.Header != "" {
+		args = append(args, "-H", c.Header)
+	}
+	return append(args, "-s", script, "http://"+c.Addr+c.Path)
+}
+
+// Run runs wrk, and beside it a client that checks bodies. Any answer that is not right is a
+// *WrongError. wrk counts whole seconds, so that is what Duration is rounded up to.
+func (w *Wrk) Run(ctx context.Context, c Closed) (ClosedResult, error) {
+	var result ClosedResult
+	c.Duration = max((c.Duration + time.Second - 1).Truncate(time.Second), time.Second)
+	sample := func(ctx context.Context) error {
+		if c.Unchecked {
+			return nil
+		}
+		header := c.Header
+		if header != "" {
+			header += "\r\n"
+		}
+		return Sample(ctx, c.Addr, c.Path, header, w.reads, w.sampled, w.counts)
+	}
+	err := beside(ctx, sample, func(ctx context.Context) error {
+		var err error
+		result, err = w.run(ctx, c)
+		return err
+	})
+	return result, err
+}
+
+func (w *Wrk) run(ctx context.Context, c Closed) (ClosedResult, error) {
+	var out, errs bytes.Buffer
+	ctx, cancel := context.WithTimeout(ctx, c.Duration+20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "wrk", c.Args(filepath.Join(w.dir, "wrk.lua"))...)
+	cmd.Env = append(os.Environ(), "BENCH_IDS="+filepath.Join(w.dir, "ids"), "BENCH_PATH="+c.Path, "BENCH_DEPTH="+strconv.Itoa(max(c.Depth, 1)))
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	// A group of its own: Ctrl-C on the terminal is ours to pass on.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return ClosedResult{}, context.Cause(ctx)
+		}
+		return ClosedResult{}, fmt.Errorf("wrk: %w: %s", err, bytes.TrimSpace(append(out.Bytes(), errs.Bytes()...)))
+	}
+	_, line, found := bytes.Cut(out.Bytes(), []byte("\nRESULT "))
+	var r ClosedResult
+	if !found || json.Unmarshal(line, &r) != nil || r.Requests == 0 || r.Seconds == 0 {
+		return ClosedResult{}, fmt.Errorf("wrk measured nothing: %s", bytes.TrimSpace(append(out.Bytes(), errs.Bytes()...)))
+	}
+	r.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	w.counts.Statuses.Add(r.Requests)
+	if r.Socket > 0 || r.Status > 0 {
+		return r, Wrong("%d of %d answers of http://%s%s had a status of 400 or above, %d connections failed", r.Status, r.Requests, c.Addr, c.Path, r.Socket)
+	}
+	return r, nil
+}

@@ -1,0 +1,32 @@
+-- Asks for the ids of a file, in its order, each thread from another place; with DEPTH requests in
+-- flight on each connection. Requests are formatted once: afterwards they are only handed out.
+local threads = 0
+function setup(thread)
+	thread:set("number", threads)
+	threads = threads + 1
+end
+
+function init()
+	local depth, path = tonumber(os.getenv("BENCH_DEPTH")), os.getenv("BENCH_PATH")
+	local batches, batch = {}, {}
+	for id in io.lines(os.getenv("BENCH_IDS")) do
+		batch[#batch + 1] = wrk.format("GET", path .. "?id=" .. id)
+		if #batch == depth then
+			batches[#batches + 1] = table.concat(batch)
+			batch = {}
+		end
+	end
+	local at = number * 1009
+	request = function()
+		at = at % #batches + 1
+		return batches[at]
+	end
+end
+
+function done(summary, latency)
+	local e = summary.errors
+	io.write(string.format(
+		'\nRESULT {"requests":%d,"seconds":%f,"bytes":%d,"socket":%d,"status":%d,"p50":%f,"p90":%f,"p99":%f,"p999":%f,"max":%f}\n',
+		summary.requests, summary.duration / 1e6, summary.bytes, e.connect + e.read + e.write + e.timeout, e.status,
+		latency:percentile(50) / 1e6, latency:percentile(90) / 1e6, latency:percentile(99) / 1e6, latency:percentile(99.9) / 1e6, latency.max / 1e6))
+end

@@ -1,0 +1,65 @@
+package propagation
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Floor measures Redis alone: from PUBLISH being due to the message being delivered to a subscriber,
+// with messages of size bytes. No way over Redis Pub/Sub can be faster. It returns the sorted times.
+func Floor(ctx context.Context, options *redis.Options, size, rate int, duration time.Duration) ([]time.Duration, error) {
+	// A channel of our own: nobody else hears it.
+	channel := fmt.Sprintf("benchmark-floor-%d", time.Now().UnixNano())
+	client := redis.NewClient(options)
+	defer client.Close()
+	sub := client.Subscribe(ctx, channel)
+	defer sub.Close()
+	defer context.AfterFunc(ctx, func() { _ = sub.Close() })() // frees Receive
+	if _, err := sub.Receive(ctx); err != nil {
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
+	count := int(duration.Seconds() * float64(rate))
+	began := time.Now()
+	failed := make(chan error, 1)
+	go func() {
+		defer close(failed)
+		payload := make([]byte, max(size, 8))
+		for n := range count {
+			due := time.Duration(n) * time.Second / time.Duration(rate)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Until(began.Add(due))):
+			}
+			binary.BigEndian.PutUint64(payload, uint64(due))
+			if err := client.Publish(ctx, channel, payload).Err(); err != nil {
+				failed <- fmt.Errorf("publish: %w", err)
+				_ = sub.Close()
+				return
+			}
+		}
+	}()
+	times := make([]time.Duration, 0, count)
+	var err error
+	for len(times) < count && err == nil {
+		var m any
+		m, err = sub.Receive(ctx)
+		if message, ok := m.(*redis.Message); ok {
+			due := time.Duration(binary.BigEndian.Uint64([]byte(message.Payload)))
+			times = append(times, time.Since(began)-due)
+		}
+	}
+	if publishing := <-failed; publishing != nil {
+		err = publishing
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(times)
+	return times, nil
+}

@@ -1,0 +1,273 @@
+// Package propagation measures how long a write takes to be served, as a client sees it: the time
+// from when a POST was due to when a reader answers a GET with the new post.
+package propagation
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"heavy-read-api/benchmark/internal/load"
+	"heavy-read-api/benchmark/internal/wire"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/workload"
+)
+
+const (
+	// maxWatched is how many writes a second are followed at most: each is asked for again and again
+	// at every reader, and asking must not become the load that is measured.
+	maxWatched = 100
+	// watchers is how many writes are followed at a time at most.
+	watchers = 8
+	// writers is how many of the other writes are on their way at a time at most.
+	writers = 32
+	// pause is what a watcher waits between two looks at a reader. What a timer and the kernel add to
+	// it is in the measured resolution.
+	pause = 100 * time.Microsecond
+	// patience is how long a write may take to be visible before the run counts as wrong.
+	patience = 10 * time.Second
+)
+
+// Config is what to measure.
+type Config struct {
+	Writer   string   // host:port
+	Token    string   // of the writer
+	Readers  []string // host:port of each
+	Rate     int      // writes a second
+	Duration time.Duration
+	Mix      *workload.Mix
+	Counts   *load.Counts
+}
+
+// Result is what was seen.
+type Result struct {
+	Everywhere []time.Duration // sorted: until the last of the readers had it
+	First      []time.Duration // sorted: until the first of them had it
+	Resolution []time.Duration // sorted: how long before it was seen a reader was asked in vain
+	Writes     int             // in all; those that are in Everywhere were followed
+	Rate       float64         // writes a second that were really sent
+}
+
+// Measure writes posts at a constant rate and watches a part of them arrive. A write whose turn comes
+// while all connections are busy is late, and its lateness counts. It returns a *load.WrongError when
+// a write is refused, does not become visible, or is served otherwise than it was written. The posts
+// that it wrote it deletes.
+func Measure(ctx context.Context, c Config) (*Result, error) {
+	defer c.clean()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	followed := min(c.Rate, maxWatched)
+	r := &run{Config: c, began: time.Now()}
+	var wg sync.WaitGroup
+	spawn := func(n, rate int, work func(ctx context.Context, id string, due <-chan time.Time) error, name string) {
+		if rate == 0 {
+			return
+		}
+		due := make(chan time.Time)
+		wg.Go(func() {
+			defer close(due)
+			r.schedule(ctx, rate, due)
+		})
+		for i := range n {
+			wg.Go(func() {
+				if err := work(ctx, fmt.Sprintf("%s%s-%d", probePrefix, name, i), due); err != nil {
+					cancel(err)
+				}
+			})
+		}
+	}
+	spawn(watchers, followed, r.watch, "watched")
+	spawn(writers, c.Rate-followed, r.write, "written")
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	r.result.Writes = len(r.result.Everywhere) + r.plain
+	r.result.Rate = float64(r.result.Writes) / r.last.Sub(r.began).Seconds()
+	slices.Sort(r.result.Everywhere)
+	slices.Sort(r.result.First)
+	slices.Sort(r.result.Resolution)
+	return &r.result, nil
+}
+
+// probePrefix begins the ids of the posts that are written here.
+const probePrefix = workload.MixPrefix + "probe-"
+
+type run struct {
+	Config
+	began time.Time
+
+	mu     sync.Mutex // guards what follows
+	result Result
+	plain  int       // writes that nobody followed
+	last   time.Time // when the last write was answered
+}
+
+// schedule hands out the times at which writes are due. It blocks while all workers are busy; what
+// is due meanwhile is handed out late, not left out.
+func (r *run) schedule(ctx context.Context, rate int, due chan<- time.Time) {
+	for n := range int(r.Duration.Seconds() * float64(rate)) {
+		at := r.began.Add(time.Duration(n) * time.Second / time.Duration(rate))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Until(at)):
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case due <- at:
+		}
+	}
+}
+
+// write writes a post again and again, as the others wait for.
+func (r *run) write(ctx context.Context, id string, due <-chan time.Time) error {
+	conn, err := wire.Dial(ctx, r.Writer)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	version := 0
+	for range due {
+		version++
+		if _, _, err := r.post(conn, id, version); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.plain++
+		r.last = time.Now()
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+// post writes a version of a post and returns it with its ETag.
+func (r *run) post(conn *wire.Conn, id string, version int) (post.Post, string, error) {
+	p := r.Mix.Post(version, version)
+	p.ID = id
+	body, err := workload.AppendLine(nil, p)
+	if err != nil {
+		return p, "", err
+	}
+	a, err := conn.Post("/create", authorization(r.Token), body)
+	if err != nil {
+		return p, "", load.Wrong("POST /create: %v", err)
+	}
+	r.Counts.Statuses.Add(1)
+	if a.Status != http.StatusCreated && a.Status != http.StatusOK {
+		return p, "", load.Wrong("POST /create was answered with status %d: %.200q", a.Status, a.Body)
+	}
+	return p, a.Header.Get("Etag"), nil
+}
+
+func authorization(token string) string {
+	if token == "" {
+		return ""
+	}
+	return "Authorization: Bearer " + token + "\r\n"
+}
+
+// watch writes a post again and again, and asks every reader for it until it is there.
+func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error {
+	writer, err := wire.Dial(ctx, r.Writer)
+	if err != nil {
+		return err
+	}
+	defer writer.Close()
+	readers := make([]*wire.Conn, len(r.Readers))
+	for i, addr := range r.Readers {
+		if readers[i], err = wire.Dial(ctx, addr); err != nil {
+			return err
+		}
+		defer readers[i].Close()
+	}
+	// The first version is there before the watching begins: from then on a reader that has not got
+	// the newest answers 304 to the ETag before it.
+	p, etag, err := r.post(writer, id, 0)
+	if err != nil {
+		return err
+	}
+	for _, conn := range readers {
+		if _, _, err := r.await(conn, p, `"none"`); err != nil {
+			return err
+		}
+	}
+	version := 0
+	for at := range due {
+		version++
+		p := r.Mix.Post(version, version)
+		p.ID = id
+		seen := make([]time.Time, len(readers))
+		gaps := make([]time.Duration, len(readers))
+		errs := make([]error, len(readers))
+		var wg sync.WaitGroup
+		for i, conn := range readers {
+			wg.Go(func() { seen[i], gaps[i], errs[i] = r.await(conn, p, etag) })
+		}
+		_, next, err := r.post(writer, id, version)
+		wg.Wait()
+		for _, e := range append(errs, err) {
+			if e != nil {
+				return e
+			}
+		}
+		etag = next
+		r.mu.Lock()
+		r.result.Everywhere = append(r.result.Everywhere, slices.MaxFunc(seen, time.Time.Compare).Sub(at))
+		r.result.First = append(r.result.First, slices.MinFunc(seen, time.Time.Compare).Sub(at))
+		r.result.Resolution = append(r.result.Resolution, gaps...)
+		r.last = time.Now()
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+// await asks a reader for a post until its ETag is another than etag, and checks the post that comes
+// then. It returns when it came, and how long before that the last question in vain was asked.
+func (r *run) await(conn *wire.Conn, p post.Post, etag string) (seen time.Time, gap time.Duration, err error) {
+	began := time.Now()
+	for asked := began; ; time.Sleep(pause) {
+		before := asked
+		asked = time.Now()
+		a, err := conn.Get("/post?id="+p.ID, "If-None-Match: "+etag+"\r\n")
+		if err != nil {
+			return seen, gap, load.Wrong("GET %s of the reader: %v", p.ID, err)
+		}
+		now := time.Now()
+		r.Counts.Statuses.Add(1)
+		switch {
+		case a.Status == http.StatusOK:
+			if err := workload.Check(p, a.Body); err != nil {
+				return seen, gap, load.Wrong("%v", err)
+			}
+			r.Counts.Bodies.Add(1)
+			return now, now.Sub(before), nil
+		case a.Status != http.StatusNotModified && a.Status != http.StatusNotFound:
+			return seen, gap, load.Wrong("%s was answered with status %d: %.200q", p.ID, a.Status, a.Body)
+		case now.Sub(began) > patience:
+			return seen, gap, load.Wrong("%s was written and is not served after %v", p.ID, patience)
+		}
+	}
+}
+
+// clean deletes what was written. It is the end of a run, also of one that was broken off.
+func (c Config) clean() {
+	ctx, cancel := context.WithTimeout(context.Background(), wire.Timeout)
+	defer cancel()
+	conn, err := wire.Dial(ctx, c.Writer)
+	if err != nil {
+		return // the writer is gone, and what is wrong is told already
+	}
+	defer conn.Close()
+	for name, n := range map[string]int{"watched": watchers, "written": writers} {
+		for i := range n {
+			if _, err := conn.Delete(fmt.Sprintf("/post?id=%s%s-%d", probePrefix, name, i), authorization(c.Token)); err != nil {
+				return
+			}
+		}
+	}
+}

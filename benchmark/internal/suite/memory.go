@@ -1,0 +1,114 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"heavy-read-api/benchmark/internal/load"
+	"heavy-read-api/benchmark/internal/report"
+	"heavy-read-api/benchmark/internal/target"
+)
+
+// watchEvery is how often the memory of the readers is looked at while they load.
+const watchEvery = 250 * time.Millisecond
+
+// memory measures what the readers take before, while and after the posts are loaded, and what CPU
+// they need for that and for reads.
+func (s *suite) memory(ctx context.Context) error {
+	readers, err := s.runtime.Readers(ctx)
+	if err != nil {
+		return err
+	}
+	readers = append(readers, target.Reader{Name: "reader-direct", Addr: s.addresses.Direct})
+	m := &report.Memory{Posts: s.posts, Readers: make([]report.ReaderMemory, len(readers))}
+	usage := func(ctx context.Context, each func(*report.ReaderMemory, target.Usage)) error {
+		for i, r := range readers {
+			u, err := target.ProcessUsage(ctx, "http://"+r.Addr+"/metrics")
+			if err != nil {
+				return err
+			}
+			each(&m.Readers[i], u)
+		}
+		return nil
+	}
+	for i, r := range readers {
+		m.Readers[i].Name = r.Name
+	}
+
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	var watch sync.WaitGroup
+	took, err := s.load(ctx, func(ctx context.Context) error {
+		m.Loaded = true
+		err := usage(ctx, func(r *report.ReaderMemory, u target.Usage) { r.Before, r.CPU = u.Memory, -u.CPU.Seconds() })
+		watch.Go(func() {
+			tick := time.NewTicker(watchEvery)
+			defer tick.Stop()
+			for {
+				select {
+				case <-watching.Done():
+					return
+				case <-tick.C: // a look that fails is left out
+					_ = usage(watching, func(r *report.ReaderMemory, u target.Usage) { r.Peak = max(r.Peak, u.Memory) })
+				}
+			}
+		})
+		return err
+	})
+	stop()
+	watch.Wait()
+	if errors.Is(err, target.ErrNoUsage) {
+		s.note("Memory and CPU of the readers are not known: they come from /proc, which only Linux has.")
+		_, err = s.load(ctx, nil)
+		return err
+	} else if err != nil {
+		return err
+	}
+	m.Seconds = took.Seconds()
+	err = usage(ctx, func(r *report.ReaderMemory, u target.Usage) {
+		r.After, r.Peak = u.Memory, max(r.Peak, u.Memory)
+		if m.Loaded {
+			r.CPU += u.CPU.Seconds()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for i, r := range readers {
+		status, err := target.ReaderStatus(ctx, r.Addr)
+		if err != nil {
+			return err
+		}
+		m.Readers[i].Entries, m.Readers[i].Bytes, m.Readers[i].Complete = status.Entries, status.Bytes, status.Complete
+	}
+	if !m.Loaded {
+		s.note("The posts were there already, so what the readers took before them is not known: `run_benchmark.sh --remove` deletes them.")
+	}
+	if err := s.traffic(ctx, m, usage); err != nil {
+		return err
+	}
+	s.report.Memory = m
+	last := m.Readers[len(m.Readers)-1]
+	s.progress.Say("a reader with %d entries: %.0f MB resident", last.Entries, float64(last.After)/1e6)
+	return nil
+}
+
+// traffic measures the CPU of each reader under closed-loop load through the gateway.
+func (s *suite) traffic(ctx context.Context, m *report.Memory, usage func(context.Context, func(*report.ReaderMemory, target.Usage)) error) error {
+	s.progress.Step("CPU of the readers under load", s.round)
+	if err := usage(ctx, func(r *report.ReaderMemory, u target.Usage) { r.Traffic = -u.CPU.Seconds() }); err != nil {
+		return err
+	}
+	began := time.Now()
+	if _, err := s.wrk.Run(ctx, s.closed(s.addresses.Gateway, "/post", 1)); err != nil {
+		return err
+	}
+	seconds := time.Since(began).Seconds()
+	return usage(ctx, func(r *report.ReaderMemory, u target.Usage) { r.Traffic = (r.Traffic + u.CPU.Seconds()) / seconds })
+}
+
+func (s *suite) closed(addr, path string, depth int) load.Closed {
+	return load.Closed{Addr: addr, Path: path, Depth: depth, Connections: s.connections, Threads: s.threads, Duration: s.round}
+}

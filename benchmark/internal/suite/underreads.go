@@ -1,0 +1,36 @@
+package suite
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"heavy-read-api/benchmark/internal/load"
+)
+
+// underReads runs work while reads go through the gateway at a constant rate; they end with it, or
+// after limit. With mayFail reads that fail are counted; without, the first one ends both. It returns
+// what the reads met.
+func (s *suite) underReads(ctx context.Context, limit time.Duration, mayFail bool, work func(context.Context) error) (*load.SteadyResult, error) {
+	reading, stopReading := context.WithCancel(ctx)
+	defer stopReading()
+	working, stopWorking := context.WithCancel(ctx)
+	defer stopWorking()
+	var result *load.SteadyResult
+	var failed error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		result, failed = s.atRate(s.addresses.Gateway, s.rate, limit).Run(reading, s.reads, s.ranks, &s.counts, mayFail)
+		if failed != nil && !errors.Is(failed, context.Canceled) {
+			stopWorking()
+		}
+	}()
+	err := work(working)
+	stopReading()
+	<-done
+	if failed != nil && !errors.Is(failed, context.Canceled) {
+		return nil, failed // what broke off the work
+	}
+	return result, err
+}

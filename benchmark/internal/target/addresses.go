@@ -1,0 +1,47 @@
+// Package target knows the stack that is measured: where its services listen, how they are, and how
+// one of them is killed, added and brought back - in Docker and without.
+package target
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"strconv"
+)
+
+// Addresses are where the stack's services answer, host:port. They come from the same environment
+// variables, with the same defaults, as those that make start uses. Where the readers behind the
+// gateway and Redis are, the Runtime knows.
+type Addresses struct {
+	Writer, Direct, Gateway, GatewayMetrics, Dashboard string
+	Token                                              string // of the writer
+}
+
+const host = "127.0.0.1"
+
+// ParseAddresses reads the environment.
+func ParseAddresses(getenv func(string) string) (Addresses, error) {
+	a := Addresses{Token: getenv("WRITER_TOKEN")}
+	port := func(env, value string) (int, error) {
+		text := cmp.Or(getenv(env), value)
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 65535 {
+			return 0, fmt.Errorf("%s=%s: use the number of the port that the stack was started with", env, text)
+		}
+		return n, nil
+	}
+	for _, s := range []struct {
+		to         *string
+		env, value string
+	}{
+		{&a.Writer, "WRITER_PORT", "8080"}, {&a.Direct, "DIRECT_PORT", "8081"}, {&a.Gateway, "GATEWAY_PORT", "9080"},
+		{&a.GatewayMetrics, "GATEWAY_METRICS_PORT", "9091"}, {&a.Dashboard, "DASHBOARD_PORT", "3000"},
+	} {
+		n, err := port(s.env, s.value)
+		if err != nil {
+			return a, err
+		}
+		*s.to = net.JoinHostPort(host, strconv.Itoa(n))
+	}
+	return a, nil
+}

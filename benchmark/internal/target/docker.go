@@ -1,0 +1,152 @@
+package target
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// docker is the stack in Docker Compose.
+type docker struct {
+	root string // folder of docker-compose.yaml
+}
+
+// container is a line of `docker compose ps --format json`.
+type container struct {
+	ID      string
+	Name    string
+	Service string
+	State   string
+}
+
+func (d *docker) Name() string { return "docker" }
+
+// run runs docker and returns what it printed.
+func (d *docker) run(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	cmd.Dir = d.root
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// containers returns the running containers of a service.
+func (d *docker) containers(ctx context.Context, service string) ([]container, error) {
+	out, err := d.run(ctx, "compose", "ps", "--format", "json", service)
+	if err != nil {
+		return nil, err
+	}
+	return parseContainers(out)
+}
+
+// parseContainers reads what Compose prints: an object a line, or a single array before version 2.21.
+func parseContainers(out string) ([]container, error) {
+	var all []container
+	for dec := json.NewDecoder(strings.NewReader(out)); ; {
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return nil, fmt.Errorf("read the list of containers: %w", err)
+		}
+		if raw[0] != '[' {
+			raw = append(append([]byte{'['}, raw...), ']')
+		}
+		var some []container
+		if err := json.Unmarshal(raw, &some); err != nil {
+			return nil, fmt.Errorf("read the list of containers: %w", err)
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// index returns the number that Compose gave a container: its name ends in it.
+func (c container) index() (int, error) {
+	n, err := strconv.Atoi(c.Name[strings.LastIndexAny(c.Name, "-_")+1:])
+	if err != nil {
+		return 0, fmt.Errorf("container %s has no number at the end of its name", c.Name)
+	}
+	return n, nil
+}
+
+func (d *docker) Readers(ctx context.Context) ([]Reader, error) {
+	containers, err := d.containers(ctx, "reader")
+	if err != nil {
+		return nil, err
+	}
+	var readers []Reader
+	for _, c := range containers {
+		n, err := c.index()
+		if err != nil {
+			return nil, err
+		}
+		addr, err := d.run(ctx, "compose", "port", "--index", strconv.Itoa(n), "reader", "80")
+		if err != nil {
+			return nil, err
+		}
+		readers = append(readers, Reader{Name: c.Name, Addr: reachable(addr)})
+	}
+	if len(readers) == 0 {
+		return nil, ErrNotRunning
+	}
+	return readers, nil
+}
+
+// reachable turns an address that stands for all of this machine's into one to connect to.
+func reachable(addr string) string {
+	addr, _, _ = strings.Cut(addr, "\n") // IPv4 and IPv6
+	for _, every := range []string{"0.0.0.0:", "[::]:"} {
+		if port, ok := strings.CutPrefix(addr, every); ok {
+			return host + ":" + port
+		}
+	}
+	return addr
+}
+
+func (d *docker) Redis(ctx context.Context) (string, error) {
+	addr, err := d.run(ctx, "compose", "port", Redis, "6379")
+	if err == nil && (addr == "" || strings.HasSuffix(addr, ":0")) {
+		err = errors.New("the port of Redis is not published")
+	}
+	return reachable(addr), err
+}
+
+func (d *docker) Scale(ctx context.Context, n int) error {
+	_, err := d.run(ctx, "compose", "up", "--detach", "--wait", "--no-recreate", "--scale", "reader="+strconv.Itoa(n))
+	return err
+}
+
+func (d *docker) Kill(ctx context.Context, process string) (func(context.Context) error, error) {
+	id := process
+	if process == Redis {
+		containers, err := d.containers(ctx, Redis)
+		if err != nil {
+			return nil, err
+		}
+		if len(containers) == 0 {
+			return nil, errors.New("there is no container of Redis")
+		}
+		id = containers[0].Name
+	}
+	if _, err := d.run(ctx, "kill", id); err != nil {
+		return nil, err
+	}
+	// Docker does not restart what was killed through it, whatever its restart policy.
+	return func(ctx context.Context) error {
+		_, err := d.run(ctx, "start", id)
+		return err
+	}, nil
+}

@@ -1,0 +1,58 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Names of processes that can be killed; readers have the names that Readers returns.
+const Redis = "redis"
+
+// Reader is a reader behind the gateway.
+type Reader struct {
+	Name string
+	Addr string // host:port at which it can be asked past the gateway
+}
+
+// Runtime is what the stack runs in.
+type Runtime interface {
+	// Name says what it is: "local" or "docker".
+	Name() string
+	// Readers returns the readers that are behind the gateway, or are about to be.
+	Readers(ctx context.Context) ([]Reader, error)
+	// Redis returns the address of Redis; an error when it cannot be reached from here.
+	Redis(ctx context.Context) (string, error)
+	// Scale brings the number of readers behind the gateway to n and blocks until that is done.
+	Scale(ctx context.Context, n int) error
+	// Kill ends a process like kill -9 does. revive starts it again, or waits until somebody else
+	// has done so, and may be called more than once.
+	Kill(ctx context.Context, process string) (revive func(context.Context) error, err error)
+}
+
+// ErrNotRunning says that there is nothing to measure.
+var ErrNotRunning = errors.New("the stack is not running: start it with `make start`, then run the benchmark again")
+
+// Detect finds out in which way the stack runs, as the Makefile does: root is its folder.
+func Detect(ctx context.Context, root string, a Addresses) (Runtime, error) {
+	cmd := exec.CommandContext(ctx, "sh", filepath.Join("local", "runtime.sh"))
+	cmd.Dir = root
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil, errors.New(strings.TrimPrefix(strings.TrimSpace(string(exit.Stderr)), "error: "))
+	} else if err != nil {
+		return nil, fmt.Errorf("find out how the stack runs: %w", err)
+	}
+	switch kind, _, _ := strings.Cut(string(out), " "); kind {
+	case "local":
+		return &local{addresses: a}, nil
+	case "docker":
+		return &docker{root: root}, nil
+	default:
+		return nil, fmt.Errorf("local/runtime.sh says %q, neither local nor docker", strings.TrimSpace(string(out)))
+	}
+}
