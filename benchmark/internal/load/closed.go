@@ -62,7 +62,7 @@ type Closed struct {
 	Threads     int
 	Depth       int // requests in flight on each connection
 	Duration    time.Duration
-	Unchecked   bool // bodies are not those of posts: only statuses are checked
+	Check       CheckFunc // nil is that of the reads
 }
 
 // ClosedResult is what wrk measured. Its latencies are those of requests that wait for each other:
@@ -94,19 +94,20 @@ func (c Closed) Args(script string) []string {
 }
 
 // Run runs wrk, and beside it a client that checks bodies. Any answer that is not right is a
-// *WrongError. wrk counts whole seconds, so that is what Duration is rounded up to.
+// *WrongError. wrk takes whole seconds: Duration is rounded up to them.
 func (w *Wrk) Run(ctx context.Context, c Closed) (ClosedResult, error) {
 	var result ClosedResult
 	c.Duration = max((c.Duration + time.Second - 1).Truncate(time.Second), time.Second)
+	check := c.Check
+	if check == nil {
+		check = w.reads.Check
+	}
 	sample := func(ctx context.Context) error {
-		if c.Unchecked {
-			return nil
-		}
 		header := c.Header
 		if header != "" {
 			header += "\r\n"
 		}
-		return Sample(ctx, c.Addr, c.Path, header, w.reads, w.sampled, w.counts)
+		return Sample(ctx, c.Addr, c.Path, header, w.sampled, check, w.counts)
 	}
 	err := beside(ctx, sample, func(ctx context.Context) error {
 		var err error
@@ -128,7 +129,7 @@ func (w *Wrk) run(ctx context.Context, c Closed) (ClosedResult, error) {
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			return ClosedResult{}, context.Cause(ctx)
+			return ClosedResult{}, fmt.Errorf("wrk: %w", context.Cause(ctx))
 		}
 		return ClosedResult{}, fmt.Errorf("wrk: %w: %s", err, bytes.TrimSpace(append(out.Bytes(), errs.Bytes()...)))
 	}

@@ -73,7 +73,7 @@ func (s *schedule) due(n uint64) time.Time { return s.began.Add(time.Duration(n)
 func (l Steady) Run(ctx context.Context, reads *Reads, ranks []int, counts *Counts, mayFail bool) (*SteadyResult, error) {
 	pool := &wire.Pool{Addr: l.Addr}
 	defer pool.Close()
-	pace := &schedule{interval: time.Second / time.Duration(l.Rate), limit: uint64(l.Duration.Seconds() * float64(l.Rate))}
+	pace := &schedule{interval: time.Second / time.Duration(l.Rate), limit: max(1, uint64(l.Duration.Seconds()*float64(l.Rate)))}
 	workers := uint64(max(l.Connections, 1))
 	attacker := vegeta.NewAttacker(vegeta.Client(&http.Client{Transport: pool}), vegeta.Workers(workers), vegeta.MaxWorkers(workers))
 	defer context.AfterFunc(ctx, func() { attacker.Stop() })()
@@ -107,7 +107,7 @@ func (l Steady) Run(ctx context.Context, reads *Reads, ranks []int, counts *Coun
 		counts.Statuses.Add(1)
 		switch {
 		case r.Code == http.StatusOK || r.Code == http.StatusNotFound: // all posts are there: 404 is an answer, and wrong
-			if err := reads.check(rankOf(r.URL), int(r.Code), r.Body); err != nil {
+			if err := reads.Check(rankOf(r.URL), int(r.Code), r.Body); err != nil {
 				stop(err)
 				continue
 			}

@@ -28,6 +28,7 @@ var config = template.Must(template.New("nginx.conf").Parse(configText))
 type Nginx struct {
 	Addr    string
 	Version string
+	Body    string // that it answers with
 	dir     string
 	cmd     *exec.Cmd
 }
@@ -62,7 +63,7 @@ func StartNginx(ctx context.Context, body, etag, version string) (*Nginx, error)
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for nginx: %w", err)
 	}
-	n := &Nginx{Addr: addr, dir: dir}
+	n := &Nginx{Addr: addr, Body: body, dir: dir}
 	if err := n.start(ctx, path, body, etag, version); err != nil {
 		n.Stop()
 		return nil, err

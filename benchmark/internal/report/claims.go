@@ -61,7 +61,12 @@ func (r *Report) readClaim() Claim {
 		return c
 	}
 	c.Known, c.Holds = true, Median(best.P99) < claimedRead
-	c.Measured = fmt.Sprintf("%s through the gateway at %s reads/s, %.0f %% of its maximum", spread(best.P99, Seconds), Thousands(float64(best.Rate)), 100*best.Share)
+	c.Measured = fmt.Sprintf("%s through the gateway at %s reads/s", spread(best.P99, Seconds), Thousands(float64(best.Rate)))
+	for _, s := range r.Latency {
+		if s.Via == ViaGateway && s.Sustained && s.Rate < best.Rate {
+			c.Measured += fmt.Sprintf("; %s at %s", Seconds(Median(s.P99)), Thousands(float64(s.Rate)))
+		}
+	}
 	return c
 }
 

@@ -1,8 +1,10 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"heavy-read-api/benchmark/internal/load"
 	"heavy-read-api/benchmark/internal/measure"
@@ -25,9 +27,10 @@ func (r *Report) Markdown(prefix string) string {
 		p("**This report is partial: %s.**", r.Partial)
 	}
 	p("A %s run of %s, begun on %s. Every answer counted here was checked: %s by their status, %s of them byte for byte against what was written. None was wrong.",
-		r.Mode, Seconds(r.Took.Round(1e9).Seconds()), r.Began.UTC().Format("2006-01-02 15:04 UTC"), Thousands(float64(r.Checked.Statuses)), Thousands(float64(r.Checked.Bodies)))
+		r.Mode, r.Took.Round(time.Second), r.Began.UTC().Format("2006-01-02 15:04 UTC"), Thousands(float64(r.Checked.Statuses)), Thousands(float64(r.Checked.Bodies)))
 	b.WriteString(headlineBegin + "\n")
 	r.claims(&b)
+	p("A %s run on %s with %d cores, %s, commit %s.", r.Mode, cmp.Or(r.Machine.CPU, "an unknown CPU"), r.Machine.Cores, r.Began.UTC().Format("2 January 2006"), cmp.Or(r.Machine.Commit, "not known"))
 	b.WriteString(headlineEnd + "\n\n")
 	r.setting(&b)
 	if len(r.Throughput) > 0 {
@@ -36,7 +39,7 @@ func (r *Report) Markdown(prefix string) string {
 		r.ratios(&b, r.Throughput)
 		plot("throughput", "Requests per second by lane")
 		lanes(&b, r.Throughput)
-		p("Median over the rounds, with the least and the greatest value. CPU is that of the servers that the request passes, the kernel's share included; Redis's is not in it. The latencies are those of a closed loop: while an answer is late nobody asks, so they look better than what a visitor sees. The next section but one has those.")
+		p("Median over the rounds, with the least and the greatest value. CPU is that of the servers that the request passes, the kernel's share included; Redis's is not in it. The latencies are those of a closed loop: while an answer is late nobody asks, so they look better than what a visitor meets, which is in *Latency at a constant rate*.")
 	}
 	if len(r.Pipelined) > 0 {
 		p("## Several requests in flight")
@@ -73,8 +76,8 @@ func (r *Report) Markdown(prefix string) string {
 		p("%s reads/s through the gateway while one of %d readers was killed (kill -9) and came back, and another was added.", Thousands(float64(f.Rate)), f.Readers)
 		table(&b, 1, []string{"", "measured"}, [][]string{
 			{"reads that failed", fmt.Sprintf("%d of %s", f.Failed, Thousands(float64(f.Requests)))},
-			{"load spread over all again after the kill", sinceOr(f.KillBalance)},
-			{"load spread over one more after it was asked for", sinceOr(f.AddBalance)},
+			{"load spread over all again after the kill", since(f.KillBalance)},
+			{"load spread over one more after it was asked for", since(f.AddBalance)},
 			{"latency p50 / p99 / max", quantiles3(f.Latency)},
 		})
 		p("Spread means that each reader answers at least half of its fair share in every quarter of a second from then on. A reader that comes back loads all posts before it takes part.")
@@ -99,20 +102,14 @@ func (r *Report) Markdown(prefix string) string {
 func (r *Report) setting(b *strings.Builder) {
 	m, w := r.Machine, r.Workload
 	b.WriteString("## Setting\n\n")
-	or := func(s, otherwise string) string {
-		if s == "" {
-			return otherwise
-		}
-		return s
-	}
 	table(b, 2, []string{"", ""}, [][]string{
-		{"machine", fmt.Sprintf("%s, %d cores, %s, %s", or(m.CPU, "unknown CPU"), m.Cores, or(m.Memory, "memory not known"), or(m.Kernel, "kernel not known"))},
-		{"versions", fmt.Sprintf("%s, Redis %s, nginx %s, wrk %s", m.Go, or(m.RedisVersion, "not known"), or(m.NginxVersion, "not used"), or(m.Wrk, "not known"))},
-		{"commit", or(m.Commit, "not known")},
+		{"machine", fmt.Sprintf("%s, %d cores, %s, %s", cmp.Or(m.CPU, "unknown CPU"), m.Cores, cmp.Or(m.Memory, "memory not known"), cmp.Or(m.Kernel, "kernel not known"))},
+		{"versions", fmt.Sprintf("%s, Redis %s, nginx %s, wrk %s", m.Go, cmp.Or(m.RedisVersion, "not known"), cmp.Or(m.NginxVersion, "not used"), cmp.Or(m.Wrk, "not known"))},
+		{"commit", cmp.Or(m.Commit, "not known")},
 		{"stack", fmt.Sprintf("%s: %s", m.Runtime, m.Stack)},
 		{"posts", fmt.Sprintf("%s, %s; %.0f bytes on average, half of them at most %d", Thousands(float64(w.Posts)), w.Source, w.MeanBytes, w.MedianBytes)},
 		{"reads", fmt.Sprintf("ids from Zipf(%v) over the posts: answers of %.0f bytes on average", load.Theta, w.ReadBytes)},
-		{"closed loop", fmt.Sprintf("%d connections, %d threads of wrk; rounds: %d of %s, in turn", w.Connections, w.Threads, w.Rounds, Seconds(w.Round.Seconds()))},
+		{"closed loop", fmt.Sprintf("%d connections, %d of wrk's threads; rounds: %d of %s, in turn", w.Connections, w.Threads, w.Rounds, Seconds(w.Round.Seconds()))},
 	})
 	fmt.Fprintf(b, "The load generators, the readers, Redis and the gateway share the %d cores. Absolute figures are those of this machine under that load; ratios between lanes of the same round tell more.\n\n", m.Cores)
 	for _, note := range r.Notes {
@@ -199,8 +196,12 @@ func (r *Report) propagations(b *strings.Builder) {
 		row("Redis alone: publish to delivered", digits(float64(f.Rate)), f.Quantiles)
 	}
 	table(b, 1, []string{"", "sent/s", "followed", "p50", "p99", "p99.9", "max"}, rows)
-	worst := r.Propagation[len(r.Propagation)-1].Resolution
-	fmt.Fprintf(b, "At higher rates a part of the writes is followed. The resolution is the time since the last look in vain: p50 %s, p99 %s at %s writes/s; a post was there by so much earlier at most.", Seconds(worst.P50), Seconds(worst.P99), Thousands(float64(r.Propagation[len(r.Propagation)-1].Rate)))
+	b.WriteString("At higher rates a part of the writes is followed. The resolution is the time since a reader was asked in vain; a post was there by so much earlier at most. Measured (p50 / p99):")
+	var resolutions []string
+	for _, p := range r.Propagation {
+		resolutions = append(resolutions, fmt.Sprintf("%s / %s at %s writes/s", Seconds(p.Resolution.P50), Seconds(p.Resolution.P99), Thousands(float64(p.Rate))))
+	}
+	b.WriteString(" " + strings.Join(resolutions, ", ") + ".")
 	if f := r.Floor; f != nil {
 		half := r.Propagation[0]
 		for _, p := range r.Propagation {
@@ -251,7 +252,7 @@ func (r *Report) method(b *strings.Builder) {
 	fmt.Fprintf(b, "## How to repeat it\n\n```sh\nmake start\n%s\n```\n\nThe closed loop is this, with the ids and the path in its environment:\n\n```sh\n%s\n```\n", r.Command, r.Workload.WrkCommand)
 }
 
-func sinceOr(seconds float64) string {
+func since(seconds float64) string {
 	if seconds < 0 {
 		return "not seen"
 	}

@@ -27,12 +27,13 @@ var (
 	purple = color.RGBA{0xcc, 0x79, 0xa7, 0xff}
 	sky    = color.RGBA{0x56, 0xb4, 0xe9, 0xff}
 	gray   = color.RGBA{0x88, 0x88, 0x88, 0xff}
-	light  = color.RGBA{0xdd, 0xdd, 0xdd, 0xff}
+	light  = color.RGBA{0xcc, 0xcc, 0xcc, 0xff}
 )
 
 const (
 	plotWidth  = 22 * vg.Centimeter
 	plotHeight = 11 * vg.Centimeter
+	edge       = 4 * vg.Millimeter
 )
 
 // named is a plot and the name of its file.
@@ -75,7 +76,7 @@ func (r *Report) Plots() (map[string][]byte, error) {
 			return nil, fmt.Errorf("draw %s: %w", n.name, err)
 		}
 		canvas := vgsvg.New(plotWidth, n.height)
-		p.Draw(draw.New(canvas))
+		p.Draw(draw.Crop(draw.New(canvas), edge, -edge, edge, -edge))
 		var b bytes.Buffer
 		if _, err := canvas.WriteTo(&b); err != nil {
 			return nil, fmt.Errorf("draw %s: %w", n.name, err)
@@ -175,6 +176,9 @@ func laneColor(l Lane) color.Color {
 	return orange
 }
 
+// below is what centered text sits too low by.
+const below = 1.3
+
 func barLabels(at plotter.XYLabels) (*plotter.Labels, error) {
 	l, err := plotter.NewLabels(at)
 	if err != nil {
@@ -184,7 +188,7 @@ func barLabels(at plotter.XYLabels) (*plotter.Labels, error) {
 		l.TextStyle[i].Font = font.From(sans, 10)
 		l.TextStyle[i].YAlign = text.YCenter
 	}
-	l.Offset = vg.Point{X: 2.5 * vg.Millimeter}
+	l.Offset = vg.Point{X: 2.5 * vg.Millimeter, Y: below}
 	return l, nil
 }
 
@@ -239,8 +243,7 @@ func (r *Report) latencyPlot() (*plot.Plot, error) {
 	p.NominalX("p50", "p90", "p99", "p99.9")
 	p.X.Min, p.X.Max = -0.2, 3.2
 	p.Y.Min, p.Y.Max = decades(values)
-	p.Legend.Top, p.Legend.Left = true, true
-	p.Legend.XOffs = 3 * vg.Millimeter
+	p.Legend.XOffs, p.Legend.YOffs = -3*vg.Millimeter, 3*vg.Millimeter // lines rise: there is room below
 	return p, nil
 }
 
@@ -283,7 +286,6 @@ func (r *Report) propagationPlot() (*plot.Plot, error) {
 		}
 	}
 	p.X.Min, p.X.Max = decades(values)
-	p.Legend.Left, p.Legend.Top = false, false
 	p.Legend.XOffs, p.Legend.YOffs = -3*vg.Millimeter, 3*vg.Millimeter
 	return p, nil
 }
@@ -333,7 +335,7 @@ func (r *Report) memoryPlot() (*plot.Plot, error) {
 		if err != nil {
 			return nil, err
 		}
-		text.Offset = vg.Point{X: 1 * vg.Millimeter, Y: bar.Offset}
+		text.Offset = vg.Point{X: 1 * vg.Millimeter, Y: bar.Offset + below}
 		for i := range text.TextStyle {
 			text.TextStyle[i].Font = font.From(sans, 8)
 		}

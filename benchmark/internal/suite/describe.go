@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,7 +20,10 @@ func (s *suite) describe(ctx context.Context) {
 	m := &s.report.Machine
 	m.Cores, m.Go = runtime.NumCPU(), runtime.Version()
 	m.Kernel = output(ctx, "uname", "-srm")
-	m.CPU, m.Memory = procLine("/proc/cpuinfo", `model name\s*:\s*(.+)`), procLine("/proc/meminfo", `MemTotal:\s*(.+)`)
+	m.CPU = procLine("/proc/cpuinfo", `model name\s*:\s*(.+)`)
+	if kB, err := strconv.ParseFloat(procLine("/proc/meminfo", `MemTotal:\s*(\d+) kB`), 64); err == nil {
+		m.Memory = fmt.Sprintf("%.1f GB", kB*1024/1e9)
+	}
 	if runtime.GOOS == "darwin" {
 		m.CPU = output(ctx, "sysctl", "-n", "machdep.cpu.brand_string")
 	}

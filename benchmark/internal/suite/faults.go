@@ -17,7 +17,6 @@ import (
 )
 
 const (
-	settle        = 1500 * time.Millisecond // of load before a fault, and after it
 	balanceWindow = 250 * time.Millisecond
 	readyLimit    = 90 * time.Second // for a reader to load everything, or for Redis to read its file
 	faultLimit    = 5 * time.Minute
@@ -64,7 +63,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 	var killed, added time.Time
 	result, err := s.underReads(ctx, faultLimit, true, func(ctx context.Context) (err error) {
 		s.progress.Step("killing "+readers[0].Name, 5*time.Second)
-		if err := wait(ctx, settle); err != nil {
+		if err := wait(ctx, s.settle); err != nil {
 			return err
 		}
 		killed = time.Now()
@@ -73,7 +72,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 			return err
 		}
 		defer undone(ctx, &err, "start "+readers[0].Name+" again", revive)
-		if err := wait(ctx, settle); err != nil {
+		if err := wait(ctx, s.settle); err != nil {
 			return err
 		}
 		if err := revive(ctx); err != nil {
@@ -82,7 +81,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		if err := s.inStep(ctx); err != nil {
 			return err
 		}
-		if err := wait(ctx, 2*settle); err != nil {
+		if err := wait(ctx, 2*s.settle); err != nil {
 			return err
 		}
 		s.progress.Step("adding a reader", 5*time.Second)
@@ -93,7 +92,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		if err := s.inStep(ctx); err != nil {
 			return err
 		}
-		return wait(ctx, 2*settle)
+		return wait(ctx, 2*s.settle)
 	})
 	if err != nil {
 		return err
@@ -151,7 +150,7 @@ func (s *suite) redis(ctx context.Context) (err error) {
 	f := &report.RedisFault{Rate: s.rate}
 	result, err := s.underReads(ctx, faultLimit, true, func(ctx context.Context) (err error) {
 		s.progress.Step("killing Redis", 6*time.Second)
-		if err := wait(ctx, settle); err != nil {
+		if err := wait(ctx, s.settle); err != nil {
 			return err
 		}
 		killed := time.Now()
@@ -161,7 +160,7 @@ func (s *suite) redis(ctx context.Context) (err error) {
 		}
 		defer undone(ctx, &err, "start Redis again", revive)
 		if s.runtime.Name() == "docker" { // the supervisor of the stack without Docker does not wait
-			if err := wait(ctx, settle); err != nil {
+			if err := wait(ctx, s.settle); err != nil {
 				return err
 			}
 		}
@@ -219,7 +218,7 @@ func (s *suite) redis(ctx context.Context) (err error) {
 		if err != nil {
 			return fmt.Errorf("wait for the readers: %w", err)
 		}
-		return wait(ctx, settle)
+		return wait(ctx, s.settle)
 	})
 	if err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"time"
 
 	"heavy-read-api/benchmark/internal/load"
@@ -81,7 +83,7 @@ func (s *suite) pipelining(ctx context.Context) error {
 	return err
 }
 
-// withNginx adds the peer, where there is one.
+// withNginx puts the peer behind our two lanes, where there is one.
 func (s *suite) withNginx(ctx context.Context, lanes []lane, depth int) []lane {
 	nginx, err := s.peer.nginx(ctx, s)
 	if err != nil {
@@ -92,8 +94,13 @@ func (s *suite) withNginx(ctx context.Context, lanes []lane, depth int) []lane {
 		return lanes
 	}
 	closed := s.closed(nginx.Addr, "/post", depth)
-	closed.Unchecked = true // it always answers with the same post
-	return append(lanes, lane{report.LaneNginx, report.ViaDirect, closed, func(context.Context) (time.Duration, bool) { return nginx.CPU() }})
+	closed.Check = func(_, status int, body []byte) error { // whatever is asked for
+		if status != http.StatusOK || string(body) != nginx.Body {
+			return load.Wrong("nginx answers %d, %.100q", status, body)
+		}
+		return nil
+	}
+	return slices.Insert(lanes, 2, lane{report.LaneNginx, report.ViaDirect, closed, func(context.Context) (time.Duration, bool) { return nginx.CPU() }})
 }
 
 // lanes measures every lane in each round, so that what changes on the machine changes for all. What

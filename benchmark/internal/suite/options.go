@@ -52,7 +52,8 @@ type plan struct {
 	steady       time.Duration // of load at a constant rate
 	propagation  time.Duration
 	floor        time.Duration
-	revisits     int // requests of a client that comes again
+	revisits     int           // requests of a client that comes again
+	settle       time.Duration // of load before a fault, and after it
 	posts        int
 	connections  int
 	threads      int // of wrk
@@ -63,7 +64,7 @@ type plan struct {
 func newPlan(o Options) plan {
 	p := plan{
 		rounds: 2, round: time.Second, steadyRounds: 1, steady: 1500 * time.Millisecond,
-		propagation: 2 * time.Second, floor: time.Second, revisits: 1000,
+		propagation: 2 * time.Second, floor: time.Second, revisits: 1000, settle: 1500 * time.Millisecond,
 		posts: 100_000, connections: 64, rate: defaultRate,
 		// The servers need the machine too.
 		threads: max(1, runtime.NumCPU()/2),

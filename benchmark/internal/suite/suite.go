@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"heavy-read-api/benchmark/internal/load"
@@ -103,7 +104,11 @@ type suite struct {
 // when ctx ended before the rest of it; then, or when a part could not be measured, Partial says why.
 // A *load.WrongError means that there is nothing to report.
 func Run(ctx context.Context, o Options, a target.Addresses, r target.Runtime, getenv func(string) string, progress Progress) (*report.Report, error) {
-	s := &suite{plan: newPlan(o), addresses: a, runtime: r, mix: workload.NewMix(), progress: progress}
+	return run(ctx, o, newPlan(o), a, r, getenv, progress)
+}
+
+func run(ctx context.Context, o Options, p plan, a target.Addresses, r target.Runtime, getenv func(string) string, progress Progress) (*report.Report, error) {
+	s := &suite{plan: p, addresses: a, runtime: r, mix: workload.NewMix(), progress: progress}
 	s.reads = &load.Reads{Mix: s.mix, Posts: s.posts}
 	s.ranks = s.reads.Draw(3, 1<<16)
 	s.report = &report.Report{Mode: "quick", Began: time.Now()}
@@ -111,7 +116,7 @@ func Run(ctx context.Context, o Options, a target.Addresses, r target.Runtime, g
 		s.report.Mode = "full"
 	}
 	if len(o.Only) > 0 {
-		s.report.Partial = fmt.Sprintf("only %v was asked for", o.Only)
+		s.report.Partial = "only " + strings.Join(o.Only, ", ") + " was asked for"
 	}
 	wrk, err := load.NewWrk(s.reads, &s.counts)
 	if err != nil {

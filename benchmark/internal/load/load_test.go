@@ -1,0 +1,264 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"heavy-read-api/benchmark/internal/measure"
+	"heavy-read-api/internal/workload"
+)
+
+const posts = 500
+
+// server serves the posts of a mix as a reader does; spoil may change an answer.
+func server(t *testing.T, mix *workload.Mix, spoil func(n int64, rank int, w http.ResponseWriter, body []byte) []byte) string {
+	t.Helper()
+	bodies := make([][]byte, posts)
+	for rank := range bodies {
+		bodies[rank] = mix.Post(rank, 0).Encode(time.Unix(1.7e9, 0)).Body
+	}
+	var n atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rank, err := strconv.Atoi(strings.TrimPrefix(r.URL.Query().Get("id"), workload.MixPrefix))
+		if err != nil || rank >= posts {
+			http.NotFound(w, r)
+			return
+		}
+		body := bodies[rank]
+		w.Header().Set("X-Served-By", fmt.Sprint("reader-", rank%3))
+		if spoil != nil {
+			body = spoil(n.Add(1), rank, w, body)
+		}
+		_, _ = w.Write(body)
+	}))
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+// lie changes one answer of a thousand.
+func lie(n int64, _ int, _ http.ResponseWriter, body []byte) []byte {
+	if n%1000 == 0 {
+		body = slices.Clone(body)
+		body[len(body)/2] ^= 1
+	}
+	return body
+}
+
+func TestSteady(t *testing.T) {
+	mix := workload.NewMix()
+	reads := &Reads{Mix: mix, Posts: posts}
+	var counts Counts
+	l := Steady{Addr: server(t, mix, nil), Path: "/post", Rate: 500, Connections: 8, Duration: time.Second}
+	r, err := l.Run(t.Context(), reads, reads.Draw(1, 1000), &counts, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Latencies) != 500 || len(r.Served) != 500 || counts.Bodies.Load() != 500 || r.Failed != 0 {
+		t.Errorf("%d latencies, %d answers, %d bodies checked, %d failed; want 500, 500, 500, 0", len(r.Latencies), len(r.Served), counts.Bodies.Load(), r.Failed)
+	}
+	if !slices.IsSorted(r.Latencies) || r.Latencies[0] <= 0 {
+		t.Errorf("latencies from %v, sorted: %v", r.Latencies[0], slices.IsSorted(r.Latencies))
+	}
+	if r.Rate > 510 {
+		t.Errorf("%.0f requests/s were sent, want 500", r.Rate)
+	}
+}
+
+// While one answer takes its time, the requests that are due wait in line. Their waiting counts,
+// though each is answered at once when its turn comes.
+func TestWaitingCounts(t *testing.T) {
+	const stall = 500 * time.Millisecond
+	mix := workload.NewMix()
+	addr := server(t, mix, func(n int64, _ int, _ http.ResponseWriter, body []byte) []byte {
+		if n == 10 {
+			time.Sleep(stall)
+		}
+		return body
+	})
+	reads := &Reads{Mix: mix, Posts: posts}
+	l := Steady{Addr: addr, Path: "/post", Rate: 200, Connections: 1, Duration: time.Second}
+	r, err := l.Run(t.Context(), reads, reads.Draw(1, 1000), new(Counts), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := 0
+	for _, latency := range r.Latencies {
+		if latency > stall/2 {
+			slow++
+		}
+	}
+	// Half of the 100 requests that were due meanwhile have waited for more than half of the stall.
+	if slow < 45 {
+		t.Errorf("%d of %d latencies are above %v: the others left out that they waited in line", slow, len(r.Latencies), stall/2)
+	}
+	if late := measure.Quantile(r.Late, 1); late < stall*8/10 {
+		t.Errorf("requests were sent %v late at most, with a stall of %v", late, stall)
+	}
+}
+
+func TestSteadyFindsWrongAnswers(t *testing.T) {
+	mix := workload.NewMix()
+	for name, c := range map[string]struct {
+		spoil   func(int64, int, http.ResponseWriter, []byte) []byte
+		mayFail bool
+	}{
+		"one byte in a thousand answers": {lie, false},
+		"the same while faults happen":   {lie, true},
+		"the post of another id": {func(n int64, rank int, _ http.ResponseWriter, body []byte) []byte {
+			if n == 700 {
+				return mix.Post(rank+1, 0).Encode(time.Unix(1.7e9, 0)).Body
+			}
+			return body
+		}, true},
+		"a right post that is not the one it was": {func(n int64, rank int, _ http.ResponseWriter, body []byte) []byte {
+			if n > 700 {
+				return mix.Post(rank, 0).Encode(time.Unix(1.8e9, 0)).Body
+			}
+			return body
+		}, true},
+		"a post that is not there": {func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {
+			if n == 700 {
+				w.WriteHeader(http.StatusNotFound)
+				return nil
+			}
+			return body
+		}, true},
+		"an error without a fault": {func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {
+			if n == 700 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+			return body
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reads := &Reads{Mix: mix, Posts: posts}
+			l := Steady{Addr: server(t, mix, c.spoil), Path: "/post", Rate: 2000, Connections: 8, Duration: 2 * time.Second}
+			r, err := l.Run(t.Context(), reads, reads.Draw(1, 1000), new(Counts), c.mayFail)
+			var wrong *WrongError
+			if !errors.As(err, &wrong) || r != nil {
+				t.Errorf("got %v, %v; want no result and a WrongError", r, err)
+			}
+		})
+	}
+}
+
+// What fails while faults happen is counted, and is no wrong answer.
+func TestSteadyCountsFailures(t *testing.T) {
+	mix := workload.NewMix()
+	addr := server(t, mix, func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {
+		if n%100 == 0 {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+		return body
+	})
+	reads := &Reads{Mix: mix, Posts: posts}
+	l := Steady{Addr: addr, Path: "/post", Rate: 1000, Connections: 8, Duration: time.Second}
+	r, err := l.Run(t.Context(), reads, reads.Draw(1, 1000), new(Counts), true)
+	if err != nil || r.Failed != 10 || len(r.Failures) != 10 || r.Failures[0].Reason != "502 Bad Gateway" {
+		t.Errorf("got %+v (%v), want 10 failures", r, err)
+	}
+}
+
+func TestSteadyEndsWithItsContext(t *testing.T) {
+	mix := workload.NewMix()
+	reads := &Reads{Mix: mix, Posts: posts}
+	ctx, cancel := context.WithCancel(t.Context())
+	var asked atomic.Int64
+	addr := server(t, mix, func(n int64, _ int, _ http.ResponseWriter, body []byte) []byte {
+		if asked.Store(n); n == 100 {
+			cancel()
+		}
+		return body
+	})
+	l := Steady{Addr: addr, Path: "/post", Rate: 1000, Connections: 4, Duration: time.Hour}
+	r, err := l.Run(ctx, reads, reads.Draw(1, 1000), new(Counts), false)
+	if !errors.Is(err, context.Canceled) || r == nil || int64(len(r.Latencies)) != asked.Load() {
+		t.Errorf("got %v (%v), want the %d answers and that it was canceled", r, err, asked.Load())
+	}
+}
+
+func wrk(t *testing.T, reads *Reads, counts *Counts) *Wrk {
+	t.Helper()
+	if _, err := exec.LookPath("wrk"); err != nil {
+		t.Skip("wrk is not installed")
+	}
+	w, err := NewWrk(reads, counts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Close)
+	return w
+}
+
+func TestClosed(t *testing.T) {
+	mix := workload.NewMix()
+	reads := &Reads{Mix: mix, Posts: posts}
+	var counts Counts
+	for _, depth := range []int{1, 4} {
+		c := Closed{Addr: server(t, mix, nil), Path: "/post", Connections: 4, Threads: 2, Depth: depth, Duration: time.Second}
+		r, err := wrk(t, reads, &counts).Run(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Rate() < 10 || r.P50 <= 0 || r.P50 > r.P99 || r.P99 > r.Max || r.Bytes < 200*r.Requests || r.CPU <= 0 {
+			t.Errorf("depth %d: %+v", depth, r)
+		}
+	}
+	if counts.Bodies.Load() == 0 || counts.Statuses.Load() < 20 {
+		t.Errorf("%d bodies and %d statuses were checked", counts.Bodies.Load(), counts.Statuses.Load())
+	}
+}
+
+func TestClosedFindsWrongAnswers(t *testing.T) {
+	mix := workload.NewMix()
+	reads := &Reads{Mix: mix, Posts: posts}
+	for name, spoil := range map[string]func(int64, int, http.ResponseWriter, []byte) []byte{
+		"a status in a thousand, that only wrk sees": func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {
+			if n%1000 == 999 {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+			return body
+		},
+		"a body that is asked for often": func(_ int64, rank int, _ http.ResponseWriter, body []byte) []byte {
+			if rank == 3 {
+				return body[:len(body)-1]
+			}
+			return body
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := Closed{Addr: server(t, mix, spoil), Path: "/post", Connections: 4, Threads: 1, Depth: 1, Duration: time.Second}
+			_, err := wrk(t, reads, new(Counts)).Run(t.Context(), c)
+			var wrong *WrongError
+			if !errors.As(err, &wrong) {
+				t.Errorf("got %v, want a WrongError", err)
+			}
+		})
+	}
+}
+
+func TestClosedEndsWithItsContext(t *testing.T) {
+	mix := workload.NewMix()
+	reads := &Reads{Mix: mix, Posts: posts}
+	ctx, cancel := context.WithCancel(t.Context())
+	addr := server(t, mix, func(n int64, _ int, _ http.ResponseWriter, body []byte) []byte {
+		if n == 100 {
+			cancel()
+		}
+		return body
+	})
+	c := Closed{Addr: addr, Path: "/post", Connections: 4, Threads: 1, Depth: 1, Duration: time.Hour}
+	if _, err := wrk(t, reads, new(Counts)).Run(ctx, c); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want that it was canceled", err)
+	}
+}

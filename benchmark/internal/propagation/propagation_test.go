@@ -1,0 +1,158 @@
+package propagation
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/benchmark/internal/load"
+	"heavy-read-api/benchmark/internal/measure"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/workload"
+)
+
+// site is a writer and readers that show a post a while after it was written.
+type site struct {
+	delays []time.Duration // of each reader
+	spoil  func(body []byte) []byte
+
+	mu      sync.Mutex // guards what follows
+	posts   map[string][]version
+	deleted int
+}
+
+// version is a body and when it was written.
+type version struct {
+	at   time.Time
+	body []byte
+	etag string
+}
+
+func (s *site) start(t *testing.T) Config {
+	t.Helper()
+	s.posts = map[string][]version{}
+	serve := func(h http.HandlerFunc) string {
+		server := httptest.NewServer(h)
+		t.Cleanup(server.Close)
+		return server.Listener.Addr().String()
+	}
+	c := Config{Writer: serve(s.write), Token: "secret", Mix: workload.NewMix(), Counts: new(load.Counts)}
+	for _, d := range s.delays {
+		c.Readers = append(c.Readers, serve(func(w http.ResponseWriter, r *http.Request) { s.read(w, r, d) }))
+	}
+	return c
+}
+
+func (s *site) write(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Header.Get("Authorization") != "Bearer secret" {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if r.Method == http.MethodDelete {
+		delete(s.posts, r.URL.Query().Get("id"))
+		s.deleted++
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	var fields map[string]string
+	if err := json.NewDecoder(r.Body).Decode(&fields); err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	body := post.Post{ID: fields["id"], Title: fields["title"], Content: fields["content"], Author: fields["author"]}.Encode(time.Now()).Body
+	etag := fmt.Sprintf("%q", fmt.Sprint(len(s.posts[fields["id"]])))
+	s.posts[fields["id"]] = append(s.posts[fields["id"]], version{time.Now(), body, etag})
+	w.Header().Set("ETag", etag)
+	w.WriteHeader(http.StatusCreated)
+}
+
+func (s *site) read(w http.ResponseWriter, r *http.Request, delay time.Duration) {
+	s.mu.Lock()
+	versions := slices.Clone(s.posts[r.URL.Query().Get("id")])
+	s.mu.Unlock()
+	for _, v := range slices.Backward(versions) {
+		if time.Since(v.at) < delay {
+			continue
+		}
+		if r.Header.Get("If-None-Match") == v.etag {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		body := v.body
+		if s.spoil != nil {
+			body = s.spoil(body)
+		}
+		_, _ = w.Write(body)
+		return
+	}
+	w.WriteHeader(http.StatusNotFound)
+}
+
+func TestMeasure(t *testing.T) {
+	const fast, slow = 5 * time.Millisecond, 30 * time.Millisecond
+	s := &site{delays: []time.Duration{slow, fast}}
+	c := s.start(t)
+	c.Rate, c.Duration = 150, time.Second // 100 of them are followed
+	r, err := Measure(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Everywhere) != 100 || len(r.First) != 100 || len(r.Resolution) != 200 || r.Writes != 150 {
+		t.Fatalf("%d, %d, %d of %d writes", len(r.Everywhere), len(r.First), len(r.Resolution), r.Writes)
+	}
+	// No post is seen before it is there, and the last reader counts.
+	if r.Everywhere[0] < slow || r.First[0] < fast {
+		t.Errorf("seen everywhere after %v, first after %v, but the readers show it after %v and %v", r.Everywhere[0], r.First[0], slow, fast)
+	}
+	if first := measure.Quantile(r.First, 0.5); first >= measure.Quantile(r.Everywhere, 0.5) {
+		t.Errorf("the first reader has it after %v, the last after %v", first, measure.Quantile(r.Everywhere, 0.5))
+	}
+	if len(s.posts) != 0 {
+		t.Errorf("%d posts were left behind", len(s.posts))
+	}
+}
+
+func TestMeasureFindsWrongAnswers(t *testing.T) {
+	for name, spoil := range map[string]func([]byte) []byte{
+		"a byte":   func(b []byte) []byte { b = slices.Clone(b); b[30] ^= 1; return b },
+		"an error": func([]byte) []byte { panic(http.ErrAbortHandler) },
+	} {
+		s := &site{delays: []time.Duration{0, 0}, spoil: spoil}
+		c := s.start(t)
+		c.Rate, c.Duration = 20, time.Minute
+		_, err := Measure(t.Context(), c)
+		var wrong *load.WrongError
+		if !errors.As(err, &wrong) {
+			t.Errorf("%s: got %v, want a WrongError", name, err)
+		}
+	}
+	s := &site{delays: []time.Duration{0}}
+	c := s.start(t)
+	c.Rate, c.Duration, c.Token = 20, time.Minute, "another"
+	if _, err := Measure(t.Context(), c); err == nil || !strings.Contains(err.Error(), "401") {
+		t.Errorf("writes are refused: got %v", err)
+	}
+}
+
+func TestFloor(t *testing.T) {
+	server := redistest.StartEmbedded(t)
+	times, err := Floor(t.Context(), &redis.Options{Addr: server.Addr()}, 300, 100, time.Second)
+	if err != nil || len(times) != 100 || !slices.IsSorted(times) || times[0] <= 0 {
+		t.Errorf("%d times, the first %v (%v)", len(times), times[:min(1, len(times))], err)
+	}
+	if _, err := Floor(t.Context(), &redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1}, 300, 100, time.Second); err == nil {
+		t.Error("no error without a Redis")
+	}
+}

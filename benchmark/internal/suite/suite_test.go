@@ -1,0 +1,368 @@
+package suite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"heavy-read-api/benchmark/internal/load"
+	"heavy-read-api/benchmark/internal/report"
+	"heavy-read-api/benchmark/internal/target"
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/gateway"
+	"heavy-read-api/internal/reader"
+	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/writer"
+)
+
+// stack is the stack in this process; it is its own target.Runtime.
+type stack struct {
+	t         *testing.T
+	redis     *redistest.Server
+	addresses target.Addresses
+	nodes     string // file of the gateway
+
+	mu      sync.Mutex // guards what follows
+	readers []*instance
+}
+
+type instance struct {
+	name, addr string
+	stop       func()
+}
+
+// serve runs a service until stop, or the end of the test.
+func serve(t *testing.T, port int, run func(context.Context, service.Common) error) (addr string, stop func()) {
+	t.Helper()
+	listening, ended := make(chan string, 1), make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		ended <- run(ctx, service.Common{Host: "127.0.0.1", Port: port, Listening: func(addr string) { listening <- addr }})
+	}()
+	select {
+	case addr = <-listening:
+	case err := <-ended:
+		cancel()
+		t.Fatalf("a service ended: %v", err)
+	}
+	stop = sync.OnceFunc(func() { cancel(); <-ended })
+	t.Cleanup(stop)
+	return addr, stop
+}
+
+func (s *stack) reader(name string, port int) *instance {
+	addr, stop := serve(s.t, port, func(ctx context.Context, c service.Common) error {
+		return reader.Run(ctx, reader.Config{Common: c, Redis: service.Redis{Addr: []string{s.redis.Addr()}}, PodID: name, Drain: -1})
+	})
+	eventually.Nil(s.t, func() error {
+		res, err := http.Get("http://" + addr + "/ready")
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return errors.New(res.Status)
+		}
+		return nil
+	})
+	return &instance{name, addr, stop}
+}
+
+func start(t *testing.T, readers int) *stack {
+	t.Helper()
+	redistest.Require(t)
+	s := &stack{t: t, redis: redistest.Start(t), nodes: filepath.Join(t.TempDir(), "nodes")}
+	s.addresses.Writer, _ = serve(t, 0, func(ctx context.Context, c service.Common) error {
+		return writer.Run(ctx, writer.Config{Common: c, Redis: service.Redis{Addr: []string{s.redis.Addr()}}, Drain: -1})
+	})
+	s.addresses.Direct = s.reader("reader-direct", 0).addr
+	for range readers {
+		s.add()
+	}
+	s.list()
+	metrics := make(chan string, 1)
+	s.addresses.Gateway, _ = serve(t, 0, func(ctx context.Context, c service.Common) error {
+		return gateway.Run(ctx, gateway.Config{Common: c, NodesFile: s.nodes, ReloadInterval: 20 * time.Millisecond, CheckInterval: 50 * time.Millisecond, MetricsListening: func(addr string) { metrics <- addr }})
+	})
+	s.addresses.GatewayMetrics = <-metrics
+	return s
+}
+
+func (s *stack) add() {
+	s.readers = append(s.readers, s.reader(fmt.Sprint("reader-", len(s.readers)+1), 0))
+}
+
+// list tells the gateway of the readers.
+func (s *stack) list() {
+	var b bytes.Buffer
+	for _, r := range s.readers {
+		fmt.Fprintln(&b, r.addr)
+	}
+	if err := os.WriteFile(s.nodes+".new", b.Bytes(), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Rename(s.nodes+".new", s.nodes); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *stack) Name() string { return "in one process" }
+
+func (s *stack) Readers(context.Context) ([]target.Reader, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []target.Reader
+	for _, r := range s.readers {
+		out = append(out, target.Reader{Name: r.name, Addr: r.addr})
+	}
+	return out, nil
+}
+
+func (s *stack) Redis(context.Context) (string, error) { return s.redis.Addr(), nil }
+
+func (s *stack) Scale(_ context.Context, n int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.readers) < n {
+		s.add()
+	}
+	gone := s.readers[n:]
+	s.readers = s.readers[:n:n]
+	s.list()
+	for _, r := range gone {
+		r.stop()
+	}
+	return nil
+}
+
+func (s *stack) Kill(_ context.Context, name string) (func(context.Context) error, error) {
+	again := func() { s.redis.Restart() }
+	if name == target.Redis {
+		s.redis.Kill()
+	} else {
+		i := slices.IndexFunc(s.readers, func(r *instance) bool { return r.name == name })
+		r := s.readers[i]
+		r.stop()
+		again = func() {
+			_, port, _ := net.SplitHostPort(r.addr)
+			n, _ := strconv.Atoi(port)
+			s.readers[i] = s.reader(name, n)
+		}
+	}
+	again = sync.OnceFunc(again)
+	return func(context.Context) error { again(); return nil }, nil
+}
+
+// tiny is a plan that takes seconds.
+func tiny() plan {
+	return plan{
+		rounds: 1, round: time.Second, steadyRounds: 1, steady: 200 * time.Millisecond, propagation: 300 * time.Millisecond, floor: 200 * time.Millisecond,
+		revisits: 100, settle: 600 * time.Millisecond, posts: 2000, connections: 8, threads: 1, rate: 300, rateGiven: true,
+	}
+}
+
+// heard keeps what a run says.
+type heard struct{ text strings.Builder }
+
+func (h *heard) Part(title string)                 { fmt.Fprintln(&h.text, title) }
+func (h *heard) Step(what string, _ time.Duration) { fmt.Fprintln(&h.text, " ", what) }
+func (h *heard) Say(format string, args ...any)    { fmt.Fprintf(&h.text, "    "+format+"\n", args...) }
+
+func needWrk(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("wrk"); err != nil {
+		t.Skip("wrk is not installed")
+	}
+}
+
+// Every part but the widest runs on a real stack, and the report has what each measured.
+func TestRun(t *testing.T) {
+	needWrk(t)
+	s := start(t, 2)
+	said := new(heard)
+	o := Options{Only: []string{Memory, Pipelining, Latency, Propagation, Bytes, Readers, Redis}}
+	r, err := run(t.Context(), o, tiny(), s.addresses, s, os.Getenv, said)
+	t.Log(said.text.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := r.Memory; m == nil || !m.Loaded || len(m.Readers) != 3 || m.Readers[0].Entries < 2000 || !m.Readers[2].Complete || m.Readers[1].After == 0 {
+		t.Errorf("memory: %+v", r.Memory)
+	}
+	if len(r.Pipelined) < 2 || r.Pipelined[0].Rates[0] <= 0 || r.Pipelined[0].Name != report.LaneFast {
+		t.Errorf("pipelining: %+v", r.Pipelined)
+	}
+	if len(r.Latency) != 2 || r.Latency[0].Rate != 299 && r.Latency[0].Rate != 300 || r.Latency[1].P50[0] <= 0 || r.Latency[1].Via != report.ViaGateway {
+		t.Errorf("latency: %+v", r.Latency)
+	}
+	if p := r.Propagation; len(p) != 3 || p[0].Readers != 3 || p[2].Everywhere.Count == 0 || p[1].Everywhere.P50 < p[1].First.P50 {
+		t.Errorf("propagation: %+v", p)
+	}
+	if r.Floor == nil || r.Floor.Count != 40 || r.Floor.P50 <= 0 {
+		t.Errorf("the floor: %+v", r.Floor)
+	}
+	if len(r.Bytes) != len(revisitShares) || r.Bytes[0].NotModified != 0 || r.Bytes[0].Saved() != 0 || r.Bytes[5].Saved() < 0.2 {
+		t.Errorf("bytes: %+v", r.Bytes)
+	}
+	if f := r.Readers; f == nil || f.Requests < 300 || f.AddedAt <= f.KilledAt {
+		t.Errorf("readers: %+v", f)
+	}
+	if f := r.Redis; f == nil || f.Requests < 100 || f.Down <= 0 || f.Converged < f.Writes || f.Writes < f.Down {
+		t.Errorf("Redis: %+v", f)
+	}
+	if r.Checked.Bodies < 500 || r.Checked.Statuses < r.Checked.Bodies {
+		t.Errorf("checked: %+v", r.Checked)
+	}
+	if len(s.readers) != 2 {
+		t.Errorf("%d readers are left of 2", len(s.readers))
+	}
+	if text := r.Markdown(""); strings.Contains(text, "%!") || strings.Contains(text, "NaN") {
+		t.Errorf("the report:\n%s", text)
+	}
+	if _, err := r.Plots(); err != nil {
+		t.Error(err)
+	}
+	n, err := Remove(t.Context(), s.addresses)
+	if err != nil || n != 2000 {
+		t.Errorf("%d posts were deleted (%v), want the 2000", n, err)
+	}
+	eventually.Nil(t, func() error {
+		status, err := target.ReaderStatus(t.Context(), s.addresses.Direct)
+		if err == nil && status.Entries != 0 {
+			err = fmt.Errorf("%d posts are left", status.Entries)
+		}
+		return err
+	})
+}
+
+// A reader that changes one body in a thousand makes a run fail that would measure it.
+func TestWrongAnswerFailsTheRun(t *testing.T) {
+	needWrk(t)
+	s := start(t, 2)
+	p := tiny()
+	honest := s.addresses.Direct
+	o := Options{Only: []string{Bytes}}
+	if _, err := run(t.Context(), o, p, s.addresses, s, os.Getenv, new(heard)); err != nil {
+		t.Fatal(err)
+	}
+	var answers atomic.Int64
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: honest})
+	proxy.ModifyResponse = func(res *http.Response) error {
+		if !strings.HasPrefix(res.Request.URL.Path, "/post") || answers.Add(1)%1000 != 0 {
+			return nil
+		}
+		body, err := io.ReadAll(res.Body)
+		if err == nil && len(body) > 0 {
+			body[len(body)/2] ^= 1
+		}
+		res.Body = io.NopCloser(bytes.NewReader(body))
+		return err
+	}
+	liar := httptest.NewServer(proxy)
+	defer liar.Close()
+	s.addresses.Direct = liar.Listener.Addr().String()
+	p.rate, p.steady = 1000, 3*time.Second
+	r, err := run(t.Context(), Options{Only: []string{Latency}}, p, s.addresses, s, os.Getenv, new(heard))
+	var wrong *load.WrongError
+	if !errors.As(err, &wrong) || r != nil {
+		t.Errorf("got %+v (%v), want no report and a WrongError", r, err)
+	}
+}
+
+// Who stops a run while a reader is away gets what was measured, and the stack as it was.
+func TestStoppedRun(t *testing.T) {
+	s := start(t, 2)
+	p := tiny()
+	for _, part := range []string{Readers, Redis} {
+		ctx, cancel := context.WithCancel(t.Context())
+		stop := &stopper{at: map[string]string{Readers: "adding a reader", Redis: "killing Redis"}[part], cancel: cancel}
+		if part == Redis {
+			stop.after = 2 * p.settle
+		}
+		r, err := run(ctx, Options{Only: []string{Bytes, part}}, p, s.addresses, s, os.Getenv, stop)
+		cancel()
+		if err != nil || r == nil || len(r.Bytes) != len(revisitShares) || r.Readers != nil || r.Redis != nil || !strings.Contains(r.Partial, "stopped") {
+			t.Fatalf("%s: got %+v (%v), want what was measured before", part, r, err)
+		}
+		if len(s.readers) != 2 {
+			t.Errorf("%s: %d readers are left of 2", part, len(s.readers))
+		}
+		eventually.Nil(t, func() error { return s.redis.Client(t).Ping(context.Background()).Err() })
+	}
+}
+
+// stopper ends the run at a step, or a while after it began.
+type stopper struct {
+	heard
+	at     string
+	after  time.Duration
+	cancel func()
+}
+
+func (s *stopper) Step(what string, takes time.Duration) {
+	if what == s.at {
+		time.AfterFunc(s.after, s.cancel)
+	}
+}
+
+func TestSequence(t *testing.T) {
+	drawn := []int{5, 5, 7, 5, 9, 11, 7, 13}
+	if got, want := sequence(drawn, 4, 0), []int{5, 7, 9, 11}; !slices.Equal(got, want) {
+		t.Errorf("without revisits: %v, want %v", got, want)
+	}
+	got := sequence(drawn, 20, 0)
+	if len(got) != 20 || slices.Max(got[5:]) > 13 {
+		t.Errorf("when there are no new ones left: %v", got)
+	}
+	many := make([]int, 10_000)
+	for i := range many {
+		many[i] = i
+	}
+	for _, share := range []float64{0.2, 0.8} {
+		seen, again := map[int]bool{}, 0
+		for _, rank := range sequence(many, 5000, share) {
+			if seen[rank] {
+				again++
+			}
+			seen[rank] = true
+		}
+		if got := float64(again) / 5000; got < share-0.03 || got > share+0.03 {
+			t.Errorf("a share of %v was seen before, want %v", got, share)
+		}
+	}
+}
+
+func TestPlan(t *testing.T) {
+	quick, full := newPlan(Options{}), newPlan(Options{Full: true})
+	if quick.posts != 100_000 || full.posts != 1_000_000 || quick.rateGiven {
+		t.Errorf("quick %+v, full %+v", quick, full)
+	}
+	if e := Estimate(Options{}); e < 40*time.Second || e > 90*time.Second {
+		t.Errorf("quick takes %v, which is not about a minute", e)
+	}
+	if e := Estimate(Options{Full: true}); e < 12*time.Minute || e > 17*time.Minute {
+		t.Errorf("full takes %v, which is not about a quarter of an hour", e)
+	}
+	p := newPlan(Options{Full: true, Duration: 3 * time.Second, Connections: 1, Rate: 7, Posts: 9})
+	if p.round != 3*time.Second || p.steady != 3*time.Second || p.propagation != 3*time.Second || p.connections != 1 || p.threads != 1 || p.rate != 7 || !p.rateGiven || p.posts != 9 {
+		t.Errorf("with everything given: %+v", p)
+	}
+}

@@ -1,0 +1,264 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func env(m map[string]string) func(string) string { return func(name string) string { return m[name] } }
+
+func TestParseAddresses(t *testing.T) {
+	a, err := ParseAddresses(env(nil))
+	want := Addresses{Writer: "127.0.0.1:8080", Direct: "127.0.0.1:8081", Gateway: "127.0.0.1:9080", GatewayMetrics: "127.0.0.1:9091", Dashboard: "127.0.0.1:3000"}
+	if err != nil || a != want {
+		t.Errorf("without an environment: %+v (%v), want %+v", a, err, want)
+	}
+	a, err = ParseAddresses(env(map[string]string{"WRITER_PORT": "1", "DIRECT_PORT": "2", "GATEWAY_PORT": "3", "GATEWAY_METRICS_PORT": "4", "DASHBOARD_PORT": "5", "WRITER_TOKEN": "secret"}))
+	want = Addresses{Writer: "127.0.0.1:1", Direct: "127.0.0.1:2", Gateway: "127.0.0.1:3", GatewayMetrics: "127.0.0.1:4", Dashboard: "127.0.0.1:5", Token: "secret"}
+	if err != nil || a != want {
+		t.Errorf("got %+v (%v), want %+v", a, err, want)
+	}
+	for _, bad := range []string{"x", "0", "65536", "-1"} {
+		if _, err := ParseAddresses(env(map[string]string{"GATEWAY_PORT": bad})); err == nil || !strings.Contains(err.Error(), "GATEWAY_PORT="+bad) {
+			t.Errorf("GATEWAY_PORT=%s: %v", bad, err)
+		}
+	}
+}
+
+// fakeDocker puts a docker on the PATH that answers as Compose is documented to, and keeps what it
+// was asked.
+func fakeDocker(t *testing.T, script string) (root string, asked func() []string) {
+	t.Helper()
+	bin, root := t.TempDir(), t.TempDir()
+	log := filepath.Join(bin, "log")
+	text := "#!/bin/sh\necho \"$*\" >>" + log + "\ncase \"$*\" in\n" + script + "\n*) echo \"unknown: $*\" >&2; exit 1 ;;\nesac\n"
+	if err := os.WriteFile(filepath.Join(bin, "docker"), []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	runtime, err := os.ReadFile("../../../local/runtime.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(root, "local"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"local/runtime.sh": runtime, "docker-compose.yaml": nil} {
+		if err := os.WriteFile(filepath.Join(root, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	t.Setenv("RUNTIME", "")
+	t.Setenv("RUN_DIR", filepath.Join(root, "run"))
+	return root, func() []string {
+		b, _ := os.ReadFile(log)
+		_ = os.Remove(log)
+		return strings.Split(strings.TrimSpace(string(b)), "\n")
+	}
+}
+
+const docker3 = `info | "compose version") ;;
+"compose ps --format json reader") cat <<'EOF'
+{"ID":"a1","Name":"heavy-reader-1","Service":"reader","State":"running"}
+{"ID":"a3","Name":"heavy-reader-3","Service":"reader","State":"running"}
+EOF
+;;
+"compose ps --format json redis") echo '[{"ID":"b1","Name":"heavy-redis-1","Service":"redis","State":"running"}]' ;;
+"compose port --index 1 reader 80") echo 0.0.0.0:32768 ;;
+"compose port --index 3 reader 80") printf '[::]:32770\n127.0.0.1:32770\n' ;;
+"compose port redis 6379") echo 127.0.0.1:6379 ;;
+"compose up --detach --wait --no-recreate --scale reader=4") ;;
+"kill heavy-redis-1" | "start heavy-redis-1" | "kill heavy-reader-3" | "start heavy-reader-3") ;;`
+
+func TestDetect(t *testing.T) {
+	root, _ := fakeDocker(t, docker3)
+	r, err := Detect(t.Context(), root, Addresses{})
+	if err != nil || r.Name() != "docker" {
+		t.Errorf("with a docker: %v (%v), want docker", r, err)
+	}
+	t.Setenv("RUNTIME", "local")
+	if r, err = Detect(t.Context(), root, Addresses{}); err != nil || r.Name() != "local" {
+		t.Errorf("RUNTIME=local: %v (%v)", r, err)
+	}
+	t.Setenv("RUNTIME", "podman")
+	if _, err = Detect(t.Context(), root, Addresses{}); err == nil || err.Error() != "RUNTIME=podman: use local or docker" {
+		t.Errorf("RUNTIME=podman: %v", err)
+	}
+	t.Setenv("RUNTIME", "")
+	if err := os.Remove(filepath.Join(root, "docker-compose.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = Detect(t.Context(), root, Addresses{}); err != nil || r.Name() != "local" {
+		t.Errorf("without docker-compose.yaml: %v (%v), want local", r, err)
+	}
+}
+
+func TestDocker(t *testing.T) {
+	root, asked := fakeDocker(t, docker3)
+	d := &docker{root: root}
+	readers, err := d.Readers(t.Context())
+	want := []Reader{{"heavy-reader-1", "127.0.0.1:32768"}, {"heavy-reader-3", "127.0.0.1:32770"}}
+	if err != nil || !slices.Equal(readers, want) {
+		t.Errorf("readers %v (%v), want %v", readers, err, want)
+	}
+	if addr, err := d.Redis(t.Context()); err != nil || addr != "127.0.0.1:6379" {
+		t.Errorf("Redis at %q (%v)", addr, err)
+	}
+	if err := d.Scale(t.Context(), 4); err != nil {
+		t.Error(err)
+	}
+	asked()
+	for process, container := range map[string]string{Redis: "heavy-redis-1", "heavy-reader-3": "heavy-reader-3"} {
+		revive, err := d.Kill(t.Context(), process)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := revive(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		calls := asked()
+		if want := []string{"kill " + container, "start " + container}; !slices.Equal(calls[len(calls)-2:], want) {
+			t.Errorf("kill %s: docker was asked %q, want %q", process, calls, want)
+		}
+	}
+	if err := d.Scale(t.Context(), 9); err == nil || !strings.Contains(err.Error(), "unknown: compose up") {
+		t.Errorf("docker failed, and the error is %v", err)
+	}
+}
+
+func TestDockerNotRunning(t *testing.T) {
+	root, _ := fakeDocker(t, `"compose ps --format json reader") ;;
+"compose port redis 6379") echo ":0" ;;`)
+	d := &docker{root: root}
+	if _, err := d.Readers(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("got %v, want ErrNotRunning", err)
+	}
+	if _, err := d.Redis(t.Context()); err == nil {
+		t.Error("a port that is not published was taken for one")
+	}
+}
+
+// supervisor answers as that of the stack without Docker.
+func supervisor(t *testing.T, state func() string) *local {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch {
+		case r.URL.Path == "/api/state":
+			fmt.Fprint(w, state())
+		case r.URL.Path == "/api/scale" && string(body) == `{"readers":4}`:
+			fmt.Fprint(w, `{}`)
+		default:
+			http.Error(w, `{"detail":"between 1 and 20"}`, http.StatusBadRequest)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return &local{addresses: Addresses{Dashboard: s.Listener.Addr().String(), Direct: "127.0.0.1:8081"}}
+}
+
+func TestLocal(t *testing.T) {
+	victim := exec.Command("sleep", "60")
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	died := make(chan error, 1)
+	var dead atomic.Bool
+	go func() {
+		err := victim.Wait()
+		dead.Store(true)
+		died <- err
+	}()
+	again := httptest.NewServer(http.NotFoundHandler()) // stands for the reader after its restart
+	defer again.Close()
+	pid := victim.Process.Pid
+	l := supervisor(t, func() string {
+		now := pid
+		if dead.Load() {
+			now = 99
+		}
+		return fmt.Sprintf(`{"processes":[{"name":"redis","role":"redis","address":"127.0.0.1:6379","external":true},
+			{"name":"reader-1","role":"reader","address":%q,"pid":%d},
+			{"name":"reader-direct","role":"reader","address":"127.0.0.1:8081","pid":0}]}`, again.Listener.Addr(), now)
+	})
+	readers, err := l.Readers(t.Context())
+	if want := []Reader{{"reader-1", again.Listener.Addr().String()}}; err != nil || !slices.Equal(readers, want) {
+		t.Errorf("readers %v (%v), want %v", readers, err, want)
+	}
+	if addr, err := l.Redis(t.Context()); err != nil || addr != "127.0.0.1:6379" {
+		t.Errorf("Redis at %q (%v)", addr, err)
+	}
+	if err := l.Scale(t.Context(), 4); err != nil {
+		t.Error(err)
+	}
+	if err := l.Scale(t.Context(), 40); err == nil || !strings.Contains(err.Error(), "between 1 and 20") {
+		t.Errorf("scale to 40: %v", err)
+	}
+	for _, name := range []string{Redis, "reader-direct", "nobody"} {
+		if _, err := l.Kill(t.Context(), name); err == nil {
+			t.Errorf("%s was killed: it is external, does not run, or does not exist", name)
+		}
+	}
+	revive, err := l.Kill(t.Context(), "reader-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := <-died; !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Errorf("the process ended with %v, want SIGKILL", err)
+	}
+	if err := revive(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLocalNotRunning(t *testing.T) {
+	s := httptest.NewServer(nil)
+	s.Close()
+	l := &local{addresses: Addresses{Dashboard: s.Listener.Addr().String()}}
+	if _, err := l.Readers(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("got %v, want ErrNotRunning", err)
+	}
+}
+
+func TestProcessUsage(t *testing.T) {
+	text := "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 1.25\n# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 2.5e+07\n"
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, text) }))
+	defer s.Close()
+	u, err := ProcessUsage(t.Context(), s.URL)
+	if err != nil || u != (Usage{CPU: 1250 * time.Millisecond, Memory: 25_000_000}) {
+		t.Errorf("got %+v (%v)", u, err)
+	}
+	text = "# TYPE other counter\nother 1\n"
+	if _, err := ProcessUsage(t.Context(), s.URL); !errors.Is(err, ErrNoUsage) {
+		t.Errorf("got %v, want ErrNoUsage", err)
+	}
+}
+
+func TestAwaitTellsWhatIsMissing(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"ready":true,"synced":true,"applied_version":3,"newest_version":4}`)
+	}))
+	defer s.Close()
+	err := Await(t.Context(), 50*time.Millisecond, s.Listener.Addr().String())
+	if err == nil || !strings.Contains(err.Error(), "version 3 of 4") {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Await(ctx, time.Hour, s.Listener.Addr().String()); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want that it was canceled", err)
+	}
+}
