@@ -4,6 +4,7 @@
 GO ?= go
 POST_ID ?=
 N ?=
+ARGS ?=
 # Where the stack answers; the same in Docker and without.
 WRITER_PORT ?= 8080
 GATEWAY_PORT ?= 9080
@@ -12,7 +13,7 @@ GATEWAY_URL ?= http://localhost:$(GATEWAY_PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help start stop restart health stats scale logs logs-writer logs-reader logs-redis \
-	test-write test-read build test bench clean program bin/local bin/writer bin/reader
+	test-write test-read build test bench benchmark clean program bin/local bin/writer bin/reader
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -79,6 +80,9 @@ test: ## Run all tests, with the race detector where there is a C compiler
 
 bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+benchmark: ## Measure the stack that runs, write benchmark/benchmark-report.md: make benchmark [ARGS=--full]
+	@benchmark/run_benchmark.sh $(ARGS)
 
 clean: | program ## Stop the stack, delete its data, its logs and the binaries
 	@local/stack.sh clean

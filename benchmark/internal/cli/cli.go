@@ -174,11 +174,9 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 	}
 	b.say("")
 	for _, c := range r.Claims() {
-		verdict := "not measured"
 		if c.Known {
-			verdict = map[bool]string{true: "yes", false: "NO"}[c.Holds]
+			b.say("%-3s  %s: %s", map[bool]string{true: "yes", false: "NO"}[c.Holds], c.Claim, c.Measured)
 		}
-		b.say("%-12s  %s: %s", verdict, c.Claim, c.Measured)
 	}
 	b.say("\nThe report is %s. The posts (ids bench-...) stay for the next run; --remove deletes them.", filepath.Join(b.options.out, file+".md"))
 	if r.Partial != "" {

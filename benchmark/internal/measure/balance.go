@@ -8,9 +8,9 @@ type Served struct {
 	By string
 }
 
-// Balanced returns when the load was spread over as many servers as wanted, and stayed so to the
-// end: each gave at least half of its fair share in every window from then on. Answers that came
-// before since do not count. ok is false when it never was.
+// Balanced returns how long after since the load was spread over as many servers as wanted, and
+// stayed so to the end: the end of the first of the windows in all of which each server gave at least
+// half of its fair share. Answers that came before since do not count. ok is false when it never was.
 func Balanced(answers []Served, since, window time.Duration, servers int) (at time.Duration, ok bool) {
 	var windows []map[string]int
 	totals := []int{}
@@ -38,7 +38,7 @@ func Balanced(answers []Served, since, window time.Duration, servers int) (at ti
 		if fair != servers {
 			break
 		}
-		at, ok = time.Duration(i)*window, true
+		at, ok = time.Duration(i+1)*window, true
 	}
 	return at, ok
 }

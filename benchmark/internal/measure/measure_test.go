@@ -111,8 +111,8 @@ func TestBalanced(t *testing.T) {
 		at      time.Duration
 		ok      bool
 	}{
-		{"back after 400 ms", back, 500 * time.Millisecond, 3, 400 * time.Millisecond, true},
-		{"looked at later", back, 950 * time.Millisecond, 3, 0, true},
+		{"back after 400 ms", back, 500 * time.Millisecond, 3, 500 * time.Millisecond, true},
+		{"looked at later", back, 950 * time.Millisecond, 3, window, true},
 		{"never back", fell, 500 * time.Millisecond, 3, 0, false},
 		{"one more than there are", back, 500 * time.Millisecond, 4, 0, false},
 		{"nothing was served", nil, 0, 3, 0, false},

@@ -50,7 +50,7 @@ func (r *Report) Markdown(prefix string) string {
 	}
 	if len(r.Latency) > 0 {
 		p("## Latency at a constant rate")
-		p("Requests are sent at fixed times, whatever became of those before. A latency goes from the time at which the request was due to the last byte of its answer: waiting in line counts. The rates are shares of the closed loop's maximum.")
+		p("Requests are sent at fixed times, whatever became of those before. A latency goes from the time at which the request was due to the last byte of its answer: waiting in line counts. The rates are shares of what the closed loop reached.")
 		plot("latency", "Latency percentiles at constant rates")
 		r.latencies(&b)
 	}
@@ -165,7 +165,11 @@ func (r *Report) latencies(b *strings.Builder) {
 	var rows [][]string
 	short := false
 	for _, s := range r.Latency {
-		row := []string{s.Via, fmt.Sprintf("%.0f %% of %s/s", 100*s.Share, Thousands(s.Max)), Thousands(float64(s.Rate)), Thousands(s.Reached)}
+		rate := "--rate"
+		if s.Share > 0 {
+			rate = fmt.Sprintf("%.0f %% of %s/s", 100*s.Share, Thousands(s.Max))
+		}
+		row := []string{s.Via, rate, Thousands(float64(s.Rate)), Thousands(s.Reached)}
 		if s.Sustained {
 			for _, q := range [][]float64{s.P50, s.P90, s.P99, s.P999} {
 				row = append(row, spread(q, Seconds))

@@ -238,7 +238,11 @@ func (r *Report) latencyPlot() (*plot.Plot, error) {
 			points.Shape = draw.PyramidGlyph{}
 		}
 		p.Add(line, points)
-		p.Legend.Add(fmt.Sprintf("%s, %s/s (%.0f %%)", s.Via, Thousands(float64(s.Rate)), 100*s.Share), line, points)
+		name := fmt.Sprintf("%s, %s/s", s.Via, Thousands(float64(s.Rate)))
+		if s.Share > 0 {
+			name += fmt.Sprintf(" (%.0f %%)", 100*s.Share)
+		}
+		p.Legend.Add(name, line, points)
 	}
 	p.NominalX("p50", "p90", "p99", "p99.9")
 	p.X.Min, p.X.Max = -0.2, 3.2

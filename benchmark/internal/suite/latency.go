@@ -16,16 +16,19 @@ var shares = []float64{0.1, 0.5, 0.8}
 // latency measures reads at a constant rate, past the gateway and through it.
 func (s *suite) latency(ctx context.Context) error {
 	for _, way := range []struct{ via, addr string }{{report.ViaDirect, s.addresses.Direct}, {report.ViaGateway, s.addresses.Gateway}} {
-		highest, err := s.highest(ctx, way.via, way.addr)
-		if err != nil {
-			return err
+		wanted := []report.Steady{{Rate: s.rate}}
+		if !s.rateGiven {
+			highest, err := s.highest(ctx, way.via, way.addr)
+			if err != nil {
+				return err
+			}
+			wanted = nil
+			for _, share := range shares {
+				wanted = append(wanted, report.Steady{Share: share, Max: highest, Rate: max(1, int(share*highest))})
+			}
 		}
-		wanted := shares
-		if s.rateGiven {
-			wanted = []float64{float64(s.rate) / highest}
-		}
-		for _, share := range wanted {
-			result := report.Steady{Via: way.via, Share: share, Max: highest, Rate: max(1, int(share*highest)), Sustained: true}
+		for _, result := range wanted {
+			result.Via, result.Sustained = way.via, true
 			err := s.roundsAtRate(ctx, way.addr, &result)
 			if len(result.P50) > 0 {
 				s.report.Latency = append(s.report.Latency, result)

@@ -97,7 +97,6 @@ type suite struct {
 	peer      *peers
 	report    *report.Report
 	progress  Progress
-	loaded    bool
 }
 
 // Run measures what the options choose on a stack that is up. The report is what was measured, also
