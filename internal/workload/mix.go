@@ -68,11 +68,15 @@ const MixPrefix = "bench-"
 // MixID returns the id of the post of a rank.
 func MixID(rank int) string { return fmt.Sprintf("%s%d", MixPrefix, rank) }
 
-// Post returns the post of a rank in a version.
+// Post returns the post of a rank in a version. Those of version 0 are what is loaded.
 func (m *Mix) Post(rank, version int) post.Post {
+	title := fmt.Sprintf("Post %d", rank)
+	if version > 0 {
+		title += fmt.Sprintf(", version %d", version)
+	}
 	return post.Post{
 		ID:      MixID(rank),
-		Title:   fmt.Sprintf("Post %d, version %d", rank, version),
+		Title:   title,
 		Content: m.texts[rank%len(m.texts)],
 		Author:  "benchmark",
 	}

@@ -88,7 +88,8 @@ func (r *Report) memoryClaim() Claim {
 		return c
 	}
 	worst := slices.MaxFunc(r.Memory.Readers, func(a, b ReaderMemory) int { return int(a.After - b.After) })
-	c.Measured = fmt.Sprintf("%s resident with %s posts of %.0f bytes", megabytes(worst.After), Thousands(float64(worst.Entries)), r.Workload.MeanBytes)
+	c.Measured = fmt.Sprintf("%s resident with %s posts of %.0f bytes, which themselves are %s",
+		megabytes(worst.After), Thousands(float64(worst.Entries)), r.Workload.MeanBytes, megabytes(int64(float64(worst.Entries)*r.Workload.MeanBytes)))
 	if float64(worst.Entries) < claimedPosts {
 		c.Measured += ": not a million, so nothing is shown"
 		return c

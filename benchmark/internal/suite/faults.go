@@ -24,7 +24,10 @@ const (
 )
 
 // undone runs undo even when ctx has ended: what the benchmark broke it mends.
-func undone(ctx context.Context, err *error, what string, undo func(context.Context) error) {
+func (s *suite) undone(ctx context.Context, err *error, what string, undo func(context.Context) error) {
+	if ctx.Err() != nil {
+		s.progress.Say("stopping: %s", what)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	if e := undo(ctx); e != nil {
@@ -53,7 +56,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		s.note("No reader was killed: with %d behind the gateway there is none to take over.", n)
 		return nil
 	}
-	defer undone(ctx, &err, fmt.Sprintf("bring the readers back to %d", n), func(ctx context.Context) error {
+	defer s.undone(ctx, &err, fmt.Sprintf("bring the readers back to %d", n), func(ctx context.Context) error {
 		now, err := s.runtime.Readers(ctx)
 		if err != nil || len(now) == n {
 			return err
@@ -71,7 +74,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		defer undone(ctx, &err, "start "+readers[0].Name+" again", revive)
+		defer s.undone(ctx, &err, "start "+readers[0].Name+" again", revive)
 		if err := wait(ctx, s.settle); err != nil {
 			return err
 		}
@@ -158,7 +161,7 @@ func (s *suite) redis(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		defer undone(ctx, &err, "start Redis again", revive)
+		defer s.undone(ctx, &err, "start Redis again", revive)
 		if s.runtime.Name() == "docker" { // the supervisor of the stack without Docker does not wait
 			if err := wait(ctx, s.settle); err != nil {
 				return err
@@ -181,7 +184,7 @@ func (s *suite) redis(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		defer undone(ctx, &err, "delete a probe", func(ctx context.Context) error {
+		defer s.undone(ctx, &err, "delete a probe", func(ctx context.Context) error {
 			_, err := s.ask(ctx, s.addresses.Writer, func(c *wire.Conn) (wire.Answer, error) {
 				return c.Delete("/post?id="+redisProbe, s.authorization())
 			})
