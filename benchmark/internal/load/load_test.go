@@ -74,6 +74,30 @@ func TestSteady(t *testing.T) {
 	}
 }
 
+// The next request is due at its own time, however late the one before was.
+func TestSchedule(t *testing.T) {
+	s := &schedule{interval: 10 * time.Millisecond, limit: 5}
+	for _, c := range []struct {
+		elapsed time.Duration
+		hits    uint64
+		wait    time.Duration
+		stop    bool
+	}{
+		{0, 0, 0, false},
+		{3 * time.Millisecond, 1, 7 * time.Millisecond, false},
+		{25 * time.Millisecond, 2, -5 * time.Millisecond, false},
+		{25 * time.Millisecond, 3, 5 * time.Millisecond, false},
+		{50 * time.Millisecond, 5, 0, true},
+	} {
+		if wait, stop := s.Pace(c.elapsed, c.hits); wait != c.wait || stop != c.stop {
+			t.Errorf("after %v and %d requests: wait %v, stop %v; want %v, %v", c.elapsed, c.hits, wait, stop, c.wait, c.stop)
+		}
+	}
+	if due := s.due(4).Sub(s.began); due != 40*time.Millisecond {
+		t.Errorf("the fourth is due after %v", due)
+	}
+}
+
 // While one answer takes its time, the requests that are due wait in line. Their waiting counts,
 // though each is answered at once when its turn comes.
 func TestWaitingCounts(t *testing.T) {
@@ -119,6 +143,9 @@ func TestSteadyFindsWrongAnswers(t *testing.T) {
 				return mix.Post(rank+1, 0).Encode(time.Unix(1.7e9, 0)).Body
 			}
 			return body
+		}, true},
+		"always the post of another id": {func(_ int64, rank int, _ http.ResponseWriter, body []byte) []byte {
+			return mix.Post(rank+1, 0).Encode(time.Unix(1.7e9, 0)).Body
 		}, true},
 		"a right post that is not the one it was": {func(n int64, rank int, _ http.ResponseWriter, body []byte) []byte {
 			if n > 700 {

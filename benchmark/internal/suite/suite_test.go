@@ -30,6 +30,7 @@ import (
 	"heavy-read-api/internal/reader"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/workload"
 	"heavy-read-api/internal/writer"
 )
 
@@ -39,6 +40,7 @@ type stack struct {
 	redis     *redistest.Server
 	addresses target.Addresses
 	nodes     string // file of the gateway
+	killed    func() // called when something was killed; nil is nothing
 
 	mu      sync.Mutex // guards what follows
 	readers []*instance
@@ -138,7 +140,10 @@ func (s *stack) Readers(context.Context) ([]target.Reader, error) {
 
 func (s *stack) Redis(context.Context) (string, error) { return s.redis.Addr(), nil }
 
-func (s *stack) Scale(_ context.Context, n int) error {
+func (s *stack) Scale(ctx context.Context, n int) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.readers) < n {
@@ -168,7 +173,15 @@ func (s *stack) Kill(_ context.Context, name string) (func(context.Context) erro
 		}
 	}
 	again = sync.OnceFunc(again)
-	return func(context.Context) error { again(); return nil }, nil
+	if s.killed != nil {
+		s.killed()
+	}
+	return func(ctx context.Context) error {
+		if ctx.Err() == nil {
+			again()
+		}
+		return ctx.Err()
+	}, nil
 }
 
 // tiny is a plan that takes seconds.
@@ -287,39 +300,65 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 	}
 }
 
-// Who stops a run while a reader is away gets what was measured, and the stack as it was.
+// Who stops a run while something is away gets what was measured, and the stack as it was.
 func TestStoppedRun(t *testing.T) {
 	s := start(t, 2)
-	p := tiny()
-	for _, part := range []string{Readers, Redis} {
+	for _, c := range []struct {
+		name, part string
+		arm        func(cancel func()) Progress
+	}{
+		{"a reader is dead", Readers, func(cancel func()) Progress { s.killed = cancel; return new(heard) }},
+		{"a reader is being added", Readers, func(cancel func()) Progress { return &stopper{at: "adding a reader", cancel: cancel} }},
+		{"Redis is dead", Redis, func(cancel func()) Progress { s.killed = cancel; return new(heard) }},
+	} {
 		ctx, cancel := context.WithCancel(t.Context())
-		stop := &stopper{at: map[string]string{Readers: "adding a reader", Redis: "killing Redis"}[part], cancel: cancel}
-		if part == Redis {
-			stop.after = 2 * p.settle
-		}
-		r, err := run(ctx, Options{Only: []string{Bytes, part}}, p, s.addresses, s, os.Getenv, stop)
+		progress := c.arm(cancel)
+		r, err := run(ctx, Options{Only: []string{Bytes, c.part}}, tiny(), s.addresses, s, os.Getenv, progress)
 		cancel()
+		s.killed = nil
 		if err != nil || r == nil || len(r.Bytes) != len(revisitShares) || r.Readers != nil || r.Redis != nil || !strings.Contains(r.Partial, "stopped") {
-			t.Fatalf("%s: got %+v (%v), want what was measured before", part, r, err)
+			t.Fatalf("%s: got %+v (%v), want what was measured before", c.name, r, err)
 		}
 		if len(s.readers) != 2 {
-			t.Errorf("%s: %d readers are left of 2", part, len(s.readers))
+			t.Errorf("%s: %d readers are left of 2", c.name, len(s.readers))
 		}
-		eventually.Nil(t, func() error { return s.redis.Client(t).Ping(context.Background()).Err() })
+		for _, reader := range s.readers {
+			if _, err := target.ReaderStatus(t.Context(), reader.addr); err != nil {
+				t.Errorf("%s: %s does not run: %v", c.name, reader.name, err)
+			}
+		}
+		if err := s.redis.Client(t).Ping(t.Context()).Err(); err != nil {
+			t.Errorf("%s: Redis does not run: %v", c.name, err)
+		}
 	}
 }
 
-// stopper ends the run at a step, or a while after it began.
+// stopper ends the run at a step.
 type stopper struct {
 	heard
 	at     string
-	after  time.Duration
 	cancel func()
 }
 
 func (s *stopper) Step(what string, takes time.Duration) {
 	if what == s.at {
-		time.AfterFunc(s.after, s.cancel)
+		s.cancel()
+	}
+}
+
+// A wrong answer beside a fault ends the waiting for the fault's end.
+func TestWrongAnswerEndsWork(t *testing.T) {
+	liar := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "lies") }))
+	defer liar.Close()
+	s := &suite{plan: tiny(), mix: workload.NewMix(), addresses: target.Addresses{Gateway: liar.Listener.Addr().String()}}
+	s.reads = &load.Reads{Mix: s.mix, Posts: s.posts}
+	s.ranks = s.reads.Draw(1, 100)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err := s.underReads(ctx, time.Hour, true, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	var wrong *load.WrongError
+	if !errors.As(err, &wrong) || ctx.Err() != nil {
+		t.Errorf("got %v, %v; want a WrongError at once", err, ctx.Err())
 	}
 }
 
