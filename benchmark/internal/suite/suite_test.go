@@ -39,8 +39,8 @@ type stack struct {
 	t         *testing.T
 	redis     *redistest.Server
 	addresses target.Addresses
-	nodes     string // file of the gateway
-	killed    func() // called when something was killed; nil is nothing
+	nodes     string            // file of the gateway
+	broke     func(what string) // called when something was killed or a reader added; may be nil
 
 	mu      sync.Mutex // guards what follows
 	readers []*instance
@@ -148,6 +148,7 @@ func (s *stack) Scale(ctx context.Context, n int) error {
 	defer s.mu.Unlock()
 	for len(s.readers) < n {
 		s.add()
+		s.tell("a reader is added")
 	}
 	gone := s.readers[n:]
 	s.readers = s.readers[:n:n]
@@ -173,15 +174,19 @@ func (s *stack) Kill(_ context.Context, name string) (func(context.Context) erro
 		}
 	}
 	again = sync.OnceFunc(again)
-	if s.killed != nil {
-		s.killed()
-	}
+	s.tell(name + " is dead")
 	return func(ctx context.Context) error {
 		if ctx.Err() == nil {
 			again()
 		}
 		return ctx.Err()
 	}, nil
+}
+
+func (s *stack) tell(what string) {
+	if s.broke != nil {
+		s.broke(what)
+	}
 }
 
 // tiny is a plan that takes seconds.
@@ -303,19 +308,16 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 // Who stops a run while something is away gets what was measured, and the stack as it was.
 func TestStoppedRun(t *testing.T) {
 	s := start(t, 2)
-	for _, c := range []struct {
-		name, part string
-		arm        func(cancel func()) Progress
-	}{
-		{"a reader is dead", Readers, func(cancel func()) Progress { s.killed = cancel; return new(heard) }},
-		{"a reader is being added", Readers, func(cancel func()) Progress { return &stopper{at: "adding a reader", cancel: cancel} }},
-		{"Redis is dead", Redis, func(cancel func()) Progress { s.killed = cancel; return new(heard) }},
-	} {
+	for _, c := range []struct{ name, part string }{{"reader-1 is dead", Readers}, {"a reader is added", Readers}, {"redis is dead", Redis}} {
 		ctx, cancel := context.WithCancel(t.Context())
-		progress := c.arm(cancel)
-		r, err := run(ctx, Options{Only: []string{Bytes, c.part}}, tiny(), s.addresses, s, os.Getenv, progress)
+		s.broke = func(what string) {
+			if what == c.name {
+				cancel()
+			}
+		}
+		r, err := run(ctx, Options{Only: []string{Bytes, c.part}}, tiny(), s.addresses, s, os.Getenv, new(heard))
 		cancel()
-		s.killed = nil
+		s.broke = nil
 		if err != nil || r == nil || len(r.Bytes) != len(revisitShares) || r.Readers != nil || r.Redis != nil || !strings.Contains(r.Partial, "stopped") {
 			t.Fatalf("%s: got %+v (%v), want what was measured before", c.name, r, err)
 		}
@@ -330,19 +332,6 @@ func TestStoppedRun(t *testing.T) {
 		if err := s.redis.Client(t).Ping(t.Context()).Err(); err != nil {
 			t.Errorf("%s: Redis does not run: %v", c.name, err)
 		}
-	}
-}
-
-// stopper ends the run at a step.
-type stopper struct {
-	heard
-	at     string
-	cancel func()
-}
-
-func (s *stopper) Step(what string, takes time.Duration) {
-	if what == s.at {
-		s.cancel()
 	}
 }
 
