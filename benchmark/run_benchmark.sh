@@ -3,6 +3,10 @@
 # called from any folder; --help lists the options.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+if [ -f local/env.sh ]; then # the settings of .env, as the stack reads them
+	# shellcheck source=/dev/null
+	. local/env.sh
+fi
 
 need() { # need COMMAND HOW-TO-INSTALL-IT
 	command -v "$1" >/dev/null || {

@@ -156,7 +156,7 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 	}
 	b.say("Measuring the %s stack, for about %v. Ctrl-C ends it and keeps what it has.", runtime.Name(), suite.Estimate(b.Options).Round(time.Second))
 	p := newProgress(b.out, b.interactive, suite.Estimate(b.Options))
-	r, err := suite.Run(ctx, b.Options, addresses, runtime, b.getenv, p)
+	r, err := suite.Run(ctx, b.Options, addresses, runtime, p)
 	p.close()
 	var wrong *load.WrongError
 	if errors.As(err, &wrong) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -65,20 +66,16 @@ type Closed struct {
 	Check       CheckFunc // nil is that of the reads
 }
 
-// ClosedResult is what wrk measured. Its latencies are those of requests that wait for each other:
-// while an answer is late, nobody asks. With several in flight they are those of a batch.
+// ClosedResult is what wrk measured, and beside it the client that checks bodies.
 type ClosedResult struct {
-	Requests int64   `json:"requests"`
-	Seconds  float64 `json:"seconds"`
-	Bytes    int64   `json:"bytes"`
-	Socket   int64   `json:"socket"` // connections that failed, and time-outs
-	Status   int64   `json:"status"` // answers of 400 and above
-	P50      float64 `json:"p50"`    // seconds
-	P90      float64 `json:"p90"`
-	P99      float64 `json:"p99"`
-	P999     float64 `json:"p999"`
-	Max      float64 `json:"max"`
-	CPU      time.Duration
+	Requests int64         `json:"requests"`
+	Seconds  float64       `json:"seconds"`
+	Bytes    int64         `json:"bytes"`
+	Socket   int64         `json:"socket"` // connections that failed, and time-outs
+	Status   int64         `json:"status"` // answers of 400 and above
+	CPU      time.Duration // of wrk
+	// Latencies, sorted, are those of the client beside wrk: single requests at a server that is busy.
+	Latencies []time.Duration
 }
 
 // Rate returns requests a second.
@@ -102,18 +99,22 @@ func (w *Wrk) Run(ctx context.Context, c Closed) (ClosedResult, error) {
 	if check == nil {
 		check = w.reads.Check
 	}
-	sample := func(ctx context.Context) error {
+	var latencies []time.Duration
+	sample := func(ctx context.Context) (err error) {
 		header := c.Header
 		if header != "" {
 			header += "\r\n"
 		}
-		return Sample(ctx, c.Addr, c.Path, header, w.sampled, check, w.counts)
+		latencies, err = Sample(ctx, c.Addr, c.Path, header, w.sampled, check, w.counts)
+		return err
 	}
 	err := beside(ctx, sample, func(ctx context.Context) error {
 		var err error
 		result, err = w.run(ctx, c)
 		return err
 	})
+	slices.Sort(latencies)
+	result.Latencies = latencies
 	return result, err
 }
 

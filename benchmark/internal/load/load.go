@@ -93,23 +93,25 @@ type Counts struct {
 // samplePause is what Sample waits between two requests: about a thousand of them a second.
 const samplePause = time.Millisecond
 
-// Sample reads posts one after the other until ctx is done and checks each answer. It returns the
-// first one that is wrong. It stands beside wrk, which could check bodies itself only at the price
+// Sample reads posts one after the other until ctx is done and checks each answer. It returns how
+// long each took; the error is the first answer that is wrong. It stands beside wrk, which could check bodies itself only at the price
 // of the load it makes: a script that looks at every answer costs it a third of its pipelined rate.
-func Sample(ctx context.Context, addr, path, header string, ranks []int, check CheckFunc, counts *Counts) error {
+func Sample(ctx context.Context, addr, path, header string, ranks []int, check CheckFunc, counts *Counts) (latencies []time.Duration, err error) {
 	conn, err := wire.Dial(ctx, addr)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close()
 	for i := 0; ctx.Err() == nil; i++ {
 		rank := ranks[i%len(ranks)]
+		began := time.Now()
 		a, err := conn.Get(target(path, rank), header)
+		latencies = append(latencies, time.Since(began))
 		if err != nil {
-			return Wrong("GET %s%s: %v", addr, target(path, rank), err)
+			return nil, Wrong("GET %s%s: %v", addr, target(path, rank), err)
 		}
 		if err := check(rank, a.Status, a.Body); err != nil {
-			return err
+			return nil, err
 		}
 		counts.Statuses.Add(1)
 		counts.Bodies.Add(1)
@@ -118,7 +120,7 @@ func Sample(ctx context.Context, addr, path, header string, ranks []int, check C
 		case <-time.After(samplePause):
 		}
 	}
-	return nil
+	return latencies, nil
 }
 
 // beside runs work and, as long as it takes, sample; a wrong answer ends both.

@@ -34,7 +34,7 @@ const (
 // Config is what to measure.
 type Config struct {
 	Writer   string   // host:port
-	Token    string   // of the writer
+	Header   string   // of writes, each line with its "\r\n"
 	Readers  []string // host:port of each
 	Rate     int      // writes a second
 	Duration time.Duration
@@ -153,7 +153,7 @@ func (r *run) post(conn *wire.Conn, id string, version int) (post.Post, string, 
 	if err != nil {
 		return p, "", err
 	}
-	a, err := conn.Post("/create", authorization(r.Token), body)
+	a, err := conn.Post("/create", r.Header, body)
 	if err != nil {
 		return p, "", load.Wrong("POST /create: %v", err)
 	}
@@ -162,13 +162,6 @@ func (r *run) post(conn *wire.Conn, id string, version int) (post.Post, string, 
 		return p, "", load.Wrong("POST /create was answered with status %d: %.200q", a.Status, a.Body)
 	}
 	return p, a.Header.Get("Etag"), nil
-}
-
-func authorization(token string) string {
-	if token == "" {
-		return ""
-	}
-	return "Authorization: Bearer " + token + "\r\n"
 }
 
 // watch writes a post again and again, and asks every reader for it until it is there.
@@ -265,7 +258,7 @@ func (c Config) clean() {
 	defer conn.Close()
 	for name, n := range map[string]int{"watched": watchers, "written": writers} {
 		for i := range n {
-			if _, err := conn.Delete(fmt.Sprintf("/post?id=%s%s-%d", probePrefix, name, i), authorization(c.Token)); err != nil {
+			if _, err := conn.Delete(fmt.Sprintf("/post?id=%s%s-%d", probePrefix, name, i), c.Header); err != nil {
 				return
 			}
 		}

@@ -46,7 +46,7 @@ func (s *site) start(t *testing.T) Config {
 		t.Cleanup(server.Close)
 		return server.Listener.Addr().String()
 	}
-	c := Config{Writer: serve(s.write), Token: "secret", Mix: workload.NewMix(), Counts: new(load.Counts)}
+	c := Config{Writer: serve(s.write), Header: "Authorization: Bearer secret\r\n", Mix: workload.NewMix(), Counts: new(load.Counts)}
 	for _, d := range s.delays {
 		c.Readers = append(c.Readers, serve(func(w http.ResponseWriter, r *http.Request) { s.read(w, r, d) }))
 	}
@@ -140,7 +140,7 @@ func TestMeasureFindsWrongAnswers(t *testing.T) {
 	}
 	s := &site{delays: []time.Duration{0}}
 	c := s.start(t)
-	c.Rate, c.Duration, c.Token = 20, time.Minute, "another"
+	c.Rate, c.Duration, c.Header = 20, time.Minute, "Authorization: Bearer another\r\n"
 	if _, err := Measure(t.Context(), c); err == nil || !strings.Contains(err.Error(), "401") {
 		t.Errorf("writes are refused: got %v", err)
 	}

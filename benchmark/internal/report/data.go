@@ -75,9 +75,8 @@ type Lane struct {
 	Name, Via string
 	Depth     int       // requests in flight on each connection
 	Rates     []float64 // requests a second
-	P50       []float64 // seconds
+	P50       []float64 // seconds, of single requests beside the load
 	P99       []float64
-	P999      []float64
 	CPU       []float64 // seconds of the servers a request; empty when not known
 	ClientCPU []float64 // cores that the load generator used
 }

@@ -39,11 +39,11 @@ func (r *Report) Markdown(prefix string) string {
 		r.ratios(&b, r.Throughput)
 		plot("throughput", "Requests per second by lane")
 		lanes(&b, r.Throughput)
-		p("Median over the rounds, with the least and the greatest value. CPU is that of the servers that the request passes, the kernel's share included; Redis's is not in it. The latencies are those of a closed loop: while an answer is late nobody asks, so they look better than what a visitor meets, which is in *Latency at a constant rate*.")
+		p("Median over the rounds, with the least and the greatest value. CPU is that of the servers that the request passes, the kernel's share included; Redis's is not in it. p50 and p99 are what one more client met, who asked for single posts meanwhile: the latency of a server at its limit. *Latency at a constant rate* has those below it.")
 	}
 	if len(r.Pipelined) > 0 {
 		p("## Several requests in flight")
-		p("The same with %d requests in flight on each connection: what a reader can do when the network does not set the pace. The latencies are those of a batch.", r.Pipelined[0].Depth)
+		p("The same with %d requests in flight on each connection: what a reader can do when the network does not set the pace.", r.Pipelined[0].Depth)
 		r.ratios(&b, r.Pipelined)
 		plot("pipelining", "Requests per second with several in flight")
 		lanes(&b, r.Pipelined)

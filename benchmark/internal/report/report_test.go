@@ -24,7 +24,7 @@ func sample() *Report {
 		return Lane{
 			Name: name, Via: via, Depth: depth,
 			Rates: []float64{rate, rate / 2, rate * 2}, CPU: []float64{cpu, cpu * 2, cpu / 2},
-			P50: []float64{0.5e-3, 1e-3, 0.25e-3}, P99: []float64{2e-3, 4e-3, 1e-3}, P999: []float64{5e-3, 6e-3, 4e-3}, ClientCPU: []float64{0.8, 0.7, 0.9},
+			P50: []float64{0.5e-3, 1e-3, 0.25e-3}, P99: []float64{2e-3, 4e-3, 1e-3}, ClientCPU: []float64{0.8, 0.7, 0.9},
 		}
 	}
 	quantiles := func(scale float64) Quantiles {

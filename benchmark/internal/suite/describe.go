@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/benchmark/internal/target"
 )
 
 // describe fills in what the run is made on and with. What cannot be found out stays empty.
@@ -33,6 +35,9 @@ func (s *suite) describe(ctx context.Context) {
 		m.Commit += " with changes"
 	}
 	m.Runtime = s.runtime.Name()
+	if m.Runtime == target.InDocker {
+		s.note("Requests to the stack pass Docker's port forwarding; those to nginx, which runs beside it, do not.")
+	}
 	if readers, err := s.runtime.Readers(ctx); err == nil {
 		m.Stack = fmt.Sprintf("%d readers behind the gateway, and one that is asked directly", len(readers))
 	}

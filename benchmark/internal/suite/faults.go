@@ -19,6 +19,7 @@ import (
 const (
 	balanceWindow = 250 * time.Millisecond
 	readyLimit    = 90 * time.Second // for a reader to load everything, or for Redis to read its file
+	spreadLimit   = 20 * time.Second // for the gateway to use a reader that is ready
 	faultLimit    = 5 * time.Minute
 	undoLimit     = 2 * time.Minute
 )
@@ -84,7 +85,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		if err := s.inStep(ctx); err != nil {
 			return err
 		}
-		if err := wait(ctx, 2*s.settle); err != nil {
+		if err := s.spread(ctx, n); err != nil {
 			return err
 		}
 		s.progress.Step("adding a reader", 5*time.Second)
@@ -95,7 +96,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		if err := s.inStep(ctx); err != nil {
 			return err
 		}
-		return wait(ctx, 2*s.settle)
+		return s.spread(ctx, n+1)
 	})
 	if err != nil {
 		return err
@@ -122,6 +123,31 @@ func (s *suite) readers(ctx context.Context) (err error) {
 	s.report.Readers = f
 	s.progress.Say("%d of %d reads failed; balanced again after %.1f s, with one more after %.1f s", f.Failed, f.Requests, f.KillBalance, f.AddBalance)
 	return nil
+}
+
+// spread waits until n readers answer through the gateway, and lets the load go on for a while then.
+// That they never do is a result, not an error.
+func (s *suite) spread(ctx context.Context, n int) error {
+	err := poll(ctx, spreadLimit, func() error {
+		_, err := s.ask(ctx, s.addresses.Gateway, func(c *wire.Conn) (a wire.Answer, err error) {
+			seen := map[string]bool{}
+			for range 10 * n {
+				if a, err = c.Get("/post?id="+workload.MixID(0), ""); err != nil {
+					return a, err
+				}
+				seen[a.Header.Get("X-Served-By")] = true
+			}
+			if len(seen) < n {
+				err = fmt.Errorf("%d of %d readers answer", len(seen), n)
+			}
+			return a, err
+		})
+		return err
+	})
+	if err != nil {
+		s.progress.Say("after %v: %v", spreadLimit, err)
+	}
+	return wait(ctx, 2*s.settle)
 }
 
 // inStep waits until every reader has what Redis has.
@@ -162,7 +188,7 @@ func (s *suite) redis(ctx context.Context) (err error) {
 			return err
 		}
 		defer s.undone(ctx, &err, "start Redis again", revive)
-		if s.runtime.Name() == "docker" { // the supervisor of the stack without Docker does not wait
+		if s.runtime.Name() == target.InDocker { // the supervisor of the stack without Docker does not wait
 			if err := wait(ctx, s.settle); err != nil {
 				return err
 			}
@@ -186,13 +212,13 @@ func (s *suite) redis(ctx context.Context) (err error) {
 		}
 		defer s.undone(ctx, &err, "delete a probe", func(ctx context.Context) error {
 			_, err := s.ask(ctx, s.addresses.Writer, func(c *wire.Conn) (wire.Answer, error) {
-				return c.Delete("/post?id="+redisProbe, s.authorization())
+				return c.Delete("/post?id="+redisProbe, s.addresses.Authorization())
 			})
 			return err
 		})
 		err = since(&f.Writes, func() error {
 			a, err := s.ask(ctx, s.addresses.Writer, func(c *wire.Conn) (wire.Answer, error) {
-				return c.Post("/create", s.authorization(), body)
+				return c.Post("/create", s.addresses.Authorization(), body)
 			})
 			if err == nil && a.Status != http.StatusOK && a.Status != http.StatusCreated {
 				err = fmt.Errorf("POST /create answers %d: %.200s", a.Status, a.Body)
@@ -230,13 +256,6 @@ func (s *suite) redis(ctx context.Context) (err error) {
 	s.report.Redis = f
 	s.progress.Say("%d of %d reads failed; converged %.1f s after the kill", f.Failed, f.Requests, f.Converged)
 	return nil
-}
-
-func (s *suite) authorization() string {
-	if s.addresses.Token == "" {
-		return ""
-	}
-	return "Authorization: Bearer " + s.addresses.Token + "\r\n"
 }
 
 // ask sends one request over a connection of its own.

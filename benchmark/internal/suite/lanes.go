@@ -135,9 +135,9 @@ func (s *suite) measure(ctx context.Context, l lane, into *report.Lane) error {
 	}
 	after, ok := l.cpu(ctx)
 	into.Rates = append(into.Rates, r.Rate())
-	into.P50 = append(into.P50, r.P50)
-	into.P99 = append(into.P99, r.P99)
-	into.P999 = append(into.P999, r.P999)
+	q := report.NewQuantiles(r.Latencies)
+	into.P50 = append(into.P50, q.P50)
+	into.P99 = append(into.P99, q.P99)
 	into.ClientCPU = append(into.ClientCPU, r.CPU.Seconds()/r.Seconds)
 	if known && ok {
 		into.CPU = append(into.CPU, (after-before).Seconds()/float64(r.Requests))

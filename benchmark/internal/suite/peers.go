@@ -17,7 +17,6 @@ import (
 
 // peers are the servers that are measured beside ours. They are started when they are needed first.
 type peers struct {
-	getenv  func(string) string
 	started *peer.Nginx
 	err     error
 	told    bool // that there is none
@@ -71,12 +70,12 @@ func (s *suite) startNginx(ctx context.Context) (*peer.Nginx, error) {
 	return peer.StartNginx(ctx, string(best.Body), best.Header.Get("Etag"), best.Header.Get("X-Version"))
 }
 
-// redisOptions are how Redis is reached, as the services are told it.
+// redisOptions are how Redis is reached.
 func (s *suite) redisOptions(ctx context.Context) (*redis.Options, error) {
-	addr, err := s.runtime.Redis(ctx)
+	server, err := s.runtime.Redis(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// MaxRetries: what is measured or waited for is asked once at a time.
-	return &redis.Options{Addr: addr, Username: s.peer.getenv("REDIS_USERNAME"), Password: s.peer.getenv("REDIS_PASSWORD"), MaxRetries: -1}, nil
+	return &redis.Options{Addr: server.Addr, Username: server.Username, Password: server.Password, MaxRetries: -1}, nil
 }

@@ -31,7 +31,7 @@ func (s *suite) propagation(ctx context.Context) error {
 		_, err := s.underReads(ctx, 2*s.plan.propagation+patience, false, func(ctx context.Context) error {
 			var err error
 			r, err = propagation.Measure(ctx, propagation.Config{
-				Writer: s.addresses.Writer, Token: s.addresses.Token, Readers: addrs,
+				Writer: s.addresses.Writer, Header: s.addresses.Authorization(), Readers: addrs,
 				Rate: rate, Duration: s.plan.propagation, Mix: s.mix, Counts: &s.counts,
 			})
 			return err

@@ -21,10 +21,6 @@ const (
 func Remove(ctx context.Context, a target.Addresses) (int, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	header := ""
-	if a.Token != "" {
-		header = "Authorization: Bearer " + a.Token + "\r\n"
-	}
 	var next, deleted, last atomic.Int64 // last: the highest rank that was there
 	var wg sync.WaitGroup
 	for range removers {
@@ -40,7 +36,7 @@ func Remove(ctx context.Context, a target.Addresses) (int, error) {
 				if rank > last.Load()+gap {
 					return
 				}
-				answer, err := conn.Delete("/post?id="+workload.MixID(int(rank)), header)
+				answer, err := conn.Delete("/post?id="+workload.MixID(int(rank)), a.Authorization())
 				switch {
 				case err != nil:
 					cancel(err)

@@ -102,11 +102,11 @@ type suite struct {
 // Run measures what the options choose on a stack that is up. The report is what was measured, also
 // when ctx ended before the rest of it; then, or when a part could not be measured, Partial says why.
 // A *load.WrongError means that there is nothing to report.
-func Run(ctx context.Context, o Options, a target.Addresses, r target.Runtime, getenv func(string) string, progress Progress) (*report.Report, error) {
-	return run(ctx, o, newPlan(o), a, r, getenv, progress)
+func Run(ctx context.Context, o Options, a target.Addresses, r target.Runtime, progress Progress) (*report.Report, error) {
+	return run(ctx, o, newPlan(o), a, r, progress)
 }
 
-func run(ctx context.Context, o Options, p plan, a target.Addresses, r target.Runtime, getenv func(string) string, progress Progress) (*report.Report, error) {
+func run(ctx context.Context, o Options, p plan, a target.Addresses, r target.Runtime, progress Progress) (*report.Report, error) {
 	s := &suite{plan: p, addresses: a, runtime: r, mix: workload.NewMix(), progress: progress}
 	s.reads = &load.Reads{Mix: s.mix, Posts: s.posts}
 	s.ranks = s.reads.Draw(3, 1<<16)
@@ -123,7 +123,7 @@ func run(ctx context.Context, o Options, p plan, a target.Addresses, r target.Ru
 	}
 	defer wrk.Close()
 	s.wrk = wrk
-	s.peer = &peers{getenv: getenv}
+	s.peer = new(peers)
 	defer s.peer.stop()
 	s.describe(ctx)
 

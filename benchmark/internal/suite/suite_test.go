@@ -138,7 +138,9 @@ func (s *stack) Readers(context.Context) ([]target.Reader, error) {
 	return out, nil
 }
 
-func (s *stack) Redis(context.Context) (string, error) { return s.redis.Addr(), nil }
+func (s *stack) Redis(context.Context) (target.RedisServer, error) {
+	return target.RedisServer{Addr: s.redis.Addr()}, nil
+}
 
 func (s *stack) Scale(ctx context.Context, n int) error {
 	if ctx.Err() != nil {
@@ -217,7 +219,7 @@ func TestRun(t *testing.T) {
 	s := start(t, 2)
 	said := new(heard)
 	o := Options{Only: []string{Memory, Pipelining, Latency, Propagation, Bytes, Readers, Redis}}
-	r, err := run(t.Context(), o, tiny(), s.addresses, s, os.Getenv, said)
+	r, err := run(t.Context(), o, tiny(), s.addresses, s, said)
 	t.Log(said.text.String())
 	if err != nil {
 		t.Fatal(err)
@@ -278,7 +280,7 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 	p := tiny()
 	honest := s.addresses.Direct
 	o := Options{Only: []string{Bytes}}
-	if _, err := run(t.Context(), o, p, s.addresses, s, os.Getenv, new(heard)); err != nil {
+	if _, err := run(t.Context(), o, p, s.addresses, s, new(heard)); err != nil {
 		t.Fatal(err)
 	}
 	var answers atomic.Int64
@@ -298,7 +300,7 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 	defer liar.Close()
 	s.addresses.Direct = liar.Listener.Addr().String()
 	p.rate, p.steady = 1000, 3*time.Second
-	r, err := run(t.Context(), Options{Only: []string{Latency}}, p, s.addresses, s, os.Getenv, new(heard))
+	r, err := run(t.Context(), Options{Only: []string{Latency}}, p, s.addresses, s, new(heard))
 	var wrong *load.WrongError
 	if !errors.As(err, &wrong) || r != nil {
 		t.Errorf("got %+v (%v), want no report and a WrongError", r, err)
@@ -315,7 +317,7 @@ func TestStoppedRun(t *testing.T) {
 				cancel()
 			}
 		}
-		r, err := run(ctx, Options{Only: []string{Bytes, c.part}}, tiny(), s.addresses, s, os.Getenv, new(heard))
+		r, err := run(ctx, Options{Only: []string{Bytes, c.part}}, tiny(), s.addresses, s, new(heard))
 		cancel()
 		s.broke = nil
 		if err != nil || r == nil || len(r.Bytes) != len(revisitShares) || r.Readers != nil || r.Redis != nil || !strings.Contains(r.Partial, "stopped") {

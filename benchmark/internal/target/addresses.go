@@ -15,13 +15,22 @@ import (
 type Addresses struct {
 	Writer, Direct, Gateway, GatewayMetrics, Dashboard string
 	Token                                              string // of the writer
+	RedisUsername, RedisPassword                       string // of a Redis that the stack did not start
+}
+
+// Authorization returns the header line that writes need, or "".
+func (a Addresses) Authorization() string {
+	if a.Token == "" {
+		return ""
+	}
+	return "Authorization: Bearer " + a.Token + "\r\n"
 }
 
 const host = "127.0.0.1"
 
 // ParseAddresses reads the environment.
 func ParseAddresses(getenv func(string) string) (Addresses, error) {
-	a := Addresses{Token: getenv("WRITER_TOKEN")}
+	a := Addresses{Token: getenv("WRITER_TOKEN"), RedisUsername: getenv("REDIS_USERNAME"), RedisPassword: getenv("REDIS_PASSWORD")}
 	port := func(env, value string) (int, error) {
 		text := cmp.Or(getenv(env), value)
 		n, err := strconv.Atoi(text)

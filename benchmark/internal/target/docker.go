@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,7 +16,16 @@ import (
 
 // docker is the stack in Docker Compose.
 type docker struct {
-	root string // folder of docker-compose.yaml
+	root    string   // folder of docker-compose.yaml
+	compose []string // Compose is a plugin of docker, or a program of its own
+}
+
+func newDocker(ctx context.Context, root string) *docker {
+	d := &docker{root: root, compose: []string{"docker", "compose"}}
+	if _, err := d.run(ctx, "docker", "compose", "version"); err != nil {
+		d.compose = []string{"docker-compose"}
+	}
+	return d
 }
 
 // container is a line of `docker compose ps --format json`.
@@ -26,25 +36,29 @@ type container struct {
 	State   string
 }
 
-func (d *docker) Name() string { return "docker" }
+func (d *docker) Name() string { return InDocker }
 
-// run runs docker and returns what it printed.
+// run runs a command and returns what it printed.
 func (d *docker) run(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "docker", args...)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = d.root
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(errs.Bytes()))
+		return "", fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(errs.Bytes()))
 	}
 	return strings.TrimSpace(out.String()), nil
 }
 
+func (d *docker) ask(ctx context.Context, args ...string) (string, error) {
+	return d.run(ctx, slices.Concat(d.compose, args)...)
+}
+
 // containers returns the running containers of a service.
 func (d *docker) containers(ctx context.Context, service string) ([]container, error) {
-	out, err := d.run(ctx, "compose", "ps", "--format", "json", service)
+	out, err := d.ask(ctx, "ps", "--format", "json", service)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +107,7 @@ func (d *docker) Readers(ctx context.Context) ([]Reader, error) {
 		if err != nil {
 			return nil, err
 		}
-		addr, err := d.run(ctx, "compose", "port", "--index", strconv.Itoa(n), "reader", "80")
+		addr, err := d.ask(ctx, "port", "--index", strconv.Itoa(n), "reader", "80")
 		if err != nil {
 			return nil, err
 		}
@@ -116,16 +130,25 @@ func reachable(addr string) string {
 	return addr
 }
 
-func (d *docker) Redis(ctx context.Context) (string, error) {
-	addr, err := d.run(ctx, "compose", "port", Redis, "6379")
+func (d *docker) Redis(ctx context.Context) (RedisServer, error) {
+	addr, err := d.ask(ctx, "port", Redis, "6379")
 	if err == nil && (addr == "" || strings.HasSuffix(addr, ":0")) {
 		err = errors.New("the port of Redis is not published")
 	}
-	return reachable(addr), err
+	if err != nil {
+		return RedisServer{}, err
+	}
+	// The operator's password is in the container's environment; a Redis without one has none there.
+	password, err := d.ask(ctx, "exec", "-T", Redis, "printenv", "REDIS_ADMIN_PASSWORD")
+	if err != nil {
+		password = ""
+	}
+	return RedisServer{Addr: reachable(addr), Password: password}, ctx.Err()
 }
 
+// Scale leaves it to the Makefile's own script: how is for the stack to know.
 func (d *docker) Scale(ctx context.Context, n int) error {
-	_, err := d.run(ctx, "compose", "up", "--detach", "--wait", "--no-recreate", "--scale", "reader="+strconv.Itoa(n))
+	_, err := d.run(ctx, "sh", "local/stack.sh", "scale", strconv.Itoa(n))
 	return err
 }
 
@@ -141,12 +164,12 @@ func (d *docker) Kill(ctx context.Context, process string) (func(context.Context
 		}
 		id = containers[0].Name
 	}
-	if _, err := d.run(ctx, "kill", id); err != nil {
+	if _, err := d.run(ctx, "docker", "kill", id); err != nil {
 		return nil, err
 	}
 	// Docker does not restart what was killed through it, whatever its restart policy.
 	return func(ctx context.Context) error {
-		_, err := d.run(ctx, "start", id)
+		_, err := d.run(ctx, "docker", "start", id)
 		return err
 	}, nil
 }

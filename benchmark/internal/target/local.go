@@ -95,13 +95,16 @@ func (l *local) Readers(ctx context.Context) ([]Reader, error) {
 	return readers, nil
 }
 
-func (l *local) Redis(ctx context.Context) (string, error) {
+func (l *local) Redis(ctx context.Context) (RedisServer, error) {
 	p, err := l.find(ctx, Redis)
 	if err != nil {
-		return "", err
+		return RedisServer{}, err
 	}
 	first, _, _ := strings.Cut(p.Address, ",")
-	return first, nil
+	if !p.External {
+		return RedisServer{Addr: first}, nil // the stack's own knows no password
+	}
+	return RedisServer{first, l.addresses.RedisUsername, l.addresses.RedisPassword}, nil
 }
 
 func (l *local) Scale(ctx context.Context, n int) error {

@@ -12,20 +12,26 @@ import (
 // Names of processes that can be killed; readers have the names that Readers returns.
 const Redis = "redis"
 
+// InDocker is the name of the runtime that is Docker Compose.
+const InDocker = "docker"
+
 // Reader is a reader behind the gateway.
 type Reader struct {
 	Name string
 	Addr string // host:port at which it can be asked past the gateway
 }
 
+// RedisServer is where Redis listens, and as whom one may ask it.
+type RedisServer struct{ Addr, Username, Password string }
+
 // Runtime is what the stack runs in.
 type Runtime interface {
-	// Name says what it is: "local" or "docker".
+	// Name says what it is: "local" or InDocker.
 	Name() string
 	// Readers returns the readers that are behind the gateway, or are about to be.
 	Readers(ctx context.Context) ([]Reader, error)
-	// Redis returns the address of Redis; an error when it cannot be reached from here.
-	Redis(ctx context.Context) (string, error)
+	// Redis returns how Redis is reached; an error when it cannot be, from here.
+	Redis(ctx context.Context) (RedisServer, error)
 	// Scale brings the number of readers behind the gateway to n and blocks until that is done.
 	Scale(ctx context.Context, n int) error
 	// Kill ends a process like kill -9 does. revive starts it again, or waits until somebody else
@@ -51,7 +57,7 @@ func Detect(ctx context.Context, root string, a Addresses) (Runtime, error) {
 	case "local":
 		return &local{addresses: a}, nil
 	case "docker":
-		return &docker{root: root}, nil
+		return newDocker(ctx, root), nil
 	default:
 		return nil, fmt.Errorf("local/runtime.sh says %q, neither local nor docker", strings.TrimSpace(string(out)))
 	}

@@ -18,14 +18,18 @@ func await(ctx context.Context, limit time.Duration, what string, check func(con
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	var objection error
 	for {
 		err := check(ctx)
 		if err == nil {
 			return nil
 		}
+		if objection == nil || ctx.Err() == nil { // that time ran out is no objection
+			objection = err
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w, and still: %w", what, context.Cause(ctx), err)
+			return fmt.Errorf("wait for %s: %w, and still: %w", what, context.Cause(ctx), objection)
 		case <-tick.C:
 		}
 	}

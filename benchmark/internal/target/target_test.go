@@ -48,15 +48,13 @@ func fakeDocker(t *testing.T, script string) (root string, asked func() []string
 	if err := os.WriteFile(filepath.Join(bin, "docker"), []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	runtime, err := os.ReadFile("../../../local/runtime.sh")
-	if err != nil {
+	if err := os.CopyFS(filepath.Join(root, "local"), os.DirFS("../../../local")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Join(root, "local"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string][]byte{"local/runtime.sh": runtime, "docker-compose.yaml": nil} {
-		if err := os.WriteFile(filepath.Join(root, name), content, 0o644); err != nil {
+	// The script that scales is the stack's, not the benchmark's.
+	scripts := map[string]string{"docker-compose.yaml": "", "local/stack.sh": "echo \"$*\" >>" + log + "\n[ \"$*\" = 'scale 4' ]\n"}
+	for name, content := range scripts {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -71,6 +69,8 @@ func fakeDocker(t *testing.T, script string) (root string, asked func() []string
 }
 
 const docker3 = `info | "compose version") ;;
+"compose version --short") echo 2.40.0 ;;
+"compose ps --quiet") echo a1 ;;
 "compose ps --format json reader") cat <<'EOF'
 {"ID":"a1","Name":"heavy-reader-1","Service":"reader","State":"running"}
 {"ID":"a3","Name":"heavy-reader-3","Service":"reader","State":"running"}
@@ -80,7 +80,7 @@ EOF
 "compose port --index 1 reader 80") echo 0.0.0.0:32768 ;;
 "compose port --index 3 reader 80") printf '[::]:32770\n127.0.0.1:32770\n' ;;
 "compose port redis 6379") echo 127.0.0.1:6379 ;;
-"compose up --detach --wait --no-recreate --scale reader=4") ;;
+"compose exec -T redis printenv REDIS_ADMIN_PASSWORD") echo secret ;;
 "kill heavy-redis-1" | "start heavy-redis-1" | "kill heavy-reader-3" | "start heavy-reader-3") ;;`
 
 func TestDetect(t *testing.T) {
@@ -108,19 +108,19 @@ func TestDetect(t *testing.T) {
 
 func TestDocker(t *testing.T) {
 	root, asked := fakeDocker(t, docker3)
-	d := &docker{root: root}
+	d := newDocker(t.Context(), root)
 	readers, err := d.Readers(t.Context())
 	want := []Reader{{"heavy-reader-1", "127.0.0.1:32768"}, {"heavy-reader-3", "127.0.0.1:32770"}}
 	if err != nil || !slices.Equal(readers, want) {
 		t.Errorf("readers %v (%v), want %v", readers, err, want)
 	}
-	if addr, err := d.Redis(t.Context()); err != nil || addr != "127.0.0.1:6379" {
-		t.Errorf("Redis at %q (%v)", addr, err)
-	}
-	if err := d.Scale(t.Context(), 4); err != nil {
-		t.Error(err)
+	if r, err := d.Redis(t.Context()); err != nil || r != (RedisServer{"127.0.0.1:6379", "", "secret"}) {
+		t.Errorf("Redis: %+v (%v)", r, err)
 	}
 	asked()
+	if err := d.Scale(t.Context(), 4); err != nil || !slices.Equal(asked(), []string{"scale 4"}) {
+		t.Errorf("scale to 4: %v", err)
+	}
 	for process, container := range map[string]string{Redis: "heavy-redis-1", "heavy-reader-3": "heavy-reader-3"} {
 		revive, err := d.Kill(t.Context(), process)
 		if err != nil {
@@ -134,15 +134,19 @@ func TestDocker(t *testing.T) {
 			t.Errorf("kill %s: docker was asked %q, want %q", process, calls, want)
 		}
 	}
-	if err := d.Scale(t.Context(), 9); err == nil || !strings.Contains(err.Error(), "unknown: compose up") {
+	if err := d.Scale(t.Context(), 9); err == nil {
+		t.Error("the script failed, and there is no error")
+	}
+	if _, err := d.Kill(t.Context(), "nobody"); err == nil || !strings.Contains(err.Error(), "unknown: kill nobody") {
 		t.Errorf("docker failed, and the error is %v", err)
 	}
 }
 
 func TestDockerNotRunning(t *testing.T) {
-	root, _ := fakeDocker(t, `"compose ps --format json reader") ;;
+	root, _ := fakeDocker(t, `"compose version") ;;
+"compose ps --format json reader") ;;
 "compose port redis 6379") echo ":0" ;;`)
-	d := &docker{root: root}
+	d := newDocker(t.Context(), root)
 	if _, err := d.Readers(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("got %v, want ErrNotRunning", err)
 	}
@@ -198,8 +202,9 @@ func TestLocal(t *testing.T) {
 	if want := []Reader{{"reader-1", again.Listener.Addr().String()}}; err != nil || !slices.Equal(readers, want) {
 		t.Errorf("readers %v (%v), want %v", readers, err, want)
 	}
-	if addr, err := l.Redis(t.Context()); err != nil || addr != "127.0.0.1:6379" {
-		t.Errorf("Redis at %q (%v)", addr, err)
+	l.addresses.RedisUsername, l.addresses.RedisPassword = "me", "secret"
+	if r, err := l.Redis(t.Context()); err != nil || r != (RedisServer{"127.0.0.1:6379", "me", "secret"}) {
+		t.Errorf("Redis: %+v (%v)", r, err)
 	}
 	if err := l.Scale(t.Context(), 4); err != nil {
 		t.Error(err)
@@ -249,17 +254,20 @@ func TestProcessUsage(t *testing.T) {
 }
 
 func TestAwaitTellsWhatIsMissing(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var asked atomic.Int64
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) == 2 {
+			cancel()
+		}
 		fmt.Fprint(w, `{"ready":true,"synced":true,"applied_version":3,"newest_version":4}`)
 	}))
 	defer s.Close()
-	err := Await(t.Context(), 50*time.Millisecond, s.Listener.Addr().String())
-	if err == nil || !strings.Contains(err.Error(), "version 3 of 4") {
+	err := Await(ctx, time.Hour, s.Listener.Addr().String())
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "version 3 of 4") {
 		t.Errorf("got %v", err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := Await(ctx, time.Hour, s.Listener.Addr().String()); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want that it was canceled", err)
+	if err := Await(t.Context(), time.Millisecond, s.Listener.Addr().String()); err == nil || !strings.Contains(err.Error(), "1ms have passed") {
+		t.Errorf("got %v", err)
 	}
 }
