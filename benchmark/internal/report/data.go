@@ -155,6 +155,7 @@ type Memory struct {
 type ReaderMemory struct {
 	Name                string
 	Before, Peak, After int64 // bytes resident
+	EntriesBefore       int64 // posts that it held before
 	Entries, Bytes      int64 // that the reader counts
 	Complete            bool
 	CPU                 float64 // seconds, of loading

@@ -237,7 +237,9 @@ func (r *Report) memory(b *strings.Builder) {
 		before, peak, each, cpu := "not known", "not known", "not known", "not known"
 		if m.Loaded {
 			before, peak, cpu = megabytes(v.Before), megabytes(v.Peak), Seconds(v.CPU)
-			each = digits(float64(v.After-v.Before) / float64(m.Posts))
+			if grown := v.Entries - v.EntriesBefore; grown > 0 {
+				each = digits(float64(v.After-v.Before) / float64(grown))
+			}
 		}
 		complete := "all"
 		if !v.Complete {

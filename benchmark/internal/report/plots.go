@@ -61,7 +61,7 @@ func (r *Report) plots() []named {
 	if len(r.Propagation) > 0 {
 		all = append(all, named{"propagation", plotHeight, r.propagationPlot})
 	}
-	if r.Memory != nil {
+	if r.Memory != nil && len(r.Memory.Readers) > 0 {
 		all = append(all, named{"memory", vg.Length(2.8+1.3*float64(len(r.Memory.Readers))) * vg.Centimeter, r.memoryPlot})
 	}
 	return all
@@ -297,7 +297,7 @@ func (r *Report) propagationPlot() (*plot.Plot, error) {
 // memoryPlot draws what each reader took before, at most and after loading.
 func (r *Report) memoryPlot() (*plot.Plot, error) {
 	m := r.Memory
-	p := newPlot(fmt.Sprintf("Resident memory of a reader, %s posts", Thousands(float64(m.Posts))))
+	p := newPlot(fmt.Sprintf("Resident memory of each reader, %s posts", Thousands(float64(m.Readers[0].Entries))))
 	p.X.Label.Text = "MB"
 	p.Add(grid(true, false))
 	type series struct {
@@ -347,7 +347,7 @@ func (r *Report) memoryPlot() (*plot.Plot, error) {
 		p.Legend.Add(kind.name, bar)
 	}
 	p.NominalY(names...)
-	p.X.Min, p.X.Max = 0, longest*margin
+	p.X.Min, p.X.Max = 0, longest*(margin+0.2) // the legend is there too
 	p.Y.Min, p.Y.Max = -0.6, float64(n)-0.4
 	p.Legend.Top = true
 	return p, nil

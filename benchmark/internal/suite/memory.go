@@ -42,6 +42,13 @@ func (s *suite) memory(ctx context.Context) error {
 	var watch sync.WaitGroup
 	took, err := s.load(ctx, func(ctx context.Context) error {
 		m.Loaded = true
+		for i, r := range readers {
+			status, err := target.ReaderStatus(ctx, r.Addr)
+			if err != nil {
+				return err
+			}
+			m.Readers[i].EntriesBefore = status.Entries
+		}
 		err := usage(ctx, func(r *report.ReaderMemory, u target.Usage) { r.Before, r.CPU = u.Memory, -u.CPU.Seconds() })
 		watch.Go(func() {
 			tick := time.NewTicker(watchEvery)
