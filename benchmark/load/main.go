@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/workload"
 )
 
@@ -70,16 +71,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 func writePosts(out io.Writer, posts int) error {
 	w := bufio.NewWriter(out)
 	for rank := range posts {
-		if err := json.NewEncoder(w).Encode(body(rank, 0)); err != nil {
+		line, err := workload.AppendLine(w.AvailableBuffer(), workload.Post(rank, 0))
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(line); err != nil {
 			return err
 		}
 	}
 	return w.Flush()
-}
-
-func body(rank, version int) map[string]string {
-	p := workload.Post(rank, version)
-	return map[string]string{"id": p.ID, "title": p.Title, "content": p.Content, "author": p.Author}
 }
 
 // writeIDs writes ids drawn from a Zipf distribution over the posts, a line each.
@@ -113,14 +113,14 @@ func update(ctx context.Context, out io.Writer, url string, posts, rate int, dur
 					return nil
 				}
 				n++
-				content := body(rank, n)
+				content := workload.Post(rank, n)
 				mu.Unlock()
 				select {
 				case <-ctx.Done():
 					return nil
 				case <-time.After(time.Until(began.Add(due))):
 				}
-				if err := post(client, url, content); err != nil {
+				if err := send(client, url, content); err != nil {
 					return err
 				}
 			}
@@ -133,8 +133,8 @@ func update(ctx context.Context, out io.Writer, url string, posts, rate int, dur
 	return err
 }
 
-func post(client *http.Client, url string, body map[string]string) error {
-	content, err := json.Marshal(body)
+func send(client *http.Client, url string, p post.Post) error {
+	content, err := workload.AppendLine(nil, p)
 	if err != nil {
 		return err
 	}
@@ -158,10 +158,14 @@ func updateInBulk(ctx context.Context, out io.Writer, url string, posts, rate in
 	began := time.Now()
 	n := 0
 	go func() {
-		w := json.NewEncoder(feed)
 		for ; time.Since(began) < duration && ctx.Err() == nil; n++ {
 			time.Sleep(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(rate))))
-			if w.Encode(body(z.Next(), n+1)) != nil {
+			line, err := workload.AppendLine(nil, workload.Post(z.Next(), n+1))
+			if err != nil {
+				_ = feed.CloseWithError(err)
+				return
+			}
+			if _, err := feed.Write(line); err != nil {
 				break // the request has ended
 			}
 		}
