@@ -27,7 +27,7 @@ import (
 type options struct {
 	suite.Options
 	yes, interactive, quick, remove, readme bool
-	out                                     string
+	folder                                  string
 }
 
 const usage = `usage: run_benchmark.sh [options]
@@ -66,7 +66,7 @@ func parse(args []string) (options, error) {
 	fs.BoolVar(&o.remove, "remove", false, "")
 	fs.BoolVar(&o.readme, "readme", false, "")
 	fs.StringVar(&only, "only", "", "")
-	fs.StringVar(&o.out, "out", "benchmark", "")
+	fs.StringVar(&o.folder, "out", "benchmark", "")
 	fs.DurationVar(&o.Duration, "duration", 0, "")
 	fs.IntVar(&o.Connections, "connections", 0, "")
 	fs.IntVar(&o.Rate, "rate", 0, "")
@@ -126,7 +126,7 @@ func (b *benchmark) say(format string, args ...any) { fmt.Fprintf(b.out, format+
 func (b *benchmark) run(ctx context.Context) (int, error) {
 	const name = "benchmark-report"
 	if b.readme {
-		return 0, report.CopyHeadline(filepath.Join(b.options.out, name+".md"), "README.md")
+		return 0, report.CopyHeadline(filepath.Join(b.folder, name+".md"), "README.md")
 	}
 	addresses, err := target.ParseAddresses(b.getenv)
 	if err != nil {
@@ -178,7 +178,7 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 			b.say("%-3s  %s: %s", map[bool]string{true: "yes", false: "NO"}[c.Holds], c.Claim, c.Measured)
 		}
 	}
-	b.say("\nThe report is %s. The posts (ids bench-...) stay for the next run; --remove deletes them.", filepath.Join(b.options.out, file+".md"))
+	b.say("\nThe report is %s. The posts (ids bench-...) stay for the next run; --remove deletes them.", filepath.Join(b.folder, file+".md"))
 	if r.Partial != "" {
 		b.say("It is partial: %s.", r.Partial)
 	}
@@ -201,7 +201,7 @@ func (b *benchmark) menu() bool {
 	quick, full := b.Options, b.Options
 	full.Full = true
 	b.say("This loads posts into the stack that runs, reads them in several ways, kills a reader and")
-	b.say("Redis, brings them back, and writes a report to %s.\n", b.options.out)
+	b.say("Redis, brings them back, and writes a report to %s.\n", b.folder)
 	b.say("  1  quick, about %v", suite.Estimate(quick).Round(10*time.Second))
 	b.say("  2  full, about %v, %s posts", suite.Estimate(full).Round(time.Minute), "1,000,000")
 	titles := suite.Titles()
@@ -240,17 +240,17 @@ func (b *benchmark) command() string {
 			parts = append(parts, a)
 		}
 	}
-	if b.asksNothingOf("full") && b.Full {
+	if b.lacks("full") && b.Full {
 		parts = append(parts, "--full")
 	}
-	if b.asksNothingOf("only") && len(b.Only) > 0 {
+	if b.lacks("only") && len(b.Only) > 0 {
 		parts = append(parts, "--only", strings.Join(b.Only, ","))
 	}
 	return strings.Join(parts, " ")
 }
 
-// asksNothingOf reports whether a flag is not among the arguments.
-func (b *benchmark) asksNothingOf(name string) bool {
+// lacks reports whether a flag is not among the arguments.
+func (b *benchmark) lacks(name string) bool {
 	for _, a := range b.args {
 		if flag, _, _ := strings.Cut(strings.TrimLeft(a, "-"), "="); flag == name {
 			return false
@@ -265,15 +265,15 @@ func (b *benchmark) write(r *report.Report, file string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(b.options.out, 0o755); err != nil {
+	if err := os.MkdirAll(b.folder, 0o755); err != nil {
 		return fmt.Errorf("make the folder of the report: %w", err)
 	}
 	for name, svg := range plots {
-		if err := os.WriteFile(filepath.Join(b.options.out, file+"-"+name+".svg"), svg, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(b.folder, file+"-"+name+".svg"), svg, 0o644); err != nil {
 			return fmt.Errorf("write a plot: %w", err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(b.options.out, file+".md"), []byte(r.Markdown(file+"-")), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(b.folder, file+".md"), []byte(r.Markdown(file+"-")), 0o644); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil

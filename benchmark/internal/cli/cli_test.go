@@ -20,7 +20,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := suite.Options{Full: true, Only: []string{"latency", "bytes"}, Duration: 5 * time.Second, Connections: 8, Rate: 100, Posts: 1000}
-	if o.Full != want.Full || !slices.Equal(o.Only, want.Only) || o.Duration != want.Duration || o.Connections != want.Connections || o.Rate != want.Rate || o.Posts != want.Posts || o.out != "/tmp/x" || !o.yes {
+	if o.Full != want.Full || !slices.Equal(o.Only, want.Only) || o.Duration != want.Duration || o.Connections != want.Connections || o.Rate != want.Rate || o.Posts != want.Posts || o.folder != "/tmp/x" || !o.yes {
 		t.Errorf("got %+v", o)
 	}
 	for args, why := range map[string]string{
@@ -118,7 +118,7 @@ func TestCommand(t *testing.T) {
 func TestWrite(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	b := &benchmark{}
-	b.options.out = dir
+	b.folder = dir
 	r := &report.Report{Mode: "quick", Pipelined: []report.Lane{{Name: report.LaneFast, Via: report.ViaDirect, Depth: 16, Rates: []float64{1}}}}
 	if err := b.write(r, "page"); err != nil {
 		t.Fatal(err)
