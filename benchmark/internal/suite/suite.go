@@ -28,37 +28,35 @@ type part struct {
 	run         func(*suite, context.Context) error
 }
 
-// The parts in the order in which they run: the posts are loaded first, and faults come last.
-var parts []part
+// overhead is what a run of wrk takes beside its duration.
+const overhead = 300 * time.Millisecond
 
-func init() { // not a composite literal: the methods know Names
-	const closed = 300 * time.Millisecond // beside each run of wrk
-	parts = []part{
-		{Memory, "memory: what the posts take in a reader", func(p plan) time.Duration {
-			return time.Duration(p.posts)*25*time.Microsecond + 2*p.round
-		}, (*suite).memory},
-		{Throughput, "throughput: /post, /post-marshal, /post-redis and the peers", func(p plan) time.Duration {
-			return time.Duration(8*p.rounds) * (p.round + closed)
-		}, (*suite).throughput},
-		{Pipelining, "pipelining: several requests in flight on a connection", func(p plan) time.Duration {
-			return time.Duration(3*p.rounds) * (p.round + closed)
-		}, (*suite).pipelining},
-		{Latency, "latency at a constant rate", func(p plan) time.Duration {
-			return time.Duration(6*p.steadyRounds) * (p.steady + closed/3)
-		}, (*suite).latency},
-		{Propagation, "propagation: from POST to visible on every reader", func(p plan) time.Duration {
-			return 3*p.propagation + p.floor
-		}, (*suite).propagation},
-		{Bytes, "bytes that 304 saves", func(p plan) time.Duration {
-			return time.Duration(10*p.revisits) * 150 * time.Microsecond
-		}, (*suite).bytes},
-		{Readers, "a reader is killed, and one is added, under load", func(p plan) time.Duration {
-			return 15*time.Second + time.Duration(p.posts)*10*time.Microsecond
-		}, (*suite).readers},
-		{Redis, "Redis is killed under load", func(p plan) time.Duration {
-			return 7*time.Second + time.Duration(p.posts)*5*time.Microsecond
-		}, (*suite).redis},
-	}
+// The parts in the order in which they run: the posts are loaded first, and faults come last.
+var parts = []part{
+	{Memory, "memory: what the posts take in a reader", func(p plan) time.Duration {
+		return time.Duration(p.posts)*25*time.Microsecond + 2*p.round
+	}, (*suite).memory},
+	{Throughput, "throughput: /post, /post-marshal, /post-redis and the peers", func(p plan) time.Duration {
+		return time.Duration(8*p.rounds) * (p.round + overhead)
+	}, (*suite).throughput},
+	{Pipelining, "pipelining: several requests in flight on a connection", func(p plan) time.Duration {
+		return time.Duration(3*p.rounds) * (p.round + overhead)
+	}, (*suite).pipelining},
+	{Latency, "latency at a constant rate", func(p plan) time.Duration {
+		return time.Duration(6*p.steadyRounds) * (p.steady + overhead/3)
+	}, (*suite).latency},
+	{Propagation, "propagation: from POST to visible on every reader", func(p plan) time.Duration {
+		return 3*p.propagation + p.floor
+	}, (*suite).propagation},
+	{Bytes, "bytes that 304 saves", func(p plan) time.Duration {
+		return time.Duration(10*p.revisits) * 150 * time.Microsecond
+	}, (*suite).bytes},
+	{Readers, "a reader is killed, and one is added, under load", func(p plan) time.Duration {
+		return 15*time.Second + time.Duration(p.posts)*10*time.Microsecond
+	}, (*suite).readers},
+	{Redis, "Redis is killed under load", func(p plan) time.Duration {
+		return 7*time.Second + time.Duration(p.posts)*5*time.Microsecond
+	}, (*suite).redis},
 }
 
 // Estimate returns how long the parts that are chosen take.
