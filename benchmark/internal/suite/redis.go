@@ -1,0 +1,114 @@
+package suite
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/benchmark/internal/report"
+	"heavy-read-api/benchmark/internal/target"
+	"heavy-read-api/benchmark/internal/wire"
+	"heavy-read-api/internal/workload"
+)
+
+// redisProbe is written to see when writes get through again.
+const redisProbe = workload.MixPrefix + "probe-redis"
+
+// redis kills Redis while reads go through the gateway.
+func (s *suite) redis(ctx context.Context) (err error) {
+	options, err := s.redisOptions(ctx)
+	if err != nil {
+		s.note("Redis was not killed: %v.", err)
+		return nil
+	}
+	options.DialTimeout, options.ReadTimeout = 500*time.Millisecond, 500*time.Millisecond
+	client := redis.NewClient(options)
+	defer client.Close()
+	if keeps, err := client.ConfigGet(ctx, "appendonly").Result(); err != nil || keeps["appendonly"] != "yes" {
+		s.note("Redis was not killed: it does not say that it keeps an append-only file, so its posts would be gone.")
+		return nil
+	}
+	f := &report.RedisFault{Rate: s.rate}
+	result, err := s.underReads(ctx, faultLimit, true, func(ctx context.Context) (err error) {
+		s.progress.Step("killing Redis", 6*time.Second)
+		if err := wait(ctx, s.settle); err != nil {
+			return err
+		}
+		killed := time.Now()
+		revive, err := s.runtime.Kill(ctx, target.Redis)
+		if err != nil {
+			return err
+		}
+		defer s.undone(ctx, &err, "start Redis again", revive)
+		if s.runtime.Name() == target.InDocker { // the supervisor of the stack without Docker does not wait
+			if err := wait(ctx, s.settle); err != nil {
+				return err
+			}
+		}
+		if err := revive(ctx); err != nil {
+			return err
+		}
+		since := func(into *float64, check func() error) error {
+			err := poll(ctx, readyLimit, check)
+			*into = time.Since(killed).Seconds()
+			return err
+		}
+		if err := since(&f.Down, func() error { return client.Ping(ctx).Err() }); err != nil {
+			return fmt.Errorf("wait for Redis: %w", err)
+		}
+		p := s.mix.Post(0, 1)
+		p.ID = redisProbe
+		body, err := workload.AppendLine(nil, p)
+		if err != nil {
+			return err
+		}
+		defer s.undone(ctx, &err, "delete a probe", func(ctx context.Context) error {
+			_, err := s.ask(ctx, s.addresses.Writer, func(c *wire.Conn) (wire.Answer, error) {
+				return c.Delete("/post?id="+redisProbe, s.addresses.Authorization())
+			})
+			return err
+		})
+		err = since(&f.Writes, func() error {
+			a, err := s.ask(ctx, s.addresses.Writer, func(c *wire.Conn) (wire.Answer, error) {
+				return c.Post("/create", s.addresses.Authorization(), body)
+			})
+			if err == nil && a.Status != http.StatusOK && a.Status != http.StatusCreated {
+				err = fmt.Errorf("POST /create answers %d: %.200s", a.Status, a.Body)
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("wait for writes: %w", err)
+		}
+		addrs, err := s.readerAddrs(ctx)
+		if err != nil {
+			return err
+		}
+		err = since(&f.Converged, func() error {
+			for _, addr := range addrs {
+				a, err := s.ask(ctx, addr, func(c *wire.Conn) (wire.Answer, error) { return c.Get("/post?id="+redisProbe, "") })
+				if err == nil {
+					err = workload.Check(p, a.Body)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return target.Await(ctx, readyLimit, addrs...)
+		})
+		if err != nil {
+			return fmt.Errorf("wait for the readers: %w", err)
+		}
+		return wait(ctx, s.settle)
+	})
+	if err != nil {
+		return err
+	}
+	f.Requests, f.Failed, f.Failures, f.Latency = len(result.Late), result.Failed, result.Failures, report.NewQuantiles(result.Latencies)
+	s.report.Redis = f
+	s.progress.Say("%d of %d reads failed; converged %.1f s after the kill", f.Failed, f.Requests, f.Converged)
+	return nil
+}
