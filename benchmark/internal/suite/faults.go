@@ -26,6 +26,8 @@ func (s *suite) undone(ctx context.Context, err *error, what string, undo func(c
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	if e := undo(ctx); e != nil {
+		// Of a run that was stopped the error is not told, this must be.
+		s.note("THE STACK IS NOT AS IT WAS (%s failed: %v): see `make health`.", what, e)
 		*err = errors.Join(*err, fmt.Errorf("%s: %w", what, e))
 	}
 }
