@@ -20,6 +20,7 @@ func ClientOptions(addrs ...string) *redis.UniversalOptions {
 	return &redis.UniversalOptions{
 		Addrs:                 addrs,
 		MaxRetries:            -1,
+		DisableIdentity:       true, // CLIENT SETINFO: a command more to allow in an access list, known from Redis 7.2 on
 		ContextTimeoutEnabled: true,
 		DialTimeout:           time.Second,
 		DialerRetries:         1,

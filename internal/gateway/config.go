@@ -43,6 +43,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
 	}
+	c.ReadyPort = c.MetricsPort
 	return c, c.validate()
 }
 

@@ -129,8 +129,10 @@ type Common struct {
 	Port     int        // TCP port of the HTTP server on all addresses of Host; 0 picks a free one
 	Host     string     // address to listen on; "" is every address
 	LogLevel slog.Level // least level that is logged
-	Probe    bool       // -health: ask the running process for its health and exit
-	Logger   *slog.Logger
+	Probe    bool       // -health: ask the running process whether it is ready, and exit
+	// ReadyPort is the port that answers /ready where it is not Port; 0 stands for Port.
+	ReadyPort int
+	Logger    *slog.Logger
 	// Listening, when set, is called once with the bound address, before the first request.
 	Listening func(addr string)
 }
@@ -140,7 +142,7 @@ func (c *Common) Register(s *Settings, port int) {
 	s.Int(&c.Port, "PORT", port, "TCP port to listen on")
 	s.String(&c.Host, "HOST", "", "address to listen on; empty listens on every address")
 	s.flags.TextVar(&c.LogLevel, s.flagName("LOG_LEVEL"), slog.LevelInfo, "least level that is logged: debug, info, warn or error")
-	s.Flag(&c.Probe, "health", "ask the process that listens on PORT for its health, exit 0 when it is well")
+	s.Flag(&c.Probe, "health", "ask the process that runs with these settings whether it is ready, and exit with 0 when it is")
 }
 
 // Validate reports a common setting that cannot work.

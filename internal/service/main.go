@@ -6,13 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -43,10 +39,12 @@ func Main[C any, P Config[C]](
 	}
 	common := P(&cfg).common()
 	if common.Probe {
-		if err := probe(common.Port); err != nil {
-			fmt.Fprintln(stderr, "unhealthy:", err)
+		state, err := probe(common, probeTimeout)
+		if err != nil {
+			fmt.Fprintln(stderr, "not ready:", err)
 			return 1
 		}
+		fmt.Fprintln(stderr, state)
 		return 0
 	}
 	common.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: common.LogLevel}))
@@ -60,18 +58,4 @@ func Main[C any, P Config[C]](
 		return 1
 	}
 	return 0
-}
-
-// probe asks the process that listens on port of this host for its health.
-func probe(port int) error {
-	client := http.Client{Timeout: 2 * time.Second}
-	res, err := client.Get("http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) + "/health")
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET /health answered %s", res.Status)
-	}
-	return nil
 }

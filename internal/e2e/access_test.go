@@ -1,0 +1,186 @@
+package e2e
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/service"
+)
+
+// TestAccessList runs a Redis with the users of the Docker stack: the writer and the readers must be
+// able to do all that they do, and nothing else.
+func TestAccessList(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	admin := server.Client(t)
+	list := accessList(t)
+	slices.Reverse(list) // the default user, who the admin is, comes last
+	for _, user := range list {
+		if err := admin.Do(t.Context(), fields("acl set"+user)...).Err(); err != nil {
+			t.Fatalf("%s: %v", user, err)
+		}
+	}
+	as := func(user string) *redis.Client {
+		settings := service.Redis{Addr: []string{server.Addr()}, Username: user}
+		if user != "" {
+			settings.Password = user + "'s pass/word&"
+		}
+		c := redis.NewClient(settings.Options().Simple())
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	exporter := as("exporter")
+
+	publisher, err := cache.NewPublisher(cache.PublisherConfig{Client: as("writer")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(w cache.Write) {
+		t.Helper()
+		if _, err := publisher.Write(t.Context(), w); err != nil {
+			t.Fatalf("the writer cannot write: %v", err)
+		}
+	}
+	write(cache.Write{Op: cache.Set, Key: "before", Value: []byte("{}")})
+	replica := startReplica(t, as("reader"))
+	eventually.True(t, "replica that is ready", func() bool { return replica.Status().Ready })
+	write(cache.Write{Op: cache.Set, Key: "live", Value: []byte("{}"), If: cache.Condition{Absent: true}})
+	write(cache.Write{Op: cache.Set, Key: "live", Value: []byte("[]"), If: cache.Condition{Tags: []cache.Tag{{}}}})
+	write(cache.Write{Op: cache.Delete, Key: "before"})
+	eventually.True(t, "update in the replica", func() bool {
+		_, live := replica.Get([]byte("live"))
+		_, before := replica.Get([]byte("before"))
+		return live == cache.Hit && before == cache.Absent
+	})
+	if _, found, err := replica.Fetch(t.Context(), "live"); err != nil || !found {
+		t.Errorf("the reader cannot read from Redis: found %v, %v", found, err)
+	}
+	for _, command := range []string{"info all", "config get *", "slowlog len", "slowlog get 1", "latency latest", "latency histogram", "client setname redis_exporter"} {
+		if err := exporter.Do(t.Context(), fields(command)...).Err(); err != nil {
+			t.Errorf("the exporter cannot %s: %v", command, err)
+		}
+	}
+	if got := as("").Ping(t.Context()).Val(); got != "PONG" {
+		t.Errorf("PING without a password: %q", got)
+	}
+	info, err := exporter.Info(t.Context(), "stats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(info) {
+		if name, n, _ := strings.Cut(strings.TrimSpace(line), ":"); strings.HasPrefix(name, "acl_access_denied_") && n != "0" {
+			t.Errorf("Redis refused something that the programs do: %s is %s", name, n)
+		}
+	}
+
+	const value = "{posts:0}:p:live"
+	refused := map[string][]string{
+		"": {"get " + value, "info", "config get *", "subscribe posts_updates", "acl whoami", "command"},
+		"reader": {
+			"set " + value + " x", "del " + value, "expire " + value + " 1", "xadd {posts:0}:log * e x", "xtrim {posts:0}:log maxlen 0",
+			"publish posts_updates x", "subscribe others", "psubscribe *", "get others",
+			"eval return(redis.call('set',KEYS[1],'x')) 1 " + value,
+			"eval_ro return(redis.call('set',KEYS[1],'x')) 1 " + value,
+			"eval_ro return(redis.call('publish','posts_updates','x')) 0",
+			"eval_ro return(redis.call('get','others')) 0",
+			"flushall", "config get *", "config set appendfsync no", "acl list", "shutdown", "keys *", "replicaof no one", "script flush",
+		},
+		"writer": {
+			"set others x", "get others", "publish others x", "eval return(redis.call('set','others','x')) 0",
+			"flushall", "config set appendfsync no", "acl list", "shutdown", "keys *", "subscribe posts_updates", "script flush",
+		},
+		"exporter": {
+			"get " + value, "set " + value + " x", "eval return(1) 0", "scan 0", "config set appendfsync no",
+			"slowlog reset", "client list", "client kill type normal", "subscribe posts_updates", "acl list",
+		},
+	}
+	for user, commands := range refused {
+		client := as(user)
+		for _, command := range commands {
+			if err := client.Do(t.Context(), fields(command)...).Err(); !denied(err) {
+				t.Errorf("user %q may %q: %v", user, command, err)
+			}
+		}
+	}
+	if got := as("writer").Get(t.Context(), value).Val(); !strings.HasSuffix(got, "[]") {
+		t.Errorf("after all that was refused the post is %q", got)
+	}
+}
+
+// accessList lets redis/start.sh write the access list of the Docker stack and returns its lines.
+func accessList(t *testing.T) []string {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "users.acl")
+	// In the place of Redis, so that the script ends once it has written the file.
+	if err := os.Symlink("/bin/true", filepath.Join(dir, "redis-server")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "../../redis/start.sh")
+	cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "ACL_FILE=" + file}
+	for _, user := range []string{"writer", "reader", "exporter"} {
+		if out, err := cmd.Output(); err == nil {
+			t.Errorf("start.sh goes on without all passwords: %s", out)
+		}
+		env := append(cmd.Env, "REDIS_"+strings.ToUpper(user)+"_PASSWORD="+user+"'s pass/word&")
+		cmd = exec.CommandContext(t.Context(), cmd.Args[0], cmd.Args[1:]...)
+		cmd.Env = env
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("start.sh: %v\n%s", err, out)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(text)), "\n")
+}
+
+func startReplica(t *testing.T, client *redis.Client) *cache.Replica {
+	t.Helper()
+	replica, err := cache.NewReplica(cache.ReplicaConfig{Client: client, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		replica.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-done
+		replica.Close()
+	})
+	return replica
+}
+
+// denied reports whether the access list refused a command, or one that a script called.
+func denied(err error) bool {
+	if err == nil {
+		return false
+	}
+	return redis.HasErrorPrefix(err, "NOPERM") ||
+		strings.Contains(err.Error(), "The user executing the script can't") || // Redis 7.0
+		strings.Contains(err.Error(), "ACL failure in script")
+}
+
+func fields(command string) []any {
+	var args []any
+	for _, f := range strings.Fields(command) {
+		args = append(args, f)
+	}
+	return args
+}

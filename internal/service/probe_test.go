@@ -1,0 +1,121 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestHealthFlag(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		status int
+		body   string
+		code   int
+		says   string
+	}{
+		{"ready", 200, `{"status":"ready"}`, 0, "ready"},
+		{"degraded is in service", 200, `{"status":"degraded","reasons":["updates may be missing since 2.0 s"]}`, 0, "degraded: updates may be missing"},
+		{"loading", 503, `{"status":"loading","reasons":["one","two"]}`, 1, "not ready: loading: one, two"},
+		{"another program", 200, "<html>", 1, "no JSON"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			port := answering(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/ready" {
+					t.Errorf("asked for %s", r.URL.Path)
+				}
+				w.WriteHeader(tt.status)
+				_, _ = io.WriteString(w, tt.body)
+			})
+			code, says := runMain(t, "-health", "-port="+port)
+			if code != tt.code || !strings.Contains(says, tt.says) {
+				t.Errorf("exit code %d and %q, want %d and %q", code, says, tt.code, tt.says)
+			}
+		})
+	}
+}
+
+func TestHealthFlagWithoutProcess(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	port := portOf(t, gone.URL)
+	gone.Close()
+	if code, says := runMain(t, "-health", "-port="+port); code != 1 || !strings.Contains(says, "refused") {
+		t.Errorf("exit code %d and %q, want 1 and a refused connection", code, says)
+	}
+}
+
+// A process that hangs must fail its health check, not hold it up.
+func TestProbeIsBounded(t *testing.T) {
+	done := make(chan struct{})
+	port := answering(t, func(http.ResponseWriter, *http.Request) { <-done })
+	defer close(done) // before the server closes, which waits for the handler
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state, err := probe(&Common{Port: number}, 50*time.Millisecond); err == nil {
+		t.Errorf("a process that hangs is said to be %q", state)
+	}
+}
+
+// Port and address of the answer are the settings of the process, not the defaults.
+func TestProbeAsksWhereItListens(t *testing.T) {
+	port := answering(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"status":"ready"}`) })
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []Common{
+		{Port: number},
+		{Port: 1, ReadyPort: number},
+		{Port: number, Host: "127.0.0.1"},
+		{Port: number, Host: "0.0.0.0"},
+		{Port: number, Host: "::"},
+		{Port: number, Host: "localhost"},
+	} {
+		if _, err := probe(&c, time.Second); err != nil {
+			t.Errorf("host %q, port %d, ready port %d: %v", c.Host, c.Port, c.ReadyPort, err)
+		}
+	}
+}
+
+// runMain runs a program that has the common settings alone and must not start.
+func runMain(t *testing.T, args ...string) (code int, stderr string) {
+	t.Helper()
+	type config struct{ Common }
+	parse := func(args []string, getenv func(string) string) (c config, err error) {
+		s := NewSettings("test", getenv)
+		c.Register(s, 80)
+		return c, s.Parse(args)
+	}
+	var out bytes.Buffer
+	code = Main(args, func(string) string { return "" }, &out, parse, func(context.Context, config) error {
+		t.Error("-health started the process")
+		return nil
+	})
+	return code, out.String()
+}
+
+// answering returns the port on 127.0.0.1 of a server with handler h.
+func answering(t *testing.T, h http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return portOf(t, s.URL)
+}
+
+func portOf(t *testing.T, address string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Port()
+}
