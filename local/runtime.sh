@@ -1,12 +1,32 @@
 #!/bin/sh
 # Says how the stack is run: "docker" or "local", then why, on one line.
 # RUNTIME=local or docker in the environment forces it; else what was started last decides for as
-# long as it runs, else what this machine has.
+# long as it runs, then what runs at all, then what this machine has.
 set -eu
+. local/compose.sh
+
+dir=${RUN_DIR:-.run}
+
+runs_local() {
+	pid=$(cat "$dir/stack.pid" 2>/dev/null) && kill -0 "$pid" 2>/dev/null
+}
+
+runs_docker() {
+	[ -z "$missing" ] && [ -n "$(compose ps --quiet 2>/dev/null)" ]
+}
 
 case "${RUNTIME:-}" in
-local | docker)
-	echo "$RUNTIME RUNTIME=$RUNTIME"
+local)
+	echo "local RUNTIME=local"
+	exit 0
+	;;
+docker)
+	missing=$(no_docker)
+	if [ -n "$missing" ]; then
+		echo "error: RUNTIME=docker, but $missing" >&2
+		exit 2
+	fi
+	echo "docker RUNTIME=docker"
 	exit 0
 	;;
 '') ;;
@@ -16,17 +36,16 @@ local | docker)
 	;;
 esac
 
-pid=$(cat "${RUN_DIR:-.run}/stack.pid" 2>/dev/null || true)
-if [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; then
-	echo "local it runs without Docker already"
-elif [ ! -f docker-compose.yaml ]; then
-	echo "local no docker-compose.yaml"
-elif ! command -v docker >/dev/null 2>&1; then
-	echo "local no docker on PATH"
-elif ! docker info >/dev/null 2>&1; then
-	echo "local docker does not answer"
-elif ! docker compose version >/dev/null 2>&1; then
-	echo "local docker has no compose"
+missing=$(no_docker)
+last=$(cat "$dir/runtime" 2>/dev/null || true)
+if [ "$last" = docker ] && runs_docker; then
+	echo "docker it runs in Docker"
+elif runs_local; then
+	echo "local it runs without Docker"
+elif runs_docker; then
+	echo "docker it runs in Docker"
+elif [ -n "$missing" ]; then
+	echo "local $missing"
 else
-	echo "docker docker-compose.yaml is there and docker compose works"
+	echo "docker Compose is there"
 fi

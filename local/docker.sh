@@ -1,0 +1,101 @@
+#!/bin/sh
+# The stack in Docker: docker.sh images|start|stop|... Run by stack.sh, in the repository's folder.
+set -eu
+. local/compose.sh
+
+max_readers=10 # READER_PORTS has as many ports
+
+# images pulls and builds what is missing. It returns false, and why, when that does not work.
+images() {
+	echo "Pulling and building images; the first time takes minutes."
+	log=$(mktemp)
+	if compose pull --quiet --ignore-buildable --policy missing >"$log" 2>&1 && compose build --quiet >>"$log" 2>&1; then
+		rm -f "$log"
+		return
+	fi
+	[ "${RUNTIME:-}" != docker ] || cat "$log" >&2
+	echo "The images cannot be had: $(grep -v '^ *$' "$log" | tail -n 1)"
+	rm -f "$log"
+	return 1
+}
+
+start() {
+	if ! compose up --detach --wait --remove-orphans; then
+		health || true
+		echo "error: not everything became healthy; make logs shows why (a port that is in use: .env.example has the variables)" >&2
+		exit 1
+	fi
+	address() { compose port "$@" | head -n 1; }
+	cat <<-END
+
+		The stack is up:
+		  dashboards     http://$(address grafana 3000)
+		  write          http://$(address writer 8080)/create
+		  read           http://$(address apisix 9080)/post?id=...   (gateway, all readers)
+		  read directly  http://$(address reader-direct 80)/post?id=...   (reader-direct)
+		  metrics        http://$(address prometheus 9090)
+		  posts are in   the volume of Redis; make stop keeps it, make clean deletes it
+	END
+}
+
+# health writes a line for each container and fails when one is missing, or not well.
+health() {
+	compose ps --all --quiet | xargs docker inspect --format \
+		'{{index .Config.Labels "com.docker.compose.service"}}	{{.Name}}	{{.State.Status}}	{{with .State.Health}}{{.Status}}{{end}}	{{range $port, $bound := .NetworkSettings.Ports}}{{range $bound}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}	{{with .State.Health}}{{range .Log}}{{printf "%q" .Output}}	{{end}}{{end}}' |
+		sort | awk -F '\t' -v services="$(compose config --services | sort | tr '\n' ' ')" '
+			{
+				seen[$1] = 1
+				well = $3 == "running" && $4 == "healthy"
+				bad += !well
+				detail = $(NF - 1) # what its last check said
+				gsub(/^"|(\\r|\\n)*"$/, "", detail)
+				sub(/^not ready: /, "", detail)
+				if (NF < 7 || well && detail !~ /^degraded/) detail = ""
+				printf "%-34s %-21s %s%s\n", substr($2, 2), $5, well ? "healthy" : $3 ($4 == "" ? "" : ", " $4), detail == "" ? "" : ": " detail
+			}
+			END {
+				n = split(services, all, " ")
+				for (i = 1; i <= n; i++) if (!(all[i] in seen)) { print all[i] ": no container"; bad++ }
+				if (bad) { print "error: not everything is healthy" >"/dev/stderr"; exit 1 }
+			}'
+}
+
+scale() {
+	case $1 in
+	[1-9] | 10) ;;
+	*)
+		echo "error: N=$1: use 1 to $max_readers readers, as many as READER_PORTS has ports" >&2
+		exit 2
+		;;
+	esac
+	compose up --detach --wait --no-deps --no-recreate --scale "reader=$1" reader
+	echo "$1 readers run; the gateway follows within three seconds."
+}
+
+command=$1
+shift
+case "$command" in
+images | start | health | scale) "$command" "$@" ;;
+stats) exec sh local/stats.sh ;;
+stop)
+	compose down --remove-orphans
+	echo "Stopped. The posts stay in the volume of Redis."
+	;;
+build) compose build ;;
+logs)
+	case ${1:-} in
+	reader) set -- reader reader-direct ;;
+	esac
+	compose logs --follow --tail 50 "$@"
+	;;
+clean)
+	compose down --volumes --remove-orphans
+	compose config --images | grep '^heavy-read-api-' | sort -u | xargs docker image rm --force >/dev/null 2>&1 || true
+	rm -f "${RUN_DIR:-.run}/runtime"
+	echo "Deleted containers, networks, volumes and images of the stack."
+	;;
+*)
+	echo "error: there is no $command for the stack in Docker" >&2
+	exit 2
+	;;
+esac
