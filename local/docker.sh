@@ -25,7 +25,7 @@ start() {
 		echo "error: not everything became healthy; make logs shows why (a port that is in use: .env.example has the variables)" >&2
 		exit 1
 	fi
-	address() { compose port "$@" | head -n 1; }
+	address() { compose port "$@" 2>/dev/null | sed 's/^127.0.0.1:/localhost:/'; }
 	cat <<-END
 
 		The stack is up:
@@ -40,18 +40,30 @@ start() {
 
 # health writes a line for each container and fails when one is missing, or not well.
 health() {
-	compose ps --all --quiet | xargs docker inspect --format \
-		'{{index .Config.Labels "com.docker.compose.service"}}	{{.Name}}	{{.State.Status}}	{{with .State.Health}}{{.Status}}{{end}}	{{range $port, $bound := .NetworkSettings.Ports}}{{range $bound}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}	{{with .State.Health}}{{range .Log}}{{printf "%q" .Output}}	{{end}}{{end}}' |
-		sort | awk -F '\t' -v services="$(compose config --services | sort | tr '\n' ' ')" '
+	containers=$(compose ps --all --quiet)
+	if [ -z "$containers" ]; then
+		echo "error: the stack is not running: make start" >&2
+		return 1
+	fi
+	# Service, name, state, health, address on this machine, then what each of the last checks said.
+	# shellcheck disable=SC2016 # the dollar signs are the template's
+	format='{{index .Config.Labels "com.docker.compose.service"}}
+{{- "\t"}}{{slice .Name 1}}{{"\t"}}{{.State.Status}}{{"\t"}}{{with .State.Health}}{{.Status}}{{else}}no check{{end}}
+{{- "\t"}}{{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}
+{{- with .State.Health}}{{range .Log}}{{"\t"}}{{printf "%q" .Output}}{{end}}{{end}}'
+	# shellcheck disable=SC2086 # ids, to be split
+	docker inspect --format "$format" $containers | sort -V |
+		awk -F '\t' -v services="$(compose config --services | sort | tr '\n' ' ')" '
 			{
 				seen[$1] = 1
 				well = $3 == "running" && $4 == "healthy"
 				bad += !well
-				detail = $(NF - 1) # what its last check said
-				gsub(/^"|(\\r|\\n)*"$/, "", detail)
-				sub(/^not ready: /, "", detail)
-				if (NF < 7 || well && detail !~ /^degraded/) detail = ""
-				printf "%-34s %-21s %s%s\n", substr($2, 2), $5, well ? "healthy" : $3 ($4 == "" ? "" : ", " $4), detail == "" ? "" : ": " detail
+				state = well ? "healthy" : $3 == "running" ? $4 : $3
+				said = NF > 5 ? $NF : ""
+				gsub(/^"|(\\r|\\n)*"$/, "", said)
+				sub(/^not ready: /, "", said)
+				if (said != "" && $3 == "running" && (!well || said ~ /^degraded/)) state = state ": " said
+				printf "%-34s %-21s %s\n", $2, $5, state
 			}
 			END {
 				n = split(services, all, " ")
