@@ -20,7 +20,7 @@ images() {
 }
 
 start() {
-	if ! compose up --detach --wait --remove-orphans; then
+	if ! compose up --detach --wait --wait-timeout 180 --remove-orphans; then
 		health || true
 		echo "error: not everything became healthy; make logs shows why (a port that is in use: .env.example has the variables)" >&2
 		exit 1
@@ -80,7 +80,7 @@ scale() {
 		exit 2
 		;;
 	esac
-	compose up --detach --wait --no-deps --no-recreate --scale "reader=$1" reader
+	compose up --detach --wait --wait-timeout 120 --no-deps --no-recreate --scale "reader=$1" reader
 	echo "$1 readers run; the gateway follows within three seconds."
 }
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Sourced by run.sh: images under the pinned names, made from what Debian's packages and Go's module
 # proxy have, for machines that cannot pull any. docker-compose.yaml uses them unchanged.
 

@@ -1,0 +1,72 @@
+# shellcheck shell=bash disable=SC2154,SC2034
+# Sourced by run.sh: an engine of our own, where none answers, and Docker Compose.
+
+# engine starts dockerd unless one answers, and says in $own_engine which of the two it was.
+engine() {
+	own_engine=no
+	if docker info >/dev/null 2>&1; then
+		echo "   the engine that answers: $(docker version --format '{{.Server.Version}}')"
+		return
+	fi
+	own_engine=yes
+	export DOCKER_HOST=unix://$work/docker.sock
+	# Machines differ in what their kernel has: nftables or iptables, overlayfs or none.
+	mkdir -p "$work/legacy"
+	ln -sf /usr/sbin/iptables-legacy "$work/legacy/iptables"
+	ln -sf /usr/sbin/ip6tables-legacy "$work/legacy/ip6tables"
+	try_engine "$PATH" || try_engine "$work/legacy:$PATH" ||
+		try_engine "$PATH" --storage-driver vfs || try_engine "$work/legacy:$PATH" --storage-driver vfs || {
+		tail -n 20 "$work/dockerd.log" >&2
+		echo "error: dockerd does not start; does this run as root?" >&2
+		return 1
+	}
+}
+
+# try_engine PATH OPTION...
+try_engine() {
+	# In a session of its own: a signal to our process group must not end it before the tear-down.
+	PATH=$1 setsid dockerd --host "$DOCKER_HOST" --data-root "$work/docker" --exec-root "$work/exec" \
+		--pidfile "$work/docker.pid" "${@:2}" >"$work/dockerd.log" 2>&1 &
+	engine_pid=$!
+	local deadline=$((SECONDS + 30))
+	while kill -0 "$engine_pid" 2>/dev/null && [ "$SECONDS" -lt "$deadline" ]; do
+		if docker info >/dev/null 2>&1; then
+			echo "   dockerd $(docker version --format '{{.Server.Version}}'), storage $(docker info --format '{{.Driver}}'), $(PATH=$1 iptables --version) ${*:2}"
+			return
+		fi
+		sleep 0.2
+	done
+	stop_engine
+	return 1
+}
+
+stop_engine() {
+	kill "$engine_pid" 2>/dev/null || true
+	local deadline=$((SECONDS + 20))
+	while kill -0 "$engine_pid" 2>/dev/null && [ "$SECONDS" -lt "$deadline" ]; do
+		sleep 0.2
+	done
+	kill -KILL "$engine_pid" 2>/dev/null || true
+	wait "$engine_pid" 2>/dev/null || true
+}
+
+# compose_plugin builds Docker Compose from its Go module where docker has none.
+compose_plugin() {
+	if docker compose version >/dev/null 2>&1; then
+		docker compose version
+		return
+	fi
+	export DOCKER_CONFIG=$work/config
+	mkdir -p "$work/compose" "$DOCKER_CONFIG/cli-plugins"
+	(
+		cd "$work/compose"
+		go mod init throwaway
+		go get github.com/docker/compose/v2/cmd@v2.40.3
+		CGO_ENABLED=0 go build -ldflags='-s -w -X github.com/docker/compose/v2/internal.Version=v2.40.3' \
+			-o "$DOCKER_CONFIG/cli-plugins/docker-compose" github.com/docker/compose/v2/cmd
+	) >"$work/compose.log" 2>&1 || {
+		tail -n 20 "$work/compose.log" >&2
+		return 1
+	}
+	docker compose version
+}
