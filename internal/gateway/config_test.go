@@ -39,6 +39,9 @@ func TestParseConfig(t *testing.T) {
 			if got := fmt.Sprint(cfg.Port, cfg.MetricsPort, cfg.Readers, " ", cfg.NodesFile); err == nil && got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
+			if cfg.ReadyPort != cfg.MetricsPort {
+				t.Errorf("-health would ask port %d, and /ready is on %d", cfg.ReadyPort, cfg.MetricsPort)
+			}
 		})
 	}
 }
