@@ -288,13 +288,16 @@ check_prometheus_rules() {
 check_dashboards() {
 	says "every query of every dashboard and rule has data"
 	queries() {
-		local i
-		for i in $(seq 100); do
-			put "seen-$i" "$i" >/dev/null
-			sleep 0.2
-		done &
-		"$work/reads" -url "http://$(addresses reader-direct)/post?id=check" -rate 50 -for 60s &
-		go run ./test/queries -prometheus "$prometheus" -wait 90s | tee /dev/stderr | tail -n 1 | sed 's/^/note: /'
+		local writes reads status=0
+		while sleep 0.2; do put seen "$SECONDS" >/dev/null; done &
+		writes=$!
+		"$work/reads" -url "http://$(addresses reader-direct)/post?id=check" -rate 50 &
+		reads=$!
+		go run ./test/queries -prometheus "$prometheus" -wait 90s >"$work/queries" || status=$?
+		kill "$writes" "$reads"
+		cat "$work/queries"
+		note "$(tail -n 1 "$work/queries")"
+		return "$status"
 	}
 	under_load queries
 }

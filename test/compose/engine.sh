@@ -12,8 +12,10 @@ engine() {
 	export DOCKER_HOST=unix://$work/docker.sock
 	# Machines differ in what their kernel has: nftables or iptables, overlayfs or none.
 	mkdir -p "$work/legacy"
-	ln -sf /usr/sbin/iptables-legacy "$work/legacy/iptables"
-	ln -sf /usr/sbin/ip6tables-legacy "$work/legacy/ip6tables"
+	local tool
+	for tool in iptables iptables-save iptables-restore ip6tables; do
+		ln -sf "/usr/sbin/${tool/tables/tables-legacy}" "$work/legacy/$tool"
+	done
 	try_engine "$PATH" || try_engine "$work/legacy:$PATH" ||
 		try_engine "$PATH" --storage-driver vfs || try_engine "$work/legacy:$PATH" --storage-driver vfs || {
 		tail -n 20 "$work/dockerd.log" >&2
@@ -24,6 +26,11 @@ engine() {
 
 # try_engine PATH OPTION...
 try_engine() {
+	# What dockerd changes in the machine's network and does not change back; see stop_engine.
+	engine_path=$1
+	had_bridge=no
+	[ ! -e /sys/class/net/docker0 ] || had_bridge=yes
+	PATH=$1 iptables-save >"$work/iptables"
 	# In a session of its own: a signal to our process group must not end it before the tear-down.
 	PATH=$1 setsid dockerd --host "$DOCKER_HOST" --data-root "$work/docker" --exec-root "$work/exec" \
 		--pidfile "$work/docker.pid" "${@:2}" >"$work/dockerd.log" 2>&1 &
@@ -48,6 +55,8 @@ stop_engine() {
 	done
 	kill -KILL "$engine_pid" 2>/dev/null || true
 	wait "$engine_pid" 2>/dev/null || true
+	PATH=$engine_path iptables-restore <"$work/iptables" || true
+	[ "$had_bridge" = yes ] || ip link delete docker0 2>/dev/null || true
 }
 
 # compose_plugin builds Docker Compose from its Go module where docker has none.

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 
 # All of it has a bound; what it started is ended all the same.
 if [ -z "${COMPOSE_TEST_BOUND:-}" ]; then
-	COMPOSE_TEST_BOUND=yes exec timeout --signal TERM --kill-after 90 900 "$0" "$@"
+	COMPOSE_TEST_BOUND=yes exec timeout --signal TERM --kill-after 90 1500 "$0" "$@"
 fi
 
 here=test/compose
