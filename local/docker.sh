@@ -102,7 +102,9 @@ logs)
 	;;
 clean)
 	compose down --volumes --remove-orphans
-	compose config --images | grep '^heavy-read-api-' | sort -u | xargs docker image rm --force >/dev/null 2>&1 || true
+	# By the label that Compose gives to what it builds: reader and reader-direct share a name.
+	docker images --all --quiet --filter "label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-heavy-read-api}" |
+		sort -u | xargs docker image rm --force >/dev/null 2>&1 || true
 	rm -f "${RUN_DIR:-.run}/runtime"
 	echo "Deleted containers, networks, volumes and images of the stack."
 	;;

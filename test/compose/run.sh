@@ -5,7 +5,7 @@
 # an engine of its own, Debian's docker.io, iptables, busybox-static, redis-server, prometheus and
 # prometheus-redis-exporter. Ends with 0 when every check held.
 #
-#	test/compose/run.sh [CHECK...]    some checks alone, by the names of their functions
+#	test/compose/run.sh [CHECK...]    after the start some checks alone, by the names of their functions
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -70,7 +70,7 @@ if [ $# -eq 0 ]; then
 	mapfile -t checks < <(grep -oP '^check_\w+(?=\(\))' "$here/checks.sh")
 	set -- "${checks[@]}"
 else
-	make --silent start
+	set -- check_start "$@"
 fi
 for name; do
 	run_check "$name"
