@@ -241,7 +241,7 @@ check_redis_users() {
 		"eval return(redis.call('del',KEYS[1])) 1 $value" "eval_ro return(redis.call('del',KEYS[1])) 1 $value"; do
 		for user in reader exporter; do
 			# shellcheck disable=SC2086 # words, to be split
-			redis_cli "$user" "$user-demo" $refused 2>&1 | grep -E "NOPERM|can't run this command" || fail "$user: $refused"
+			redis_cli "$user" "$user-demo" $refused 2>&1 | grep -E "NOPERM|can't run this command|ACL failure" || fail "$user: $refused"
 		done
 		# shellcheck disable=SC2086 # words, to be split
 		redis_cli "" "" $refused 2>&1 | grep NOAUTH || fail "nobody: $refused"
