@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2317
 #
-# Sourced by run.sh, which sets work and own_engine: the checks, which run in the order of this file. The first starts the stack, the
-# last deletes it. The first line of a check says what holds. No grep -q: it ends at the first match,
-# and with pipefail whoever still writes to it fails the check.
+# Sourced by run.sh, which sets work and own_engine: the checks, which run in the order of this file.
+# The first line of a check says what holds. No
+# grep -q: it ends at the first match, and with pipefail whoever still writes to it fails the check.
 
 project=heavy-read-api-test
 gateway=http://127.0.0.1:9080
@@ -415,7 +415,7 @@ check_stop_keeps_posts() {
 	in_rotation 3
 }
 
-check_clean() {
+check_clean() { # after this the stack is gone
 	says "make clean leaves no container, network, volume or image of the stack"
 	make clean
 	local label="label=com.docker.compose.project=$project"
