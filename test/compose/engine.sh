@@ -31,6 +31,9 @@ try_engine() {
 	had_bridge=no
 	[ ! -e /sys/class/net/docker0 ] || had_bridge=yes
 	PATH=$1 iptables-save >"$work/iptables"
+	# A table that nobody used yet is not listed.
+	grep -q '^\*filter' "$work/iptables" || printf '*filter\n:FORWARD ACCEPT\nCOMMIT\n' >>"$work/iptables"
+	grep -q '^\*nat' "$work/iptables" || printf '*nat\nCOMMIT\n' >>"$work/iptables"
 	# In a session of its own: a signal to our process group must not end it before the tear-down.
 	PATH=$1 setsid dockerd --host "$DOCKER_HOST" --data-root "$work/docker" --exec-root "$work/exec" \
 		--pidfile "$work/docker.pid" "${@:2}" >"$work/dockerd.log" 2>&1 &
