@@ -65,7 +65,7 @@ bin/reader:
 bin/local:
 	@$(GO) build -o $@ ./local
 
-test: ## Run all tests, with the race detector where there is a C compiler
+test: ## Run all tests but those of Docker, with the race detector where there is a C compiler
 	@race=; if [ "$$(GOFLAGS= $(GO) env CGO_ENABLED)" = 1 ]; then race=-race; fi; \
 	echo "$(GO) test $$race -shuffle=on ./..."; $(GO) test $$race -shuffle=on ./...
 

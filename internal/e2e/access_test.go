@@ -117,7 +117,11 @@ func accessList(t *testing.T) string {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "users.acl")
 	// In the place of Redis, so that the script ends once it has written the file.
-	if err := os.Symlink("/bin/true", filepath.Join(dir, "redis-server")); err != nil {
+	nothing, err := exec.LookPath("true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(nothing, filepath.Join(dir, "redis-server")); err != nil {
 		t.Fatal(err)
 	}
 	env := []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "ACL_FILE=" + file}
