@@ -620,7 +620,10 @@ func TestTwoStacksOnOneChannel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := replica(t, addr, func(c *ReplicaConfig) { c.Namespace = "mine" })
+		r := replica(t, addr, func(c *ReplicaConfig) {
+			c.Namespace = "mine"
+			c.Probe = 5 * time.Second // on a busy machine messages may be later than a probe of 100 ms allows
+		})
 		ready(t, r)
 		write(t, mine, set("a", "mine"))
 		holds(t, r, "a", "mine")
