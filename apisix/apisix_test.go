@@ -274,7 +274,7 @@ func TestRoutesOfReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	listening := make(chan string, 1)
-	cfg := reader.Config{PodID: "reader", Drain: -1}
+	cfg := reader.Config{Data: service.Data{Drain: -1}, PodID: "reader"}
 	cfg.Host, cfg.Listening = "127.0.0.1", func(addr string) { listening <- addr }
 	cfg.Redis.Addr, cfg.Redis.Channel, cfg.Redis.Namespace = []string{"127.0.0.1:1"}, "updates", "posts" // nobody there, nor needed
 	stopped := make(chan error, 1)

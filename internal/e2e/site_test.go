@@ -54,7 +54,7 @@ func serve(t testing.TB, run func(ctx context.Context, c service.Common) error) 
 func serveWriter(t testing.TB, redisAddr string) (addr string) {
 	t.Helper()
 	addr, _ = serve(t, func(ctx context.Context, c service.Common) error {
-		return writer.Run(ctx, writer.Config{Common: c, Redis: service.Redis{Addr: []string{redisAddr}}, Drain: -1})
+		return writer.Run(ctx, writer.Config{Data: service.Data{Common: c, Redis: service.Redis{Addr: []string{redisAddr}}, Drain: -1}})
 	})
 	return addr
 }
@@ -63,7 +63,7 @@ func serveWriter(t testing.TB, redisAddr string) (addr string) {
 func serveReader(t testing.TB, redisAddr, podID string) (addr string) {
 	t.Helper()
 	addr, _ = serve(t, func(ctx context.Context, c service.Common) error {
-		return reader.Run(ctx, reader.Config{Common: c, Redis: service.Redis{Addr: []string{redisAddr}}, PodID: podID, Drain: -1})
+		return reader.Run(ctx, reader.Config{Data: service.Data{Common: c, Redis: service.Redis{Addr: []string{redisAddr}}, Drain: -1}, PodID: podID})
 	})
 	waitReady(t, addr)
 	return addr

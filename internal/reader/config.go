@@ -2,11 +2,8 @@
 package reader
 
 import (
-	"cmp"
 	"fmt"
-	"log/slog"
 	"os"
-	"time"
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/service"
@@ -14,11 +11,9 @@ import (
 
 // Config is how a reader runs. Zero fields of Local mean the defaults of package cache.
 type Config struct {
-	service.Common
-	Redis service.Redis
+	service.Data
 	PodID string // names this reader in its answers
 	Local cache.LocalCacheConfig
-	Drain time.Duration // how long a stopping reader goes on serving; service.Drain by default, below zero not at all
 }
 
 // ParseConfig reads a configuration from flags and environment.
@@ -26,7 +21,6 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	var c Config
 	s := service.NewSettings("reader", getenv)
 	c.Register(s, 80)
-	c.Redis.Register(s)
 	s.String(&c.PodID, "POD_ID", "", "name of this reader in X-Served-By; empty stands for the host name")
 	s.Int64(&c.Local.MaxSize, "CACHE_MAX_SIZE", 512<<20, "most memory that posts may take, in bytes")
 	s.Int64(&c.Local.NumCounters, "CACHE_NUM_COUNTERS", 1_000_000, "counters of the admission policy, about one for each expected post")
@@ -39,10 +33,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 
 // complete fills in the defaults and reports a setting that cannot work.
 func (c *Config) complete() error {
-	if err := c.Common.Validate(); err != nil {
-		return err
-	}
-	if err := c.Redis.Validate(); err != nil {
+	if err := c.Data.Complete(); err != nil {
 		return err
 	}
 	for _, size := range []struct {
@@ -66,10 +57,6 @@ func (c *Config) complete() error {
 	}
 	if !validPodID(c.PodID) {
 		return fmt.Errorf("POD_ID=%q: use 1 to 128 visible ASCII characters without spaces", c.PodID)
-	}
-	c.Drain = cmp.Or(c.Drain, service.Drain)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
 }

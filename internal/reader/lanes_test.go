@@ -114,7 +114,7 @@ func TestLaneAllocatesNothing(t *testing.T) {
 		{"version", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nX-Min-Version: " + w.token.String() + "\r\n\r\n", "200"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+			conn, err := net.Dial("tcp", strings.TrimPrefix(r.URL, "http://"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,51 +20,28 @@ import (
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/servicetest"
 )
 
 // Helpers of the tests in this package.
 
 // instance is a reader that runs in the test's process.
-type instance struct {
-	url  string
-	stop context.CancelFunc // as SIGTERM does
-	done chan error         // has the result of Run; closed after it
-}
+type instance struct{ *servicetest.Instance }
 
 // start starts a reader on a free port that ends with the test. It is not ready yet.
 func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
 	t.Helper()
-	addr := make(chan string, 1)
 	cfg := Config{
-		Common: service.Common{Host: "127.0.0.1", Listening: func(a string) { addr <- a }},
-		Redis:  service.Redis{Addr: []string{redisAddr}},
-		PodID:  "reader-under-test",
-		Drain:  -1,
+		Data:  service.Data{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{redisAddr}}, Drain: -1},
+		PodID: "reader-under-test",
 	}
 	for _, o := range options {
 		o(&cfg)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	r := &instance{stop: cancel, done: make(chan error, 1)}
-	go func() {
-		defer close(r.done)
-		r.done <- Run(ctx, cfg)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		for err := range r.done {
-			if err != nil {
-				t.Errorf("Run: %v", err)
-			}
-		}
-	})
-	select {
-	case a := <-addr:
-		r.url = "http://" + a
-	case err := <-r.done:
-		t.Fatalf("Run: %v", err)
-	}
-	return r
+	return &instance{servicetest.Start(t, func(ctx context.Context, listening func(string)) error {
+		cfg.Listening = listening
+		return Run(ctx, cfg)
+	})}
 }
 
 // startReady starts a reader and waits until it is ready.
@@ -93,38 +70,17 @@ type response struct {
 	body   []byte
 }
 
-// plain sends requests as they are and opens a connection for each.
-var plain = &http.Client{
-	Timeout:   10 * time.Second,
-	Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true},
-}
-
 // do sends a request; header has names and values in turn.
 func (r *instance) do(t testing.TB, method, target string, header ...string) response {
 	t.Helper()
-	req, err := http.NewRequest(method, r.url+target, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Add(header[i], header[i+1])
-	}
-	res, err := plain.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	res, body := r.Send(t, method, target, nil, header...)
 	return response{res.StatusCode, res.Header, body}
 }
 
 // raw sends the bytes of a request and returns those of the answer.
 func (r *instance) raw(t testing.TB, request string) string {
 	t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,7 @@ import (
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/servicetest"
 )
 
 func TestParseConfig(t *testing.T) {
@@ -76,7 +77,7 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer ln.Close()
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	cfg := Config{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{"127.0.0.1:1"}}, PodID: "x"}
+	cfg := Config{Data: service.Data{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{"127.0.0.1:1"}}}, PodID: "x"}
 	cfg.Port, _ = strconv.Atoi(port)
 	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), port) {
 		t.Errorf("error %v, want one that names port %s", err, port)
@@ -84,7 +85,7 @@ func TestPortInUse(t *testing.T) {
 }
 
 func TestCacheTooSmall(t *testing.T) {
-	cfg := Config{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{"127.0.0.1:1"}}, PodID: "x", Local: cache.LocalCacheConfig{MaxSize: 1}}
+	cfg := Config{Data: service.Data{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{"127.0.0.1:1"}}}, PodID: "x", Local: cache.LocalCacheConfig{MaxSize: 1}}
 	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "at least 65536") {
 		t.Errorf("error %v", err)
 	}
@@ -99,7 +100,7 @@ func TestStop(t *testing.T) {
 	r := startReady(t, b.Addr(), func(c *Config) { c.Drain = 2 * time.Second })
 
 	began := time.Now()
-	r.stop()
+	r.Stop()
 	r.waitReady(t, "stopping")
 	r.wantStatus(t, "/ready", 503)
 	r.wantStatus(t, "/health", 200)
@@ -108,13 +109,13 @@ func TestStop(t *testing.T) {
 	if res := r.wantStatus(t, "/post?id=a", 200, "X-Min-Version", next.token.String()); string(res.body) != string(next.body) {
 		t.Errorf("%s", res.body)
 	}
-	if err := <-r.done; err != nil {
+	if err := <-r.Done; err != nil {
 		t.Errorf("Run: %v", err)
 	}
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the stop took %v", took)
 	}
-	if _, err := plain.Get(r.url + "/health"); err == nil {
+	if _, err := servicetest.Client.Get(r.URL + "/health"); err == nil {
 		t.Error("the port still answers")
 	}
 }
@@ -135,7 +136,7 @@ func TestStopFinishesRequests(t *testing.T) {
 	answers := make(chan string, readers)
 	for range readers {
 		go func() {
-			res, err := plain.Get(r.url + "/post-redis?id=a")
+			res, err := servicetest.Client.Get(r.URL + "/post-redis?id=a")
 			if err != nil {
 				answers <- err.Error()
 				return
@@ -147,7 +148,7 @@ func TestStopFinishesRequests(t *testing.T) {
 	for _, hook := range asked {
 		<-hook.Fired()
 	}
-	r.stop()
+	r.Stop()
 	for range readers {
 		if got := <-answers; got != "503 Service Unavailable" {
 			t.Error(got)

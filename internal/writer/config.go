@@ -5,7 +5,6 @@ package writer
 import (
 	"cmp"
 	"errors"
-	"log/slog"
 	"time"
 
 	"heavy-read-api/internal/cache"
@@ -14,12 +13,10 @@ import (
 
 // Config is how a writer runs.
 type Config struct {
-	service.Common
-	Redis     service.Redis
+	service.Data
 	Token     string        // bearer token that writes need; "" asks for none
 	LogLength int64         // entries of the log in Redis that are kept at least; 0 is the default of package cache
 	Timeout   time.Duration // bound of a write, 1.5 s by default: with all the rest the client has its answer within 2 s
-	Drain     time.Duration // how long a stopping writer goes on serving; service.Drain by default, below zero not at all
 }
 
 // ParseConfig reads a configuration from flags and environment.
@@ -27,7 +24,6 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	var c Config
 	s := service.NewSettings("writer", getenv)
 	c.Register(s, 8080)
-	c.Redis.Register(s)
 	s.String(&c.Token, "WRITER_TOKEN", "", "bearer token that every write needs; empty asks for none")
 	s.Int64(&c.LogLength, "CACHE_LOG_LENGTH", cache.DefaultLogLength, "writes that the log in Redis keeps at least, for readers to catch up with; about 50 bytes each")
 	if err := s.Parse(args); err != nil {
@@ -38,10 +34,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 
 // complete fills in the defaults and reports a setting that cannot work.
 func (c *Config) complete() error {
-	if err := c.Common.Validate(); err != nil {
-		return err
-	}
-	if err := c.Redis.Validate(); err != nil {
+	if err := c.Data.Complete(); err != nil {
 		return err
 	}
 	for i := range len(c.Token) {
@@ -53,9 +46,5 @@ func (c *Config) complete() error {
 		return errors.New("CACHE_LOG_LENGTH is below 0: use at least as many as there are writes while a reader loads, such as 1000000")
 	}
 	c.Timeout = cmp.Or(c.Timeout, 1500*time.Millisecond)
-	c.Drain = cmp.Or(c.Drain, service.Drain)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
 	return nil
 }

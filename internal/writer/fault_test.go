@@ -14,6 +14,7 @@ import (
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/servicetest"
 )
 
 // tooLong is how long no write may take, whatever happens: over the promised 2 s, because the
@@ -149,13 +150,13 @@ func TestClientLeaves(t *testing.T) {
 	proxy.Stall(faultnet.ToServer, true)
 
 	ctx, leave := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "POST", w.url+"/create", strings.NewReader(line("a", "t")))
+	req, err := http.NewRequestWithContext(ctx, "POST", w.URL+"/create", strings.NewReader(line("a", "t")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	gone := make(chan error, 1)
 	go func() {
-		res, err := plain.Do(req)
+		res, err := servicetest.Client.Do(req)
 		if err == nil {
 			res.Body.Close()
 		}
@@ -192,7 +193,7 @@ func TestStop(t *testing.T) {
 	hook := proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.SwallowReply)
 	answer := make(chan string, 1)
 	go func() {
-		res, err := plain.Post(w.url+"/create", "application/json", strings.NewReader(line("b", "t")))
+		res, err := servicetest.Client.Post(w.URL+"/create", "application/json", strings.NewReader(line("b", "t")))
 		if err != nil {
 			answer <- err.Error()
 			return
@@ -203,7 +204,7 @@ func TestStop(t *testing.T) {
 	}()
 	<-hook.Fired()
 	began := time.Now()
-	w.stop()
+	w.Stop()
 	eventually.Nil(t, func() error {
 		if res := w.do(t, "GET", "/ready", ""); res.status != 503 || !strings.Contains(string(res.body), `"stopping"`) {
 			return fmt.Errorf("/ready: %d %s", res.status, res.body)
@@ -214,7 +215,7 @@ func TestStop(t *testing.T) {
 	if got := <-answer; got != "503 Service Unavailable" {
 		t.Error(got)
 	}
-	for err := range w.done {
+	for err := range w.Done {
 		if err != nil {
 			t.Error(err)
 		}

@@ -17,6 +17,7 @@ import (
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/servicetest"
 )
 
 // result is the answer to an import.
@@ -192,13 +193,13 @@ func (w *instance) stream(t *testing.T) *stream {
 	r, pw := io.Pipe()
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &stream{PipeWriter: pw, cancel: cancel, opened: make(chan *http.Response, 1)}
-	req, err := http.NewRequestWithContext(ctx, "POST", w.url+"/import", r)
+	req, err := http.NewRequestWithContext(ctx, "POST", w.URL+"/import", r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
 		defer close(s.opened)
-		if res, err := plain.Do(req); err == nil {
+		if res, err := servicetest.Client.Do(req); err == nil {
 			s.opened <- res
 		}
 	}()
@@ -342,12 +343,12 @@ func TestImportStops(t *testing.T) {
 	var rep report
 	s.next(t, &rep)
 	began := time.Now()
-	w.stop()
+	w.Stop()
 	var sum summary
 	if s.next(t, &sum); sum.Status != "stopped" || sum.Lines != 2 || sum.Written != 1 || !strings.Contains(sum.Reason, "stopping") {
 		t.Errorf("%+v", sum)
 	}
-	for err := range w.done {
+	for err := range w.Done {
 		if err != nil {
 			t.Error(err)
 		}
@@ -518,7 +519,7 @@ func TestImportsAtOnce(t *testing.T) {
 		var importing sync.WaitGroup
 		for range maxImports {
 			importing.Go(func() {
-				res, err := plain.Post(w.url+"/import", "application/x-ndjson", strings.NewReader(file.String()))
+				res, err := servicetest.Client.Post(w.URL+"/import", "application/x-ndjson", strings.NewReader(file.String()))
 				if err != nil {
 					t.Error(err)
 					return

@@ -16,52 +16,29 @@ import (
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/servicetest"
 )
 
 // Helpers of the tests in this package.
 
 // instance is a writer that runs in the test's process.
-type instance struct {
-	url  string
-	stop context.CancelFunc // as SIGTERM does
-	done chan error         // has the result of Run; closed after it
-}
+type instance struct{ *servicetest.Instance }
 
 // start starts a writer on a free port that ends with the test.
 func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
 	t.Helper()
-	addr := make(chan string, 1)
 	cfg := Config{
-		Common: service.Common{Host: "127.0.0.1", Listening: func(a string) { addr <- a }},
-		Redis:  service.Redis{Addr: []string{redisAddr}},
+		Data: service.Data{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{redisAddr}}, Drain: -1},
 		// What is not about faults must not fail because the machine of the tests is busy.
 		Timeout: 20 * time.Second,
-		Drain:   -1,
 	}
 	for _, o := range options {
 		o(&cfg)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	w := &instance{stop: cancel, done: make(chan error, 1)}
-	go func() {
-		defer close(w.done)
-		w.done <- Run(ctx, cfg)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		for err := range w.done {
-			if err != nil {
-				t.Errorf("Run: %v", err)
-			}
-		}
-	})
-	select {
-	case a := <-addr:
-		w.url = "http://" + a
-	case err := <-w.done:
-		t.Fatalf("Run: %v", err)
-	}
-	return w
+	return &instance{servicetest.Start(t, func(ctx context.Context, listening func(string)) error {
+		cfg.Listening = listening
+		return Run(ctx, cfg)
+	})}
 }
 
 // prompt gives a writer the timeouts of one that runs for good.
@@ -73,12 +50,6 @@ type response struct {
 	body   []byte
 }
 
-// plain opens a connection for each request.
-var plain = &http.Client{
-	Timeout:   60 * time.Second,
-	Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true},
-}
-
 // do sends a request; header has names and values in turn.
 func (w *instance) do(t testing.TB, method, target, body string, header ...string) response {
 	t.Helper()
@@ -87,22 +58,7 @@ func (w *instance) do(t testing.TB, method, target, body string, header ...strin
 
 func (w *instance) send(t testing.TB, method, target string, body io.Reader, header ...string) response {
 	t.Helper()
-	req, err := http.NewRequest(method, w.url+target, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Add(header[i], header[i+1])
-	}
-	res, err := plain.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	res, answer := w.Send(t, method, target, body, header...)
 	return response{res.StatusCode, res.Header, answer}
 }
 

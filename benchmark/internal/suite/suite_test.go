@@ -72,7 +72,7 @@ func serve(t *testing.T, port int, run func(context.Context, service.Common) err
 
 func (s *stack) reader(name string, port int) *instance {
 	addr, stop := serve(s.t, port, func(ctx context.Context, c service.Common) error {
-		return reader.Run(ctx, reader.Config{Common: c, Redis: service.Redis{Addr: []string{s.redis.Addr()}}, PodID: name, Drain: -1})
+		return reader.Run(ctx, reader.Config{Data: service.Data{Common: c, Redis: service.Redis{Addr: []string{s.redis.Addr()}}, Drain: -1}, PodID: name})
 	})
 	eventually.Nil(s.t, func() error {
 		res, err := http.Get("http://" + addr + "/ready")
@@ -93,7 +93,7 @@ func start(t *testing.T, readers int) *stack {
 	redistest.Require(t)
 	s := &stack{t: t, redis: redistest.Start(t), nodes: filepath.Join(t.TempDir(), "nodes")}
 	s.addresses.Writer, _ = serve(t, 0, func(ctx context.Context, c service.Common) error {
-		return writer.Run(ctx, writer.Config{Common: c, Redis: service.Redis{Addr: []string{s.redis.Addr()}}, Drain: -1})
+		return writer.Run(ctx, writer.Config{Data: service.Data{Common: c, Redis: service.Redis{Addr: []string{s.redis.Addr()}}, Drain: -1}})
 	})
 	s.addresses.Direct = s.reader("reader-direct", 0).addr
 	for range readers {
