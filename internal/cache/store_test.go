@@ -123,7 +123,7 @@ func TestStoreAgainstMap(t *testing.T) {
 func TestLoadDoesNotDoubleTheMemory(t *testing.T) {
 	s := testStore(t, 512<<20)
 	rng := rand.New(rand.NewPCG(1, 1))
-	const keys, size = 40_000, 1000
+	const keys, size = 24_000, 1000
 	var most, live int64
 	held := func() (bytes int64) {
 		for i := range *s.slabs.table.Load() {
