@@ -15,10 +15,10 @@ import (
 // Most of a reader's heap are slabs, which live long and have no pointers in them: a collection of
 // a million posts takes about 10 ms of one core, so frequent collections are cheap, and memory that
 // waits for one is not. The heap may therefore grow by a fixed headroom, instead of doubling as it
-// would by default: 5 % of half a gigabyte, 100 % of a few posts.
+// would by default: 3 % of half a gigabyte, 100 % of a few posts.
 const (
-	headroom     = 24 << 20 // bytes
-	minGCPercent = 5        // of very large heaps, to bound the share of the collector
+	headroom     = 14 << 20 // bytes
+	minGCPercent = 3        // of very large heaps, to bound the share of the collector
 	maxGCPercent = 100      // the default of Go
 	paceInterval = 200 * time.Millisecond
 )

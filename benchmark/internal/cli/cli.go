@@ -79,6 +79,15 @@ func parse(args []string) (options, error) {
 	if fs.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q: see --help", fs.Arg(0))
 	}
+	var zero string
+	fs.Visit(func(f *flag.Flag) {
+		if f.Value.String() == "0" {
+			zero = f.Name
+		}
+	})
+	if zero != "" {
+		return o, fmt.Errorf("--%s 0: use a number above zero", zero)
+	}
 	if o.quick && o.Full {
 		return o, errors.New("--quick and --full: choose one")
 	}
@@ -154,13 +163,16 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 			return 0, nil
 		}
 	}
+	if err := b.writable(); err != nil {
+		return 0, err
+	}
 	b.say("Measuring the %s stack, for about %v. Ctrl-C ends it and keeps what it has.", runtime.Name(), suite.Estimate(b.Options).Round(time.Second))
 	p := newProgress(b.out, b.interactive, suite.Estimate(b.Options))
 	r, err := suite.Run(ctx, b.Options, addresses, runtime, p)
 	p.close()
 	var wrong *load.WrongError
 	if errors.As(err, &wrong) {
-		return 0, fmt.Errorf("%w\nNothing of this run counts, and no report was written", err)
+		return 0, fmt.Errorf("%w\nNothing of this run counts, and no report was written. If somebody has changed posts bench-...: --remove, then run again", err)
 	} else if err != nil {
 		return 0, err
 	}
@@ -189,6 +201,19 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 		return 130, nil
 	}
 	return 0, nil
+}
+
+// writable reports, before anything is measured, a folder that the report cannot be written to.
+func (b *benchmark) writable() error {
+	if err := os.MkdirAll(b.folder, 0o755); err != nil {
+		return fmt.Errorf("make the folder of the report: %w", err)
+	}
+	probe, err := os.CreateTemp(b.folder, ".report-*")
+	if err != nil {
+		return fmt.Errorf("write to the folder of the report: %w", err)
+	}
+	_ = probe.Close()
+	return os.Remove(probe.Name())
 }
 
 // asks reports whether there is something to ask, and somebody.

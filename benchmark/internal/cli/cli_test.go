@@ -30,6 +30,8 @@ func TestParse(t *testing.T) {
 		"--posts x":        "-posts",
 		"--rate 99999999":  "--rate 99999999",
 		"--connections -5": "--connections -5",
+		"--connections 0":  "above zero",
+		"--posts 0":        "above zero",
 		"--duration 5":     "duration",
 		"--duration -5s":   "--duration -5s",
 		"--nonsense":       "nonsense",

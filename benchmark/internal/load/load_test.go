@@ -76,7 +76,7 @@ func TestSteady(t *testing.T) {
 
 // The next request is due at its own time, however late the one before was.
 func TestSchedule(t *testing.T) {
-	s := &schedule{interval: 10 * time.Millisecond, limit: 5}
+	s := &schedule{interval: 10 * time.Millisecond, limit: 5, most: 100 * time.Millisecond}
 	for _, c := range []struct {
 		elapsed time.Duration
 		hits    uint64
@@ -88,6 +88,7 @@ func TestSchedule(t *testing.T) {
 		{25 * time.Millisecond, 2, -5 * time.Millisecond, false},
 		{25 * time.Millisecond, 3, 5 * time.Millisecond, false},
 		{50 * time.Millisecond, 5, 0, true},
+		{100 * time.Millisecond, 3, -70 * time.Millisecond, true}, // too late for the rest
 	} {
 		if wait, stop := s.Pace(c.elapsed, c.hits); wait != c.wait || stop != c.stop {
 			t.Errorf("after %v and %d requests: wait %v, stop %v; want %v, %v", c.elapsed, c.hits, wait, stop, c.wait, c.stop)

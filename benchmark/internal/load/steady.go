@@ -51,7 +51,8 @@ func (r *SteadyResult) Sustained(rate int) bool { return r.Rate >= 0.99*float64(
 // put it back: the n-th request is due at began+n*interval, whatever happened to those before.
 type schedule struct {
 	interval time.Duration
-	limit    uint64 // requests in all
+	limit    uint64        // requests in all
+	most     time.Duration // however many that were
 	once     sync.Once
 	began    time.Time
 }
@@ -59,7 +60,7 @@ type schedule struct {
 // Pace implements vegeta.Pacer; one goroutine calls it.
 func (s *schedule) Pace(elapsed time.Duration, hits uint64) (time.Duration, bool) {
 	s.once.Do(func() { s.began = time.Now().Add(-elapsed) })
-	return time.Duration(hits)*s.interval - elapsed, hits >= s.limit
+	return time.Duration(hits)*s.interval - elapsed, hits >= s.limit || elapsed >= s.most
 }
 
 // Rate implements vegeta.Pacer.
@@ -73,7 +74,8 @@ func (s *schedule) due(n uint64) time.Time { return s.began.Add(time.Duration(n)
 func (l Steady) Run(ctx context.Context, reads *Reads, ranks []int, counts *Counts, mayFail bool) (*SteadyResult, error) {
 	pool := &wire.Pool{Addr: l.Addr}
 	defer pool.Close()
-	pace := &schedule{interval: time.Second / time.Duration(l.Rate), limit: max(1, uint64(l.Duration.Seconds()*float64(l.Rate)))}
+	// A rate that is not reached needs more time; after twice as much it is known not to be.
+	pace := &schedule{interval: time.Second / time.Duration(l.Rate), limit: max(1, uint64(l.Duration.Seconds()*float64(l.Rate))), most: 2 * l.Duration}
 	workers := uint64(max(l.Connections, 1))
 	attacker := vegeta.NewAttacker(vegeta.Client(&http.Client{Transport: pool}), vegeta.Workers(workers), vegeta.MaxWorkers(workers))
 	defer context.AfterFunc(ctx, func() { attacker.Stop() })()
