@@ -3,10 +3,7 @@
 # called from any folder; --help lists the options.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if [ -f local/env.sh ]; then # the settings of .env, as the stack reads them
-	# shellcheck source=/dev/null
-	. local/env.sh
-fi
+. local/env.sh # the settings of .env, as the stack reads them
 
 need() { # need COMMAND HOW-TO-INSTALL-IT
 	command -v "$1" >/dev/null || {
