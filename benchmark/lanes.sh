@@ -12,14 +12,7 @@ cd "$(dirname "$0")/.."
 . benchmark/lib.sh
 
 rounds=5 seconds=4 posts=1000000
-while getopts r:d:n: option; do
-	case $option in
-	r) rounds=$OPTARG ;;
-	d) seconds=$OPTARG ;;
-	n) posts=$OPTARG ;;
-	*) exit 2 ;;
-	esac
-done
+options "$@"
 need nginx
 nginx_port=21382
 # Redis, the writer and what is sent share a core, so that the server has the other one to itself.

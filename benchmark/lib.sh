@@ -3,6 +3,19 @@
 # the tree's root is the current folder.
 set -euo pipefail
 
+# shellcheck disable=SC2034 # for the script that sources this one
+options() { # options ARGUMENT...: -r, -d and -n change rounds, seconds and posts
+	local option OPTIND=1
+	while getopts r:d:n: option; do
+		case $option in
+		r) rounds=$OPTARG ;;
+		d) seconds=$OPTARG ;;
+		n) posts=$OPTARG ;;
+		*) exit 2 ;;
+		esac
+	done
+}
+
 need() { # need TOOL...: all of them are there
 	local tool
 	for tool in go redis-server wrk taskset curl awk "$@"; do

@@ -11,14 +11,7 @@ cd "$(dirname "$0")/.."
 . benchmark/lib.sh
 
 rounds=3 seconds=30 posts=1000000
-while getopts r:d:n: option; do
-	case $option in
-	r) rounds=$OPTARG ;;
-	d) seconds=$OPTARG ;;
-	n) posts=$OPTARG ;;
-	*) exit 2 ;;
-	esac
-done
+options "$@"
 need jq redis-cli
 # The reader and the idle connections have a descriptor each for one connection.
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"

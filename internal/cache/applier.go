@@ -173,7 +173,7 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 	if len(published) > 0 {
 		flush(at)
 	}
-	clear(a.heard.records[:cap(a.heard.records)]) // or it would keep messages alive
+	clear(a.heard.records) // or it would keep the last message alive
 }
 
 // weigh says what is to be done with a commit that was heard when everything up to at is known.

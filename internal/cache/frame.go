@@ -96,6 +96,7 @@ func (c *commit) version(i int) uint64 { return c.head.Version - uint64(len(c.re
 
 // decode reads a message into c, whose records it reuses. It holds on to s.
 func (c *commit) decode(s string) (err error) {
+	clear(c.records) // they keep the message before alive
 	c.records = c.records[:0]
 	if len(s) < messageHeader {
 		return fmt.Errorf("%w: message of %d bytes", errFrame, len(s))
