@@ -98,5 +98,8 @@ serve() { # serve CORES [VARIABLE=VALUE...]: a reader on these cores; its pid in
 	start reader "$cores" env PORT="$reader_port" POD_ID=reader "$@" "$work/reader"
 	# shellcheck disable=SC2034 # for the script that sources this one
 	served=$last
-	await "$reader/ready"
+	"$work/load" ready -reader "127.0.0.1:$reader_port" || {
+		tail -n 5 "$work/reader.log" >&2
+		exit 1
+	}
 }

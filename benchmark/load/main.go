@@ -1,5 +1,5 @@
 // Command load makes what the benchmark scripts send: posts to import, ids to read, updates at a
-// steady rate, idle connections; and what a reader's load is compared with, a bare scan of Redis.
+// steady rate, idle connections; and what a reader's load is compared with, a bare scan of Redis. It also waits for a reader.
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("say what to make: posts, ids, updates, idle or scan")
+		return fmt.Errorf("say what to make: posts, ids, updates, idle, scan or ready")
 	}
 	flags := flag.NewFlagSet("load "+args[0], flag.ContinueOnError)
 	posts := flags.Int("posts", 100_000, "number of posts")
@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	duration := flags.Duration("duration", 10*time.Second, "how long updates go on")
 	url := flags.String("writer", "http://127.0.0.1:8080", "address of the writer")
 	bulk := flags.Bool("bulk", false, "send the updates as lines of one import")
-	reader := flags.String("reader", "127.0.0.1:8081", "address of the reader that idle connects to")
+	reader := flags.String("reader", "127.0.0.1:8081", "address of the reader that idle connects to and ready waits for")
 	connections := flags.Int("connections", 10_000, "idle connections")
 	redisAddr := flags.String("redis", "127.0.0.1:6379", "address of the Redis that is scanned")
 	if err := flags.Parse(args[1:]); err != nil {
@@ -58,13 +58,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return idle(ctx, out, *reader, *connections, *duration)
 	case "scan":
 		return scan(ctx, out, *redisAddr)
+	case "ready":
+		return ready(ctx, *reader)
 	case "updates":
 		if *bulk {
 			return updateInBulk(ctx, out, *url, *posts, *rate, *duration)
 		}
 		return update(ctx, out, *url, *posts, *rate, *duration)
 	}
-	return fmt.Errorf("%q: use posts, ids, updates, idle or scan", args[0])
+	return fmt.Errorf("%q: use posts, ids, updates, idle, scan or ready", args[0])
 }
 
 // writePosts writes posts as NDJSON, for /import.

@@ -9,7 +9,10 @@ import (
 
 // followPause is how long pages are read without a look at the log: the time that writes may take
 // to show while a reload runs.
-const followPause = 20 * time.Millisecond
+const (
+	followPause = 20 * time.Millisecond
+	firstPause  = 200 * time.Millisecond // nobody waits for the writes before the reader is ready
+)
 
 // tellEvery is how often a load logs how far it is.
 const tellEvery = time.Second
@@ -82,27 +85,33 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 	a.store.apply(at.Epoch, st.fills(at.Epoch, a.log))
 	a.misses.answer(&st)
 
+	pause := followPause
+	if !a.loaded {
+		pause = firstPause
+	}
 	followed, told := a.now(), a.now()
+	due := false
 	for more := true; more; {
-		follow := a.now().Sub(followed) > followPause || !a.misses.empty()
-		var values []lookup
-		if values, more, err = pages.next(ctx, !follow); err != nil {
+		due = due || a.now().Sub(followed) > pause || !a.misses.empty()
+		got, err := pages.next(ctx, !due)
+		if err != nil {
 			return at, err
 		}
-		a.store.apply(at.Epoch, a.page(at.Epoch, values))
-		progress.Loaded += int64(len(values))
+		a.store.put(at.Epoch, a.page(at.Epoch, got.values))
+		progress.Loaded += int64(len(got.values))
 		a.publish(Head{}, progress.copy())
 		if now := a.now(); now.Sub(told) >= tellEvery {
 			left, _ := progress.Left(now)
 			a.log.Info("loading", "count", progress.Loaded, "total", progress.Total, "left", left.Round(100*time.Millisecond))
 			told = now
 		}
-		if follow {
+		if due && got.quiet {
 			if at, err = a.follow(ctx, at); err != nil {
 				return at, err
 			}
-			followed = a.now()
+			followed, due = a.now(), false
 		}
+		more = got.more
 	}
 	closing, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -120,15 +129,15 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 // endOfLog is a watermark after which no log has entries: a step from there tells the head alone.
 var endOfLog = Head{Version: 1 << 62}
 
-// page returns the changes of a page's values. A key comes once.
+// page returns the changes of a page's values.
 func (a *applier) page(epoch uint64, values []lookup) []change {
-	b := newBatch(len(values))
+	changes := make([]change, 0, len(values))
 	for i := range values {
 		if c := values[i].logged(epoch, a.log); c.present {
-			b.add(c)
+			changes = append(changes, c)
 		}
 	}
-	return b.changes
+	return changes
 }
 
 // follow takes the log from at to its end, and answers misses there.

@@ -259,53 +259,107 @@ func (s *sim) open(context.Context) (pages, error) {
 	return &simPages{sim: s, run: s.redis.Run()}, nil
 }
 
-// simPages is a SCAN: it has every key that was there from the first to the last page, and maybe
-// some of the others.
+// simPages is a SCAN: it has every key that was there from the first to the last page, maybe some of
+// the others, and some twice. Two connections read the values; only of each one the pages come in the
+// order of their instants.
 type simPages struct {
 	*sim
-	begun bool
-	keys  []string
-	run   int
-	ready *page // read ahead
+	begun   bool
+	run     int
+	applied []lookup // of the last page
+	conns   [2]struct {
+		keys  []string
+		ready []readPage
+	}
 }
 
-func (p *simPages) next(_ context.Context, ahead bool) ([]lookup, bool, error) {
-	got := p.ready
-	if got == nil {
-		got = p.read()
-	}
-	p.ready = nil
-	if ahead && got.more && got.err == nil {
-		p.ready = p.read()
-	}
-	p.log("page of %d, ahead=%v, more=%v, %v", len(got.values), ahead, got.more, got.err)
-	p.clock = p.clock.Add(time.Duration(p.rng.IntN(15)) * time.Millisecond)
-	p.events(2)
-	if p.broken == "late page" && got.more && p.ready == nil {
-		p.ready = p.read() // reads ahead though it was told not to
-	}
-	return got.values, got.more, got.err
+type readPage struct {
+	values []lookup
+	err    error
 }
 
-func (p *simPages) read() *page {
-	if p.faults && p.rng.IntN(20) == 0 {
-		return &page{err: errSim}
-	}
+func (p *simPages) next(_ context.Context, ahead bool) (page, error) {
 	if !p.begun {
 		p.begun = true
-		p.keys = slices.Sorted(maps.Keys(p.redis.Values()))
-		p.rng.Shuffle(len(p.keys), func(i, j int) { p.keys[i], p.keys[j] = p.keys[j], p.keys[i] })
+		p.scan()
 	}
-	n := min(p.rng.IntN(4), len(p.keys))
-	got := &page{}
-	for _, key := range p.keys[:n] {
-		if stored, present := p.redis.Get(key); present {
-			got.values = append(got.values, lookup{key: key, stored: stored, present: true})
+	for _, l := range p.applied { // now it can be seen
+		p.sim.read(l.key)
+	}
+	if p.underway() == 0 {
+		p.read(1)
+	}
+	if ahead {
+		p.read(p.rng.IntN(1 + pagesAhead))
+	}
+	var got readPage
+	n := p.underway()
+	if n > 0 {
+		c := &p.conns[p.rng.IntN(2)]
+		if len(c.ready) == 0 {
+			c = &p.conns[0]
+			if len(c.ready) == 0 {
+				c = &p.conns[1]
+			}
 		}
+		got = c.ready[0]
+		c.ready = c.ready[1:]
 	}
-	p.keys = p.keys[n:]
-	got.more = len(p.keys) > 0
-	return got
+	p.applied = got.values
+	answer := page{values: got.values, more: n > 0, quiet: n < 2}
+	p.log("page of %d, ahead=%v, more=%v, quiet=%v, %v", len(answer.values), ahead, answer.more, answer.quiet, got.err)
+	p.clock = p.clock.Add(time.Duration(p.rng.IntN(15)) * time.Millisecond)
+	p.events(2)
+	if p.broken == "late page" {
+		p.read(1) // reads ahead though it was told not to
+	}
+	return answer, got.err
+}
+
+func (p *simPages) scan() {
+	keys := slices.Sorted(maps.Keys(p.redis.Values()))
+	if p.rng.IntN(2) == 0 {
+		keys = append(keys, keys...)
+	}
+	p.rng.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+	for _, key := range keys {
+		i := int(key[len(key)-1]) % 2
+		if p.broken == "any connection" {
+			i = p.rng.IntN(2)
+		}
+		p.conns[i].keys = append(p.conns[i].keys, key)
+	}
+}
+
+func (p *simPages) underway() int { return len(p.conns[0].ready) + len(p.conns[1].ready) }
+
+// read reads so many pages, or as many as there are.
+func (p *simPages) read(pages int) {
+	for ; pages > 0; pages-- {
+		c := &p.conns[p.rng.IntN(2)]
+		if len(c.keys) == 0 {
+			c = &p.conns[0]
+			if len(c.keys) == 0 {
+				c = &p.conns[1]
+			}
+		}
+		if len(c.keys) == 0 {
+			return
+		}
+		var got readPage
+		if p.faults && p.rng.IntN(20) == 0 {
+			got.err = errSim
+		}
+		n := min(1+p.rng.IntN(3), len(c.keys))
+		for _, key := range c.keys[:n] {
+			if stored, present := p.redis.Get(key); present {
+				got.values = append(got.values, lookup{key: key, stored: stored, present: true})
+			}
+		}
+		c.keys = c.keys[n:]
+		c.ready = append(c.ready, got)
+		p.events(4)
+	}
 }
 
 func (p *simPages) finish(context.Context) (Head, error) {
@@ -317,7 +371,7 @@ func (p *simPages) finish(context.Context) (Head, error) {
 	return head, nil
 }
 
-func (p *simPages) total() int64 { return int64(len(p.keys)) }
+func (p *simPages) total() int64 { return int64(len(p.redis.Values())) }
 func (p *simPages) close()       {}
 
 // deliver hands over a part of what is on the way, as one batch.
@@ -505,7 +559,7 @@ func TestSimulation(t *testing.T) {
 
 // The simulation itself is proved on protocols that are broken on purpose.
 func TestSimulationFindsBrokenProtocols(t *testing.T) {
-	for _, broken := range []string{"two-step", "skip", "no chain", "no look ahead", "late page"} {
+	for _, broken := range []string{"two-step", "skip", "no chain", "no look ahead", "late page", "any connection"} {
 		t.Run(broken, func(t *testing.T) {
 			for seed := range uint64(5000) {
 				if failed, _ := simulate(seed, broken); failed != "" {

@@ -239,6 +239,17 @@ func (s *slabs) release(sl *slab) {
 	s.free = append(s.free, slot{index: sl.index, generation: sl.generation + 1})
 }
 
+// older reports whether there is a slab of a load before the last one.
+func (s *slabs) older() bool {
+	table := *s.table.Load()
+	for i := range table {
+		if sl := table[i].Load(); sl != nil && sl.load < s.load {
+			return true
+		}
+	}
+	return false
+}
+
 // emptiest returns the slab with the most dead bytes, or nil when none has any.
 func (s *slabs) emptiest() *slab {
 	var victim *slab

@@ -1,13 +1,11 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"strconv"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -21,22 +19,6 @@ type source interface {
 	// open prepares a snapshot of all values; it begins with the first page. The caller closes the
 	// pages.
 	open(ctx context.Context) (pages, error)
-}
-
-// pages iterates over all values, on one connection to one run of one server.
-type pages interface {
-	// next returns the next values and whether there are more. A key may come more than once, and
-	// a page may be empty. With ahead, the page after this one is read in the background, and the
-	// next call returns what was read then. Without, no read is under way when next returns, and
-	// every value is as it was at some instant after the call before.
-	next(ctx context.Context, ahead bool) (values []lookup, more bool, err error)
-	// finish reports whether the pages together were all the values: the server that answered the
-	// first was still the one that answered the last. It returns the head of that server, after the
-	// last page.
-	finish(ctx context.Context) (Head, error)
-	// total estimates the number of values in all pages.
-	total() int64
-	close()
 }
 
 // step is one instant of a shard.
@@ -65,13 +47,10 @@ type lookup struct {
 	skipped bool // not read: the step was full
 }
 
-// Bounds of a step, a tenth of a second of work for Redis at the most.
+// Bounds of a step.
 const (
 	stepWrites = 8000    // and the rest of a commit
 	stepBytes  = 2 << 20 // of values, and the rest of a commit
-	pageKeys   = 1000    // COUNT of a SCAN
-	pageBytes  = 2 << 20 // of the values of a page, about
-	firstMean  = pageBytes / 8
 )
 
 //go:embed lua/step.lua
@@ -83,7 +62,7 @@ var stepScript = redis.NewScript(stepLua)
 type redisSource struct {
 	client redis.UniversalClient
 	keys   keys
-	mean   int // size of a value, in bytes, as the pages have shown so far; 0 before the first
+	mean   atomic.Int64 // size of a value, in bytes, as the pages have shown so far; 0 before the first
 }
 
 func (s *redisSource) step(ctx context.Context, w, ahead Head, missed []string) (step, error) {
@@ -205,162 +184,6 @@ func (r *replyReader) lookup(key string, v any) lookup {
 	}
 	r.fail(v, "a value")
 	return lookup{}
-}
-
-func (s *redisSource) open(ctx context.Context) (pages, error) {
-	n, err := node(ctx, s.client, s.keys.seq)
-	if err != nil {
-		return nil, fmt.Errorf("find the node: %w", err)
-	}
-	s.mean = cmp.Or(s.mean, firstMean)
-	p := &redisPages{conn: n.Conn(), shard: s.keys, mean: &s.mean}
-	if p.run, err = runID(ctx, p.conn); err != nil {
-		p.close()
-		return nil, fmt.Errorf("identify the server: %w", err)
-	}
-	size, err := p.conn.DBSize(ctx).Result()
-	if err != nil {
-		p.close()
-		return nil, fmt.Errorf("count the keys: %w", err)
-	}
-	p.size = max(size-3, 0) // seq, epoch, log
-	return p, nil
-}
-
-// redisPages is a SCAN on one connection that is never redialed on the quiet: the client has no
-// retries, and a connection that breaks fails the snapshot. A cursor means nothing to another run
-// of the server: continued over a restart it missed a quarter of the keys.
-type redisPages struct {
-	conn     *redis.Conn
-	shard    keys
-	run      string
-	size     int64
-	begun    bool
-	cursor   uint64
-	keys     []string  // that are to be read
-	mean     *int      // the source's
-	underway chan page // a page that is being read ahead, else nil
-}
-
-type page struct {
-	values []lookup
-	more   bool
-	err    error
-}
-
-func (p *redisPages) next(ctx context.Context, ahead bool) ([]lookup, bool, error) {
-	var got page
-	if p.underway != nil {
-		got = <-p.underway // bounded by the context that the read was begun with
-		p.underway = nil
-	} else {
-		got = p.read(ctx)
-	}
-	if ahead && got.more && got.err == nil {
-		p.underway = make(chan page, 1)
-		go func() { p.underway <- p.read(ctx) }()
-	}
-	return got.values, got.more, got.err
-}
-
-// read asks for a page's values and, when it is the last of a SCAN's keys, for the keys of the page
-// after it, in one round trip.
-func (p *redisPages) read(ctx context.Context) page {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	if !p.begun {
-		if err := p.scan(p.conn.Scan(ctx, 0, p.shard.pattern(), pageKeys)); err != nil {
-			return page{err: err}
-		}
-		p.begun = true
-	}
-	var get *redis.SliceCmd
-	var scan *redis.ScanCmd
-	keys := p.keys[:min(len(p.keys), max(1, pageBytes / *p.mean))]
-	_, err := p.conn.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		if len(keys) > 0 {
-			get = pipe.MGet(ctx, keys...)
-		}
-		if len(keys) == len(p.keys) && p.cursor != 0 {
-			scan = pipe.Scan(ctx, p.cursor, p.shard.pattern(), pageKeys)
-		}
-		return nil
-	})
-	if err != nil {
-		*p.mean = min(2**p.mean, pageBytes) // should it have been too much for the link, the next load asks for less
-		return page{err: fmt.Errorf("read a page: %w", err)}
-	}
-	p.keys = p.keys[len(keys):]
-	if scan != nil {
-		if err := p.scan(scan); err != nil {
-			return page{err: err}
-		}
-	}
-	var values []lookup
-	if get != nil {
-		size := 0
-		values = make([]lookup, 0, len(keys))
-		for i, v := range get.Val() {
-			if s, ok := v.(string); ok { // else deleted since the SCAN, or not a string
-				values = append(values, lookup{key: strings.TrimPrefix(keys[i], p.shard.prefix), stored: s, present: true})
-				size += len(s)
-			}
-		}
-		*p.mean = max(1, (*p.mean+size/len(keys))/2)
-	}
-	return page{values: values, more: len(p.keys) > 0 || p.cursor != 0}
-}
-
-// scan takes the keys and the cursor of one SCAN.
-func (p *redisPages) scan(cmd *redis.ScanCmd) (err error) {
-	if p.keys, p.cursor, err = cmd.Result(); err != nil {
-		return fmt.Errorf("scan: %w", err)
-	}
-	return nil
-}
-
-var errServerChanged = errors.New("the server was restarted or replaced in the middle of the snapshot")
-
-func (p *redisPages) finish(ctx context.Context) (Head, error) {
-	st, err := runStep(ctx, p.conn, p.shard, endOfLog, Head{}, nil)
-	if err != nil {
-		return Head{}, fmt.Errorf("read the head: %w", err)
-	}
-	run, err := runID(ctx, p.conn) // last: it vouches for all that was read before
-	if err != nil {
-		return Head{}, fmt.Errorf("identify the server: %w", err)
-	}
-	if run != p.run {
-		return Head{}, errServerChanged
-	}
-	return st.head, nil
-}
-
-func (p *redisPages) total() int64 { return p.size }
-
-func (p *redisPages) close() {
-	if p.underway != nil {
-		<-p.underway
-	}
-	_ = p.conn.Close() // goes back to the pool
-}
-
-// runID returns what identifies one run of the server. The embedded Redis of the tests and of the
-// stack without Redis has no such section; it cannot be restarted under a connection either.
-func runID(ctx context.Context, conn *redis.Conn) (string, error) {
-	info, err := conn.Info(ctx, "server").Result()
-	if err != nil && strings.Contains(err.Error(), "not supported") {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(info) {
-		if id, ok := strings.CutPrefix(line, "run_id:"); ok {
-			return strings.TrimSpace(id), nil
-		}
-	}
-	return "", nil
 }
 
 // stepTimeout bounds one round trip of a replica.

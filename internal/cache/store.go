@@ -86,6 +86,7 @@ type store struct {
 	rejects   atomic.Uint64
 
 	// The owner's alone:
+	pending   bool // changes have been put and may not be visible
 	loading   bool
 	overflow  bool   // the running load did not fit
 	compacted int    // slabs that had been made when compact ran last
@@ -146,41 +147,66 @@ const maxBatch = 4096
 // apply makes changes visible, in one batch that has each key once, and returns when they are.
 // Owner only.
 func (s *store) apply(epoch uint64, changes []change) {
+	s.put(epoch, changes)
+	s.settle()
+}
+
+// put is apply that leaves it to the next one, or to settle, to wait until the changes are visible:
+// ristretto takes them in while the owner prepares more. A key may come twice in a batch if it comes
+// with the same value.
+func (s *store) put(epoch uint64, changes []change) {
 	for batch := range slices.Chunk(changes, maxBatch) {
+		s.settle()
 		for _, c := range batch {
 			s.change(epoch, c)
 		}
+		s.pending = true
+	}
+}
+
+// settle returns when everything that was put is visible.
+func (s *store) settle() {
+	if s.pending {
 		s.cache.Wait()
 		s.slabs.sweep()
+		s.pending = false
 	}
 	s.compact()
 }
 
 func (s *store) change(epoch uint64, c change) {
 	s.scratch = append(s.scratch[:0], c.key...)
-	old, had := s.cache.Get(s.scratch)
 	if !c.present {
-		if had {
+		if _, had := s.cache.Get(s.scratch); had {
 			s.cache.Del(s.scratch)
 		}
 		return
 	}
+	cost := entryCost(entryHeader + len(c.key) + len(c.value))
+	if s.used.Load()+cost > s.max {
+		s.makeRoom(cost)
+	}
+	r, _ := s.slabs.add(s.scratch, c.value, c.version, epoch, s.slabs.load)
+	s.set(r, cost)
+}
+
+// makeRoom prepares for an entry of that cost, under the key in s.scratch, which may not fit.
+func (s *store) makeRoom(cost int64) {
+	old, had := s.cache.Get(s.scratch)
 	var oldCost int64
 	if had {
 		oldCost = entryCost(s.slabs.at(old).size(old.offset()))
 	}
-	cost := entryCost(entryHeader + len(c.key) + len(c.value))
-	if used := s.used.Load(); used+cost-oldCost > s.max {
-		s.complete.Store(0)
-		s.overflow = true
-		if had && cost > oldCost {
-			// ristretto charges only new keys against its limit, so a growing value has to come as one.
-			s.cache.Del(s.scratch)
-			s.cache.Wait()
-		}
+	if s.used.Load()+cost-oldCost <= s.max {
+		return
 	}
-	r, _ := s.slabs.add(s.scratch, c.value, c.version, epoch, s.slabs.load)
-	s.set(r, cost)
+	s.complete.Store(0)
+	s.overflow = true
+	if had && cost > oldCost {
+		// ristretto charges only new keys against its limit, so a growing value has to come as one.
+		s.cache.Del(s.scratch)
+		s.cache.Wait()
+	}
 }
 
 // set puts r under the key in s.scratch.
@@ -203,13 +229,16 @@ func (s *store) beginLoad() {
 // finishLoad drops what the load did not write, marks the set complete if all of it fits, and
 // returns the number of dropped entries. Owner only.
 func (s *store) finishLoad() (dropped int) {
+	s.settle()
 	var stale [][]byte
-	s.cache.IterValues(func(r ref) bool {
-		if sl := s.slabs.at(r); sl.load < s.slabs.load {
-			stale = append(stale, sl.key(r.offset()))
-		}
-		return false
-	})
+	if s.slabs.older() {
+		s.cache.IterValues(func(r ref) bool {
+			if sl := s.slabs.at(r); sl.load < s.slabs.load {
+				stale = append(stale, sl.key(r.offset()))
+			}
+			return false
+		})
+	}
 	for i, key := range stale { // collected first: Del inside IterValues deadlocks
 		s.cache.Del(key)
 		if i%maxBatch == maxBatch-1 {

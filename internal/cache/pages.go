@@ -1,0 +1,260 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+)
+
+// pages iterates over all values, on connections to one run of one server.
+type pages interface {
+	// next returns the next page. With ahead, the pages after it are read in the background. Without,
+	// no read is begun but that of the page itself, if it is not under way yet: whoever calls next so
+	// until a page is the last of those under way has seen all values of before that call, and every
+	// later one will be as it was at some instant after it.
+	next(ctx context.Context, ahead bool) (page, error)
+	// finish reports whether the pages together were all the values: the server that answered the
+	// first was still the one that answered the last. It returns the head of that server, after the
+	// last page.
+	finish(ctx context.Context) (Head, error)
+	// total estimates the number of values in all pages.
+	total() int64
+	close()
+}
+
+// page is a part of a snapshot: values of one instant. It may be empty. A key may come again, on
+// the same page or on another.
+type page struct {
+	values []lookup
+	more   bool // there are pages behind it
+	quiet  bool // no read is under way
+}
+
+// Bounds of a page, a tenth of a second of work for Redis at the most.
+const (
+	scanKeys  = 1000    // COUNT of a SCAN
+	pageBytes = 2 << 20 // of the values of a page, about
+	firstMean = pageBytes / 8
+
+	// keysAhead and pagesAhead bound what is read before it is asked for.
+	keysAhead  = 4 // pages' keys
+	pagesAhead = 6
+)
+
+func (s *redisSource) open(ctx context.Context) (pages, error) {
+	n, err := node(ctx, s.client, s.keys.seq)
+	if err != nil {
+		return nil, fmt.Errorf("find the node: %w", err)
+	}
+	s.mean.CompareAndSwap(0, firstMean)
+	p := &redisPages{
+		scanning: n.Conn(), shard: s.keys, mean: &s.mean,
+		asked: make(chan struct{}, 1+pagesAhead), read: make(chan []lookup, 1+pagesAhead),
+	}
+	for i := range p.reading {
+		p.reading[i] = n.Conn()
+	}
+	if p.run, err = runID(ctx, p.scanning); err != nil {
+		p.close()
+		return nil, fmt.Errorf("identify the server: %w", err)
+	}
+	size, err := p.scanning.DBSize(ctx).Result()
+	if err != nil {
+		p.close()
+		return nil, fmt.Errorf("count the keys: %w", err)
+	}
+	p.size = max(size-3, 0) // seq, epoch, log
+	return p, nil
+}
+
+// redisPages is a SCAN on one connection, and the values of its keys on others: Redis works on one
+// request while the reply to another is taken in. A key is always read on the same connection, so
+// that of two reads the later one also comes later. No connection is ever redialed on the quiet:
+// the client has no retries, and a connection that breaks fails the snapshot. A cursor means nothing
+// to another run of the server: continued over a restart it missed a quarter of the keys.
+type redisPages struct {
+	scanning *redis.Conn
+	reading  [2]*redis.Conn
+
+	shard keys
+	run   string
+	size  int64
+	mean  *atomic.Int64 // the source's
+
+	stop     context.CancelFunc // nil before the first page
+	asked    chan struct{}      // has a token for each page that may be read; never closed
+	read     chan []lookup      // closed at the end, and after an error
+	err      error              // of the reads, once read is closed
+	underway int                // pages that were asked for and not taken
+}
+
+func (p *redisPages) next(ctx context.Context, ahead bool) (page, error) {
+	if p.stop == nil {
+		p.start(ctx)
+	}
+	wanted := 1
+	if ahead {
+		wanted += pagesAhead
+	}
+	for ; p.underway < wanted; p.underway++ {
+		p.asked <- struct{}{}
+	}
+	values, more := <-p.read // in time: every scan and every read is bounded
+	if !more {
+		return page{quiet: true}, p.err
+	}
+	p.underway--
+	return page{values: values, more: true, quiet: p.underway == 0}, nil
+}
+
+// start begins to scan, and to read what is asked for, until ctx is done.
+func (p *redisPages) start(ctx context.Context) {
+	ctx, p.stop = context.WithCancel(ctx)
+	work, ctx := errgroup.WithContext(ctx)
+	var scanned [len(p.reading)]chan []string
+	for i, conn := range p.reading {
+		keys := make(chan []string, keysAhead)
+		scanned[i] = keys
+		work.Go(func() error { return p.readPages(ctx, conn, keys) })
+	}
+	work.Go(func() error {
+		defer func() {
+			for _, keys := range scanned {
+				close(keys)
+			}
+		}()
+		return p.scan(ctx, scanned[:])
+	})
+	go func() {
+		p.err = work.Wait()
+		close(p.read)
+	}()
+}
+
+// scan sends the keys of all values, each to its connection, as many at a time as a page should
+// have.
+func (p *redisPages) scan(ctx context.Context, scanned []chan []string) error {
+	seed := maphash.MakeSeed()
+	for cursor, more := uint64(0), true; more; {
+		reply, cancel := context.WithTimeout(ctx, stepTimeout)
+		keys, next, err := p.scanning.Scan(reply, cursor, p.shard.pattern(), scanKeys).Result()
+		cancel()
+		if err != nil {
+			return fmt.Errorf("scan: %w", err)
+		}
+		parts := make([][]string, len(scanned))
+		for _, key := range keys {
+			i := maphash.String(seed, key) % uint64(len(parts))
+			parts[i] = append(parts[i], key)
+		}
+		for i, part := range parts {
+			for keys := range slices.Chunk(part, int(max(1, pageBytes/p.mean.Load()))) {
+				select {
+				case scanned[i] <- keys:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}
+		cursor, more = next, next != 0
+	}
+	return nil
+}
+
+// readPages sends the values of what is scanned, a page for each token.
+func (p *redisPages) readPages(ctx context.Context, conn *redis.Conn, scanned <-chan []string) error {
+	for keys := range scanned { // is closed when ctx is done
+		select {
+		case <-p.asked:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		values, err := p.values(ctx, conn, keys)
+		if err != nil {
+			return err
+		}
+		p.read <- values // has room for all that was asked for
+	}
+	return nil
+}
+
+// values reads the values of keys, at one instant.
+func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string) ([]lookup, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	mean := p.mean.Load()
+	got, err := conn.MGet(ctx, keys...).Result()
+	if err != nil {
+		p.mean.Store(min(2*mean, pageBytes)) // should it have been too much for the link, the next load asks for less
+		return nil, fmt.Errorf("read a page: %w", err)
+	}
+	size := 0
+	values := make([]lookup, 0, len(keys))
+	for i, v := range got {
+		if s, ok := v.(string); ok { // else deleted since the SCAN, or not a string
+			values = append(values, lookup{key: strings.TrimPrefix(keys[i], p.shard.prefix), stored: s, present: true})
+			size += len(s)
+		}
+	}
+	p.mean.Store(max(1, (mean+int64(size/len(keys)))/2))
+	return values, nil
+}
+
+var errServerChanged = errors.New("the server was restarted or replaced in the middle of the snapshot")
+
+func (p *redisPages) finish(ctx context.Context) (Head, error) {
+	st, err := runStep(ctx, p.scanning, p.shard, endOfLog, Head{}, nil)
+	if err != nil {
+		return Head{}, fmt.Errorf("read the head: %w", err)
+	}
+	for _, conn := range p.conns() { // last: it vouches for all that was read before
+		run, err := runID(ctx, conn)
+		if err != nil {
+			return Head{}, fmt.Errorf("identify the server: %w", err)
+		}
+		if run != p.run {
+			return Head{}, errServerChanged
+		}
+	}
+	return st.head, nil
+}
+
+func (p *redisPages) conns() []*redis.Conn { return append(p.reading[:], p.scanning) }
+
+func (p *redisPages) total() int64 { return p.size }
+
+func (p *redisPages) close() {
+	if p.stop != nil {
+		p.stop()
+		for range p.read { // until the reads have ended
+		}
+	}
+	for _, conn := range p.conns() {
+		_ = conn.Close() // goes back to the pool
+	}
+}
+
+// runID returns what identifies one run of the server. The embedded Redis of the tests and of the
+// stack without Redis has no such section; it cannot be restarted under a connection either.
+func runID(ctx context.Context, conn *redis.Conn) (string, error) {
+	info, err := conn.Info(ctx, "server").Result()
+	if err != nil && strings.Contains(err.Error(), "not supported") {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(info) {
+		if id, ok := strings.CutPrefix(line, "run_id:"); ok {
+			return strings.TrimSpace(id), nil
+		}
+	}
+	return "", nil
+}
