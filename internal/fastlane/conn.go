@@ -78,7 +78,7 @@ func (c *conn) phase() phase { return phase(c.status.Load() & 0xff) }
 func (c *conn) serve() {
 	c.handler = c.server.newHandler()
 	c.buf, c.least = make([]byte, readBuffer), 1
-	c.out.conn, c.out.guard = c.Conn, func() { c.enter(writing, c.server.tick.Load()) }
+	c.out.conn, c.out.fd, c.out.guard = c.Conn, noFD, func() { c.enter(writing, c.server.tick.Load()) }
 	if raw := rawConn(c.Conn); raw != nil {
 		c.serveRaw(raw)
 	} else {
@@ -116,17 +116,16 @@ func rawConn(nc net.Conn) syscall.RawConn {
 // it.
 func (c *conn) serveRaw(raw syscall.RawConn) {
 	step := func(fd uintptr) (done bool) {
+		c.out.fd = fd // open as long as step runs
 		for c.prepare() {
 			room := len(c.buf) - c.filled
-			n, err := syscall.Read(int(fd), c.buf[c.filled:])
+			n, err := read(fd, c.buf[c.filled:])
 			switch {
 			case err == syscall.EINTR:
 				continue
 			case err == syscall.EAGAIN:
 				return false
-			case err != nil:
-				n = 0
-			case n == 0:
+			case n == 0 && err == nil:
 				err = io.EOF
 			}
 			if c.arrived(n, err); n < room && n > 0 {
@@ -136,7 +135,9 @@ func (c *conn) serveRaw(raw syscall.RawConn) {
 		return true
 	}
 	for c.end == nil {
-		if err := raw.Read(step); errors.Is(err, os.ErrDeadlineExceeded) && c.phase() != cut {
+		err := raw.Read(step)
+		c.out.fd = noFD
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.phase() != cut {
 			_ = c.SetReadDeadline(time.Time{}) // it was only a poke
 			c.fallAsleep()
 		} else if err != nil {

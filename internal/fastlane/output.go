@@ -9,13 +9,16 @@ import (
 // system call.
 type Output struct {
 	conn  net.Conn
-	guard func() // called before a write: it may block
+	fd    uintptr // of conn, or noFD
+	guard func()  // called before a write: it may block
 	buf   []byte
 	// large are bodies that are not copied: each follows the bytes of buf up to its offset.
 	large []segment
 	size  int
 	err   error
 }
+
+const noFD = ^uintptr(0)
 
 type segment struct {
 	at   int
@@ -67,7 +70,14 @@ func (o *Output) Flush() {
 
 func (o *Output) write() error {
 	if len(o.large) == 0 {
-		_, err := o.conn.Write(o.buf)
+		sent := 0
+		if o.fd != noFD {
+			sent, _ = write(o.fd, o.buf)
+		}
+		if sent == len(o.buf) {
+			return nil
+		}
+		_, err := o.conn.Write(o.buf[sent:]) // waits, and knows what the errors mean
 		return err
 	}
 	parts := make(net.Buffers, 0, 2*len(o.large)+1)

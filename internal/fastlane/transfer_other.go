@@ -1,0 +1,18 @@
+//go:build !linux
+
+package fastlane
+
+import "syscall"
+
+// read and write move bytes between b and a socket that does not block. The number of bytes is 0 with
+// an error.
+
+func read(fd uintptr, b []byte) (int, error) {
+	n, err := syscall.Read(int(fd), b)
+	return max(n, 0), err
+}
+
+func write(fd uintptr, b []byte) (int, error) {
+	n, err := syscall.Write(int(fd), b)
+	return max(n, 0), err
+}
