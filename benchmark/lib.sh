@@ -70,19 +70,24 @@ median() { # median FILE [COLUMN]: the median, the least and the greatest number
 		awk '{ v[NR] = $1 } END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; print m, v[1], v[NR] }'
 }
 
+# upstream NAME PORT CORES: starts Redis and a writer on these cores, on this port and the one after it.
+upstream() {
+	start "$1-redis" "$3" redis-server --port "$2" --bind 127.0.0.1 --dir "$work" --save '' --dbfilename "$1.rdb" --appenddirname "$1" \
+		--appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0
+	start "$1-writer" "$3" env REDIS_ADDR="127.0.0.1:$2" PORT=$(($2 + 1)) "$work/writer"
+	await "http://127.0.0.1:$(($2 + 1))/ready"
+}
+
 # prepare PORT POSTS CORES: builds the programs and starts Redis and a writer on these cores, with posts
 # in them. The port and the two after it are Redis's, the writer's and the reader's.
 prepare() {
-	redis=127.0.0.1:$1 writer=http://127.0.0.1:$(($1 + 1)) reader_port=$(($1 + 2))
-	reader=http://127.0.0.1:$reader_port
+	# shellcheck disable=SC2034 # for the script that sources this one
+	writer=http://127.0.0.1:$(($1 + 1)) reader_port=$(($1 + 2)) reader=http://127.0.0.1:$(($1 + 2))
 	go build -o "$work/writer" ./writer
 	go build -o "$work/reader" ./reader
 	go build -o "$work/load" ./benchmark/load
-	start redis "$3" redis-server --port "$1" --bind 127.0.0.1 --dir "$work" --save '' \
-		--appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0
-	export REDIS_ADDR=$redis HOST=127.0.0.1 LOG_LEVEL=warn
-	start writer "$3" env PORT=$(($1 + 1)) "$work/writer"
-	await "$writer/ready"
+	export REDIS_ADDR=127.0.0.1:$1 HOST=127.0.0.1 LOG_LEVEL=warn
+	upstream main "$1" "$3"
 	echo "Importing $2 posts ..."
 	"$work/load" posts -posts "$2" >"$work/posts.ndjson"
 	curl -sS -X POST -H 'Content-Type: application/x-ndjson' -T "$work/posts.ndjson" "$writer/import" | tail -n 1 >"$work/import.json"

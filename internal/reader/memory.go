@@ -16,14 +16,14 @@ import (
 // Most of a reader's heap are slabs, which live long and have no pointers in them: a collection of
 // a million posts takes about 10 ms of one core, so frequent collections are cheap, and memory that
 // waits for one is not. The heap may therefore grow by a fixed headroom, instead of doubling as it
-// would by default: 3 % of half a gigabyte, 100 % of a few posts.
+// would by default: 2 % of half a gigabyte, 100 % of a few posts.
 //
 // While the first load runs, it may grow by half of what is still to come: a collection on the way
 // only costs time (a load of a million posts took 30 of them and a fifth of its time without this),
 // and the garbage that is left in between has to fit beside the posts in the end.
 const (
-	headroom     = 14 << 20 // bytes
-	minGCPercent = 3        // of very large heaps, to bound the share of the collector
+	headroom     = 10 << 20 // bytes
+	minGCPercent = 2        // of very large heaps, to bound the share of the collector
 	paceInterval = 100 * time.Millisecond
 )
 
@@ -33,6 +33,7 @@ func pace(ctx context.Context, replica *cache.Replica) {
 	defer ticker.Stop()
 	current := debug.SetGCPercent(100)
 	defer debug.SetGCPercent(current)
+	loading := false
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	for {
 		select {
@@ -40,9 +41,14 @@ func pace(ctx context.Context, replica *cache.Replica) {
 			return
 		case <-ticker.C:
 		}
+		status := replica.Status()
+		if loading && status.Snapshot == nil {
+			debug.FreeOSMemory() // what the load has left in pieces: updates would come on top of it
+		}
+		loading = status.Snapshot != nil
 		metrics.Read(live)
 		// Each change stops the world for a moment.
-		if want := gcPercent(int64(live[0].Value.Uint64()), expected(replica.Status())); want < current*9/10 || want > current*11/10 {
+		if want := gcPercent(int64(live[0].Value.Uint64()), expected(status)); want < current*9/10 || want > current*11/10 {
 			debug.SetGCPercent(want)
 			current = want
 		}

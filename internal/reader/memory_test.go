@@ -19,14 +19,14 @@ func TestGCPercent(t *testing.T) {
 	}{
 		{"empty", mb, cache.Status{}, 100},
 		{"few posts", 5 * mb, cache.Status{Bytes: mb, Entries: 4000}, 100},
-		{"many posts", 140 * mb, cache.Status{Bytes: 140 * mb, Entries: 400_000}, 10},
+		{"many posts", 100 * mb, cache.Status{Bytes: 100 * mb, Entries: 300_000}, 10},
 		{"more posts", 1400 * mb, cache.Status{Bytes: 1400 * mb, Entries: 4_000_000}, minGCPercent},
 		{"nothing of a load yet", mb, loading(0, 0, 1_000_000), 100},
 		{"a quarter of a first load", 100 * mb, loading(100*mb, 250_000, 1_000_000), 150},
-		{"the end of a first load", 396 * mb, loading(400*mb, 1_000_000, 1_000_000), 3},
+		{"the end of a first load", 396 * mb, loading(400*mb, 1_000_000, 1_000_000), 2},
 		{"a load of more than fits", 256 * mb, loading(256*mb, 500_000, 2_000_000), 50},
-		{"a reload", 400 * mb, loading(400*mb, 1_000_000, 1_000_000), 3},
-		{"a reload of less", 400 * mb, loading(400*mb, 1_000_000, 10), 3},
+		{"a reload", 400 * mb, loading(400*mb, 1_000_000, 1_000_000), 2},
+		{"a reload of less", 400 * mb, loading(400*mb, 1_000_000, 10), 2},
 	} {
 		if got := gcPercent(c.live, expected(c.status)); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
