@@ -52,7 +52,7 @@ func NewReplica(cfg ReplicaConfig) (*Replica, error) {
 		return nil, fmt.Errorf("namespace %q: braces mark the shard, leave them out", cfg.Namespace)
 	}
 	var err error
-	if cfg.Local, err = cfg.Local.withDefaults(); err != nil {
+	if cfg.Local, err = cfg.Local.WithDefaults(); err != nil {
 		return nil, err
 	}
 	st, err := newStore(cfg.Local)

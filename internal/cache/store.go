@@ -26,7 +26,9 @@ type LocalCacheConfig struct {
 // bytes (170 MB for a million entries were measured, of which the policy's map has 34).
 const indexOverhead = 170
 
-func (c LocalCacheConfig) withDefaults() (LocalCacheConfig, error) {
+// WithDefaults returns c with the defaults in place of zero fields, or an error that says what cannot
+// work.
+func (c LocalCacheConfig) WithDefaults() (LocalCacheConfig, error) {
 	c.MaxSize = cmp.Or(c.MaxSize, 512<<20)
 	c.NumCounters = cmp.Or(c.NumCounters, 1_000_000)
 	c.BufferItems = cmp.Or(c.BufferItems, 64)

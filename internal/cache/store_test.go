@@ -11,7 +11,7 @@ import (
 
 func testStore(t testing.TB, size int64) *store {
 	t.Helper()
-	cfg, err := LocalCacheConfig{MaxSize: size, NumCounters: 10_000}.withDefaults()
+	cfg, err := LocalCacheConfig{MaxSize: size, NumCounters: 10_000}.WithDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}

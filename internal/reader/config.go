@@ -36,17 +36,11 @@ func (c *Config) complete() error {
 	if err := c.Data.Complete(); err != nil {
 		return err
 	}
-	for _, size := range []struct {
-		env   string
-		value int64
-	}{
-		{"CACHE_MAX_SIZE", c.Local.MaxSize},
-		{"CACHE_NUM_COUNTERS", c.Local.NumCounters},
-		{"CACHE_BUFFER_ITEMS", c.Local.BufferItems},
-	} {
-		if size.value < 0 {
-			return fmt.Errorf("%s=%d: use a number above zero", size.env, size.value)
-		}
+	given := c.Local
+	var err error
+	if c.Local, err = given.WithDefaults(); err != nil {
+		return fmt.Errorf("CACHE_MAX_SIZE=%d, CACHE_NUM_COUNTERS=%d, CACHE_BUFFER_ITEMS=%d: %w",
+			given.MaxSize, given.NumCounters, given.BufferItems, err)
 	}
 	if c.PodID == "" {
 		host, err := os.Hostname()

@@ -40,8 +40,9 @@ func TestParseConfig(t *testing.T) {
 			"REDIS_ADDR": "a:1", "REDIS_PASSWORD": "p", "REDIS_DB": "2", "PORT": "81", "POD_ID": "r-1", "CACHE_CHANNEL": "c",
 			"CACHE_NAMESPACE": "n", "CACHE_MAX_SIZE": "1048576", "CACHE_NUM_COUNTERS": "10", "CACHE_BUFFER_ITEMS": "32", "LOG_LEVEL": "debug",
 		}, ""},
-		{"flag", []string{"-cache-max-size=1", "-pod-id", "x"}, map[string]string{"CACHE_MAX_SIZE": "2"}, ""},
-		{"size", nil, map[string]string{"CACHE_MAX_SIZE": "-1"}, "CACHE_MAX_SIZE=-1: use a number above zero"},
+		{"flag", []string{"-cache-max-size=65536", "-pod-id", "x"}, map[string]string{"CACHE_MAX_SIZE": "2"}, ""},
+		{"size", nil, map[string]string{"CACHE_MAX_SIZE": "-1"}, "CACHE_MAX_SIZE=-1"},
+		{"size that holds nothing", nil, map[string]string{"CACHE_MAX_SIZE": "10"}, "cache size of 10 bytes: use at least 65536"},
 		{"size with a unit", nil, map[string]string{"CACHE_MAX_SIZE": "512MB"}, `CACHE_MAX_SIZE="512MB"`},
 		{"counters", nil, map[string]string{"CACHE_NUM_COUNTERS": "-1"}, "CACHE_NUM_COUNTERS"},
 		{"buffer", nil, map[string]string{"CACHE_BUFFER_ITEMS": "-64"}, "CACHE_BUFFER_ITEMS"},
@@ -65,7 +66,7 @@ func TestParseConfig(t *testing.T) {
 		})
 	}
 	c, err := ParseConfig(tests[2].args, func(name string) string { return tests[2].env[name] })
-	if err != nil || c.Local.MaxSize != 1 || c.PodID != "x" || c.Port != 80 || !slices.Equal(c.Redis.Addr, []string{"127.0.0.1:6379"}) {
+	if err != nil || c.Local.MaxSize != 65536 || c.PodID != "x" || c.Port != 80 || !slices.Equal(c.Redis.Addr, []string{"127.0.0.1:6379"}) {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

@@ -228,7 +228,7 @@ func (b *benchmark) menu() bool {
 	b.say("This loads posts into the stack that runs, reads them in several ways, kills a reader and")
 	b.say("Redis, brings them back, and writes a report to %s.\n", b.folder)
 	b.say("  1  quick, about %v", suite.Estimate(quick).Round(10*time.Second))
-	b.say("  2  full, about %v, %s posts", suite.Estimate(full).Round(time.Minute), "1,000,000")
+	b.say("  2  full, about %v, %d posts", suite.Estimate(full).Round(time.Minute), suite.Posts(full))
 	titles := suite.Titles()
 	for i, t := range titles {
 		b.say("  %d  only %s", i+3, t[1])

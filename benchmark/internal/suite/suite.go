@@ -71,6 +71,9 @@ func Estimate(o Options) time.Duration {
 	return sum
 }
 
+// Posts returns how many posts a run loads.
+func Posts(o Options) int { return newPlan(o).posts }
+
 func (o Options) has(name string) bool { return len(o.Only) == 0 || slices.Contains(o.Only, name) }
 
 // Titles returns name and title of each part.
