@@ -82,7 +82,10 @@ measure() { # measure NAME PID URL WRK-ARGUMENTS...: appends "requests/s CPU-us"
 	awk -v cpu=$((after - before)) -v hertz="$hertz" '/requests in/ { n = $1 } /Requests\/sec/ { rate = $2 } END { print rate, cpu / hertz * 1e6 / n }' \
 		"$work/wrk.log" >>"$work/$name.result"
 }
-updates() { taskset -c 1 "$work/load" updates -writer "$1" -posts "$posts" -rate 500 -duration "$((seconds + 1))s" >"$work/updates.log" & }
+updates() { # updates WRITER: in the background
+	taskset -c 1 "$work/load" updates -writer "$1" -posts "$posts" -rate 500 -duration "$((seconds + 1))s" >"$work/updates.log" &
+	pids+=("$!")
+}
 
 for round in $(seq "$rounds"); do
 	echo "Round $round of $rounds ..."

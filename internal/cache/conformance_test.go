@@ -221,6 +221,60 @@ func TestLoadOverASlowLink(t *testing.T) {
 	}
 }
 
+// A link may be so slow that the pages which the sizes of the values allow do not come through in
+// time: each failed load asks for less.
+func TestLoadFindsItsPageSize(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	p := publisher(t, server.Addr())
+	const keys = 2000 // of which a SCAN tells a part
+	for i := range keys {
+		write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", 4<<10)))
+	}
+	link := faultnet.NewProxy(t, server.Addr())
+	link.Throttle(faultnet.ToClient, 600<<10)
+	r := replica(t, link.Addr())
+	ready(t, r)
+	if s := r.Status(); s.Entries != keys {
+		t.Errorf("%d entries, want %d", s.Entries, keys)
+	}
+}
+
+// A SCAN that finds none of our keys for long holds up neither misses nor the log.
+func TestLoadAmongForeignKeys(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t, redistest.Config("enable-debug-command yes"))
+	p := publisher(t, server.Addr())
+	for i := range 4 {
+		write(t, p, set(fmt.Sprint("k", i), "old"))
+	}
+	c := server.Client(t)
+	for i := range 4 { // each in less time than a client waits
+		if err := c.Do(t.Context(), "DEBUG", "POPULATE", 300_000, fmt.Sprint("foreign", i), 1).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := replica(t, server.Addr())
+	ready(t, r)
+	k := newKeys(defaultNamespace)
+	if err := c.Set(t.Context(), k.epoch, "anotherE", 0).Err(); err != nil { // the next probe loads again
+		t.Fatal(err)
+	}
+	eventually.True(t, "a load", func() bool { return r.Status().Snapshot != nil })
+	fetched := 0
+	for ; r.Status().Snapshot != nil; fetched++ {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // what a read may wait
+		_, present, err := r.Fetch(ctx, "none")
+		cancel()
+		if err != nil || present {
+			t.Fatalf("fetch %d under the load: present=%v, %v", fetched, present, err)
+		}
+	}
+	if fetched < 10 {
+		t.Errorf("%d fetches under the load, want many", fetched)
+	}
+}
+
 // The log is cut by writes, however many of them a commit has.
 func TestLogKeepsWrites(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
@@ -516,7 +570,7 @@ func TestLoadTellsItsProgress(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
 	p := publisher(t, server.Addr())
-	const keys = 12_000 // of 512 KiB a page
+	const keys = 12_000 // of 256 KiB a page
 	for i := range keys / 500 {
 		batch := make([]Write, 500)
 		for k := range batch {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
@@ -15,10 +16,10 @@ import (
 
 // pages iterates over all values, on connections to one run of one server.
 type pages interface {
-	// next returns the next page. With ahead, the pages after it are read in the background. Without,
-	// no read is begun but that of the page itself, if it is not under way yet: whoever calls next so
-	// until a page is the last of those under way has seen all values of before that call, and every
-	// later one will be as it was at some instant after it.
+	// next returns the next page, or an empty one when that takes longer than nextPause. With ahead,
+	// the pages after it are read in the background. Without, no read is begun but that of one page
+	// when none is under way: whoever calls next so until a page is quiet has all values that were
+	// read, and every later one will be as it was at some instant after that.
 	next(ctx context.Context, ahead bool) (page, error)
 	// finish reports whether the pages together were all the values: the server that answered the
 	// first was still the one that answered the last. It returns the head of that server, after the
@@ -39,9 +40,12 @@ type page struct {
 
 // Bounds of a page, a tenth of a second of work for Redis at the most.
 const (
-	scanKeys  = 1000    // COUNT of a SCAN
-	pageBytes = 2 << 20 // of the values of a page, about
+	scanKeys  = 1000            // COUNT of a SCAN
+	pageBytes = 2 << 20 / reads // of the values of a page, about
 	firstMean = pageBytes / 8
+
+	reads     = 2 // pages that are read at a time, each on its connection
+	nextPause = 20 * time.Millisecond
 
 	// keysAhead and pagesAhead bound what is read before it is asked for.
 	keysAhead  = 4 // pages' keys
@@ -54,8 +58,9 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 		return nil, fmt.Errorf("find the node: %w", err)
 	}
 	s.mean.CompareAndSwap(0, firstMean)
+	s.limit.CompareAndSwap(0, pageBytes)
 	p := &redisPages{
-		scanning: n.Conn(), shard: s.keys, mean: &s.mean,
+		scanning: n.Conn(), shard: s.keys, mean: &s.mean, limit: &s.limit,
 		asked: make(chan struct{}, 1+pagesAhead), read: make(chan []lookup, 1+pagesAhead),
 	}
 	for i := range p.reading {
@@ -81,12 +86,13 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 // to another run of the server: continued over a restart it missed a quarter of the keys.
 type redisPages struct {
 	scanning *redis.Conn
-	reading  [2]*redis.Conn
+	reading  [reads]*redis.Conn
 
 	shard keys
 	run   string
 	size  int64
 	mean  *atomic.Int64 // the source's
+	limit *atomic.Int64 // the source's
 
 	stop     context.CancelFunc // nil before the first page
 	asked    chan struct{}      // has a token for each page that may be read; never closed
@@ -102,16 +108,39 @@ func (p *redisPages) next(ctx context.Context, ahead bool) (page, error) {
 	wanted := 1
 	if ahead {
 		wanted += pagesAhead
+	} else {
+		p.takeBack()
 	}
 	for ; p.underway < wanted; p.underway++ {
 		p.asked <- struct{}{}
 	}
-	values, more := <-p.read // in time: every scan and every read is bounded
-	if !more {
-		return page{quiet: true}, p.err
+	pause := time.NewTimer(nextPause) // a SCAN may go on for long before it finds keys of ours
+	defer pause.Stop()
+	select {
+	case values, more := <-p.read:
+		if !more {
+			return page{quiet: true}, p.err
+		}
+		p.underway--
+		return page{values: values, more: true, quiet: p.underway == 0}, nil
+	case <-pause.C:
+		if !ahead {
+			p.takeBack()
+		}
+		return page{more: true, quiet: p.underway == 0}, nil
 	}
-	p.underway--
-	return page{values: values, more: true, quiet: p.underway == 0}, nil
+}
+
+// takeBack takes back what was asked for and has not been begun.
+func (p *redisPages) takeBack() {
+	for {
+		select {
+		case <-p.asked:
+			p.underway--
+		default:
+			return
+		}
+	}
 }
 
 // start begins to scan, and to read what is asked for, until ctx is done.
@@ -155,7 +184,7 @@ func (p *redisPages) scan(ctx context.Context, scanned []chan []string) error {
 			parts[i] = append(parts[i], key)
 		}
 		for i, part := range parts {
-			for keys := range slices.Chunk(part, int(max(1, pageBytes/p.mean.Load()))) {
+			for keys := range slices.Chunk(part, int(max(1, p.limit.Load()/p.mean.Load()))) {
 				select {
 				case scanned[i] <- keys:
 				case <-ctx.Done():
@@ -189,10 +218,9 @@ func (p *redisPages) readPages(ctx context.Context, conn *redis.Conn, scanned <-
 func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string) ([]lookup, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	mean := p.mean.Load()
 	got, err := conn.MGet(ctx, keys...).Result()
 	if err != nil {
-		p.mean.Store(min(2*mean, pageBytes)) // should it have been too much for the link, the next load asks for less
+		p.limit.Store(max(1, p.limit.Load()/2)) // should it have been too much for the link, the next load asks for less
 		return nil, fmt.Errorf("read a page: %w", err)
 	}
 	size := 0
@@ -203,7 +231,7 @@ func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string
 			size += len(s)
 		}
 	}
-	p.mean.Store(max(1, (mean+int64(size/len(keys)))/2))
+	p.mean.Store(max(1, (p.mean.Load()+int64(size/len(keys)))/2))
 	return values, nil
 }
 
@@ -223,6 +251,7 @@ func (p *redisPages) finish(ctx context.Context) (Head, error) {
 			return Head{}, errServerChanged
 		}
 	}
+	p.limit.Store(min(2*p.limit.Load(), pageBytes))
 	return st.head, nil
 }
 

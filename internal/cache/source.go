@@ -63,6 +63,7 @@ type redisSource struct {
 	client redis.UniversalClient
 	keys   keys
 	mean   atomic.Int64 // size of a value, in bytes, as the pages have shown so far; 0 before the first
+	limit  atomic.Int64 // of the values of a page, in bytes: half of it after a load that failed, twice after one that did not
 }
 
 func (s *redisSource) step(ctx context.Context, w, ahead Head, missed []string) (step, error) {

@@ -78,7 +78,7 @@ func (c *conn) phase() phase { return phase(c.status.Load() & 0xff) }
 func (c *conn) serve() {
 	c.handler = c.server.newHandler()
 	c.buf, c.least = make([]byte, readBuffer), 1
-	c.out.conn, c.out.fd, c.out.guard = c.Conn, noFD, func() { c.enter(writing, c.server.tick.Load()) }
+	c.out.conn, c.out.fd, c.out.guard = c.Conn, noFD, func() bool { return c.enter(writing, c.server.tick.Load()) != cut }
 	if raw := rawConn(c.Conn); raw != nil {
 		c.serveRaw(raw)
 	} else {

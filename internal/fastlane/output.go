@@ -2,6 +2,7 @@ package fastlane
 
 import (
 	"net"
+	"os"
 	"unsafe"
 )
 
@@ -9,8 +10,8 @@ import (
 // system call.
 type Output struct {
 	conn  net.Conn
-	fd    uintptr // of conn, or noFD
-	guard func()  // called before a write: it may block
+	fd    uintptr     // of conn, or noFD
+	guard func() bool // called before a write, which may block; false when the connection has been cut
 	buf   []byte
 	// large are bodies that are not copied: each follows the bytes of buf up to its offset.
 	large []segment
@@ -61,8 +62,11 @@ func (o *Output) Flush() {
 		return
 	}
 	if o.err == nil {
-		o.guard()
-		o.err = o.write()
+		if o.guard() {
+			o.err = o.write()
+		} else {
+			o.err = os.ErrDeadlineExceeded
+		}
 	}
 	clear(o.large) // lets the bodies go
 	o.buf, o.large, o.size = o.buf[:0], o.large[:0], 0

@@ -24,6 +24,7 @@ import (
 const (
 	headroom     = 10 << 20 // bytes
 	minGCPercent = 2        // of very large heaps, to bound the share of the collector
+	minLive      = 4 << 20  // bytes: for less, Go does not collect
 	paceInterval = 100 * time.Millisecond
 )
 
@@ -33,7 +34,7 @@ func pace(ctx context.Context, replica *cache.Replica) {
 	defer ticker.Stop()
 	current := debug.SetGCPercent(100)
 	defer debug.SetGCPercent(current)
-	loading := false
+	ready := false
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	for {
 		select {
@@ -42,10 +43,10 @@ func pace(ctx context.Context, replica *cache.Replica) {
 		case <-ticker.C:
 		}
 		status := replica.Status()
-		if loading && status.Snapshot == nil {
-			debug.FreeOSMemory() // what the load has left in pieces: updates would come on top of it
+		if status.Ready && !ready {
+			debug.FreeOSMemory() // what the first load has left in pieces: updates would come on top of it
+			ready = true
 		}
-		loading = status.Snapshot != nil
 		metrics.Read(live)
 		// Each change stops the world for a moment.
 		if want := gcPercent(int64(live[0].Value.Uint64()), expected(status)); want < current*9/10 || want > current*11/10 {
@@ -55,10 +56,10 @@ func pace(ctx context.Context, replica *cache.Replica) {
 	}
 }
 
-// expected returns the bytes that the entries will take once the load that runs, if one does, has
-// ended.
+// expected returns the bytes that the entries will take once the first load has ended, if it runs: as
+// many as it could be, because Redis counts the keys of others too.
 func expected(s cache.Status) int64 {
-	if s.Snapshot == nil || s.Entries == 0 {
+	if s.Ready || s.Snapshot == nil || s.Entries == 0 {
 		return s.Bytes
 	}
 	return min(int64(float64(s.Bytes)/float64(s.Entries)*float64(max(s.Snapshot.Total, s.Entries))), s.MaxBytes)
@@ -67,7 +68,7 @@ func expected(s cache.Status) int64 {
 // gcPercent returns the GOGC for a heap of which the last collection found so many bytes alive, and
 // of which so many are expected.
 func gcPercent(live, expected int64) int {
-	live = max(live, 1)
+	live = max(live, minLive) // nothing was found before the first collection
 	return int(max(100*max((expected-live)/2, min(headroom, live))/live, minGCPercent))
 }
 

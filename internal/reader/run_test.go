@@ -315,7 +315,8 @@ func TestMainCodes(t *testing.T) {
 	}{
 		{[]string{"-port=x"}, 2, "port"},
 		{[]string{"-help"}, 0, "CACHE_MAX_SIZE"},
-		{[]string{"-host=127.0.0.1", "-port=0", "-cache-max-size=1"}, 1, "at least 65536"},
+		{[]string{"-host=127.0.0.1", "-port=0", "-cache-max-size=1"}, 2, "at least 65536"},
+		{[]string{"-host=192.0.2.1", "-port=0"}, 1, "192.0.2.1"}, // an address for documentation: nobody's
 	} {
 		var stderr bytes.Buffer
 		code := service.Main(tt.args, func(string) string { return "" }, &stderr, ParseConfig, Run)
