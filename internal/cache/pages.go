@@ -42,6 +42,7 @@ type page struct {
 const (
 	scanKeys  = 1000            // COUNT of a SCAN
 	pageBytes = 2 << 20 / reads // of the values of a page, about
+	pageLeast = 16 << 10        // the same, after loads that failed
 	firstMean = pageBytes / 8
 
 	reads     = 2 // pages that are read at a time, each on its connection
@@ -220,7 +221,7 @@ func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string
 	defer cancel()
 	got, err := conn.MGet(ctx, keys...).Result()
 	if err != nil {
-		p.limit.Store(max(1, p.limit.Load()/2)) // should it have been too much for the link, the next load asks for less
+		p.limit.Store(max(pageLeast, p.limit.Load()/2)) // should it have been too much for the link, the next load asks for less
 		return nil, fmt.Errorf("read a page: %w", err)
 	}
 	size := 0
