@@ -286,6 +286,11 @@ func (p *simPages) next(_ context.Context, ahead bool) (page, error) {
 	for _, l := range p.applied { // now it can be seen
 		p.sim.read(l.key)
 	}
+	if p.rng.IntN(8) == 0 { // a page takes long
+		p.applied = nil
+		p.events(4)
+		return page{more: true, quiet: p.underway() == 0}, nil
+	}
 	if p.underway() == 0 {
 		p.read(1)
 	}
