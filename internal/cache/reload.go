@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// followPause is how long pages are read without a look at the log: the time that writes may take
-// to show while a reload runs.
+// How long pages are read without a look at the log: the time that writes may take to show while a
+// reload runs.
 const (
 	followPause = 20 * time.Millisecond
 	firstPause  = 200 * time.Millisecond // nobody waits for the writes before the reader is ready

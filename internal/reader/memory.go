@@ -32,8 +32,8 @@ const (
 func pace(ctx context.Context, replica *cache.Replica) {
 	ticker := time.NewTicker(paceInterval)
 	defer ticker.Stop()
-	current := debug.SetGCPercent(100)
-	defer debug.SetGCPercent(current)
+	current := 100
+	defer debug.SetGCPercent(debug.SetGCPercent(current))
 	ready := false
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	for {
