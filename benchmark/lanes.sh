@@ -84,7 +84,6 @@ measure() { # measure NAME PID URL WRK-ARGUMENTS...: appends "requests/s CPU-us"
 }
 updates() { # updates WRITER: in the background
 	taskset -c 1 "$work/load" updates -writer "$1" -posts "$posts" -rate 500 -duration "$((seconds + 1))s" >"$work/updates.log" &
-	pids+=("$!")
 }
 
 for round in $(seq "$rounds"); do

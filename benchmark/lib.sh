@@ -27,10 +27,11 @@ need() { # need TOOL...: all of them are there
 }
 
 work=$(mktemp -d)
-pids=()
 finish() {
-	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-	for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+	local running
+	running=$(jobs -pr) # and none that has ended: its number may be another process's by now
+	for pid in $running; do kill "$pid" 2>/dev/null || true; done
+	for pid in $running; do wait "$pid" 2>/dev/null || true; done
 	rm -rf "$work"
 }
 trap finish EXIT
@@ -40,7 +41,6 @@ start() { # start NAME CORES COMMAND...: in the background, with a log; its pid 
 	shift 2
 	taskset -c "$cores" "$@" >"$work/$name.log" 2>&1 &
 	last=$!
-	pids+=("$last")
 }
 
 end() { # end PID: and wait for it

@@ -54,7 +54,6 @@ updates() { # updates RATE OPTION...: with reads going on; prints what the reade
 	: >"$work/lag"
 	observe &
 	watcher=$!
-	pids+=("$watcher")
 	wrk -t 1 -c 4 -d "${seconds}s" "$reader/post?id=post-7" >"$work/wrk.log" &
 	read=$!
 	"$work/load" updates -writer "$writer" -posts "$posts" -rate "$rate" -duration "${seconds}s" "$@"

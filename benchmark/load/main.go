@@ -1,5 +1,6 @@
 // Command load makes what the benchmark scripts send: posts to import, ids to read, updates at a
-// steady rate, idle connections; and what a reader's load is compared with, a bare scan of Redis. It also waits for a reader.
+// steady rate, idle connections; and what a reader's load is compared with, a bare scan of Redis. It
+// also waits for a reader.
 package main
 
 import (

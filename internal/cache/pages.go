@@ -16,7 +16,7 @@ import (
 
 // pages iterates over all values, on connections to one run of one server.
 type pages interface {
-	// next returns the next page, or an empty one when that takes longer than nextPause. With ahead,
+	// next returns the next page, or an empty one when that takes longer than followPause. With ahead,
 	// the pages after it are read in the background. Without, no read is begun but that of one page
 	// when none is under way: whoever calls next so until a page is quiet has all values that were
 	// read, and every later one will be as it was at some instant after that.
@@ -45,8 +45,7 @@ const (
 	pageLeast = 16 << 10        // the same, after loads that failed
 	firstMean = pageBytes / 8
 
-	reads     = 2 // pages that are read at a time, each on its connection
-	nextPause = 20 * time.Millisecond
+	reads = 2 // pages that are read at a time, each on its connection
 
 	// keysAhead and pagesAhead bound what is read before it is asked for.
 	keysAhead  = 4 // pages' keys
@@ -115,7 +114,7 @@ func (p *redisPages) next(ctx context.Context, ahead bool) (page, error) {
 	for ; p.underway < wanted; p.underway++ {
 		p.asked <- struct{}{}
 	}
-	pause := time.NewTimer(nextPause) // a SCAN may go on for long before it finds keys of ours
+	pause := time.NewTimer(followPause) // a SCAN may go on for long before it finds keys of ours
 	defer pause.Stop()
 	select {
 	case values, more := <-p.read:

@@ -267,10 +267,12 @@ type simPages struct {
 	begun   bool
 	run     int
 	applied []lookup // of the last page
-	conns   [2]struct {
-		keys  []string
-		ready []readPage
-	}
+	conns   [2]simConn
+}
+
+type simConn struct {
+	keys  []string
+	ready []readPage
 }
 
 type readPage struct {
@@ -300,13 +302,7 @@ func (p *simPages) next(_ context.Context, ahead bool) (page, error) {
 	var got readPage
 	n := p.underway()
 	if n > 0 {
-		c := &p.conns[p.rng.IntN(2)]
-		if len(c.ready) == 0 {
-			c = &p.conns[0]
-			if len(c.ready) == 0 {
-				c = &p.conns[1]
-			}
-		}
+		c := p.any(func(c *simConn) bool { return len(c.ready) > 0 })
 		got = c.ready[0]
 		c.ready = c.ready[1:]
 	}
@@ -336,19 +332,24 @@ func (p *simPages) scan() {
 	}
 }
 
+// any returns one of the connections that have what is wanted, or nil.
+func (p *simPages) any(wanted func(*simConn) bool) *simConn {
+	i := p.rng.IntN(2)
+	for _, c := range []*simConn{&p.conns[i], &p.conns[1-i]} {
+		if wanted(c) {
+			return c
+		}
+	}
+	return nil
+}
+
 func (p *simPages) underway() int { return len(p.conns[0].ready) + len(p.conns[1].ready) }
 
 // read reads so many pages, or as many as there are.
 func (p *simPages) read(pages int) {
 	for ; pages > 0; pages-- {
-		c := &p.conns[p.rng.IntN(2)]
-		if len(c.keys) == 0 {
-			c = &p.conns[0]
-			if len(c.keys) == 0 {
-				c = &p.conns[1]
-			}
-		}
-		if len(c.keys) == 0 {
+		c := p.any(func(c *simConn) bool { return len(c.keys) > 0 })
+		if c == nil {
 			return
 		}
 		var got readPage
