@@ -35,16 +35,28 @@ type applier struct {
 
 	failed time.Time // of the last step that failed, zero after one that did not
 
-	// For the check that the subscription is alive: what the log had at one probe, known, must have
-	// been heard on the channel by the next one, unless it is from before the subscription or came
-	// with a load: excused.
-	known, excused Token
-	resubscribed   bool // no catch-up has ended since
+	stepLimit byteBound // of a step
 
-	// foreign holds epochs that were on the channel and turned out not to be ours: Pub/Sub knows no
-	// database numbers, and another stack may use the same channel. Should one become ours, the
-	// probe tells.
-	foreign map[uint64]bool
+	// Redis without an epoch has no history, and nothing in it shows that values were deleted. So
+	// the snapshot is repeated until a write begins a history.
+	snapshotAt   time.Time // end of the last snapshot
+	snapshotTook time.Duration
+
+	// For the check that the subscription is alive. The head at a probe, lastProbed, must have come by
+	// the channel silentAfter later, unless exempt covers it: it was written before the subscription
+	// was confirmed, or a snapshot brought it.
+	lastProbed, exempt Token
+	probedAt           time.Time
+	resubscribed       bool // no catch-up has ended since
+
+	// ignored holds epochs of messages that turned out not to be of this shard: Pub/Sub knows no
+	// database numbers, and other stacks may use the same channel. If one becomes the shard's epoch, a
+	// probe finds that out.
+	ignored map[uint64]struct{}
+
+	snapshotFailing bool // the last one failed
+
+	invalidMessages, invalidValues, failedSnapshots logLimit
 
 	probed uint64 // version of the watermark at the last probe
 	heard  commit // that hear looks at
@@ -59,6 +71,7 @@ type progress struct {
 	newest    Head
 	synced    bool
 	loaded    bool
+	noHistory bool
 	contact   time.Time // when the replica last knew that it had every write
 	snapshot  *SnapshotProgress
 }
@@ -87,7 +100,8 @@ func (p *SnapshotProgress) copy() *SnapshotProgress {
 }
 
 func newApplier(src source, st *store, in *inbox, misses *missQueue, log *slog.Logger, m *metrics) *applier {
-	a := &applier{source: src, store: st, inbox: in, misses: misses, log: log, metrics: m, now: time.Now, foreign: make(map[uint64]bool)}
+	a := &applier{source: src, store: st, inbox: in, misses: misses, log: log, metrics: m, now: time.Now,
+		stepLimit: byteBound{least: stepLeast, most: stepBytes}, ignored: make(map[uint64]struct{})}
 	a.public.Store(&progress{})
 	return a
 }
@@ -97,14 +111,17 @@ func newApplier(src source, st *store, in *inbox, misses *missQueue, log *slog.L
 func (a *applier) publish(newest Head, snapshot *SnapshotProgress) {
 	last := a.public.Load()
 	p := &progress{
-		watermark: a.watermark, newest: newest, synced: a.synced && a.failed.IsZero(), loaded: a.loaded,
-		contact: last.contact, snapshot: snapshot,
+		watermark: a.watermark, newest: newest, synced: a.synced && a.failed.IsZero() && !a.noHistory(), loaded: a.loaded,
+		noHistory: a.noHistory(), contact: last.contact, snapshot: snapshot,
 	}
 	if newest == (Head{}) {
 		p.newest = last.newest
 	}
 	if p.synced && (newest.Version > 0 || newest == a.watermark) {
 		p.contact = a.now()
+	}
+	if p.noHistory {
+		p.contact = a.snapshotAt
 	}
 	if p.synced && (p.newest.Epoch != a.watermark.Epoch || p.newest.Version < a.watermark.Version) {
 		p.newest = a.watermark
@@ -133,14 +150,18 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 	}
 
 	at := a.watermark
+	confirmed := false // by a step that was later than all of these messages: Redis is in the history of at
 	for _, message := range messages {
 		if err := a.heard.decode(message); err != nil {
 			// If it was one of ours that was damaged, the next message shows the gap.
 			a.metrics.messages.WithLabelValues("invalid").Inc()
-			a.log.Warn("message ignored", "err", err)
+			a.invalidMessages.log(a.log.Warn, a.now(), "ignored a message that the write script did not publish", "err", err)
 			continue
 		}
 		c := &a.heard
+		if confirmed && c.head.Epoch != at.Epoch {
+			a.ignore(c.head.Epoch)
+		}
 		switch verdict := a.weigh(c, at); verdict {
 		case "applied":
 			for i := range c.records {
@@ -159,12 +180,9 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 				flush(at)
 			}
 			a.doubt(ctx, verdict)
-			at = a.watermark
-			if a.synced && c.head.Epoch != at.Epoch {
-				if len(a.foreign) == inboxEpochs {
-					clear(a.foreign)
-				}
-				a.foreign[c.head.Epoch] = true
+			at, confirmed = a.watermark, a.synced
+			if confirmed && c.head.Epoch != at.Epoch {
+				a.ignore(c.head.Epoch)
 			}
 		default:
 			a.metrics.messages.WithLabelValues(verdict).Inc()
@@ -178,14 +196,27 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 
 // weigh says what is to be done with a commit that was heard when everything up to at is known.
 func (a *applier) weigh(c *commit, at Head) (verdict string) {
+	_, ignored := a.ignored[c.head.Epoch]
 	switch {
-	case c.head.Epoch != at.Epoch && a.foreign[c.head.Epoch],
-		c.head.Epoch == at.Epoch && c.head.Version <= at.Version:
+	case c.head.Epoch != at.Epoch && ignored, c.head.Epoch == at.Epoch && c.head.Version <= at.Version:
 		return "old"
 	case a.synced && c.head.Epoch == at.Epoch && c.version(0) == at.Version+1 && c.previous == at.WriteID:
 		return "applied"
 	}
 	return "gap"
+}
+
+// maxIgnored bounds the ignored epochs. A message of an epoch that was forgotten costs one step.
+const maxIgnored = 1024
+
+func (a *applier) ignore(epoch uint64) {
+	if _, known := a.ignored[epoch]; !known && len(a.ignored) >= maxIgnored {
+		for any := range a.ignored { // one, so that the others go on costing nothing
+			delete(a.ignored, any)
+			break
+		}
+	}
+	a.ignored[epoch] = struct{}{}
 }
 
 // Failed steps are not repeated sooner than this, so that a Redis that is away costs its replicas
@@ -205,15 +236,15 @@ func (a *applier) doubt(ctx context.Context, reason string) {
 	}
 }
 
-// probe looks whether the watermark is still the head. It reports a subscription that did not
-// tell, since the last probe, of what the log already had then: a link can die without a word.
+// silentAfter is how long a write may take by the channel, in addition to the time between two
+// probes, before the subscription counts as dead.
+const silentAfter = stepTimeout
+
+// probe looks whether the watermark is still the head. It reports a subscription that has not
+// delivered in time what the log had at an earlier probe: a link can die without a word.
 func (a *applier) probe(ctx context.Context) (silent bool) {
-	known := a.known
-	heard := a.inbox.newest(known.Epoch)
-	if a.excused.Epoch == known.Epoch {
-		heard = max(heard, a.excused.Version)
-	}
-	silent = heard < known.Version && !a.resubscribed
+	delivered := a.delivered()
+	silent = !delivered && a.now().Sub(a.probedAt) >= silentAfter
 	moving := a.watermark.Version > a.probed
 	a.probed = a.watermark.Version
 	head, err := a.look(ctx)
@@ -228,8 +259,24 @@ func (a *applier) probe(ctx context.Context) (silent bool) {
 		return false
 	}
 	a.publish(head, nil)
-	a.known = head.token()
+	if delivered || silent {
+		a.lastProbed, a.probedAt = head.token(), a.now()
+	}
 	return silent
+}
+
+// exemptUpTo makes the liveness check expect nothing up to at from the channel.
+func (a *applier) exemptUpTo(at Head) {
+	a.exempt, a.lastProbed, a.probedAt = at.token(), at.token(), a.now()
+}
+
+// delivered reports whether lastProbed came by the channel, or need not.
+func (a *applier) delivered() bool {
+	version, tracked := a.inbox.received(a.lastProbed.Epoch)
+	if a.exempt.Epoch == a.lastProbed.Epoch {
+		version = max(version, a.exempt.Version)
+	}
+	return !tracked || version >= a.lastProbed.Version || a.resubscribed
 }
 
 // look asks for the head alone.
@@ -239,7 +286,7 @@ func (a *applier) look(ctx context.Context) (Head, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	st, err := a.source.step(ctx, endOfLog, Head{}, nil)
+	st, err := a.source.step(ctx, endOfLog, Head{}, nil, stepLeast)
 	a.note(err)
 	return st.head, err
 }
@@ -305,7 +352,7 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 		if end {
 			a.misses.answer(&st)
 			if a.resubscribed {
-				a.excused, a.resubscribed = to.token(), false
+				a.exempt, a.resubscribed = to.token(), false
 			}
 			return nil
 		}
@@ -320,17 +367,30 @@ func (a *applier) mustLoad() (reason string) {
 		return "start"
 	case a.store.loading:
 		return "broken off"
+	case a.watermark.Epoch == 0 && a.now().Sub(a.snapshotAt) >= max(noHistoryPause, 10*a.snapshotTook):
+		return reasonNoHistory
 	}
 	return ""
+}
+
+const reasonNoHistory = "no history"
+
+// noHistoryPause is the least time between two snapshots of a Redis without a history.
+const noHistoryPause = 5 * time.Second
+
+// noHistory reports whether memory holds values of a Redis that has no history: somebody deleted
+// sequence, epoch or log, and until the next write nothing tells that values were deleted too.
+func (a *applier) noHistory() bool {
+	return a.loaded && a.watermark.Epoch == 0 && a.store.entries.Load() > 0
 }
 
 // take applies what a step tells to a store that is at w, and returns where it is then, and
 // whether that is the end of the log. The misses may be answered if it is.
 func (a *applier) take(st *step, w Head) (to Head, end bool) {
 	to, end = st.reach(w)
-	changes := st.changes(to.Epoch, a.log)
+	changes := a.changes(st.values, to.Epoch)
 	if end {
-		changes = append(changes, st.fills(to.Epoch, a.log)...)
+		changes = append(changes, a.fills(st, to.Epoch)...)
 	}
 	a.store.apply(to.Epoch, changes)
 	a.ahead = st.head
@@ -341,8 +401,15 @@ func (a *applier) take(st *step, w Head) (to Head, end bool) {
 func (a *applier) step(ctx context.Context, w Head) (step, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	st, err := a.source.step(ctx, w, a.ahead, a.misses.keys())
+	limit, began := a.stepLimit.load(), a.now()
+	st, err := a.source.step(ctx, w, a.ahead, a.misses.keys(), limit)
 	a.note(err)
+	switch {
+	case err != nil:
+		a.stepLimit.shrink() // it may have been too much for the link
+	case st.size >= limit && a.now().Sub(began) < stepTimeout/4:
+		a.stepLimit.grow() // twice as much takes half of the time that there is
+	}
 	return st, err
 }
 
@@ -383,21 +450,21 @@ func (st *step) reach(w Head) (to Head, end bool) {
 	return w, w == st.head
 }
 
-// changes returns the state of the keys in the entries, at the instant of the step.
-func (st *step) changes(epoch uint64, log *slog.Logger) []change {
-	changes := make([]change, 0, len(st.values))
-	for _, l := range st.values {
-		changes = append(changes, l.logged(epoch, log))
+// changes returns what the values of a step mean for the store.
+func (a *applier) changes(values []lookup, epoch uint64) []change {
+	changes := make([]change, 0, len(values))
+	for i := range values {
+		changes = append(changes, a.change(&values[i], epoch))
 	}
 	return changes
 }
 
 // fills returns the state of the missed keys, but for those whose state is among the changes.
-func (st *step) fills(epoch uint64, log *slog.Logger) []change {
+func (a *applier) fills(st *step, epoch uint64) []change {
 	var changes []change
-	for _, l := range st.missed {
-		if !l.skipped && !st.has(l.key) {
-			changes = append(changes, l.logged(epoch, log))
+	for i := range st.missed {
+		if l := &st.missed[i]; !l.skipped && !st.has(l.key) {
+			changes = append(changes, a.change(l, epoch))
 		}
 	}
 	return changes
@@ -430,10 +497,11 @@ func (l *lookup) change(epoch uint64) (change, error) {
 	return c, nil
 }
 
-func (l *lookup) logged(epoch uint64, log *slog.Logger) change {
+// change is lookup.change, with an error logged.
+func (a *applier) change(l *lookup, epoch uint64) change {
 	c, err := l.change(epoch)
 	if err != nil {
-		log.Error("a value in Redis is not one of ours; it counts as absent", "key", l.key, "err", err)
+		a.invalidValues.log(a.log.Error, a.now(), "a value in Redis was not stored by the write script; it counts as absent", "key", l.key, "err", err)
 	}
 	return c
 }

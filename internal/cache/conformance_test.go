@@ -98,7 +98,7 @@ func TestBatchIsOrderedAndAtomic(t *testing.T) {
 func TestStepsAreBounded(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p := publisher(t, addr)
-		src := redisSource{client: client(t, addr), keys: newKeys(defaultNamespace)}
+		src := newRedisSource(client(t, addr), newKeys(defaultNamespace))
 		commit := func(writes, size int) {
 			batch := make([]Write, writes)
 			for i := range batch {
@@ -119,7 +119,7 @@ func TestStepsAreBounded(t *testing.T) {
 		var w Head
 		var steps []string
 		for end := false; !end; {
-			st, err := src.step(t.Context(), w, Head{}, nil)
+			st, err := src.step(t.Context(), w, Head{}, nil, stepBytes)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -264,7 +264,7 @@ func TestLoadAmongForeignKeys(t *testing.T) {
 	fetched := 0
 	for ; r.Status().Snapshot != nil; fetched++ {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // what a read may wait
-		_, present, err := r.Fetch(ctx, "none")
+		_, present, err := r.Fetch(ctx, "none", Token{})
 		cancel()
 		if err != nil || present {
 			t.Fatalf("fetch %d under the load: present=%v, %v", fetched, present, err)
@@ -380,12 +380,12 @@ func TestMissesAreAnsweredByRedis(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		for i := range 20 {
-			e, present, err := r.Fetch(ctx, fmt.Sprint("k", i))
+			e, present, err := r.Fetch(ctx, fmt.Sprint("k", i), Token{})
 			if err != nil || !present || e.Value != fmt.Sprint(i, big) || e.Version != uint64(i+1) {
 				t.Errorf("k%d: %d bytes, version %d, %v, %v", i, len(e.Value), e.Version, present, err)
 			}
 		}
-		if _, present, err := r.Fetch(ctx, "unknown"); present || err != nil {
+		if _, present, err := r.Fetch(ctx, "unknown", Token{}); present || err != nil {
 			t.Errorf("unknown: %v, %v", present, err)
 		}
 		if _, found := r.Get([]byte("unknown")); found != Miss {
@@ -404,19 +404,16 @@ func TestWaitFor(t *testing.T) {
 		reached(t, r, token)
 		for range 100 {
 			token = write(t, p, set("a", "c"))[0].Token
-			if err := r.WaitFor(ctx, token); err != nil {
-				t.Fatal(err)
-			}
-			if e, _ := r.Get([]byte("a")); e.Version < token.Version {
-				t.Fatalf("version %d after waiting for %d", e.Version, token.Version)
+			if e, err := readSince(ctx, r, "a", token); err != nil || e.Version < token.Version {
+				t.Fatalf("version %d after waiting for %d: %v", e.Version, token.Version, err)
 			}
 		}
 		token.Version++
-		if err := r.WaitFor(ctx, token); !errors.Is(err, ErrBehind) {
+		if _, err := readSince(ctx, r, "a", token); !errors.Is(err, ErrBehind) {
 			t.Errorf("a version from the future: %v", err)
 		}
-		if err := r.WaitFor(ctx, Token{Epoch: token.Epoch + 1, Version: 1 << 40}); err != nil {
-			t.Errorf("a token of another epoch: %v", err)
+		if e, err := readSince(ctx, r, "a", Token{Epoch: token.Epoch + 1, Version: 1 << 40}); err != nil || e.Value != "c" {
+			t.Errorf("a token of another epoch: %q, %v", e.Value, err)
 		}
 	})
 }
@@ -430,20 +427,29 @@ func TestWaitForTheFirstWrite(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		token := write(t, p, set("a", "first"))[0].Token
-		if err := r.WaitFor(ctx, token); err != nil {
-			t.Fatal(err)
-		}
-		if e, _ := r.Get([]byte("a")); e.Value != "first" {
-			t.Errorf("%q after waiting for the first write", e.Value)
+		if e, err := readSince(ctx, r, "a", token); err != nil || e.Value != "first" {
+			t.Errorf("%q after waiting for the first write: %v", e.Value, err)
 		}
 		if err := client(t, addr).FlushAll(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
 		holds(t, r, "a", "")
-		if err := r.WaitFor(ctx, token); err != nil {
-			t.Errorf("a token of a history that is gone: %v", err)
+		if e, err := readSince(ctx, r, "a", token); err != nil || e.Value != "" {
+			t.Errorf("a token of a history that is gone: %q, %v", e.Value, err)
 		}
 	})
+}
+
+// readSince reads key as a server does for a client that has token: from memory once the replica has
+// reached it, else from Redis.
+func readSince(ctx context.Context, r *Replica, key string, token Token) (Entry, error) {
+	if r.WaitFor(ctx, token) {
+		if e, found := r.Get([]byte(key)); found != Miss {
+			return e, nil
+		}
+	}
+	e, _, err := r.Fetch(ctx, key, token)
+	return e, err
 }
 
 // Whatever disturbs the keys in Redis, the next write heals, and replicas end up with what is there.
@@ -553,13 +559,13 @@ func TestForeignValues(t *testing.T) {
 		defer cancel()
 		for _, key := range []string{"list", "text", "copy"} {
 			holds(t, large, key, "")
-			if _, present, err := small.Fetch(ctx, key); present || err != nil {
+			if _, present, err := small.Fetch(ctx, key, Token{}); present || err != nil {
 				t.Errorf("%s: %v, %v", key, present, err)
 			}
 		}
 		token := write(t, p, set("b", "x"))[0].Token
 		reached(t, small, token)
-		if e, present, err := small.Fetch(ctx, "a"); !present || err != nil || e.Value != "new" {
+		if e, present, err := small.Fetch(ctx, "a", Token{}); !present || err != nil || e.Value != "new" {
 			t.Errorf("a is %q, %v, %v", e.Value, present, err)
 		}
 	})

@@ -58,12 +58,9 @@ func (h Head) versionIn(epoch uint64) uint64 {
 
 func (h Head) token() Token { return Token{Epoch: h.Epoch, Version: h.Version} }
 
-// Reached reports whether a replica at h has applied the write that t names. A token of another
-// history says nothing about this one and counts as reached; before the first write there is no
-// history that it could be another of.
+// Reached reports whether the history up to h has the write that t names. A token without an epoch
+// names no write and counts as reached. A token of another epoch does not: that history may be newer
+// than h.
 func (h Head) Reached(t Token) bool {
-	if t.Epoch != h.Epoch {
-		return h.Epoch != 0
-	}
-	return h.Version >= t.Version
+	return t.Epoch == 0 || t.Epoch == h.Epoch && t.Version <= h.Version
 }

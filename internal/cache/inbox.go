@@ -10,31 +10,28 @@ type inbox struct {
 	mu       sync.Mutex
 	messages []string
 	bytes    int
-	doubt    string            // why the messages may have a gap; "" when they have none
-	heard    map[uint64]uint64 // epoch -> newest version on the channel
+	doubt    string // why the messages may have a gap; "" when they have none
+	epoch    uint64 // the replica's; messages of others say nothing about the subscription
+	newest   uint64 // newest version of epoch that was received
+	scratch  commit // that push decodes
 }
 
 // Bounds of the inbox. Catch-up costs less than a longer queue.
 const (
 	inboxMessages = 64 << 10
 	inboxBytes    = 16 << 20
-	// inboxEpochs bounds the epochs that are told apart: Pub/Sub knows no database numbers, so
-	// another stack may use the same channel.
-	inboxEpochs = 8
 )
 
-func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1), heard: make(map[uint64]uint64)} }
+func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
 
 // push adds a message. When the inbox is full it drops all it had, and the message; it returns how
 // many that were.
 func (b *inbox) push(message string) (dropped int) {
 	b.mu.Lock()
-	if head := messageHead(message); head.Version > 0 {
-		if _, known := b.heard[head.Epoch]; !known && len(b.heard) == inboxEpochs {
-			clear(b.heard)
-		}
-		b.heard[head.Epoch] = max(b.heard[head.Epoch], head.Version)
+	if head := messageHead(message); head.Epoch == b.epoch && head.Version > b.newest && b.scratch.decode(message) == nil {
+		b.newest = head.Version
 	}
+	clear(b.scratch.records) // or it would keep the message alive
 	if len(b.messages) == inboxMessages || b.bytes+len(message) > inboxBytes {
 		dropped = len(b.messages) + 1
 		b.messages, b.bytes, b.doubt = nil, 0, "overflow"
@@ -78,16 +75,18 @@ func (b *inbox) discard() {
 	b.messages, b.bytes = nil, 0
 }
 
-// newest returns the newest version of epoch that was on the channel.
-func (b *inbox) newest(epoch uint64) (version uint64) {
+// track makes epoch the one whose versions newest tells, and forgets those received so far: they may
+// have been rolled back.
+func (b *inbox) track(epoch uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.heard[epoch]
+	b.epoch, b.newest = epoch, 0
 }
 
-// forget forgets what was heard of epoch.
-func (b *inbox) forget(epoch uint64) {
+// received returns the newest version of epoch that was received since track, or false when another
+// epoch is tracked.
+func (b *inbox) received(epoch uint64) (version uint64, tracked bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.heard, epoch)
+	return b.newest, b.epoch == epoch
 }

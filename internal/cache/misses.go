@@ -21,14 +21,16 @@ type missQueue struct {
 }
 
 type miss struct {
-	key  string
-	done chan missed // buffered: the reader may have gone
+	key       string
+	done      chan missed // buffered: nobody receives after abandon
+	abandoned bool        // guarded by missQueue.mu
 }
 
-// missed is the answer to a miss.
+// missed is the answer to a miss: the state of the key at head, or an error.
 type missed struct {
 	entry   Entry
 	present bool
+	head    Head
 	err     error
 }
 
@@ -45,17 +47,25 @@ func newMissQueue() *missQueue {
 }
 
 // ask waits for an answer, at most until ctx is done.
-func (q *missQueue) ask(ctx context.Context, key string) (Entry, bool, error) {
+func (q *missQueue) ask(ctx context.Context, key string) missed {
 	m := &miss{key: key, done: make(chan missed, 1)}
 	if err := q.enqueue(m); err != nil {
-		return Entry{}, false, err
+		return missed{err: err}
 	}
 	select {
 	case a := <-m.done:
-		return a.entry, a.present, a.err
+		return a
 	case <-ctx.Done():
-		return Entry{}, false, ctx.Err()
+		q.abandon(m)
+		return missed{err: ctx.Err()}
 	}
+}
+
+// abandon keeps the next steps from reading a value that nobody waits for any more.
+func (q *missQueue) abandon(m *miss) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	m.abandoned = true
 }
 
 func (q *missQueue) enqueue(m *miss) error {
@@ -94,6 +104,11 @@ func (q *missQueue) keys() []string {
 	defer q.mu.Unlock()
 	for len(q.waiting) > 0 {
 		m := q.waiting[0]
+		if m.abandoned {
+			q.pending--
+			q.waiting = q.waiting[1:]
+			continue
+		}
 		if _, ok := q.asked[m.key]; !ok {
 			if len(q.order) == maxStepKeys {
 				break
@@ -106,25 +121,29 @@ func (q *missQueue) keys() []string {
 	return q.order
 }
 
-// answer passes on what a step found for the keys it was asked for. Applier only.
+// answer passes on what a step found for the keys it was asked for. Reads that the step had no room
+// for go to the front of the queue: behind it, reads that arrive all the time would starve them.
+// Applier only.
 func (q *missQueue) answer(st *step) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	var again []*miss
 	for i := range st.missed {
 		l := &st.missed[i]
 		if l.skipped {
-			q.waiting = append(q.waiting, q.asked[l.key]...)
+			again = append(again, q.asked[l.key]...)
 		} else {
 			c, _ := l.change(st.head.Epoch) // the applier has logged it
 			e := Entry{Epoch: st.head.Epoch, Version: c.version, Value: c.value}
 			q.pending -= len(q.asked[l.key])
 			for _, m := range q.asked[l.key] {
-				m.done <- missed{entry: e, present: c.present}
+				m.done <- missed{entry: e, present: c.present, head: st.head}
 			}
 		}
 		delete(q.asked, l.key)
 	}
 	q.order = q.order[:0]
+	q.waiting = append(again, q.waiting...)
 	if len(q.waiting) > 0 {
 		q.signal()
 	}

@@ -58,9 +58,8 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 		return nil, fmt.Errorf("find the node: %w", err)
 	}
 	s.mean.CompareAndSwap(0, firstMean)
-	s.limit.CompareAndSwap(0, pageBytes)
 	p := &redisPages{
-		scanning: n.Conn(), shard: s.keys, mean: &s.mean, limit: &s.limit,
+		scanning: n.Conn(), shard: s.keys, mean: &s.mean, limit: &s.page,
 		asked: make(chan struct{}, 1+pagesAhead), read: make(chan []lookup, 1+pagesAhead),
 	}
 	for i := range p.reading {
@@ -92,7 +91,7 @@ type redisPages struct {
 	run   string
 	size  int64
 	mean  *atomic.Int64 // the source's
-	limit *atomic.Int64 // the source's
+	limit *byteBound    // the source's
 
 	stop     context.CancelFunc // nil before the first page
 	asked    chan struct{}      // has a token for each page that may be read; never closed
@@ -184,7 +183,7 @@ func (p *redisPages) scan(ctx context.Context, scanned []chan []string) error {
 			parts[i] = append(parts[i], key)
 		}
 		for i, part := range parts {
-			for keys := range slices.Chunk(part, int(max(1, p.limit.Load()/p.mean.Load()))) {
+			for keys := range slices.Chunk(part, int(max(1, p.limit.load()/p.mean.Load()))) {
 				select {
 				case scanned[i] <- keys:
 				case <-ctx.Done():
@@ -220,7 +219,7 @@ func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string
 	defer cancel()
 	got, err := conn.MGet(ctx, keys...).Result()
 	if err != nil {
-		p.limit.Store(max(pageLeast, p.limit.Load()/2)) // should it have been too much for the link, the next load asks for less
+		p.limit.shrink() // it may have been too much for the link
 		return nil, fmt.Errorf("read a page: %w", err)
 	}
 	size := 0
@@ -238,7 +237,7 @@ func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string
 var errServerChanged = errors.New("the server was restarted or replaced in the middle of the snapshot")
 
 func (p *redisPages) finish(ctx context.Context) (Head, error) {
-	st, err := runStep(ctx, p.scanning, p.shard, endOfLog, Head{}, nil)
+	st, err := runStep(ctx, p.scanning, p.shard, endOfLog, Head{}, nil, stepLeast)
 	if err != nil {
 		return Head{}, fmt.Errorf("read the head: %w", err)
 	}
@@ -251,7 +250,7 @@ func (p *redisPages) finish(ctx context.Context) (Head, error) {
 			return Head{}, errServerChanged
 		}
 	}
-	p.limit.Store(min(2*p.limit.Load(), pageBytes))
+	p.limit.grow()
 	return st.head, nil
 }
 

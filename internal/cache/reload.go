@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math"
 	"time"
 )
 
@@ -30,7 +32,11 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 	a.synced = false
 	progress := SnapshotProgress{Reason: reason, Began: began}
 	a.publish(Head{}, progress.copy())
-	a.log.Info("loading the whole set", "reason", reason, "watermark", a.watermark)
+	level := slog.LevelInfo
+	if reason == reasonNoHistory || a.snapshotFailing {
+		level = slog.LevelDebug // it is repeated every few seconds, or more often
+	}
+	a.log.Log(ctx, level, "taking a snapshot", "reason", reason, "watermark", a.watermark)
 
 	var at Head
 	dropped := 0
@@ -41,27 +47,33 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 		if at, err = a.load(ctx, &progress); err != nil {
 			a.failed = a.now()
 			a.publish(Head{}, nil)
+			a.snapshotFailing = true
+			a.failedSnapshots.log(a.log.Warn, a.failed, "the snapshot failed and will be repeated", "reason", reason, "err", err)
 			return fmt.Errorf("load (%s): %w", reason, err)
 		}
 		gone := a.store.finishLoad()
 		dropped += gone
-		// What did not fit beside entries that are gone now may fit without them. And a shard without
-		// a history looks the same before and after one that was flushed under the load.
-		again := gone > 0 && a.store.overflow || at.Epoch == 0 && progress.Loaded > 0
-		if !again || round == 2 {
+		// What did not fit beside entries that are gone now may fit without them.
+		if gone == 0 || !a.store.overflow || round == 2 {
 			break
 		}
 	}
-	a.inbox.forget(at.Epoch) // there may be versions that were rolled back
-	a.watermark, a.synced, a.loaded = at, true, true
-	a.excused = at.token()
+	a.watermark, a.synced, a.loaded, a.snapshotFailing = at, true, true, false
+	a.exemptUpTo(at)
+	a.snapshotAt, a.snapshotTook = a.now(), a.now().Sub(began)
+	if a.noHistory() {
+		a.store.markIncomplete() // what is missing may have been written since
+		if reason != reasonNoHistory {
+			a.log.Error("Redis has values but no history: sequence, epoch or log were deleted. Reads are served from memory and may be stale until the next write begins a new history")
+		}
+	}
 	a.publish(at, nil)
 	if dropped > 0 {
 		a.metrics.removed.Add(float64(dropped))
 		a.log.Warn("dropped entries that Redis no longer has", "entries", dropped, "reason", reason)
 	}
-	a.log.Info("loaded the whole set", "reason", reason, "entries", a.store.entries.Load(), "version", at.Version,
-		"complete", a.store.complete.Load() != 0, "took", a.now().Sub(began).Round(time.Millisecond))
+	a.log.Log(ctx, level, "snapshot complete", "reason", reason, "entries", a.store.entries.Load(), "version", at.Version,
+		"holds_all", a.store.complete.Load() != 0, "took", a.snapshotTook.Round(time.Millisecond))
 	return nil
 }
 
@@ -82,7 +94,9 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 		return at, err
 	}
 	at, a.ahead = st.head, st.head
-	a.store.apply(at.Epoch, st.fills(at.Epoch, a.log))
+	a.inbox.track(at.Epoch)
+	a.exemptUpTo(at)
+	a.store.apply(at.Epoch, a.fills(&st, at.Epoch))
 	a.misses.answer(&st)
 
 	pause := followPause
@@ -127,13 +141,13 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 }
 
 // endOfLog is a watermark after which no log has entries: a step from there tells the head alone.
-var endOfLog = Head{Version: 1 << 62}
+var endOfLog = Head{Version: math.MaxUint64}
 
 // page returns the changes of a page's values.
 func (a *applier) page(epoch uint64, values []lookup) []change {
 	changes := make([]change, 0, len(values))
 	for i := range values {
-		if c := values[i].logged(epoch, a.log); c.present {
+		if c := a.change(&values[i], epoch); c.present {
 			changes = append(changes, c)
 		}
 	}

@@ -61,7 +61,7 @@ func NewReplica(cfg ReplicaConfig) (*Replica, error) {
 	}
 	r := &Replica{cfg: cfg, keys: newKeys(cfg.Namespace), store: st, misses: newMissQueue(), metrics: newMetrics()}
 	in := newInbox()
-	src := &redisSource{client: cfg.Client, keys: r.keys}
+	src := newRedisSource(cfg.Client, r.keys)
 	r.applier = newApplier(src, st, in, r.misses, cfg.Logger, r.metrics)
 	r.sub = &subscription{client: cfg.Client, keys: r.keys, channel: cfg.Channel, inbox: in, log: cfg.Logger, metrics: r.metrics}
 	if cfg.Registerer != nil {
@@ -149,16 +149,21 @@ var (
 )
 
 // Fetch answers a read that memory could not: Redis is asked, in the same step in which the replica
-// catches up, so that the answer is exactly as new as memory. It blocks until ctx is done at most;
-// the error wraps ErrUnavailable.
-func (r *Replica) Fetch(ctx context.Context, key string) (e Entry, present bool, err error) {
+// catches up, so that the answer is exactly as new as memory. The answer includes the write that min
+// names, unless Redis's history is not the one of min; the zero token asks for no write. Fetch blocks
+// until ctx is done at most. The error wraps ErrUnavailable, or ErrBehind when Redis does not have
+// that write.
+func (r *Replica) Fetch(ctx context.Context, key string, min Token) (e Entry, present bool, err error) {
 	r.metrics.misses.Inc()
-	e, present, err = r.misses.ask(ctx, key)
-	r.countFallback(present, err)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	a := r.misses.ask(ctx, key)
+	switch {
+	case a.err != nil:
+		err = fmt.Errorf("%w: %w", ErrUnavailable, a.err)
+	case a.head.Epoch == min.Epoch && !a.head.Reached(min):
+		err = fmt.Errorf("%w: Redis has version %d", ErrBehind, a.head.Version)
 	}
-	return e, present, err
+	r.countFallback(a.present, err)
+	return a.entry, a.present, err
 }
 
 func (r *Replica) countFallback(present bool, err error) {
@@ -190,8 +195,9 @@ func (r *Replica) Direct(ctx context.Context, key string) (e Entry, present bool
 	return Entry{Epoch: written.Epoch, Version: written.Version, Value: rec.value}, true, nil
 }
 
-// Reached reports whether the replica has applied the write that t names. A token of another epoch
-// counts as reached, once the replica knows of an epoch; the zero token always does.
+// Reached reports whether the replica has applied the write that t names; the zero token names none.
+// A token of another epoch has not been reached: only Redis can tell whether that history is over or
+// has just begun.
 func (r *Replica) Reached(t Token) bool {
 	p := r.applier.public.Load()
 	return t == Token{} || p.loaded && p.watermark.Reached(t)
@@ -200,35 +206,19 @@ func (r *Replica) Reached(t Token) bool {
 // patience is how long WaitFor leaves it to the channel before Redis is asked.
 const patience = 100 * time.Millisecond
 
-// WaitFor blocks until the replica has reached t: first by the channel, then by asking Redis. It
-// blocks until ctx is done at most; the error wraps ErrBehind.
-func (r *Replica) WaitFor(ctx context.Context, t Token) error {
-	if r.wait(ctx, t, patience) {
-		return nil
-	}
-	// A step catches up whatever key it is asked for.
-	if _, _, err := r.misses.ask(ctx, ""); err != nil {
-		return fmt.Errorf("%w: %w", ErrBehind, err)
-	}
-	p := r.applier.public.Load()
-	switch {
-	case !p.loaded:
-		return fmt.Errorf("%w: the replica is loading", ErrBehind)
-	case p.watermark.Epoch != t.Epoch: // and Redis has no other, it was asked just now
-		return nil
-	case p.watermark.Version < t.Version:
-		return fmt.Errorf("%w: Redis has version %d", ErrBehind, p.watermark.Version)
-	}
-	return nil
-}
-
-func (r *Replica) wait(ctx context.Context, t Token, patience time.Duration) bool {
+// WaitFor waits briefly for the channel to bring the write that t names, and reports whether the
+// replica has reached it. A token of another epoch is not waited for. WaitFor blocks for patience at
+// most, and not after ctx is done. After false, Fetch answers.
+func (r *Replica) WaitFor(ctx context.Context, t Token) bool {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
 		moved := r.applier.gate.wait()
 		if r.Reached(t) {
 			return true
+		}
+		if r.applier.public.Load().watermark.Epoch != t.Epoch {
+			return false
 		}
 		select {
 		case <-moved:
@@ -247,6 +237,7 @@ type Status struct {
 	Complete    bool // the whole set is in memory
 	Subscribed  bool // the subscription is confirmed
 	Degraded    bool // ready, but not known to be up to date
+	NoHistory   bool // Redis has values, but sequence, epoch or log were deleted: not synced until the next write
 	Applied     Head // every write up to here is applied
 	Newest      Head // newest that Redis reported
 	LagVersions uint64
@@ -268,6 +259,7 @@ func (r *Replica) Status() Status {
 		Newest:      p.newest,
 		LagVersions: lagOf(p.watermark, p.newest),
 		Snapshot:    p.snapshot,
+		NoHistory:   p.noHistory,
 		Entries:     r.store.entries.Load(),
 		Bytes:       r.store.used.Load(),
 		MaxBytes:    r.store.max,

@@ -2,10 +2,12 @@ package cache
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -17,9 +19,10 @@ import (
 
 // A randomized simulation of the protocol: the real applier, inbox, miss queue and store against a
 // model of Redis and of the network, on one goroutine, so that a seed replays a schedule (but for
-// ristretto's choice of victims, which is random by itself). Writes, reads, lost and late
-// messages, failing steps, trimmed logs, restarts, failovers and flushes come in any order, also
-// between the instant at which Redis answers and the moment at which the answer is applied.
+// ristretto's choice of victims, which is random by itself). Writes, reads, reads with a token, lost
+// and late messages, messages of other stacks, failing steps, slow links, trimmed logs, entries that
+// do not belong there, restarts, failovers and flushes come in any order, also between the instant
+// at which Redis answers and the moment at which the answer is applied.
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "replay the schedule of this seed alone")
@@ -33,7 +36,12 @@ type sim struct {
 	inbox   *inbox
 	misses  *missQueue
 	faults  bool
-	calm    bool // nothing happens any more but what the replica does
+	calm    bool       // nothing happens any more but what the replica does
+	crowded bool       // other programs use the channel and the log
+	live    bool       // the channel delivers everything at once, so no probe may call it silent
+	link    int64      // most bytes of a step that the link carries before the timeout
+	tokens  []issued   // of the last writes
+	others  [12]uint64 // epochs of other stacks on the channel
 	clock   time.Time
 	network []string // published, on the way to the replica
 	asked   []asked
@@ -43,9 +51,16 @@ type sim struct {
 	broken  string // the mutant, "" for the real thing
 }
 
+// issued is a token that a writer's client got, and the position of the write.
+type issued struct {
+	Token
+	position, history int
+}
+
 type asked struct {
 	key  string
 	m    *miss
+	min  Token
 	from int // the answer must not be older than this position: Redis was asked there, and what
 	// had been answered before was of it
 	history int
@@ -54,6 +69,15 @@ type asked struct {
 func newSim(seed uint64, broken string) (*sim, func()) {
 	s := &sim{rng: rand.New(rand.NewPCG(seed, 1)), faults: true, clock: time.Unix(1e9, 0), broken: broken}
 	s.redis = model.New(s.rng, 4+s.rng.IntN(12))
+	s.crowded = s.rng.IntN(2) == 0
+	s.live = s.rng.IntN(4) == 0
+	s.link = math.MaxInt64
+	if s.rng.IntN(3) == 0 {
+		s.link = largestStep + s.rng.Int64N(largestStep)
+	}
+	for i := range s.others {
+		s.others[i] = s.rng.Uint64() | 1
+	}
 	size := int64(64 << 10)
 	if s.rng.IntN(2) == 0 {
 		size = 1200 // four or five entries: everything gets evicted all the time
@@ -65,6 +89,10 @@ func newSim(seed uint64, broken string) (*sim, func()) {
 	s.inbox, s.misses = newInbox(), newMissQueue()
 	s.applier = newApplier(s, st, s.inbox, s.misses, quiet(), newMetrics())
 	s.applier.now = func() time.Time { return s.clock }
+	s.applier.stepLimit = byteBound{least: 1, most: 8 * largestStep}
+	if broken == "no shrinking" {
+		s.applier.stepLimit.least = 8 * largestStep
+	}
 	return s, st.close
 }
 
@@ -81,6 +109,9 @@ func (s *sim) fail(format string, args ...any) {
 
 const simKeys = 9
 
+// largestStep is the size of the largest step with one commit and one missed key: five values, in bytes.
+const largestStep = 5*(stampSize+frameHeader+1+60) + 40
+
 func (s *sim) key() string { return string(rune('a' + s.rng.IntN(simKeys))) }
 
 // event lets anything happen that does not wait for the applier.
@@ -90,7 +121,13 @@ func (s *sim) event() {
 		s.write()
 	case n < 70:
 		s.read(s.key())
-	case n < 80 && s.faults:
+	case n < 74:
+		s.readYourWrite()
+	case n < 78 && s.faults:
+		if s.crowded {
+			s.foreignMessage()
+		}
+	case n < 84 && s.faults:
 		if len(s.network) > 0 && s.rng.IntN(3) == 0 { // the link breaks: what is on the way is lost
 			s.log("link cut, %d messages lost", len(s.network))
 			s.network = nil
@@ -98,11 +135,16 @@ func (s *sim) event() {
 				s.inbox.suspect("subscribed")
 			} // else it stays silent, and only the probe can tell
 		}
-	case n < 82 && s.faults:
+	case n < 86 && s.faults:
 		s.redis.Trim()
 		s.log("log trimmed")
-	case n < 83 && s.faults:
-		switch s.rng.IntN(3) {
+	case n < 88 && s.faults:
+		if s.crowded {
+			s.redis.Junk()
+			s.log("junk in the log: now %+v", s.redis.Head())
+		}
+	case n < 89 && s.faults:
+		switch s.rng.IntN(4) {
 		case 0:
 			s.redis.Failover()
 			s.log("failover: back to version %d", s.redis.Head().Version)
@@ -112,6 +154,9 @@ func (s *sim) event() {
 		case 2:
 			s.redis.SetBack()
 			s.log("sequence set back")
+		case 3:
+			s.redis.Forget()
+			s.log("sequence, epoch and log deleted")
 		}
 		s.network = nil
 	}
@@ -128,10 +173,66 @@ func (s *sim) write() {
 		writes[0] = model.Write{Delete: true, Key: w.Key, Frame: appendFrame(nil, &w, s.clock)}
 	}
 	if message := s.redis.Commit(writes...); message != "" {
-		s.network = append(s.network, message)
+		s.publish(message)
+		head := s.redis.Head()
+		s.tokens = append(s.tokens, issued{Token{head.Epoch, head.Version}, s.redis.End(), s.redis.History()})
+		s.tokens = s.tokens[max(0, len(s.tokens)-5):]
 		for i, w := range writes {
 			s.log("write %d: %s delete=%v", int(s.redis.Head().Version)-len(writes)+1+i, w.Key, w.Delete)
 		}
+	}
+}
+
+// publish puts a message on its way to the replica.
+func (s *sim) publish(message string) {
+	if s.live {
+		s.inbox.push(message)
+		return
+	}
+	s.network = append(s.network, message)
+}
+
+// foreignMessage is one of another stack on the same channel, or of another program.
+func (s *sim) foreignMessage() {
+	if s.rng.IntN(3) == 0 {
+		s.publish(fmt.Sprintf(`{"%d":"something that is long enough for a head"}`, s.rng.IntN(1000)))
+		return
+	}
+	w := set(s.key(), "not ours")
+	head := binary.BigEndian.AppendUint64(nil, s.others[s.rng.IntN(len(s.others))])
+	head = binary.BigEndian.AppendUint64(head, 1+s.rng.Uint64N(100))
+	head = binary.BigEndian.AppendUint64(head, s.rng.Uint64())
+	head = binary.BigEndian.AppendUint64(head, s.rng.Uint64())
+	s.publish(string(appendFrame(head, &w, s.clock)))
+}
+
+// readYourWrite reads with a token that a writer's client has, as a reader does.
+func (s *sim) readYourWrite() {
+	if len(s.tokens) == 0 {
+		return
+	}
+	token, key := s.tokens[s.rng.IntN(len(s.tokens))], s.key()
+	if token.history != s.redis.History() {
+		return // over: nothing is promised
+	}
+	w := s.applier.public.Load().watermark
+	reached := w.Reached(token.Token) || s.broken == "any epoch" && w.Epoch != 0 && w.Epoch != token.Epoch
+	_, known := s.redis.Position(w.Epoch, w.Version, w.WriteID)
+	e, found := s.applier.store.get([]byte(key))
+	switch {
+	case !reached || found == Miss:
+		s.ask(key, token.Token)
+	case w.Epoch == token.Epoch && (s.settled != s.redis.History() || !known):
+		// A token does not tell a version from the same version before a rollback.
+	default:
+		s.check("memory with a token", key, e.Version, found == Hit, max(token.position, s.redis.Floor(key)))
+	}
+}
+
+func (s *sim) ask(key string, min Token) {
+	m := &miss{key: key, done: make(chan missed, 1)}
+	if s.misses.enqueue(m) == nil {
+		s.asked = append(s.asked, asked{key: key, m: m, min: min, from: s.redis.End(), history: s.redis.History()})
 	}
 }
 
@@ -142,10 +243,7 @@ func (s *sim) read(key string) {
 	from, known := s.redis.Position(w.Epoch, w.Version, w.WriteID)
 	switch {
 	case found == Miss:
-		m := &miss{key: key, done: make(chan missed, 1)}
-		if s.misses.enqueue(m) == nil {
-			s.asked = append(s.asked, asked{key: key, m: m, from: s.redis.End(), history: s.redis.History()})
-		}
+		s.ask(key, Token{})
 	case !known || s.settled != s.redis.History():
 		// Nothing is promised from one history to the next, until the replica has found into it.
 	default:
@@ -156,7 +254,10 @@ func (s *sim) read(key string) {
 // settle notes that the replica claims to hold the state of its watermark.
 func (s *sim) settle() {
 	w := s.applier.watermark
-	if _, known := s.redis.Position(w.Epoch, w.Version, w.WriteID); known && s.applier.synced {
+	if w.Epoch == 0 && len(s.redis.Values()) > 0 {
+		return // without a history nobody can tell
+	}
+	if _, known := s.redis.Position(w.Epoch, w.Version, w.WriteID); known && s.applier.synced && !s.applier.noHistory() {
 		s.settled = s.redis.History()
 	}
 }
@@ -176,6 +277,9 @@ func (s *sim) answers() {
 		select {
 		case got := <-a.m.done:
 			if got.err == nil && a.history == s.redis.History() {
+				if got.head.Epoch == a.min.Epoch && !got.head.Reached(a.min) {
+					s.fail("Redis, asked at %d, does not have its own version %v", a.from, a.min)
+				}
 				s.check("redis", a.key, got.entry.Version, got.present, a.from)
 			}
 			return true
@@ -197,12 +301,17 @@ func (s *sim) events(n int) {
 var errSim = errors.New("simulated failure")
 
 // step implements source.
-func (s *sim) step(_ context.Context, w, ahead Head, missed []string) (step, error) {
+func (s *sim) step(_ context.Context, w, ahead Head, missed []string, limit int64) (step, error) {
 	s.events(2)
 	if s.faults && s.rng.IntN(12) == 0 {
 		return step{}, errSim
 	}
-	st := s.instant(w, ahead, missed)
+	st := s.instant(w, ahead, missed, limit)
+	if st.size > s.link {
+		s.log("step of %d bytes: too much for the link", st.size)
+		s.clock = s.clock.Add(stepTimeout)
+		return step{}, errSim
+	}
 	s.events(2) // after the instant, before it is applied
 	s.log("step from %d: %d entries, %d missed, head %d", w.Version, len(st.entries), len(st.missed), st.head.Version)
 	if s.broken == "two-step" {
@@ -220,7 +329,7 @@ func (s *sim) step(_ context.Context, w, ahead Head, missed []string) (step, err
 }
 
 // instant is what step.lua does.
-func (s *sim) instant(w, ahead Head, missed []string) (st step) {
+func (s *sim) instant(w, ahead Head, missed []string, room int64) (st step) {
 	_, st.ahead = s.redis.After(ahead.Version)
 	if s.broken == "no look ahead" {
 		st.ahead = ahead.WriteID
@@ -228,26 +337,44 @@ func (s *sim) instant(w, ahead Head, missed []string) (st step) {
 	head := s.redis.Head()
 	st.head = Head(head)
 	most := 1 + s.rng.IntN(6)
+	if s.calm {
+		most = math.MaxInt
+	}
 	entries, at := s.redis.After(w.Version)
 	st.at = at
 	seen := map[string]bool{}
+	get := func(key string) lookup {
+		stored, present := s.redis.Get(key)
+		room -= int64(len(stored))
+		return lookup{key: key, stored: stored, present: present}
+	}
 	for _, e := range entries[:min(most, len(entries))] {
+		if room <= 0 {
+			break
+		}
 		for _, key := range e.Keys {
 			if s.broken == "skip" && s.rng.IntN(10) == 0 {
 				seen[key] = true // forgets a value
 			}
 			if !seen[key] {
 				seen[key] = true
-				stored, present := s.redis.Get(key)
-				st.values = append(st.values, lookup{key: key, stored: stored, present: present})
+				st.values = append(st.values, get(key))
 			}
 		}
-		st.entries = append(st.entries, logEntry{version: e.Version, writeID: e.WriteID, previous: e.Previous, writes: len(e.Keys)})
+		st.entries = append(st.entries, logEntry{version: e.Version, writeID: e.WriteID, previous: e.Previous, writes: len(e.Keys), size: e.Size})
+		room -= int64(e.Size)
+		if len(e.Keys) == 0 {
+			break
+		}
 	}
 	for i, key := range missed {
-		stored, present := s.redis.Get(key)
-		st.missed = append(st.missed, lookup{key: key, stored: stored, present: present, skipped: i > 0 && s.rng.IntN(10) == 0})
+		if i > 0 && (room <= 0 || s.rng.IntN(10) == 0) {
+			st.missed = append(st.missed, lookup{key: key, skipped: true})
+		} else {
+			st.missed = append(st.missed, get(key))
+		}
 	}
+	st.measure()
 	return st
 }
 
@@ -423,6 +550,9 @@ func (s *sim) run() {
 			_ = s.applier.catchUp(ctx, "miss")
 		default:
 			if s.applier.probe(ctx) {
+				if s.live {
+					s.fail("a subscription that delivers everything was called silent")
+				}
 				s.log("silent: dial again")
 				s.network = nil
 				s.inbox.suspect("subscribed")
@@ -434,8 +564,12 @@ func (s *sim) run() {
 			return
 		}
 	}
+	for range s.rng.IntN(30) { // a last burst, of which nothing arrives
+		s.write()
+	}
 	s.faults, s.calm, s.network = false, true, nil
-	for range 2 { // the first may leave it to the channel
+	_, _ = s.inbox.take()
+	for range 16 { // the first may leave it to the channel; on a slow link steps have to shrink, and snapshots are repeated
 		s.clock = s.clock.Add(time.Second)
 		s.applier.probe(ctx)
 	}
@@ -503,6 +637,31 @@ func TestRolledBackVersionsAreNotHeard(t *testing.T) {
 	}
 }
 
+// A message that arrives between the last step of a snapshot and its end came by the channel: a live
+// subscription is not called silent for it.
+func TestMessageAtTheEndOfASnapshot(t *testing.T) {
+	s, end := newSim(1, "")
+	defer end()
+	s.faults, s.calm, s.live, s.link = false, true, true, math.MaxInt64
+	commit := func() {
+		w := set("a", "x")
+		s.publish(s.redis.Commit(model.Write{Key: "a", Frame: appendFrame(nil, &w, s.clock)}))
+	}
+	commit()
+	s.applier.source = &lateSource{source: s, after: commit}
+	s.applier.doubt(t.Context(), "start")
+	s.deliver(0)
+	if at := s.applier.watermark; at != Head(s.redis.Head()) || at.Version != 2 {
+		t.Fatalf("at %+v, Redis at %+v", at, s.redis.Head())
+	}
+	for range 4 {
+		s.clock = s.clock.Add(time.Second)
+		if s.applier.probe(t.Context()) {
+			t.Fatal("the subscription was called silent")
+		}
+	}
+}
+
 // failing is a source whose next pages cannot be opened.
 type failing struct {
 	source
@@ -565,7 +724,7 @@ func TestSimulation(t *testing.T) {
 
 // The simulation itself is proved on protocols that are broken on purpose.
 func TestSimulationFindsBrokenProtocols(t *testing.T) {
-	for _, broken := range []string{"two-step", "skip", "no chain", "no look ahead", "late page", "any connection"} {
+	for _, broken := range []string{"two-step", "skip", "no chain", "no look ahead", "late page", "any connection", "any epoch", "no shrinking"} {
 		t.Run(broken, func(t *testing.T) {
 			for seed := range uint64(5000) {
 				if failed, _ := simulate(seed, broken); failed != "" {

@@ -14,8 +14,9 @@ import (
 // source is where a replica reads from: one Redis node. All methods block until ctx is done at
 // most.
 type source interface {
-	// step returns one instant of the shard: the log after w, and the values of missed keys.
-	step(ctx context.Context, w, ahead Head, missed []string) (step, error)
+	// step returns one instant of the shard: the log after w, and the values of missed keys. It
+	// stops soon after it has as many bytes as limit says.
+	step(ctx context.Context, w, ahead Head, missed []string, limit int64) (step, error)
 	// open prepares a snapshot of all values; it begins with the first page. The caller closes the
 	// pages.
 	open(ctx context.Context) (pages, error)
@@ -29,6 +30,7 @@ type step struct {
 	entries []logEntry
 	values  []lookup // of the keys in entries, each once
 	missed  []lookup // of the missed keys, in their order
+	size    int64    // of entries and values, in bytes
 }
 
 // logEntry is a commit in the log.
@@ -36,7 +38,8 @@ type logEntry struct {
 	version  uint64 // after it
 	writeID  uint64
 	previous uint64 // write id of the commit before
-	writes   int    // 0 when the entry is not one of ours
+	writes   int    // 0 when the entry was not made by the write script
+	size     int    // in bytes
 }
 
 // lookup is the value of a key, as stored, or its absence.
@@ -50,7 +53,8 @@ type lookup struct {
 // Bounds of a step.
 const (
 	stepWrites = 8000    // and the rest of a commit
-	stepBytes  = 2 << 20 // of values, and the rest of a commit
+	stepBytes  = 2 << 20 // of entries and values, and the rest of a commit; fewer on a slow link
+	stepLeast  = 16 << 10
 )
 
 //go:embed lua/step.lua
@@ -63,15 +67,19 @@ type redisSource struct {
 	client redis.UniversalClient
 	keys   keys
 	mean   atomic.Int64 // size of a value, in bytes, as the pages have shown so far; 0 before the first
-	limit  atomic.Int64 // of the values of a page, in bytes: half of it after a load that failed, twice after one that did not
+	page   byteBound    // of the values of a page; grows after a snapshot
 }
 
-func (s *redisSource) step(ctx context.Context, w, ahead Head, missed []string) (step, error) {
+func newRedisSource(client redis.UniversalClient, k keys) *redisSource {
+	return &redisSource{client: client, keys: k, page: byteBound{least: pageLeast, most: pageBytes}}
+}
+
+func (s *redisSource) step(ctx context.Context, w, ahead Head, missed []string, limit int64) (step, error) {
 	n, err := node(ctx, s.client, s.keys.seq)
 	if err != nil {
 		return step{}, fmt.Errorf("find the node: %w", err)
 	}
-	st, err := runStep(ctx, n, s.keys, w, ahead, missed)
+	st, err := runStep(ctx, n, s.keys, w, ahead, missed, limit)
 	if err != nil {
 		return step{}, fmt.Errorf("read the log: %w", err)
 	}
@@ -79,9 +87,9 @@ func (s *redisSource) step(ctx context.Context, w, ahead Head, missed []string) 
 }
 
 // runStep runs step.lua on a node or on one connection.
-func runStep(ctx context.Context, on redis.Scripter, k keys, w, ahead Head, missed []string) (step, error) {
+func runStep(ctx context.Context, on redis.Scripter, k keys, w, ahead Head, missed []string, limit int64) (step, error) {
 	args := make([]any, 0, 5+len(missed))
-	args = append(args, strconv.FormatUint(w.Version, 10), strconv.FormatUint(ahead.Version, 10), stepWrites, stepBytes, k.prefix)
+	args = append(args, strconv.FormatUint(w.Version, 10), strconv.FormatUint(ahead.Version, 10), stepWrites, limit, k.prefix)
 	for _, key := range missed {
 		args = append(args, key)
 	}
@@ -117,7 +125,20 @@ func decodeStep(reply []any, missed []string) (st step, err error) {
 	for i, key := range missed {
 		st.missed = append(st.missed, r.lookup(key, found[i]))
 	}
+	st.measure()
 	return st, r.err
+}
+
+// measure sets the size of the step.
+func (st *step) measure() {
+	for i := range st.entries {
+		st.size += int64(st.entries[i].size)
+	}
+	for _, lookups := range [][]lookup{st.values, st.missed} {
+		for i := range lookups {
+			st.size += int64(len(lookups[i].stored))
+		}
+	}
 }
 
 // replyReader turns the parts of a script's reply into what they should be and keeps the first
@@ -165,8 +186,8 @@ func (r *replyReader) list(v any, n int) []any {
 
 // entry reads an entry of the log, which is packed as write.lua has it.
 func (r *replyReader) entry(version, packed any) logEntry {
-	e := logEntry{version: r.number(version)}
 	p := r.text(packed)
+	e := logEntry{version: r.number(version), size: len(p)}
 	if len(p) > 16 {
 		e.writeID, e.previous = uint64At(p, 0), uint64At(p, 8)
 		e.writes, _ = countLogged(p[16:])

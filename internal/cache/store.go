@@ -298,6 +298,9 @@ func (s *store) evacuate(sl *slab) {
 	s.slabs.sweep()
 }
 
+// markIncomplete keeps absences from being answered from memory until the next snapshot. Owner only.
+func (s *store) markIncomplete() { s.complete.Store(0) }
+
 // close ends the goroutines of the store. No method may be called after it.
 func (s *store) close() {
 	s.complete.Store(0)

@@ -24,6 +24,8 @@ type subscription struct {
 	live  atomic.Uint64
 	count uint64
 
+	lost logLimit
+
 	mu      sync.Mutex // guards current
 	current *redis.PubSub
 }
@@ -47,7 +49,7 @@ func (s *subscription) run(ctx context.Context) {
 		if time.Since(began) > maxRedial {
 			pause = minRedial
 		}
-		s.log.Warn("subscription lost", "channel", s.channel, "err", err, "redial_in", pause)
+		s.lost.log(s.log.Warn, time.Now(), "subscription lost", "channel", s.channel, "err", err, "redial_in", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

@@ -54,7 +54,7 @@ func TestAccessList(t *testing.T) {
 		_, before := replica.Get([]byte("before"))
 		return live == cache.Hit && before == cache.Absent
 	})
-	if _, found, err := replica.Fetch(t.Context(), "live"); err != nil || !found {
+	if _, found, err := replica.Fetch(t.Context(), "live", cache.Token{}); err != nil || !found {
 		t.Errorf("the reader cannot read from Redis: found %v, %v", found, err)
 	}
 	for _, command := range []string{"info all", "config get *", "slowlog len", "slowlog get 1", "latency latest", "latency histogram", "client setname redis_exporter"} {

@@ -29,8 +29,8 @@ func (v *rewrite) Get(key []byte) (cache.Entry, cache.Lookup) {
 	return v.change(e, found)
 }
 
-func (v *rewrite) Fetch(ctx context.Context, key string) (cache.Entry, bool, error) {
-	e, present, err := v.view.Fetch(ctx, key)
+func (v *rewrite) Fetch(ctx context.Context, key string, min cache.Token) (cache.Entry, bool, error) {
+	e, present, err := v.view.Fetch(ctx, key, min)
 	if string(key) != brokenKey || err != nil {
 		return e, present, err
 	}

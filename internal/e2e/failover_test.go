@@ -180,7 +180,7 @@ func TestCluster(t *testing.T) {
 	w.ready(small)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if e, present, err := small.replica.Fetch(ctx, "old7"); err != nil || !present || e.Value == "" {
+	if e, present, err := small.replica.Fetch(ctx, "old7", cache.Token{}); err != nil || !present || e.Value == "" {
 		t.Errorf("Fetch: %+v %v %v", e, present, err)
 	}
 	again := w.set("old7", 0)
@@ -189,9 +189,7 @@ func TestCluster(t *testing.T) {
 		t.Errorf("create of what is there: %c", got)
 	}
 	token := w.mustWrite(w.remove("old7"))[0].Token
-	if err := small.replica.WaitFor(ctx, token); err != nil {
-		t.Error(err)
-	}
+	w.await(small, token)
 	if _, found := small.replica.Get([]byte("old7")); found != cache.Absent {
 		t.Errorf("after the delete: %v", found)
 	}

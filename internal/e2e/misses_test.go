@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -74,8 +73,6 @@ func TestDeleteOvertakesASlowMiss(t *testing.T) {
 	r := w.readers[0]
 	w.settled()
 	rng := rand.New(rand.NewPCG(1, 1))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	overtaken := 0
 	for round := range 24 {
 		key := w.missing(r, rng)
@@ -100,9 +97,7 @@ func TestDeleteOvertakesASlowMiss(t *testing.T) {
 		if !r.replica.Reached(token) {
 			overtaken++
 		}
-		if err := r.replica.WaitFor(ctx, token); err != nil {
-			t.Fatal(err)
-		}
+		w.await(r, token)
 		w.barrier(r)
 		for range 3 { // whatever came of the slow answer: from here on it is the new one
 			value, present, err := w.observe(r, key)

@@ -69,7 +69,7 @@ type setup struct {
 // view is what the world reads of a replica. A test can put something broken between the two.
 type view interface {
 	Get(key []byte) (cache.Entry, cache.Lookup)
-	Fetch(ctx context.Context, key string) (cache.Entry, bool, error)
+	Fetch(ctx context.Context, key string, min cache.Token) (cache.Entry, bool, error)
 }
 
 // follower is a replica with its link to Redis.
@@ -179,6 +179,19 @@ func (w *world) ready(readers ...*follower) {
 	})
 }
 
+// await returns when r serves the write that token names, as a read with X-Min-Version does.
+func (w *world) await(r *follower, token cache.Token) {
+	w.t.Helper()
+	if r.replica.WaitFor(w.t.Context(), token) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if _, _, err := r.replica.Fetch(ctx, "", token); err != nil {
+		w.t.Fatalf("%s does not reach %v: %v", r.name, token, err)
+	}
+}
+
 // moveTo sends everybody's next connections to another server, and cuts those that exist.
 func (w *world) moveTo(server *redistest.Server) {
 	w.redis, w.direct = server, server.Client(w.t)
@@ -279,7 +292,7 @@ func (w *world) observe(r *follower, key string) (value string, present bool, er
 	if found == cache.Miss {
 		ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 		defer cancel()
-		if e, present, err = r.view.Fetch(ctx, key); err != nil {
+		if e, present, err = r.view.Fetch(ctx, key, cache.Token{}); err != nil {
 			w.unread.Add(1)
 			record.Unavailable()
 			return "", false, err
@@ -476,7 +489,7 @@ func (w *world) contents(r *follower) history.State {
 		present := found == cache.Hit
 		if found == cache.Miss {
 			var err error
-			if e, present, err = r.view.Fetch(ctx, key); err != nil {
+			if e, present, err = r.view.Fetch(ctx, key, cache.Token{}); err != nil {
 				w.t.Errorf("%s cannot tell of %q in the end: %v", r.name, key, err)
 				return true
 			}

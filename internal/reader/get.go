@@ -97,15 +97,16 @@ func (g *getter) wait(ctx context.Context, q *request) answer {
 	}
 	ctx, cancel := context.WithTimeout(ctx, waitBudget)
 	defer cancel()
-	if !g.replica.Reached(token) {
-		if err := g.replica.WaitFor(ctx, token); err != nil {
-			return failed(&behind)
-		}
+	if !g.replica.Reached(token) && g.replica.WaitFor(ctx, token) {
 		if a, ok := g.look(q); ok {
 			return a
 		}
 	}
-	return q.fetched(g.replica.Fetch(ctx, string(q.id)))
+	entry, present, err := g.replica.Fetch(ctx, string(q.id), token)
+	if err != nil && !g.replica.Reached(token) {
+		return failed(&behind)
+	}
+	return q.fetched(entry, present, err)
 }
 
 // ask answers q from Redis, past the replica, which has every version that there is.

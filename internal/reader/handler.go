@@ -1,6 +1,7 @@
 package reader
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strconv"
@@ -56,7 +57,9 @@ func (h *handler) answer(r *http.Request, from source) answer {
 	if err != nil {
 		return failed(badParameter(err))
 	}
-	return h.get(r.Context(), &request{
+	// net/http cancels the request's context when the client closes its sending side, and such a client
+	// still reads. All waiting is bounded without it, as in the fast lane.
+	return h.get(context.WithoutCancel(r.Context()), &request{
 		id:          id,
 		ifNoneMatch: joined(r.Header["If-None-Match"]),
 		minVersion:  joined(r.Header["X-Min-Version"]),

@@ -126,10 +126,13 @@ func (s *state) reasons(now *cache.Status) (reasons []string) {
 	if !now.Subscribed {
 		add("the subscription to updates is not live")
 	}
-	if now.Ready && !now.Synced {
-		add("updates may be missing since %.1f s", now.Lag.Seconds())
+	switch {
+	case now.NoHistory:
+		add("Redis has posts but no history, because its sequence, epoch or log was deleted: posts may be stale until the next write begins a new history")
+	case now.Ready && !now.Synced:
+		add("updates may be missing for the last %.1f s", now.Lag.Seconds())
 	}
-	if now.Ready && now.Snapshot == nil && !now.Complete {
+	if now.Ready && now.Snapshot == nil && !now.Complete && !now.NoHistory {
 		add("not all posts fit into memory: the others are read from Redis")
 	}
 	return reasons

@@ -7,44 +7,66 @@
 --
 -- KEYS: epoch, log
 -- ARGV: version of the watermark, version of the newest write that the replica may hold a trace of,
---       most writes, most bytes of values, prefix of the value keys,
+--       most writes, most bytes of log entries and values, prefix of the value keys,
 --       then the keys that readers miss
 --
 -- Returns {epoch, version, write id of the head, write ids at the watermark and at the newest trace,
---   {version, entry as write.lua has it, ...}, {key, value or false, ...}, {value or false or 0, ...}}
--- An empty string stands for an epoch or write id that is not there. After the entry that reaches
--- one of the bounds no other follows. Of the missed keys, 0 says that its value went over the bound.
+--   {version, entry as write.lua packs it, ...}, {key, value or false, ...}, {value or false or 0, ...}}
+-- An empty string stands for an epoch or write id that is not there. The entry that reaches one of
+-- the bounds is the last one. For a missed key, 0 means that its value was not read because of the
+-- bound; the value of the first missed key is always read.
+--
+-- Anybody with the rights can put entries into the log that the write script did not make. They are
+-- found by their ids, which have a sequence part, or by their contents. The first one ends the list,
+-- as an empty string: the replica has to take a snapshot, and the next write begins a new history.
+-- The watermark stands for all entries of its millisecond part, and the head for the last of them,
+-- so that a replica that took its snapshot behind such entries does not find them again.
 
 local epoch, log = KEYS[1], KEYS[2]
 local watermark, most, room, prefix = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local byte, sub = string.byte, string.sub
+local last_of = '-18446744073709551615' -- behind every other id of the same millisecond part
+
+-- A key of another type than ours counts as absent. Every other error ends the script.
+local function read(...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then
+    if string.find(reply.err, 'WRONGTYPE', 1, true) then return false end
+    error(reply.err, 0)
+  end
+  return reply
+end
 
 local version, head = '0', ''
-local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+local top = (read('XREVRANGE', log, '+', '-', 'COUNT', 1) or {})[1]
 if top then
   version, head = string.match(top[1], '^%d+'), sub(top[2][2], 1, 8)
 end
 
 local function id_at(version)
-  local entry = redis.call('XRANGE', log, version .. '-0', version .. '-0', 'COUNT', 1)[1]
+  local entry = (read('XREVRANGE', log, version .. last_of, version .. '-0', 'COUNT', 1) or {})[1]
   return entry and sub(entry[2][2], 1, 8) or ''
 end
 
--- A key of another type than ours must not stop everything: it counts as absent.
 local function get(key)
-  local value = redis.pcall('GET', prefix .. key)
-  value = type(value) == 'string' and value
+  local value = read('GET', prefix .. key)
   room = room - (value and #value or 0)
   return value
 end
 
-local entries, values, seen = {}, {}, {}
-local function take(writes) -- as the log has them: operation (1), length of the key (2), key
-  local at = 17
-  while at + 2 <= #writes do -- what is no entry of ours is for the replica to tell
+local values, seen = {}, {}
+-- take reads the values of the keys in a log entry and reports whether the write script made it:
+-- write id, write id before it, then operation (1), length of the key (2) and key of each write.
+local function take(id, packed)
+  local size, at = #packed, 17
+  if sub(id, -2) ~= '-0' or size < at then return false end
+  while at <= size do
+    local op, high, low = byte(packed, at, at + 2)
     local first = at + 3
-    at = first + byte(writes, at + 1) * 256 + byte(writes, at + 2)
-    local key = sub(writes, first, at - 1)
+    if not low or op < 1 or op > 2 then return false end
+    at = first + high * 256 + low
+    if at > size + 1 then return false end
+    local key = sub(packed, first, at - 1)
     if not seen[key] then
       seen[key] = true
       values[#values + 1] = key
@@ -52,27 +74,33 @@ local function take(writes) -- as the log has them: operation (1), length of the
     end
     most = most - 1
   end
+  room = room - size
+  return true
 end
 
-local from, pagesize = watermark, 16 -- commits, of which eight may reach the bound
+local entries, from, pagesize, full = {}, watermark .. last_of, 16, false
 repeat
-  local page = redis.call('XRANGE', log, '(' .. from .. '-0', '+', 'COUNT', pagesize)
+  local page = read('XRANGE', log, from, '+', 'COUNT', pagesize) or {}
   for _, entry in ipairs(page) do
-    if most <= 0 or room <= 0 then break end
-    take(entry[2][2])
-    from = string.match(entry[1], '^%d+')
-    entries[#entries + 1] = from
-    entries[#entries + 1] = entry[2][2]
+    local id, packed = entry[1], entry[2][2]
+    local at = string.match(id, '^%d+')
+    from = '(' .. id
+    if not full and at ~= watermark then
+      local ours = take(id, packed)
+      entries[#entries + 1] = at
+      entries[#entries + 1] = ours and packed or ''
+      full = not ours or most <= 0 or room <= 0
+    end
   end
-until #page < pagesize or most <= 0 or room <= 0
+until full or #page < pagesize
 
 local missed = {}
 for i = 6, #ARGV do
-  local value = get(ARGV[i])
-  if room < 0 and i > 6 then
-    value = 0
+  local value = 0
+  if i == 6 or room > 0 then
+    value = get(ARGV[i])
   end
   missed[#missed + 1] = value
 end
 
-return {redis.call('GET', epoch) or '', version, head, id_at(watermark), id_at(ARGV[2]), entries, values, missed}
+return {read('GET', epoch) or '', version, head, id_at(watermark), id_at(ARGV[2]), entries, values, missed}

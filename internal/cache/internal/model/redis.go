@@ -13,18 +13,18 @@ type Head struct {
 	Epoch, Version, WriteID uint64
 }
 
-// Entry is one commit in the log. Version is the one after it.
+// Entry is one commit in the log, or something else that was put there. Version is the one after it.
 type Entry struct {
 	Version, WriteID, Previous uint64
-	Keys                       []string
+	Keys                       []string // of its writes; empty when the write script did not make it
+	Size                       int      // in bytes
 }
 
 // Redis holds the state of a shard and everything that led to it.
 type Redis struct {
 	rng    *rand.Rand
 	epoch  uint64
-	head   Head
-	behind bool // the sequence was set back: the next write begins a new history
+	seq    uint64
 	log    []Entry
 	keep   int // entries of the log that a Trim leaves
 	values map[string]string
@@ -40,6 +40,7 @@ type Redis struct {
 // state is the shard after a commit.
 type state struct {
 	head   Head
+	seq    uint64
 	values map[string]version
 	log    []Entry
 	stored map[string]string
@@ -62,7 +63,7 @@ func (r *Redis) begin() {
 }
 
 func (r *Redis) remember() {
-	s := state{head: r.Head(), values: map[string]version{}, log: r.log[:len(r.log):len(r.log)], stored: map[string]string{}}
+	s := state{head: r.Head(), seq: r.seq, values: map[string]version{}, log: r.log[:len(r.log):len(r.log)], stored: map[string]string{}}
 	for key, stored := range r.values {
 		n := binary.BigEndian.Uint64([]byte(stored[8:16]))
 		if binary.BigEndian.Uint64([]byte(stored[:8])) != r.epoch {
@@ -85,35 +86,54 @@ func (r *Redis) Commit(writes ...Write) (message string) {
 	if _, there := r.values[writes[0].Key]; writes[0].Delete && !there {
 		return ""
 	}
-	if r.epoch == 0 || r.behind {
-		r.epoch, r.behind, r.log = r.rng.Uint64()|1, false, nil
-		r.head = Head{Epoch: r.epoch, Version: r.head.Version}
+	top := r.top()
+	if r.epoch == 0 || r.seq != top.Version || len(r.log) > 0 && top.WriteID == 0 {
+		r.epoch, r.log, r.seq = r.rng.Uint64()|1, nil, max(r.seq, top.Version)
+		top = Entry{}
 		r.begin()
 	}
-	previous := r.head.WriteID
-	r.head = Head{Epoch: r.epoch, Version: r.head.Version, WriteID: r.rng.Uint64() | 1}
-	entry := Entry{WriteID: r.head.WriteID, Previous: previous}
+	entry := Entry{WriteID: r.rng.Uint64() | 1, Previous: top.WriteID, Size: 16}
 	var frames string
 	for _, w := range writes {
-		r.head.Version++
+		r.seq++
 		if w.Delete {
 			delete(r.values, w.Key)
 		} else {
-			r.values[w.Key] = r.stamp() + string(w.Frame)
+			r.values[w.Key] = stamp(r.epoch, r.seq, entry.WriteID) + string(w.Frame)
 		}
 		entry.Keys = append(entry.Keys, w.Key)
+		entry.Size += 3 + len(w.Key)
 		frames += string(w.Frame)
 	}
-	entry.Version = r.head.Version
+	entry.Version = r.seq
 	r.log = append(r.log, entry)
 	r.remember()
-	return r.stamp() + string(binary.BigEndian.AppendUint64(nil, previous)) + frames
+	return stamp(r.epoch, r.seq, entry.WriteID) + string(binary.BigEndian.AppendUint64(nil, entry.Previous)) + frames
 }
 
-func (r *Redis) stamp() string {
-	b := binary.BigEndian.AppendUint64(nil, r.head.Epoch)
-	b = binary.BigEndian.AppendUint64(b, r.head.Version)
-	return string(binary.BigEndian.AppendUint64(b, r.head.WriteID))
+// top returns the last entry of the log, or the zero Entry.
+func (r *Redis) top() Entry {
+	if len(r.log) == 0 {
+		return Entry{}
+	}
+	return r.log[len(r.log)-1]
+}
+
+func stamp(epoch, version, writeID uint64) string {
+	b := binary.BigEndian.AppendUint64(nil, epoch)
+	b = binary.BigEndian.AppendUint64(b, version)
+	return string(binary.BigEndian.AppendUint64(b, writeID))
+}
+
+// Junk puts an entry at the end of the log that the write script did not make: far ahead, or under
+// the version of the last entry, with something in the place of a write id or without.
+func (r *Redis) Junk() {
+	e := Entry{Version: r.top().Version + r.rng.Uint64N(3)*1000, Size: 1}
+	if r.rng.IntN(2) == 0 {
+		e.WriteID = r.rng.Uint64() | 1
+	}
+	r.log = append(r.log, e)
+	r.remember()
 }
 
 // Trim cuts the log.
@@ -126,7 +146,7 @@ func (r *Redis) Trim() {
 // Failover goes back to a state of a while ago, as a promoted replica that lacks the last writes.
 func (r *Redis) Failover() {
 	back := r.past[max(0, len(r.past)-1-r.rng.IntN(6))]
-	r.head, r.epoch = back.head, back.head.Epoch
+	r.seq, r.epoch = back.seq, back.head.Epoch
 	r.log = append([]Entry(nil), back.log...)
 	r.values = map[string]string{}
 	for key, stored := range back.stored {
@@ -138,19 +158,23 @@ func (r *Redis) Failover() {
 
 // Flush deletes everything.
 func (r *Redis) Flush() {
-	r.epoch, r.head, r.log, r.values, r.behind = 0, Head{}, nil, map[string]string{}, false
+	r.values = map[string]string{}
+	r.Forget()
+}
+
+// Forget deletes sequence, epoch and log, and keeps the values.
+func (r *Redis) Forget() {
+	r.epoch, r.seq, r.log = 0, 0, nil
 	r.begin()
 }
 
 // SetBack sets the sequence number back. Nothing shows before the next write.
-func (r *Redis) SetBack() { r.behind = r.epoch != 0 }
+func (r *Redis) SetBack() { r.seq -= min(r.seq, 1+r.rng.Uint64N(3)) }
 
 // Head returns the end of the log.
 func (r *Redis) Head() Head {
-	if len(r.log) == 0 {
-		return Head{Epoch: r.epoch}
-	}
-	return r.head
+	top := r.top()
+	return Head{Epoch: r.epoch, Version: top.Version, WriteID: top.WriteID}
 }
 
 // History returns the number of the history: nothing is promised from one to the next.
@@ -159,7 +183,7 @@ func (r *Redis) History() int { return r.history }
 // Run identifies the run of the server.
 func (r *Redis) Run() int { return r.run }
 
-// After returns the log after version, and the write id of the entry at version.
+// After returns the log after version, and the write id of the last entry at version.
 func (r *Redis) After(version uint64) (entries []Entry, at uint64) {
 	for i, e := range r.log {
 		if e.Version == version {

@@ -1,0 +1,138 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/redistest"
+)
+
+// Redis reads no value that does not fit into the reply: 64 values of 1 MiB took it 70 ms.
+func TestStepReadsWhatItReturns(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	p := publisher(t, server.Addr())
+	var keys []string
+	for i := range maxStepKeys {
+		keys = append(keys, fmt.Sprint("k", i))
+		write(t, p, set(keys[i], strings.Repeat("x", 1<<20)))
+	}
+	c := server.Client(t)
+	if err := c.ConfigResetStat(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	st, err := newRedisSource(client(t, server.Addr()), newKeys(defaultNamespace)).step(t.Context(), endOfLog, Head{}, keys, stepBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := 0
+	for _, l := range st.missed {
+		if !l.skipped {
+			answered++
+		}
+	}
+	if answered == 0 || answered > 3 {
+		t.Errorf("%d of %d values of 1 MiB in a step of %d bytes", answered, len(keys), stepBytes)
+	}
+	stats, err := c.Info(t.Context(), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("cmdstat_get:calls=%d,", answered+1); !strings.Contains(stats, want) { // and the epoch
+		t.Errorf("want %s in\n%s", want, stats)
+	}
+}
+
+// A read that a step had no room for is not overtaken by reads that came later.
+func TestSkippedMissesGoFirst(t *testing.T) {
+	q := newMissQueue()
+	ask := func(keys ...string) (asked []*miss) {
+		for _, key := range keys {
+			m := &miss{key: key, done: make(chan missed, 1)}
+			if err := q.enqueue(m); err != nil {
+				t.Fatal(err)
+			}
+			asked = append(asked, m)
+		}
+		return asked
+	}
+	answer := func(keys []string, skipped ...string) {
+		st := step{}
+		for _, key := range keys {
+			st.missed = append(st.missed, lookup{key: key, skipped: slices.Contains(skipped, key)})
+		}
+		q.answer(&st)
+	}
+	first := ask("a", "b", "c", "b")
+	keys := q.keys()
+	ask("d", "e")
+	answer(keys, "b", "c")
+	if len(first[0].done) != 1 || len(first[1].done) != 0 {
+		t.Fatal("want a answered and b not")
+	}
+	keys = q.keys()
+	if got, want := strings.Join(keys, ""), "bcde"; got != want {
+		t.Errorf("the next step asks for %s, want %s", got, want)
+	}
+	if answer(keys); len(first[1].done) != 1 || len(first[3].done) != 1 {
+		t.Error("not every read of b was answered")
+	}
+	if q.pending != 0 || !q.empty() {
+		t.Errorf("%d reads wait in the end", q.pending)
+	}
+}
+
+// Nothing is read for a client that gave up.
+func TestAbandonedMissesAreNotAsked(t *testing.T) {
+	q := newMissQueue()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range maxMisses + 1 {
+		if a := q.ask(gone, "gone"); a.err != context.Canceled {
+			t.Fatal(a.err)
+		}
+		if got := q.keys(); len(got) > 0 {
+			t.Fatalf("a step asks for %v", got)
+		}
+	}
+	if q.pending != 0 {
+		t.Errorf("%d reads wait", q.pending)
+	}
+}
+
+// Values that hardly fit into memory are missed all the time. Every client gets answers all the same.
+func TestLargeMissesAreServedEvenly(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	p := publisher(t, server.Addr())
+	const clients, answers = 64, 10
+	for i := range clients {
+		write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", 1<<20)))
+	}
+	r := replica(t, server.Addr(), func(c *ReplicaConfig) { c.Local.MaxSize = 8 << 20 })
+	ready(t, r)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var got [clients]int
+	var reads sync.WaitGroup
+	for i := range clients {
+		reads.Go(func() {
+			for got[i] < answers && ctx.Err() == nil {
+				one, stop := context.WithTimeout(ctx, 450*time.Millisecond) // the budget of a read
+				if _, present, err := r.Fetch(one, fmt.Sprint("k", i), Token{}); err == nil && present {
+					got[i]++
+				}
+				stop()
+			}
+		})
+	}
+	reads.Wait()
+	if slices.Min(got[:]) < answers {
+		t.Errorf("answers of %d clients: %v, want %d for each", clients, got, answers)
+	}
+}
