@@ -32,17 +32,19 @@ if time[1] * 1000 + math.floor(time[2] / 1000) > deadline then
   return {0, now}
 end
 
+-- Versions stay below this limit, because a Lua number is not exact beyond 2^53.
+local limit = 9000000000000000
+local function valid(n) -- n may be nil or nan
+  return n and n >= 0 and n < limit and n == math.floor(n)
+end
 local version = tonumber(redis.call('GET', seq) or '0')
 local history = redis.call('GET', epoch)
 local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 local logged, previous = 0, string.rep('\0', 8)
--- Beyond 2^53 a Lua number is not exact; what is no version at all counts as none.
-if version and not (version >= 0 and version < 9000000000000000 and version == math.floor(version)) then
-  version = nil
-end
 if top then
   logged, previous = tonumber(string.match(top[1], '^(%d+)-')), string.sub(top[2][2], 1, 8)
 end
+version, logged = valid(version) and version, valid(logged) and logged
 
 local known = redis.call('EXISTS', unpack(KEYS, 4))
 local function holds()
@@ -76,12 +78,16 @@ if outcome == 'F' or outcome == 'N' then
   return {1, now, history or '', string.format('%.0f', version or 0), outcome}
 end
 
--- Sequence and log disagree when somebody set one of them back or lost it. Versions would be
--- handed out twice, so the write begins a new history.
-if not history or #history ~= 8 or #previous ~= 8 or version == nil or version ~= logged then
-  redis.call('DEL', log)
+-- The sequence and the log disagree when somebody set one of them back or lost it. Versions would be
+-- handed out twice, so the write begins a new history. A commit that does not fit below the limit
+-- begins one too.
+if not history or #history ~= 8 or #previous ~= 8 or not version or version ~= logged or version + writes >= limit then
+  redis.call('DEL', log) -- XADD refuses an id below the last one
   redis.call('SET', epoch, ARGV[4])
-  history, version, previous = ARGV[4], math.max(version or 0, logged), string.rep('\0', 8)
+  history, version, previous = ARGV[4], math.max(version or 0, logged or 0), string.rep('\0', 8)
+  if version >= limit / 2 then
+    version = 0 -- close to the limit, this history would soon end as well
+  end
 end
 
 local floor, char = math.floor, string.char

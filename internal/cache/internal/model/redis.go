@@ -89,6 +89,9 @@ func (r *Redis) Commit(writes ...Write) (message string) {
 	top := r.top()
 	if r.epoch == 0 || r.seq != top.Version || len(r.log) > 0 && top.WriteID == 0 {
 		r.epoch, r.log, r.seq = r.rng.Uint64()|1, nil, max(r.seq, top.Version)
+		if r.seq >= limit {
+			r.seq = 0
+		}
 		top = Entry{}
 		r.begin()
 	}
@@ -168,8 +171,16 @@ func (r *Redis) Forget() {
 	r.begin()
 }
 
-// SetBack sets the sequence number back. Nothing shows before the next write.
-func (r *Redis) SetBack() { r.seq -= min(r.seq, 1+r.rng.Uint64N(3)) }
+// limit stands for the limit of versions: a history that would begin beyond it begins at 0.
+const limit = 1 << 40
+
+// SetBack sets the sequence number back, or to the limit. Nothing shows before the next write.
+func (r *Redis) SetBack() {
+	r.seq -= min(r.seq, 1+r.rng.Uint64N(3))
+	if r.epoch != 0 && r.rng.IntN(2) == 0 {
+		r.seq = limit
+	}
+}
 
 // Head returns the end of the log.
 func (r *Redis) Head() Head {
