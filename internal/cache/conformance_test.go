@@ -706,7 +706,9 @@ func TestExpiredWriteDoesNotRun(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p := publisher(t, addr)
 		write(t, p, set("a", "1"))
-		p.skew.Add(-int64(time.Hour / time.Microsecond)) // Redis is an hour ahead of what we think
+		behind := *p.clock.last.Load()
+		behind.micros -= time.Hour.Microseconds() // Redis is an hour ahead of what we think
+		p.clock.last.Store(&behind)
 		_, err := p.Write(t.Context(), set("a", "2"))
 		if !errors.Is(err, ErrNotWritten) {
 			t.Fatalf("a write after its deadline: %v", err)

@@ -10,7 +10,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -32,12 +31,9 @@ type PublisherConfig struct {
 
 // Publisher is the write side. Its methods may be called by many goroutines.
 type Publisher struct {
-	cfg  PublisherConfig
-	keys keys
-
-	// skew is the clock of Redis minus ours, in microseconds; known says that it was measured.
-	skew  atomic.Int64
-	known atomic.Bool
+	cfg   PublisherConfig
+	keys  keys
+	clock serverClock
 }
 
 // DefaultLogLength is how many writes the log keeps: a load of a million values takes seconds, in
@@ -61,7 +57,7 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	if strings.ContainsAny(cfg.Namespace, "{}") {
 		return nil, fmt.Errorf("namespace %q: braces mark the shard, leave them out", cfg.Namespace)
 	}
-	return &Publisher{cfg: cfg, keys: newKeys(cfg.Namespace)}, nil
+	return &Publisher{cfg: cfg, keys: newKeys(cfg.Namespace), clock: serverClock{now: time.Now}}, nil
 }
 
 // Condition is what must hold of a key for a write to take place. The zero value always holds.
@@ -130,7 +126,7 @@ var (
 	// ErrNotWritten: none of the writes took place, and none will.
 	ErrNotWritten = errors.New("not written")
 	// ErrUnknown: the writes may have taken place, and if so all of them. They will not take place
-	// later than Timeout after the call.
+	// later than Timeout after the call, unless Redis's clock is set back in the meantime.
 	ErrUnknown = errors.New("outcome unknown")
 )
 
@@ -161,11 +157,11 @@ func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error
 			return nil, fmt.Errorf("write %d: %w", i+1, err)
 		}
 	}
-	published := time.Now()
-	deadline := published.Add(p.cfg.Timeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
+	published, timeout := p.clock.now(), p.cfg.Timeout
+	if d, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, d.Sub(published))
 	}
+	deadline := published.Add(timeout)
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	// The script runs on the node's own client: a ClusterClient repeats a command whose reply was
@@ -174,27 +170,28 @@ func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error
 	if err != nil {
 		return nil, fmt.Errorf("%w: find the node: %w", ErrNotWritten, err)
 	}
-	if err := p.measureSkew(ctx, n); err != nil {
+	server, err := p.clock.read(ctx, n)
+	if err != nil {
 		return nil, fmt.Errorf("%w: ask Redis for its time: %w", ErrNotWritten, err)
 	}
 
-	keys, args := p.arguments(writes, published, deadline)
+	keys, args := p.arguments(writes, published, server.millis(deadline))
 	reply, err := writeScript.EvalSha(ctx, n, keys, args...).Slice()
 	if redis.HasErrorPrefix(err, "NOSCRIPT") { // certainly did not run
 		reply, err = writeScript.Eval(ctx, n, keys, args...).Slice()
 	}
 	if err != nil {
-		p.known.Store(false) // the next answer may come from another server, with another clock
+		p.clock.forget()
 		if c, ok := p.cfg.Client.(*redis.ClusterClient); ok && redis.HasErrorPrefix(err, "MOVED") {
 			c.ReloadState(ctx)
 		}
 		return nil, classify(err)
 	}
-	return p.results(reply, writes)
+	return p.results(n, reply, writes)
 }
 
-// arguments returns the keys and arguments of write.lua.
-func (p *Publisher) arguments(writes []Write, published, deadline time.Time) (keys []string, args []any) {
+// arguments returns the keys and arguments of write.lua; deadline is in Unix ms of Redis's clock.
+func (p *Publisher) arguments(writes []Write, published time.Time, deadline int64) (keys []string, args []any) {
 	const fixed = 8
 	keys = make([]string, 3, 3+len(writes))
 	keys[0], keys[1], keys[2] = p.keys.seq, p.keys.epoch, p.keys.log
@@ -218,7 +215,7 @@ func (p *Publisher) arguments(writes []Write, published, deadline time.Time) (ke
 		panic(err) // crypto/rand never fails on a system that can run at all
 	}
 	args[0] = p.cfg.Channel
-	args[1] = strconv.FormatInt(deadline.UnixMilli()+p.skew.Load()/1000, 10)
+	args[1] = strconv.FormatInt(deadline, 10)
 	args[2] = p.cfg.LogLength
 	args[3] = ids[:8]
 	args[4] = tagOffset
@@ -228,13 +225,14 @@ func (p *Publisher) arguments(writes []Write, published, deadline time.Time) (ke
 	return keys, args
 }
 
-func (p *Publisher) results(reply []any, writes []Write) ([]Result, error) {
+// results reads the reply of write.lua on node n.
+func (p *Publisher) results(n *redis.Client, reply []any, writes []Write) ([]Result, error) {
 	malformed := fmt.Errorf("%w: malformed reply of %d parts", ErrUnknown, len(reply))
 	if len(reply) < 2 {
 		return nil, malformed
 	}
 	if now, err := strconv.ParseInt(fmt.Sprint(reply[1]), 10, 64); err == nil {
-		p.setSkew(now)
+		p.clock.set(n, now)
 	}
 	if reply[0] == int64(0) {
 		return nil, fmt.Errorf("%w: it reached Redis after its deadline", ErrNotWritten)
@@ -270,26 +268,6 @@ func (p *Publisher) results(reply []any, writes []Write) ([]Result, error) {
 		}
 	}
 	return results, nil
-}
-
-// measureSkew asks Redis for its time once; each reply brings it again.
-func (p *Publisher) measureSkew(ctx context.Context, n *redis.Client) error {
-	if p.known.Load() {
-		return nil
-	}
-	now, err := n.Time(ctx).Result()
-	if err != nil {
-		return err
-	}
-	p.setSkew(now.UnixMicro())
-	return nil
-}
-
-// setSkew notes the time of Redis in microseconds. The reply's way back makes Redis look behind by
-// that much, which shortens deadlines by as much: the safe side.
-func (p *Publisher) setSkew(redisMicros int64) {
-	p.skew.Store(redisMicros - time.Now().UnixMicro())
-	p.known.Store(true)
 }
 
 // Ping reports whether Redis answers.
