@@ -23,11 +23,14 @@ import (
 const (
 	maxImports     = 4                // at the same time
 	maxBatchLines  = cache.MaxWrites  // of one script call
-	maxBatchBytes  = 1 << 20          // of posts in a script call; one post may be larger
+	maxBatchBytes  = 1 << 20          // of ids and encoded posts in a script call; a larger post goes alone
 	stallTimeout   = 30 * time.Second // for a client that neither sends nor reads
 	maxFailures    = 5                // batches in a row, after which an import gives up
 	recoverTimeout = 3 * time.Second  // that Redis is given after each of them
 )
+
+// Compiles only if every post fits into one write, even when JSON escapes every byte of it.
+const _ = uint(cache.MaxValue - post.MaxBody)
 
 // What becomes of a line.
 const (
@@ -130,7 +133,7 @@ type batch struct {
 	writes  []cache.Write
 	lines   []int64 // numbers of the lines of writes
 	refused []report
-	bytes   int   // of the values in writes
+	bytes   int   // size of writes: keys and encoded values
 	last    int64 // number of the last line, empty ones included
 }
 
@@ -138,26 +141,42 @@ func (b *batch) full() bool {
 	return len(b.writes) == maxBatchLines || len(b.refused) == maxBatchLines || b.bytes >= maxBatchBytes
 }
 
-// add takes a line into the batch.
-func (b *batch) add(number int64, line []byte, tooLong bool) {
+// fits reports whether w may join the batch. An empty batch takes a write of any size.
+func (b *batch) fits(w *cache.Write) bool {
+	return len(b.writes) == 0 || b.bytes+size(w) <= maxBatchBytes
+}
+
+// add appends a line: its write, its refusal, or neither if it is empty.
+func (b *batch) add(number int64, w *cache.Write, refused *report) {
 	b.last = number
+	switch {
+	case refused != nil:
+		b.refused = append(b.refused, *refused)
+	case w != nil:
+		b.writes = append(b.writes, *w)
+		b.lines = append(b.lines, number)
+		b.bytes += size(w)
+	}
+}
+
+func size(w *cache.Write) int { return len(w.Key) + len(w.Value) }
+
+// decodeLine returns the write that a line asks for, or its refusal; neither for an empty line. It does not
+// hold on to line.
+func decodeLine(number int64, line []byte, tooLong bool) (w *cache.Write, refused *report) {
 	if tooLong {
-		b.refused = append(b.refused, report{Line: number, Status: lineRefused, Reason: fmt.Sprintf("the line has more than %d bytes; send one post a line", post.MaxBody)})
-		return
+		return nil, &report{Line: number, Status: lineRefused, Reason: fmt.Sprintf("the line has more than %d bytes; send one post a line", post.MaxBody)}
 	}
 	if len(bytes.TrimSpace(line)) == 0 {
-		return
+		return nil, nil
 	}
 	p, err := post.Decode(line)
 	if err != nil {
 		problem := refusal(err)
-		b.refused = append(b.refused, report{Line: number, Status: lineRefused, Field: problem.Field, Reason: problem.Detail})
-		return
+		return nil, &report{Line: number, Status: lineRefused, Field: problem.Field, Reason: problem.Detail}
 	}
 	encoded := p.Encode(time.Now())
-	b.writes = append(b.writes, cache.Write{Op: cache.Set, Key: p.ID, Value: encoded.Body, Tag: encoded.Sum})
-	b.lines = append(b.lines, number)
-	b.bytes += len(encoded.Body)
+	return &cache.Write{Op: cache.Set, Key: p.ID, Value: encoded.Body, Tag: encoded.Sum}, nil
 }
 
 // transfer is one import.
@@ -249,7 +268,12 @@ func (t *transfer) parse(in *patientReader) {
 			}
 			break
 		}
-		b.add(number, line, tooLong)
+		w, refused := decodeLine(number, line, tooLong)
+		if w != nil && !b.fits(w) {
+			t.batches <- b
+			b = new(batch)
+		}
+		b.add(number, w, refused)
 		if b.full() {
 			t.batches <- b
 			b = new(batch)
@@ -267,7 +291,8 @@ func broken(err error) error {
 	return errBroken
 }
 
-// publish writes a batch and reports what was not written. It returns the error of the write.
+// publish writes a batch and reports what was not written. It returns an error only when Redis failed: one
+// that does not accept writes, or whose reply is missing.
 func (t *transfer) publish(b *batch) error {
 	var results []cache.Result
 	var err error
@@ -283,19 +308,24 @@ func (t *transfer) publish(b *batch) error {
 			replaced++
 		}
 	}
-	reports := b.refused
+	reports, refused := b.refused, len(b.refused)
 	if err != nil {
 		t.log.Warn("import: batch failed", "lines", len(b.writes), "last", b.last, "err", err)
-		reports = b.failed(err)
+		status, reason := verdict(err)
+		reports = b.failed(status, reason)
+		switch status {
+		case lineUnknown:
+			t.count(lineUnknown, &t.sum.Unknown, len(b.writes))
+		case lineNotWritten:
+			t.count(lineNotWritten, &t.sum.NotWritten, len(b.writes))
+		default:
+			refused += len(b.writes)
+			err = nil
+		}
 	}
 	t.count(lineCreated, &t.sum.Created, created)
 	t.count(lineReplaced, &t.sum.Replaced, replaced)
-	t.count(lineRefused, &t.sum.Refused, len(b.refused))
-	if errors.Is(err, cache.ErrUnknown) {
-		t.count(lineUnknown, &t.sum.Unknown, len(b.writes))
-	} else if err != nil {
-		t.count(lineNotWritten, &t.sum.NotWritten, len(b.writes))
-	}
+	t.count(lineRefused, &t.sum.Refused, refused)
 	t.sum.Written = t.sum.Created + t.sum.Replaced
 	t.sum.Lines = b.last
 
@@ -310,12 +340,19 @@ func (t *transfer) count(outcome string, sum *int64, n int) {
 	t.metrics.lines.WithLabelValues(outcome).Add(float64(n))
 }
 
-// failed returns the reports of all lines of a batch that was not written, in their order.
-func (b *batch) failed(err error) []report {
-	status, reason := lineNotWritten, "Redis cannot take writes: send the line again"
-	if errors.Is(err, cache.ErrUnknown) {
-		status, reason = lineUnknown, "Redis did not confirm in time: the post may have been written; send the line again"
+// verdict returns what became of the lines of a batch whose write failed with err, and why.
+func verdict(err error) (status, reason string) {
+	switch {
+	case errors.Is(err, cache.ErrUnknown):
+		return lineUnknown, "Redis did not confirm in time: the post may have been written; send the line again"
+	case errors.Is(err, cache.ErrNotWritten):
+		return lineNotWritten, "Redis cannot take writes: send the line again"
 	}
+	return lineRefused, "the post cannot be written: " + err.Error() // the publisher sent nothing to Redis
+}
+
+// failed returns the reports of all lines of a batch that was not written, in their order.
+func (b *batch) failed(status, reason string) []report {
 	reports := b.refused
 	for i, w := range b.writes {
 		reports = append(reports, report{Line: b.lines[i], Status: status, ID: w.Key, Reason: reason})

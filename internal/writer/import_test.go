@@ -7,12 +7,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
@@ -150,6 +155,146 @@ func TestImportOrder(t *testing.T) {
 		}
 	}
 }
+
+// escaped is the line of a post whose encoding is six times as large as its content and author.
+func escaped(id string, content, author int) string {
+	return fmt.Sprintf(`{"id":%q,"title":"t","content":"%s","author":"%s"}`+"\n", id,
+		strings.Repeat(`\u0001`, content), strings.Repeat(`\u0001`, author))
+}
+
+// Lines that do not fit into a batch half full of small posts: large exceeds what the publisher accepts for
+// several writes together, and largest has the largest encoding of all posts.
+var (
+	medium  = func(id string) string { return escaped(id, 100<<10, 0) }
+	large   = func(id string) string { return escaped(id, cache.MaxBytes/6+1, 0) }
+	largest = func(id string) string { return escaped(id, post.MaxContent, post.MaxAuthor) }
+)
+
+// TestImportEscapes imports posts that escapes make large, among small ones.
+func TestImportEscapes(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	proxy := faultnet.NewProxy(t, b.Addr())
+	proxy.Delay(faultnet.ToClient, 200*time.Millisecond) // batches fill while the previous one is written
+	w := start(t, proxy.Addr())
+	db := b.Client(t)
+	var file strings.Builder
+	ids := map[string]bool{}
+	add := func(id, line string) {
+		ids[id] = true
+		file.WriteString(line)
+	}
+	for round := range 2 {
+		for n := range 600 {
+			id := fmt.Sprintf("small-%d-%d", round, n)
+			add(id, line(id, strings.Repeat("x", 800)))
+		}
+		id := fmt.Sprint("large-", round)
+		add(id, large(id))
+	}
+	add("medium", medium("medium"))
+	add("largest", largest("largest"))
+	r := decodeResult(t, w.do(t, "POST", "/import", file.String()))
+	lines := int64(len(ids))
+	r.want(t, summary{Status: "done", Lines: lines, Written: lines, Created: lines})
+	if len(r.reports) > 0 {
+		t.Errorf("%d reports, the first is %+v", len(r.reports), r.reports[0])
+	}
+	for id := range ids {
+		if err := post.Verify([]byte(stored(t, db, id))); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	wantSuccess(t, db, w.do(t, "POST", "/create", largest("largest")), 200, "largest")
+	wantSuccess(t, db, w.do(t, "PUT", "/post?id=largest", largest("largest")), 200, "largest")
+}
+
+// TestBatchesAreBounded cuts bodies into batches. Together they have all lines in their order, and the
+// publisher accepts each.
+func TestBatchesAreBounded(t *testing.T) {
+	small := strings.Repeat(line("a", strings.Repeat("x", 800)), 600)
+	for name, body := range map[string]string{
+		"small":             strings.Repeat(small, 4),
+		"medium":            small + medium("b") + small + medium("b"),
+		"medium alone":      strings.Repeat(medium("b"), 5),
+		"large":             small + large("b") + small + large("b"),
+		"large first":       large("b") + large("b") + small,
+		"large in bad":      "bad\n\n" + large("b") + "bad\n" + large("b"),
+		"largest":           small + largest("b") + small,
+		"half of what fits": strings.Repeat(escaped("b", maxBatchBytes/12, 0), 4),
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr, _ := newTransfer(t)
+			var parsing sync.WaitGroup
+			parsing.Go(func() {
+				tr.parse(&patientReader{r: strings.NewReader(body), ctx: tr.ctx, conn: tr.conn})
+			})
+			defer parsing.Wait()
+			last, lines := int64(0), int64(0)
+			for b := range tr.batches {
+				bytes := 0
+				for i, w := range b.writes {
+					bytes += len(w.Key) + len(w.Value)
+					if b.lines[i] <= last {
+						t.Errorf("line %d comes after line %d", b.lines[i], last)
+					}
+					last = b.lines[i]
+				}
+				if n := len(b.writes); n > cache.MaxWrites || n > 1 && bytes > maxBatchBytes {
+					t.Errorf("a batch of %d posts with %d bytes", n, bytes)
+				}
+				lines += int64(len(b.writes) + len(b.refused))
+				last = b.last
+			}
+			if want := int64(strings.Count(body, "\n")); last != want || lines != want-int64(strings.Count(body, "\n\n")) {
+				t.Errorf("%d lines up to line %d, want %d", lines, last, want)
+			}
+		})
+	}
+}
+
+// TestImportRefusesABatch publishes a batch that the publisher does not accept. That is not a failure of Redis.
+func TestImportRefusesABatch(t *testing.T) {
+	tr, answer := newTransfer(t)
+	w := cache.Write{Op: cache.Set, Key: "a", Value: make([]byte, cache.MaxValue+1)}
+	if err := tr.publish(&batch{writes: []cache.Write{w}, lines: []int64{7}, last: 7}); err != nil {
+		t.Errorf("a refused batch counts as a failure: %v", err)
+	}
+	if want := (summary{Lines: 7, Refused: 1}); tr.sum != want {
+		t.Errorf("summary %+v, want %+v", tr.sum, want)
+	}
+	var rep report
+	if err := strict(answer.Bytes(), &rep); err != nil || rep.Line != 7 || rep.ID != "a" || rep.Status != lineRefused || !strings.Contains(rep.Reason, "use at most") {
+		t.Errorf("report %+v, %v", rep, err)
+	}
+}
+
+// newTransfer returns an import without a server and without Redis.
+func newTransfer(t *testing.T) (*transfer, *recorder) {
+	t.Helper()
+	c := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+	t.Cleanup(func() { _ = c.Close() })
+	publisher, err := cache.NewPublisher(cache.PublisherConfig{Client: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := newImporter(t.Context(), publisher, time.Second, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	t.Cleanup(func() { cancel(nil) })
+	answer := &recorder{}
+	return &transfer{
+		importer: i, ctx: ctx, cancel: cancel, conn: http.NewResponseController(answer), out: json.NewEncoder(answer),
+		batches: make(chan *batch), open: make(chan *batch, 1),
+	}, answer
+}
+
+// recorder is the client's end of an import.
+type recorder struct{ bytes.Buffer }
+
+func (*recorder) Header() http.Header              { return http.Header{} }
+func (*recorder) WriteHeader(int)                  {}
+func (*recorder) Flush()                           {}
+func (*recorder) SetReadDeadline(time.Time) error  { return nil }
+func (*recorder) SetWriteDeadline(time.Time) error { return nil }
 
 func TestImportSmall(t *testing.T) {
 	b := redistest.StartEmbedded(t)
