@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -45,12 +46,13 @@ until [ -e die ]; do sleep 0.05; done
 exit 9
 `
 
-// fakeGetent answers with the file dns, in the form of getent ahostsv4; it hangs while there is a
-// file hang. Each line of calls is a look-up.
+// fakeGetent answers its n-th call with the file dns.n or else dns, in the form of getent ahostsv4; it
+// hangs while there is a file hang. Each line of calls is a look-up.
 const fakeGetent = `#!/usr/bin/env bash
 echo "$*" >>calls
 while [ -e hang ]; do sleep 0.05; done
-cat dns 2>/dev/null || exit 2
+n=$(wc -l <calls)
+cat "dns.$n" 2>/dev/null || cat dns 2>/dev/null || exit 2
 `
 
 func newContainer(t *testing.T) *container {
@@ -181,12 +183,14 @@ func (c *container) want(addresses ...string) {
 // lookups waits for n more look-ups to begin, of which n-1 are then over.
 func (c *container) lookups(n int) {
 	c.t.Helper()
-	count := func() int {
-		content, _ := os.ReadFile(c.path("calls")) // none yet: no calls
-		return strings.Count(string(content), "\n")
-	}
-	before := count()
-	eventually.True(c.t, "look-ups", func() bool { return count() >= before+n })
+	before := c.calls()
+	eventually.True(c.t, "look-ups", func() bool { return c.calls() >= before+n })
+}
+
+// calls returns the number of look-ups that began.
+func (c *container) calls() int {
+	content, _ := os.ReadFile(c.path("calls")) // none yet: no calls
+	return strings.Count(string(content), "\n")
 }
 
 func (c *container) logged(text string) {
@@ -197,7 +201,7 @@ func (c *container) logged(text string) {
 }
 
 // reader answers /ready on address with what status says.
-func (c *container) reader(address string, status func() int) {
+func (c *container) reader(address string, status func() int) *httptest.Server {
 	c.t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(c.port)))
 	if err != nil {
@@ -212,9 +216,30 @@ func (c *container) reader(address string, status func() int) {
 	})}}
 	server.Start()
 	c.t.Cleanup(server.Close)
+	return server
 }
 
 func ready() int { return http.StatusOK }
+
+// silent starts manySilent readers that accept connections and never answer. It returns their
+// addresses and the listener of the first.
+func (c *container) silent() ([]string, *net.TCPListener) {
+	c.t.Helper()
+	var addresses []string
+	var first *net.TCPListener
+	for i := range manySilent {
+		addresses = append(addresses, host(firstSilent+i))
+		ln, err := net.Listen("tcp", net.JoinHostPort(addresses[i], strconv.Itoa(c.port)))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.t.Cleanup(func() { ln.Close() })
+		if i == 0 {
+			first = ln.(*net.TCPListener)
+		}
+	}
+	return addresses, first
+}
 
 // freePort returns a port that is free on the addresses that the tests use.
 func freePort(t *testing.T) int {
@@ -222,7 +247,7 @@ func freePort(t *testing.T) int {
 	var port int
 	eventually.Nil(t, func() error {
 		port = 0
-		for i := 1; i <= 4; i++ {
+		for i := 1; i <= firstSilent+manySilent; i++ {
 			ln, err := net.Listen("tcp", net.JoinHostPort(host(i), strconv.Itoa(port)))
 			if err != nil {
 				return err
@@ -234,6 +259,12 @@ func freePort(t *testing.T) int {
 	})
 	return port
 }
+
+const (
+	firstSilent = 10
+	manySilent  = 40               // asked one after another, a second each, they take longer than patience
+	patience    = 30 * time.Second // that of eventually
+)
 
 func host(i int) string { return fmt.Sprintf("127.0.4.%d", i) }
 
@@ -350,7 +381,7 @@ func TestNodesWithoutAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newContainer(t)
-			c.reader(host(1), ready)
+			server := c.reader(host(1), ready)
 			c.reader(host(2), ready)
 			c.dns(host(1), host(2))
 			c.start()
@@ -363,10 +394,83 @@ func TestNodesWithoutAnswer(t *testing.T) {
 				t.Errorf("%d lines in the log about one failure", n)
 			}
 			_ = os.Remove(c.path("hang"))
+			server.Close()
 			c.dns(host(2))
 			c.want(host(2))
 		})
 	}
+}
+
+// TestNodesIncompleteAnswer keeps a ready reader that some answers of DNS leave out, and removes it
+// when they all do.
+func TestNodesIncompleteAnswer(t *testing.T) {
+	c := newContainer(t)
+	c.cmd.Env = append(c.cmd.Env, "NODES_INTERVAL=0.1")
+	for i := 1; i <= 3; i++ {
+		c.reader(host(i), ready)
+	}
+	c.dns(host(1), host(3))
+	incomplete := read(t, c.path("dns"))
+	c.dns(host(1), host(2), host(3))
+	for _, call := range []int{2, 3, 4, 5, 7, 8, 9, 10} { // never as many in a row as the script believes
+		c.write(fmt.Sprint("dns.", call), incomplete)
+	}
+	c.start()
+	c.want(host(1), host(2), host(3))
+	eventually.True(t, "12 look-ups", func() bool { return c.calls() >= 12 })
+	c.want(host(1), host(2), host(3))
+	if n := strings.Count(c.log.String(), "readers: "); n != 1 {
+		t.Errorf("the list was written %d times", n)
+	}
+	c.dns(host(1), host(3))
+	c.want(host(1), host(3))
+}
+
+// TestNodesReaderStops removes a reader with the first answer of DNS that leaves it out, if its own
+// /ready does not say 200 either.
+func TestNodesReaderStops(t *testing.T) {
+	for name, stop := range map[string]func(status *atomic.Int64, server *httptest.Server){
+		"draining": func(status *atomic.Int64, _ *httptest.Server) { status.Store(http.StatusServiceUnavailable) },
+		"gone":     func(_ *atomic.Int64, server *httptest.Server) { server.Close() },
+		"silent":   func(status *atomic.Int64, _ *httptest.Server) { status.Store(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newContainer(t)
+			var status atomic.Int64 // 0 does not answer
+			status.Store(http.StatusOK)
+			c.reader(host(1), ready)
+			server := c.reader(host(2), func() int {
+				if status.Load() == 0 {
+					<-t.Context().Done()
+				}
+				return int(max(status.Load(), 200))
+			})
+			c.dns(host(1), host(2))
+			c.start()
+			c.want(host(1), host(2))
+			stop(&status, server)
+			before := c.calls()
+			c.dns(host(1))
+			c.want(host(1))
+			// One look-up may have read the answer before, and one may have begun after the list was written.
+			if n := c.calls() - before; n > 3 {
+				t.Errorf("the reader left after %d look-ups", n)
+			}
+		})
+	}
+}
+
+// TestNodesSilentReaders lists a ready reader without waiting for each of those that say nothing.
+func TestNodesSilentReaders(t *testing.T) {
+	c := newContainer(t)
+	silent, _ := c.silent()
+	c.reader(host(1), ready)
+	c.dns(host(1))
+	c.start()
+	c.want(host(1))
+	c.reader(host(firstSilent+manySilent), ready)
+	c.dns(append(silent, host(1), host(firstSilent+manySilent))...) // the last in order
+	c.want(host(1), host(firstSilent+manySilent))
 }
 
 // TestNodesNoneAtStart starts APISIX without readers; those that come are used ready or not, when
@@ -423,6 +527,74 @@ func TestNodesStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNodesStopBesideSilentReaders passes a stop on while readers that say nothing are asked.
+func TestNodesStopBesideSilentReaders(t *testing.T) {
+	c := newContainer(t)
+	silent, first := c.silent()
+	c.reader(host(1), ready)
+	c.dns(host(1))
+	c.start()
+	eventually.True(t, "start of APISIX", func() bool { return exists(c.path("started")) })
+	c.dns(append(silent, host(1))...)
+	if err := first.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := first.Accept()
+	if err != nil {
+		t.Fatalf("no silent reader was asked: %v", err)
+	}
+	defer conn.Close()
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, "signal for APISIX", func() bool { return exists(c.path("signal")) })
+	if status := c.status(); status != 7 {
+		t.Errorf("exit code %d, want APISIX's 7", status)
+	}
+}
+
+// TestNodesStopBeforeStart does not start APISIX after a stop.
+func TestNodesStopBeforeStart(t *testing.T) {
+	c := newContainer(t)
+	c.write("hang", "")
+	c.start()
+	eventually.True(t, "first look-up", func() bool { return c.calls() == 1 })
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := c.status(); status != 0 {
+		t.Errorf("exit code %d, want 0", status)
+	}
+	if exists(c.path("config")) {
+		t.Error("APISIX was started")
+	}
+}
+
+// TestNodesKeeperDies ends the container when nobody keeps the list any more.
+func TestNodesKeeperDies(t *testing.T) {
+	c := newContainer(t)
+	c.dns(host(1))
+	c.start()
+	eventually.True(t, "start of APISIX", func() bool { return exists(c.path("started")) })
+	pid := c.cmd.Process.Pid
+	var keeper int
+	for child := range strings.FieldsSeq(read(t, fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))) {
+		if strings.Contains(read(t, "/proc/"+child+"/cmdline"), "nodes.sh") { // a fork of the script
+			keeper, _ = strconv.Atoi(child)
+		}
+	}
+	if keeper == 0 {
+		t.Fatal("no process keeps the list")
+	}
+	if err := syscall.Kill(keeper, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if status := c.status(); status != 7 {
+		t.Errorf("exit code %d, want APISIX's 7 after a QUIT", status)
+	}
+	c.logged("keeps the list of readers died")
 }
 
 // TestNodesStopEarly repeats a stop that comes while the image's entrypoint still runs.
@@ -511,6 +683,40 @@ func TestHealth(t *testing.T) {
 			t.Errorf("a gateway that is not there is healthy (%v)", err)
 		}
 	})
+}
+
+// TestHealthFullQueue gives up on a gateway whose queue of connections is full.
+func TestHealthFullQueue(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	raw, err := ln.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 0) }); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, "full queue", func() bool {
+		conn, err := net.DialTimeout("tcp", ln.Addr().String(), 100*time.Millisecond)
+		if err == nil {
+			t.Cleanup(func() { conn.Close() })
+		}
+		return err != nil
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- health(ln) }()
+	eventually.True(t, "end of the health check", func() bool { return len(ended) == 1 })
+	var failed *exec.ExitError
+	if err := <-ended; !errors.As(err, &failed) {
+		t.Errorf("a gateway whose queue is full is healthy (%v)", err)
+	}
 }
 
 func health(ln net.Listener) error {
