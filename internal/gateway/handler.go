@@ -42,7 +42,7 @@ func newHandler(transport http.RoundTripper, m *metrics, log *slog.Logger) *hand
 		proxy: &httputil.ReverseProxy{
 			Transport:      transport,
 			Rewrite:        rewrite,
-			ModifyResponse: dropRequestID,
+			ModifyResponse: cleanAnswer,
 			ErrorHandler:   func(w http.ResponseWriter, r *http.Request, err error) { answerError(w, r, err, log) },
 			ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 			BufferPool:     new(bufferPool),
@@ -80,20 +80,6 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 		h.proxy.ServeHTTP(rec, r.WithContext(ctx))
 	}
-}
-
-// rewrite prepares the request for a reader; the balancer fills in which. The gateway is the
-// edge, so the forwarding headers that a client made up are dropped.
-func rewrite(pr *httputil.ProxyRequest) {
-	pr.SetXForwarded()
-	pr.Out.URL.Scheme = "http"
-	pr.Out.URL.RawQuery = pr.In.URL.RawQuery // the proxy drops what it cannot parse: let the reader judge
-}
-
-// dropRequestID drops a reader's own id: the answer has the gateway's already.
-func dropRequestID(res *http.Response) error {
-	res.Header.Del("X-Request-Id")
-	return nil
 }
 
 // answerError answers a request that no reader answered.

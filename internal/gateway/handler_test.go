@@ -258,53 +258,6 @@ func TestAnswersPassUnchanged(t *testing.T) {
 	}
 }
 
-func TestHopByHopHeadersStay(t *testing.T) {
-	t.Parallel()
-	seen := make(chan *http.Request, 1)
-	r := newReader(t, func(w http.ResponseWriter, r *http.Request) {
-		seen <- r
-		w.Header().Set("Connection", "X-Link")
-		w.Header().Set("X-Link", "1")
-		w.Header().Set("Keep-Alive", "timeout=1")
-		w.Header().Set("X-End", "1")
-	})
-	g := start(t, Config{Readers: []string{r.addr}})
-	g.awaitReady(t, 1)
-	req, err := http.NewRequest(http.MethodGet, g.url("/post?id=1"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Host = "posts.example"
-	for name, value := range map[string]string{
-		"Connection": "X-Mine, Upgrade", "X-Mine": "1", "Upgrade": "websocket", "Keep-Alive": "1", "Proxy-Authorization": "Basic x",
-		"X-Forwarded-For": "10.0.0.1", "X-Forwarded-Proto": "https", "Forwarded": "for=10.0.0.1", "X-Kept": "1",
-	} {
-		req.Header.Set(name, value)
-	}
-	res, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res.Body.Close()
-	in := <-seen
-	for name, want := range map[string]string{
-		"Connection": "", "X-Mine": "", "Upgrade": "", "Keep-Alive": "", "Proxy-Authorization": "", "Forwarded": "", "X-Kept": "1",
-		"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "posts.example",
-	} {
-		if got := strings.Join(in.Header.Values(name), ", "); got != want {
-			t.Errorf("the reader got %s: %q, want %q", name, got, want)
-		}
-	}
-	if in.Host != "posts.example" {
-		t.Errorf("the reader got Host %q, want the client's", in.Host)
-	}
-	for name, want := range map[string]string{"Connection": "", "X-Link": "", "Keep-Alive": "", "X-End": "1"} {
-		if got := res.Header.Get(name); got != want {
-			t.Errorf("the client got %s: %q, want %q", name, got, want)
-		}
-	}
-}
-
 func TestBodyThatBreaksOffIsNotTakenForWhole(t *testing.T) {
 	t.Parallel()
 	r := newReader(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -225,6 +225,7 @@ type faulty struct {
 	addr  string
 	ln    net.Listener
 	tries atomic.Int64
+	head  atomic.Pointer[string] // of the last request other than for /ready
 }
 
 func newFaulty(t *testing.T, deal func(net.Conn)) *faulty {
@@ -246,13 +247,13 @@ func newFaulty(t *testing.T, deal func(net.Conn)) *faulty {
 			}
 			conns.Go(func() {
 				defer conn.Close()
-				buf := make([]byte, 4096)
-				n, _ := conn.Read(buf)
-				if bytes.HasPrefix(buf[:n], []byte("GET /ready")) {
+				head := readHead(conn)
+				if strings.HasPrefix(head, "GET /ready") {
 					io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 					return
 				}
-				if n > 0 {
+				if head != "" {
+					f.head.Store(&head)
 					f.tries.Add(1)
 					deal(conn)
 				}
@@ -264,6 +265,19 @@ func newFaulty(t *testing.T, deal func(net.Conn)) *faulty {
 		<-ended
 	})
 	return f
+}
+
+// readHead reads a message up to the empty line that ends its headers, or to the end of r.
+func readHead(r io.Reader) string {
+	var head []byte
+	for !bytes.HasSuffix(head, []byte("\r\n\r\n")) {
+		var b [1]byte // no byte of the body is read
+		if _, err := io.ReadFull(r, b[:]); err != nil {
+			break
+		}
+		head = append(head, b[0])
+	}
+	return string(head)
 }
 
 // process is a reader in an operating-system process of its own.

@@ -77,6 +77,10 @@ func (b *balancer) try(req *http.Request, n *node, x *exchange) (*http.Response,
 	switch {
 	case err == nil:
 		n.answered()
+		// APISIX drops trailers. The body stores them in the original response, so a copy has none.
+		answer := *res
+		answer.Trailer = nil
+		res = &answer
 	case req.Context().Err() == nil: // else the client left, or its time is over
 		b.nodes.missed(n, isTimeout(err), err)
 	}
