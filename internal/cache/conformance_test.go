@@ -455,6 +455,7 @@ func readSince(ctx context.Context, r *Replica, key string, token Token) (Entry,
 // Whatever disturbs the keys in Redis, the next write heals, and replicas end up with what is there.
 func TestHistoriesEnd(t *testing.T) {
 	k := newKeys(defaultNamespace)
+	const list = "redis.call('DEL', KEYS[1]) redis.call('LPUSH', KEYS[1], 'x') return 1"
 	for _, disturb := range []struct {
 		name string
 		do   []any
@@ -472,6 +473,9 @@ func TestHistoriesEnd(t *testing.T) {
 		{"log lost", []any{"DEL", k.log}},
 		{"log cut at the end", []any{"XDEL", k.log, "10-0"}},
 		{"epoch lost", []any{"DEL", k.epoch}},
+		{"sequence a list", []any{"EVAL", list, 1, k.seq}},
+		{"log a list", []any{"EVAL", list, 1, k.log}},
+		{"epoch a list", []any{"EVAL", list, 1, k.epoch}},
 		{"epoch changed", []any{"SET", k.epoch, "12345678"}},
 	} {
 		t.Run(disturb.name, func(t *testing.T) {

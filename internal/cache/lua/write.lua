@@ -32,14 +32,25 @@ if time[1] * 1000 + math.floor(time[2] / 1000) > deadline then
   return {0, now}
 end
 
+-- A key of another type than ours counts as absent: the write replaces it. Every other error ends the
+-- script.
+local function read(...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then
+    if string.find(reply.err, 'WRONGTYPE', 1, true) then return false end
+    error(reply.err, 0)
+  end
+  return reply
+end
+
 -- Versions stay below this limit, because a Lua number is not exact beyond 2^53.
 local limit = 9000000000000000
 local function valid(n) -- n may be nil or nan
   return n and n >= 0 and n < limit and n == math.floor(n)
 end
-local version = tonumber(redis.call('GET', seq) or '0')
-local history = redis.call('GET', epoch)
-local top = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+local version = tonumber(read('GET', seq) or '0')
+local history = read('GET', epoch)
+local top = (read('XREVRANGE', log, '+', '-', 'COUNT', 1) or {})[1]
 local logged, previous = 0, string.rep('\0', 8)
 if top then
   logged, previous = tonumber(string.match(top[1], '^(%d+)-')), string.sub(top[2][2], 1, 8)
@@ -51,7 +62,7 @@ local function holds()
   if condition == '' then return true end
   if condition == '*' then return known > 0 end
   if condition == '!' then return known == 0 end
-  local tag = redis.call('GETRANGE', KEYS[4], tag_at, tag_at + 15)
+  local tag = read('GETRANGE', KEYS[4], tag_at, tag_at + 15)
   for i = 1, #condition, 16 do
     if string.sub(condition, i, i + 15) == tag then return true end
   end
