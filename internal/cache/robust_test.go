@@ -212,7 +212,7 @@ func TestNoHistory(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually.Nil(t, func() error {
-			if s := r.Status(); s.Synced || s.Complete || !s.Degraded || !s.NoHistory || s.Lag == 0 {
+			if s := r.Status(); s.Snapshot != nil || s.Synced || s.Complete || !s.Degraded || !s.NoHistory || s.Lag == 0 {
 				return fmt.Errorf("without a history: %+v", s)
 			}
 			return nil
@@ -220,7 +220,10 @@ func TestNoHistory(t *testing.T) {
 		if err := c.Del(t.Context(), k.prefix+"a").Err(); err != nil {
 			t.Fatal(err)
 		}
-		eventually.True(t, "delete", func() bool { _, found := r.Get([]byte("a")); return found == Miss })
+		eventually.True(t, "delete", func() bool {
+			_, found := r.Get([]byte("a"))
+			return found == Miss && r.Status().Snapshot == nil
+		})
 		if err := c.FlushAll(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
