@@ -1,0 +1,101 @@
+package redisnode
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// cluster is the source for the shard of a Redis Cluster that owns a key. All nodes that are known
+// are asked for their map, and the owner that most of them name wins: a node that was cut off from
+// the others still believes in the old map.
+type cluster struct {
+	cfg     *Config
+	clients *clients
+	known   []string // addresses: the seeds, and the nodes of the last map
+}
+
+func newCluster(cfg *Config) *cluster {
+	return &cluster{cfg: cfg, known: slices.Clone(cfg.Addrs), clients: newClients(func(addr string) *redis.Options {
+		return cfg.options(addr, host(addr))
+	})}
+}
+
+func (s *cluster) candidates(ctx context.Context) ([]candidate, error) {
+	slot := slotOf(s.cfg.Key)
+	maps, err := askAll(ctx, s.known, s.ask)
+	votes := make(map[string]int)
+	seen := slices.Clone(s.cfg.Addrs)
+	most := 0
+	for _, shards := range maps {
+		for _, shard := range shards {
+			for i, n := range shard.Nodes {
+				if !slices.Contains(seen, n.Addr) {
+					seen = append(seen, n.Addr)
+				}
+				owner := i == 0
+				if s.cfg.ReadFrom == Replica {
+					owner = i > 0 || len(shard.Nodes) == 1 // the primary is better than nothing
+				}
+				if shard.Start <= slot && slot <= shard.End && owner {
+					votes[n.Addr]++
+					most = max(most, votes[n.Addr])
+				}
+			}
+		}
+	}
+	if most == 0 {
+		return nil, fmt.Errorf("no node of the cluster names an owner of slot %d: %w", slot, err)
+	}
+	s.clients.keep(seen)
+	s.known = seen
+	var found []candidate
+	for _, addr := range seen {
+		if votes[addr] == most {
+			found = append(found, candidate{addr: addr, name: host(addr)})
+		}
+	}
+	return found, nil
+}
+
+// ask returns the map of one node.
+func (s *cluster) ask(ctx context.Context, addr string) ([]redis.ClusterSlot, error) {
+	shards, err := s.clients.get(addr).ClusterSlots(ctx).Result()
+	for _, shard := range shards {
+		for i := range shard.Nodes {
+			// A node that does not know its own address leaves the host out.
+			if h, port, err := net.SplitHostPort(shard.Nodes[i].Addr); err == nil && h == "" {
+				shard.Nodes[i].Addr = net.JoinHostPort(host(addr), port)
+			}
+		}
+	}
+	return shards, err
+}
+
+func (s *cluster) close() { s.clients.keep(nil) }
+
+// slotOf returns the hash slot of a key, by the rule of the Redis Cluster specification: CRC16 (XMODEM)
+// of the part in the first pair of braces, or of the whole key, modulo 16384.
+func slotOf(key string) int {
+	if _, rest, ok := strings.Cut(key, "{"); ok {
+		if tag, _, ok := strings.Cut(rest, "}"); ok && tag != "" {
+			key = tag
+		}
+	}
+	var crc uint16
+	for i := range len(key) {
+		crc ^= uint16(key[i]) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+	}
+	return int(crc) % 16384
+}

@@ -1,0 +1,273 @@
+package redisnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Node is a client of one server. It is closed when the Finder leaves it: calls on it fail then, and
+// subscriptions end.
+type Node struct {
+	*redis.Client
+	Addr string // host:port as it was found, or the path of a socket
+}
+
+// Finder finds the server and remembers it. Its methods may be called by many goroutines.
+type Finder struct {
+	cfg    Config
+	source source
+	period time.Duration // how often the source is asked whether the node is still right
+	chain  *clients      // of the servers that the node replicates
+
+	mu      sync.Mutex // guards what follows
+	node    *Node      // nil while there is none
+	closed  bool
+	asked   time.Time     // when the source was asked last
+	asking  chan struct{} // closed when the question that is under way has ended; nil without one
+	err     error         // of the last question, nil when it found a node
+	pause   time.Duration // after a question that found none
+	running sync.WaitGroup
+}
+
+// source tells which servers there are, best first.
+type source interface {
+	// candidates blocks until ctx is done at most. It is called by one goroutine at a time.
+	candidates(ctx context.Context) ([]candidate, error)
+	// close ends the connections of the source.
+	close()
+}
+
+// candidate is a server that may be the right one.
+type candidate struct {
+	addr string
+	name string // host that the source knows it by, for certificates
+}
+
+// Pauses between questions to the source when no server was found.
+const (
+	minPause = 50 * time.Millisecond
+	maxPause = time.Second
+)
+
+// findTimeout bounds a question to the source and the look at its candidates.
+const findTimeout = 2 * time.Second
+
+// New returns a Finder. It does not connect.
+func New(cfg Config) (*Finder, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	f := &Finder{cfg: cfg, pause: minPause}
+	f.chain = newClients(func(addr string) *redis.Options { return f.cfg.options(addr, host(addr)) })
+	switch {
+	case cfg.MasterName != "":
+		f.source, f.period = newSentinels(&f.cfg), 500*time.Millisecond
+	case len(cfg.Addrs) > 1:
+		f.source, f.period = newCluster(&f.cfg), time.Second
+	default:
+		f.source, f.period = &name{cfg: &f.cfg}, 2*time.Second
+	}
+	return f, nil
+}
+
+// ErrClosed is returned by Node after Close.
+var ErrClosed = errors.New("the finder is closed")
+
+// Node returns the server to talk to. While there is none it blocks until one is found, the search
+// fails or ctx is done. It also has the source asked in the background, at most once a period,
+// whether the node is still the right one.
+func (f *Finder) Node(ctx context.Context) (*Node, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		switch {
+		case f.closed:
+			return nil, ErrClosed
+		case f.node != nil:
+			if time.Since(f.asked) >= f.period {
+				f.ask(false)
+			}
+			return f.node, nil
+		case f.asking == nil && f.err != nil && time.Since(f.asked) < f.pause:
+			return nil, f.err
+		}
+		f.ask(false)
+		done := f.asking
+		f.mu.Unlock()
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+		f.mu.Lock()
+		if f.node == nil && f.err != nil {
+			return nil, f.err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// ask begins to ask the source, unless that is under way, minPause after the last question at the
+// earliest. With doubt, the node is looked at even if the source still names it. f.mu is held.
+func (f *Finder) ask(doubt bool) {
+	if f.asking != nil || f.closed {
+		return
+	}
+	done := make(chan struct{})
+	wait := time.Until(f.asked.Add(minPause))
+	f.asking, f.asked = done, time.Now()
+	current := f.node
+	f.running.Go(func() {
+		time.Sleep(wait)
+		ctx, cancel := context.WithTimeout(context.Background(), findTimeout)
+		defer cancel()
+		found, err := f.find(ctx, current, doubt)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.asking = nil
+		close(done)
+		f.settle(current, found, err)
+	})
+}
+
+// settle takes in the answer to a question that was asked while current was the node. f.mu is held.
+func (f *Finder) settle(current, found *Node, err error) {
+	switch {
+	case f.closed || f.node != current: // left meanwhile: what was found may be what was left
+		if found != nil && found != f.node {
+			_ = found.Close()
+		}
+		if f.node == nil && f.err == nil {
+			f.err = errLeft
+		}
+		return
+	case err != nil:
+		f.err = err
+		f.pause = min(2*f.pause, maxPause)
+		return // a node that works is kept while nobody can tell whether it is right
+	}
+	f.err, f.pause = nil, minPause
+	if found == current {
+		return
+	}
+	f.node = found
+	if current == nil {
+		f.cfg.Logger.Info("connected to Redis", "addr", found.Addr)
+		return
+	}
+	f.cfg.Logger.Warn("Redis has moved; closing all connections to the old server", "from", current.Addr, "to", found.Addr)
+	_ = current.Close()
+}
+
+var errLeft = errors.New("the server was left")
+
+// find asks the source and returns current, if it is among the candidates, or the first candidate
+// that has the wanted role.
+func (f *Finder) find(ctx context.Context, current *Node, doubt bool) (*Node, error) {
+	candidates, err := f.source.candidates(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var reasons []error
+	named := current != nil && slices.ContainsFunc(candidates, func(c candidate) bool { return c.addr == current.Addr })
+	if named {
+		if !doubt {
+			return current, nil
+		}
+		err := f.fits(ctx, current)
+		if err == nil {
+			return current, nil
+		}
+		reasons = append(reasons, fmt.Errorf("%s: %w", current.Addr, err))
+	}
+	for _, c := range candidates {
+		if named && c.addr == current.Addr {
+			continue
+		}
+		n := &Node{Client: redis.NewClient(f.cfg.options(c.addr, c.name)), Addr: c.addr}
+		if err := f.fits(ctx, n); err != nil {
+			_ = n.Close()
+			reasons = append(reasons, fmt.Errorf("%s: %w", c.addr, err))
+			continue
+		}
+		return n, nil
+	}
+	return nil, fmt.Errorf("no Redis %s: %w", f.cfg.ReadFrom, errors.Join(reasons...))
+}
+
+// fits reports why n cannot be the node.
+func (f *Finder) fits(ctx context.Context, n *Node) error {
+	r, err := replicationOf(ctx, n.Client)
+	if redis.HasErrorPrefix(err, "NOPERM") {
+		return nil // an access list without INFO; a write to a Redis replica is refused anyway
+	}
+	if err != nil {
+		return err
+	}
+	return f.roleError(r)
+}
+
+// ErrNotPrimary says that a server is a Redis replica where a primary is wanted.
+var ErrNotPrimary = errors.New("the server is not a primary")
+
+// Leave gives n up, because of err: all its connections are closed, and the next Node searches again.
+// It does nothing when n was left before.
+func (f *Finder) Leave(n *Node, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.node != n || n == nil {
+		return
+	}
+	f.cfg.Logger.Warn("leaving the Redis server", "addr", n.Addr, "err", err)
+	f.node, f.err = nil, nil
+	_ = n.Close()
+}
+
+// Doubt has the source asked in the background whether n is still the right server, because a call on
+// it failed with err. An error that says that it is not makes the Finder leave n at once.
+func (f *Finder) Doubt(n *Node, err error) {
+	if Refused(err) {
+		f.Leave(n, err)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.node == n {
+		f.ask(true)
+	}
+}
+
+// Refused reports whether err says that the server did not run a command because it is not the right
+// one: a Redis replica without a primary, or the node of another shard.
+func Refused(err error) bool {
+	for _, prefix := range []string{"READONLY", "MOVED", "MASTERDOWN"} {
+		if redis.HasErrorPrefix(err, prefix) {
+			return true
+		}
+	}
+	return errors.Is(err, ErrNotPrimary)
+}
+
+// Close closes the node. It blocks until a question to the source that is under way has ended,
+// findTimeout at most.
+func (f *Finder) Close() error {
+	f.mu.Lock()
+	f.closed = true
+	n := f.node
+	f.node = nil
+	f.mu.Unlock()
+	f.running.Wait()
+	f.source.close()
+	f.chain.keep(nil)
+	if n != nil {
+		return n.Close()
+	}
+	return nil
+}

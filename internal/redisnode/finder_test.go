@@ -1,0 +1,262 @@
+package redisnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/redistest"
+)
+
+// finder returns a Finder that is closed with the test.
+func finder(t testing.TB, cfg Config) *Finder {
+	t.Helper()
+	cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	f, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// node returns what f finds.
+func node(t testing.TB, f *Finder) *Node {
+	t.Helper()
+	n, err := f.Node(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// names is a resolver of the test's own.
+type names struct {
+	mu  sync.Mutex // guards ips
+	ips []string
+}
+
+func (r *names) set(ips ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ips = ips
+}
+
+func (r *names) lookup(context.Context, string) ([]string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.ips) == 0 {
+		return nil, errors.New("no such host")
+	}
+	return r.ips, nil
+}
+
+// onPort makes addr, a port of 127.0.0.1, available on the same port of another loopback address.
+func onPort(t testing.TB, ip, port string, target string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", net.JoinHostPort(ip, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				to, err := net.Dial("tcp", target)
+				if err != nil {
+					return
+				}
+				defer to.Close()
+				go func() { _, _ = io.Copy(to, conn); _ = to.Close() }()
+				_, _ = io.Copy(conn, to)
+			}()
+		}
+	}()
+}
+
+// A name that moves to the promoted replica moves every connection, subscriptions included, though the
+// old server stays up, and even when it still claims to be a primary.
+func TestNameMoves(t *testing.T) {
+	redistest.Require(t)
+	old, promoted := redistest.Start(t), redistest.Start(t)
+	port := fmt.Sprint(old.Port())
+	onPort(t, "127.0.0.2", port, promoted.Addr())
+	dns := &names{ips: []string{"127.0.0.1"}}
+	f := finder(t, Config{Addrs: []string{"redis.test:" + port}, LookupHost: dns.lookup})
+	first := node(t, f)
+	sub := first.Subscribe(t.Context(), "channel")
+	defer sub.Close()
+	if _, err := sub.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	dns.set() // no answer: what works is kept
+	f.mu.Lock()
+	f.asked = time.Time{}
+	f.mu.Unlock()
+	if n := node(t, f); n != first {
+		t.Fatal("a name without an answer moved the connections")
+	}
+	dns.set("127.0.0.2")
+	eventually.Nil(t, func() error {
+		if n := node(t, f); n.Addr != "127.0.0.2:"+port {
+			return fmt.Errorf("still on %s", n.Addr)
+		}
+		return nil
+	})
+	if _, err := sub.Receive(t.Context()); err == nil {
+		t.Error("the subscription is still on the old server")
+	}
+	if err := first.Ping(t.Context()).Err(); !errors.Is(err, redis.ErrClosed) {
+		t.Errorf("the old client: %v", err)
+	}
+}
+
+// Of several addresses behind a name the one that is a primary is found.
+func TestNameWithReplicas(t *testing.T) {
+	redistest.Require(t)
+	primary := redistest.Start(t)
+	replica := redistest.Start(t, redistest.ReplicaOf(primary))
+	port := fmt.Sprint(replica.Port())
+	onPort(t, "127.0.0.2", port, primary.Addr())
+	dns := &names{ips: []string{"127.0.0.1", "127.0.0.2"}}
+	f := finder(t, Config{Addrs: []string{"redis.test:" + port}, LookupHost: dns.lookup})
+	if n := node(t, f); n.Addr != "127.0.0.2:"+port {
+		t.Errorf("found %s, the primary is the other one", n.Addr)
+	}
+}
+
+// A server that is demoted is left at once, and found again when it is promoted.
+func TestDemotedServerIsLeft(t *testing.T) {
+	redistest.Require(t)
+	a, b := redistest.Start(t), redistest.Start(t)
+	f := finder(t, Config{Addrs: []string{a.Addr()}})
+	n := node(t, f)
+	if err := f.Current(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	a.ReplicaOf(b)
+	if err := f.Current(t.Context(), n); !errors.Is(err, ErrNotPrimary) {
+		t.Fatalf("a demoted server: %v", err)
+	}
+	if _, err := f.Node(t.Context()); !errors.Is(err, ErrNotPrimary) || !strings.Contains(err.Error(), b.Addr()) {
+		t.Fatalf("a Redis replica where a primary is wanted: %v", err)
+	}
+	a.Promote()
+	eventually.Nil(t, func() error { _, err := f.Node(t.Context()); return err })
+}
+
+// A write that a Redis replica refuses makes the Finder leave it.
+func TestRefusedWriteLeaves(t *testing.T) {
+	redistest.Require(t)
+	a, b := redistest.Start(t), redistest.Start(t)
+	f := finder(t, Config{Addrs: []string{a.Addr()}})
+	n := node(t, f)
+	a.ReplicaOf(b)
+	err := n.Set(t.Context(), "a", "b", 0).Err()
+	if !Refused(err) {
+		t.Fatalf("a write to a Redis replica: %v", err)
+	}
+	f.Doubt(n, err)
+	if _, err := f.Node(t.Context()); !errors.Is(err, ErrNotPrimary) {
+		t.Errorf("after a refused write: %v", err)
+	}
+}
+
+// Reading from Redis replicas, what a replica holds is current only while every link up its chain works.
+func TestChainOfReplicas(t *testing.T) {
+	redistest.Require(t)
+	primary := redistest.Start(t, redistest.Config("repl-ping-replica-period 1"))
+	link := faultnet.NewProxy(t, primary.Addr())
+	middle := redistest.Start(t, redistest.ReplicaOf(link), redistest.Config("repl-ping-replica-period 1"))
+	last := redistest.Start(t, redistest.ReplicaOf(middle))
+	last.WaitReplicaOnline()
+	f := finder(t, Config{Addrs: []string{last.Addr()}, ReadFrom: Replica})
+	n := node(t, f)
+	current := func() error { return f.Current(t.Context(), n) }
+	eventually.Nil(t, current)
+	replication := link.Only(faultnet.Contains("PSYNC"))
+	replication.Stall(faultnet.ToClient, true)
+	eventually.True(t, "silent link", func() bool { return current() != nil })
+	if err := current(); !strings.Contains(err.Error(), middle.Addr()) {
+		t.Errorf("the reason does not name the server with the silent link: %v", err)
+	}
+	replication.Stall(faultnet.ToClient, false)
+	eventually.Nil(t, current)
+	last.Promote()
+	if err := current(); err != nil {
+		t.Errorf("after a promotion: %v", err)
+	}
+}
+
+// A search that finds nothing is not repeated by every caller.
+func TestSearchesBackOff(t *testing.T) {
+	dns := &names{}
+	var searches int
+	f := finder(t, Config{Addrs: []string{"redis.test:1"}, LookupHost: func(ctx context.Context, host string) ([]string, error) {
+		searches++
+		return dns.lookup(ctx, host)
+	}})
+	calls := 0
+	for until := time.Now().Add(500 * time.Millisecond); time.Now().Before(until); calls++ {
+		if _, err := f.Node(t.Context()); err == nil || !strings.Contains(err.Error(), "redis.test") {
+			t.Fatal(err)
+		}
+	}
+	_ = f.Close()
+	if searches < 2 || searches > 8 || calls < 100 {
+		t.Errorf("%d searches for %d calls", searches, calls)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for _, bad := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{}, "no address"},
+		{Config{Addrs: []string{"localhost"}}, "host:port"},
+		{Config{Addrs: []string{"a:1", "/run/redis.sock"}}, "host:port"},
+		{Config{Addrs: []string{"a:1"}, ReadFrom: "both"}, "primary or replica"},
+		{Config{Addrs: []string{"a:1"}, DB: -1}, "from 0"},
+		{Config{Addrs: []string{"a:1", "b:1"}, DB: 1}, "Cluster"},
+		{Config{Addrs: []string{"a:1"}, TLS: &TLS{CAFile: "/nowhere.pem"}}, "/nowhere.pem"},
+		{Config{Addrs: []string{"a:1"}, TLS: &TLS{CertFile: "/some.pem"}}, "key file"},
+		{Config{Addrs: []string{"/run/redis.sock"}, TLS: &TLS{}}, "name"},
+	} {
+		if _, err := New(bad.cfg); err == nil || !strings.Contains(err.Error(), bad.want) {
+			t.Errorf("%+v: %v, want %q in it", bad.cfg, err, bad.want)
+		}
+	}
+	f, err := New(Config{Addrs: []string{"a:1", "b:1"}, DB: 1, MasterName: "posts"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	if _, err := f.Node(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestSlots(t *testing.T) {
+	for key, want := range map[string]int{"123456789": 12739, "foo": 12182, "{foo}bar": 12182, "a{foo}{x}": 12182, "{}foo": 9500, "": 0} {
+		if got := slotOf(key); got != want {
+			t.Errorf("slot of %q: %d, want %d", key, got, want)
+		}
+	}
+}
