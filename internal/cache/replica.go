@@ -131,7 +131,8 @@ func (r *Replica) confirm(live uint64) {
 	}
 }
 
-// Close frees the goroutines of the local cache. Call it after Run and after the last read.
+// Close frees the local cache, with its goroutines. Call it after Run has returned. Reads that still run,
+// or come later, miss.
 func (r *Replica) Close() { r.store.close() }
 
 // Get looks key up in memory. It allocates nothing, takes no lock of this package, and does not

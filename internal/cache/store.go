@@ -3,6 +3,7 @@ package cache
 import (
 	"cmp"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 
@@ -73,7 +74,9 @@ type change struct {
 // store is the memory of a replica: ristretto maps a key to the place of its entry. One goroutine,
 // the owner, changes it; any goroutine may call get.
 type store struct {
-	cache *ristretto.Cache[[]byte, ref]
+	cfg   LocalCacheConfig
+	cache *ristretto.Cache[[]byte, ref] // the owner's
+	index atomic.Pointer[index]         // what reads go through; nil once the store is closed
 	slabs *slabs
 	max   int64
 
@@ -96,20 +99,13 @@ type store struct {
 }
 
 func newStore(cfg LocalCacheConfig) (*store, error) {
-	s := &store{slabs: newSlabs(), max: cfg.MaxSize}
-	var err error
-	s.cache, err = ristretto.NewCache(&ristretto.Config[[]byte, ref]{
-		NumCounters:        cfg.NumCounters,
-		MaxCost:            cfg.MaxSize,
-		BufferItems:        cfg.BufferItems,
-		IgnoreInternalCost: true, // indexOverhead counts it, by measurement
-		OnExit:             s.exit,
-		OnEvict:            func(*ristretto.Item[ref]) { s.evictions.Add(1) },
-		OnReject:           func(*ristretto.Item[ref]) { s.rejects.Add(1) },
-	})
+	s := &store{cfg: cfg, slabs: newSlabs(), max: cfg.MaxSize}
+	i, err := s.newIndex()
 	if err != nil {
 		return nil, fmt.Errorf("create the local cache: %w", err)
 	}
+	s.cache = i.cache
+	s.index.Store(i)
 	return s, nil
 }
 
@@ -124,11 +120,17 @@ func (s *store) exit(r ref) {
 
 func entryCost(size int) int64 { return int64(size) + indexOverhead }
 
-// get looks key up. It allocates nothing, blocks on nothing of ours, and does not hold on to key.
+// get looks key up. It allocates nothing, blocks on nothing of ours, and does not hold on to key. Once
+// the store is closed it misses.
 func (s *store) get(key []byte) (Entry, Lookup) {
 	complete := s.complete.Load()
 	for range 4 {
-		r, ok := s.cache.Get(key)
+		index := s.index.Load()
+		if index == nil {
+			break
+		}
+		r, ok := index.cache.Get(key)
+		runtime.KeepAlive(index) // see retire
 		if !ok {
 			if complete != 0 && s.complete.Load() == complete {
 				return Entry{}, Absent
@@ -301,8 +303,11 @@ func (s *store) evacuate(sl *slab) {
 // markIncomplete keeps absences from being answered from memory until the next snapshot. Owner only.
 func (s *store) markIncomplete() { s.complete.Store(0) }
 
-// close ends the goroutines of the store. No method may be called after it.
+// close makes every later read miss, and ends the goroutines of the store once the reads that run have
+// ended. The owner may call no method after it.
 func (s *store) close() {
 	s.complete.Store(0)
-	s.cache.Close()
+	if last := s.index.Swap(nil); last != nil {
+		last.retire()
+	}
 }
