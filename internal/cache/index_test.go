@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,4 +67,60 @@ func TestGetDuringClose(t *testing.T) {
 		reads.Wait()
 	}
 	ended(t, before)
+}
+
+// An index that was made for many entries is replaced when few are left; reads do not notice.
+func TestIndexShrinks(t *testing.T) {
+	before := indexes()
+	s := testStore(t, 16<<20)
+	const keys, kept = 40_000, 2000
+	var all []change
+	for i := range keys {
+		all = append(all, change{key: fmt.Sprint("key", i), value: "v", version: 1, present: true})
+	}
+	s.beginLoad()
+	s.put(1, all)
+	s.finishLoad()
+	if s.complete.Load() == 0 {
+		t.Fatal("the set does not fit")
+	}
+	first := s.cache
+	var stop atomic.Bool
+	var reads sync.WaitGroup
+	for range 2 {
+		reads.Go(func() {
+			for i := 0; !stop.Load(); i++ {
+				key := fmt.Sprint("key", i%kept)
+				if e, found := s.get([]byte(key)); found != Hit || e.Value != "v" {
+					t.Errorf("%s is %v %q", key, found, e.Value)
+					return
+				}
+			}
+		})
+	}
+	for i := range all {
+		all[i].present = i < kept
+	}
+	for page := range slices.Chunk(all[kept:], 1000) {
+		s.apply(1, page)
+	}
+	stop.Store(true)
+	reads.Wait()
+	if s.cache == first || s.idle() > s.max/16 {
+		t.Errorf("the index of %d entries has room for %d", s.entries.Load(), s.peak)
+	}
+	for i, c := range all {
+		want := Absent
+		if i < kept {
+			want = Hit
+		}
+		if _, found := s.get([]byte(c.key)); found != want {
+			t.Fatalf("%s is %v, want %v", c.key, found, want)
+		}
+	}
+	balanced(t, s)
+	if n := s.evictions.Load(); n != 0 {
+		t.Errorf("%d evictions are counted", n)
+	}
+	ended(t, before+1)
 }

@@ -245,7 +245,8 @@ type Status struct {
 	Lag         time.Duration     // since the replica last knew that it had every write; 0 while it does
 	Snapshot    *SnapshotProgress // the load that is running, or nil
 	Entries     int64
-	Bytes       int64 // that the entries take, index included
+	Bytes       int64 // most memory that the entries may come to take, index and dead space included
+	Held        int64 // estimate of the heap that the entries take now, in bytes
 	MaxBytes    int64
 }
 
@@ -263,6 +264,7 @@ func (r *Replica) Status() Status {
 		NoHistory:   p.noHistory,
 		Entries:     r.store.entries.Load(),
 		Bytes:       r.store.used.Load(),
+		Held:        r.store.held(),
 		MaxBytes:    r.store.max,
 	}
 	age := time.Since(p.contact)

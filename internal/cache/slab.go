@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -9,7 +10,7 @@ import (
 	"unsafe"
 )
 
-// Values live in slabs: arrays of a quarter of a mebibyte that are filled from front to back and
+// Values live in slabs: arrays of up to a quarter of a mebibyte that are filled from front to back and
 // never rewritten. The garbage collector then has thousands of objects to mark instead of
 // millions (a full collection of a million values took 8 ms instead of 80-115 ms, and 20 MB less
 // memory, because no value is rounded up to a size class), and it alone decides when a slab that
@@ -18,12 +19,28 @@ import (
 //
 // An entry is: version (8), value length (4), key length (2), key, value.
 const (
-	slabSize    = 256 << 10
+	minSlab     = 16 << 10  // size of a shared slab in a small store, in bytes
+	maxSlab     = 256 << 10 // size of a shared slab in a large store, in bytes
 	entryHeader = 14
-	// maxPacked is the largest entry that shares a slab; a larger one has a slab to itself, so that
-	// the end of a slab that is left empty stays under an eighth of it.
-	maxPacked = slabSize / 8
+
+	// packedShare is the number of the largest packed entries that fit into a shared slab. A larger
+	// entry gets a slab of its own. The end of a shared slab, which no entry fits into, is therefore
+	// smaller than 1/packedShare of the slab, half of what compaction leaves dead.
+	packedShare = 2 * deadShare
+	// ownOverhead is what a slab of its own costs an entry beside the array, in bytes: the slab
+	// struct and its place in the table, which doubles when it grows.
+	ownOverhead = 128
 )
+
+// slabSizeFor returns the size of the shared slabs of a store of max bytes: a power of two, about a
+// thousandth of the store, so that slabs that are partly filled do not count.
+func slabSizeFor(max int64) int {
+	size := minSlab
+	for size < maxSlab && int64(size)*2 <= max/1024 {
+		size *= 2
+	}
+	return size
+}
 
 // ref is the place of an entry: 24 bits index into the slab table, 16 bits generation of that
 // index, 24 bits offset in the slab. Zero is no entry.
@@ -40,24 +57,27 @@ func (r ref) offset() int        { return int(r & (1<<24 - 1)) }
 type slab struct {
 	index      uint32
 	generation uint16
-	load       uint64 // number of the load that wrote its entries, or after which they were written; less for what moved
-	epoch      uint64 // of all its entries
-	data       []byte // written by the owner of the slabs only, and only past used
-	used       int    // the owner's
-	live       atomic.Int64
+	load       uint64       // number of the load that wrote its entries, or after which they were written; less for what moved
+	epoch      uint64       // of all its entries
+	own        bool         // it belongs to one entry that is too large to share a slab
+	data       []byte       // written by the owner of the slabs only, and only past used
+	used       int          // bytes of entries, dead ones included; the owner's
+	live       atomic.Int64 // bytes of entries that have not left
 }
 
 // slabs is the memory behind the entries. One goroutine, the owner, adds and frees; any goroutine
 // reads.
 type slabs struct {
+	size    int // capacity of a shared slab, in bytes
 	table   atomic.Pointer[[]atomic.Pointer[slab]]
 	free    []slot // indexes to use again, oldest first, so that generations wrap late
 	next    uint32
-	grown   int              // slabs that were ever made; the owner's
 	load    uint64           // number of the load that runs or ran last; the owner's
 	current *slab            // being filled; the owner's
 	moved   map[uint64]*slab // being filled with what moves of earlier loads, by epoch; the owner's
-	filled  int64            // bytes of entries in all slabs, dead ones included; the owner's
+	held    atomic.Int64     // capacity of the shared slabs, in bytes; only the owner changes it
+	live    atomic.Int64     // bytes that live entries take of the shared slabs
+	heldOwn atomic.Int64     // capacity of the slabs with one entry, as the runtime rounds it, in bytes; only the owner changes it
 
 	// mu guards empty: slabs whose last entry went away. Entries also die in ristretto's own
 	// goroutine, the owner takes the slabs from here.
@@ -70,27 +90,28 @@ type slot struct {
 	generation uint16
 }
 
-func newSlabs() *slabs {
-	s := &slabs{next: 1, moved: make(map[uint64]*slab)} // index 0 is the zero ref
+// newSlabs returns slabs of which the shared ones have size bytes, a power of two.
+func newSlabs(size int) *slabs {
+	s := &slabs{size: size, next: 1, moved: make(map[uint64]*slab)} // index 0 is the zero ref
 	table := make([]atomic.Pointer[slab], 64)
 	s.table.Store(&table)
 	return s
 }
 
-// add copies an entry into the slabs and returns its place and its size in bytes. An entry of an
+// add copies an entry into the slabs and returns its place and its cost in bytes. An entry of an
 // earlier load than the last one stays apart from what that has written.
-func (s *slabs) add(key []byte, value string, version, epoch, load uint64) (ref, int) {
+func (s *slabs) add(key []byte, value string, version, epoch, load uint64) (ref, int64) {
 	size := entryHeader + len(key) + len(value)
 	target := s.current
 	if load < s.load {
 		target = s.moved[epoch]
 	}
 	switch {
-	case size > maxPacked:
-		target = s.grow(size, epoch, load)
+	case size > s.size/packedShare:
+		target = s.grow(size, true, epoch, load)
 	case target == nil || target.epoch != epoch || target.used+size > len(target.data):
 		full := target
-		target = s.grow(slabSize, epoch, load)
+		target = s.grow(s.size, false, epoch, load)
 		if load < s.load {
 			s.moved[epoch] = target
 		} else {
@@ -105,9 +126,11 @@ func (s *slabs) add(key []byte, value string, version, epoch, load uint64) (ref,
 	binary.BigEndian.PutUint16(b[12:], uint16(len(key)))
 	copy(b[copy(b[entryHeader:], key)+entryHeader:], value)
 	target.used += size
-	s.filled += int64(size)
 	target.live.Add(int64(size))
-	return newRef(target.index, target.generation, offset), size
+	if !target.own {
+		s.live.Add(int64(size))
+	}
+	return newRef(target.index, target.generation, offset), target.cost(offset)
 }
 
 // beginLoad makes what is added from here on belong to the next load.
@@ -142,7 +165,7 @@ func (s *slabs) retire(full *slab) {
 
 func (s *slabs) isCurrent(sl *slab) bool { return sl == s.current || sl == s.moved[sl.epoch] }
 
-func (s *slabs) grow(size int, epoch, load uint64) *slab {
+func (s *slabs) grow(size int, own bool, epoch, load uint64) *slab {
 	at := slot{index: s.next}
 	if len(s.free) > 0 {
 		at = s.free[0]
@@ -159,8 +182,11 @@ func (s *slabs) grow(size int, epoch, load uint64) *slab {
 		table = larger
 		s.table.Store(&larger)
 	}
-	s.grown++
-	n := &slab{index: at.index, generation: at.generation, load: load, epoch: epoch, data: make([]byte, size)}
+	// Grow returns the whole allocation: the runtime rounds up to a size class, and what is larger than
+	// 32 KiB to pages of 8 KiB.
+	data := slices.Grow([]byte(nil), size)[:size]
+	n := &slab{index: at.index, generation: at.generation, load: load, epoch: epoch, own: own, data: data}
+	s.count(n, int64(cap(data)))
 	table[at.index].Store(n)
 	return n
 }
@@ -196,22 +222,35 @@ func (sl *slab) key(offset int) []byte {
 	return b[entryHeader : entryHeader+int(binary.BigEndian.Uint16(b[12:]))]
 }
 
+// cost returns the most memory that the entry at offset accounts for, in bytes: what it takes, its share
+// of the space that compaction leaves dead, and its share of the index.
+func (sl *slab) cost(offset int) int64 {
+	if sl.own {
+		return int64(cap(sl.data)) + ownOverhead + indexCharge
+	}
+	size := int64(sl.size(offset))
+	return size + size/deadShare + indexCharge
+}
+
 func (sl *slab) size(offset int) int {
 	b := sl.data[offset:]
 	return entryHeader + int(binary.BigEndian.Uint16(b[12:])) + int(binary.BigEndian.Uint32(b[8:]))
 }
 
-// drop counts the entry at r as dead and returns its size. Any goroutine may call it, once for an
+// drop counts the entry at r as dead and returns its cost. Any goroutine may call it, once for an
 // entry.
-func (s *slabs) drop(r ref) int {
+func (s *slabs) drop(r ref) (cost int64) {
 	sl := s.at(r)
-	size := sl.size(r.offset())
-	if sl.live.Add(-int64(size)) == 0 {
+	size := int64(sl.size(r.offset()))
+	if !sl.own {
+		s.live.Add(-size)
+	}
+	if sl.live.Add(-size) == 0 {
 		s.mu.Lock()
 		s.empty = append(s.empty, sl)
 		s.mu.Unlock()
 	}
-	return size
+	return sl.cost(r.offset())
 }
 
 // sweep frees the slabs that have no entry left.
@@ -235,7 +274,7 @@ func (s *slabs) release(sl *slab) {
 		return
 	}
 	table[sl.index].Store(nil)
-	s.filled -= int64(sl.used)
+	s.count(sl, -int64(cap(sl.data)))
 	s.free = append(s.free, slot{index: sl.index, generation: sl.generation + 1})
 }
 
@@ -250,19 +289,49 @@ func (s *slabs) older() bool {
 	return false
 }
 
-// emptiest returns the slab with the most dead bytes, or nil when none has any.
-func (s *slabs) emptiest() *slab {
-	var victim *slab
-	var most int64
+// count adds to the capacity of the slabs that are like sl.
+func (s *slabs) count(sl *slab, bytes int64) {
+	if sl.own {
+		s.heldOwn.Add(bytes)
+	} else {
+		s.held.Add(bytes)
+	}
+}
+
+// bytes returns the capacity of all slabs, in bytes. Any goroutine may call it.
+func (s *slabs) bytes() int64 { return s.held.Load() + s.heldOwn.Load() }
+
+// dead returns the bytes of the shared slabs that neither a live entry takes nor the next ones will.
+func (s *slabs) dead() int64 {
+	dead := s.held.Load() - s.live.Load()
+	if s.current != nil {
+		dead -= int64(len(s.current.data) - s.current.used)
+	}
+	return dead
+}
+
+// emptiest returns the n slabs with the most dead bytes, or fewer, the emptiest first. It leaves out
+// slabs that have lost less than the end that may stay empty in any slab: moving would gain nothing.
+func (s *slabs) emptiest(n int) []*slab {
+	type victim struct {
+		slab *slab
+		live int64
+	}
+	var victims []victim
 	table := *s.table.Load()
 	for i := range table {
 		sl := table[i].Load()
-		if sl == nil || s.isCurrent(sl) {
+		if sl == nil || sl.own || s.isCurrent(sl) {
 			continue
 		}
-		if dead := int64(sl.used) - sl.live.Load(); dead > most {
-			victim, most = sl, dead
+		if live := sl.live.Load(); live < int64(s.size-s.size/packedShare) {
+			victims = append(victims, victim{sl, live})
 		}
 	}
-	return victim
+	slices.SortFunc(victims, func(a, b victim) int { return cmp.Compare(a.live, b.live) })
+	emptiest := make([]*slab, 0, n)
+	for _, v := range victims[:min(n, len(victims))] {
+		emptiest = append(emptiest, v.slab)
+	}
+	return emptiest
 }

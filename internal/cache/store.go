@@ -13,8 +13,10 @@ import (
 // LocalCacheConfig bounds the memory of a replica. Zero fields mean the defaults, which hold a
 // million values of 260 bytes.
 type LocalCacheConfig struct {
-	// MaxSize is the most memory that entries may take, in bytes: keys, values and indexOverhead.
-	// The default is 512 MiB.
+	// MaxSize is the most heap that entries may take, in bytes: keys, values, the index, and the space of
+	// replaced entries that has not been won back yet. The heap stays below it but for half a mebibyte,
+	// and, while a value larger than 2 MiB is replaced, for that value. The counters and garbage that
+	// waits for a collection come on top. The default is 512 MiB.
 	MaxSize int64
 	// NumCounters is the number of counters of the admission policy. They only matter once the
 	// cache is full; the default is 1,000,000, one for each entry of the default size (2.6 MB).
@@ -22,10 +24,6 @@ type LocalCacheConfig struct {
 	// BufferItems is the size of ristretto's Get buffers; the default, 64, is the advised one.
 	BufferItems int64
 }
-
-// indexOverhead is what an entry costs beside its bytes: its share of ristretto's two maps, in
-// bytes (170 MB for a million entries were measured, of which the policy's map has 34).
-const indexOverhead = 170
 
 // WithDefaults returns c with the defaults in place of zero fields, or an error that says what cannot
 // work.
@@ -78,14 +76,14 @@ type store struct {
 	cache *ristretto.Cache[[]byte, ref] // the owner's
 	index atomic.Pointer[index]         // what reads go through; nil once the store is closed
 	slabs *slabs
-	max   int64
+	max   int64 // the configured MaxSize
 
 	// complete is 0 while an entry may be missing, else the number of the load that completed the
 	// set. The owner clears it BEFORE anything that can make an entry vanish: ristretto takes a
 	// victim out before it tells.
 	complete atomic.Uint64
 
-	used      atomic.Int64 // cost of all entries, queued ones included, as ristretto counts it
+	used      atomic.Int64 // cost of all entries, queued ones included, as ristretto counts it, in bytes
 	entries   atomic.Int64
 	evictions atomic.Uint64
 	rejects   atomic.Uint64
@@ -94,12 +92,16 @@ type store struct {
 	pending   bool // changes have been put and may not be visible
 	loading   bool
 	overflow  bool   // the running load did not fit
-	compacted int    // slabs that had been made when compact ran last
+	compacted int64  // dead bytes that compact left when it ran last
 	scratch   []byte // the key that is being changed
+	limit     int64  // most that used may come to, in bytes; ristretto's MaxCost
+	peak      int64  // most entries that there ever were: the index keeps the size that it had for them
+	settled   int64  // bytes that the slabs held when the store had settled last
 }
 
 func newStore(cfg LocalCacheConfig) (*store, error) {
-	s := &store{cfg: cfg, slabs: newSlabs(), max: cfg.MaxSize}
+	s := &store{cfg: cfg, slabs: newSlabs(slabSizeFor(cfg.MaxSize)), max: cfg.MaxSize}
+	s.limit = s.capacity()
 	i, err := s.newIndex()
 	if err != nil {
 		return nil, fmt.Errorf("create the local cache: %w", err)
@@ -114,11 +116,23 @@ func (s *store) exit(r ref) {
 	if r == 0 {
 		return // a Del of a key that was not there
 	}
-	s.used.Add(-entryCost(s.slabs.drop(r)))
+	s.used.Add(-s.slabs.drop(r))
 	s.entries.Add(-1)
 }
 
-func entryCost(size int) int64 { return int64(size) + indexOverhead }
+// spareSlabs are the shared slabs that may be held beside what the entries cost: dead space below
+// which nothing is compacted, changes that have not settled, slabs that are being filled, and what
+// compaction lags behind.
+const spareSlabs = deadFloor + batchSlabs + 8
+
+// capacity returns the most that all entries may cost, in bytes. A small store does not have room for
+// spareSlabs.
+func (s *store) capacity() int64 {
+	return s.max - min(spareSlabs*int64(s.slabs.size), s.max/32) - s.idle()
+}
+
+// held estimates the heap that the entries take now, in bytes. Any goroutine may call it.
+func (s *store) held() int64 { return s.slabs.bytes() + indexMean*s.entries.Load() }
 
 // get looks key up. It allocates nothing, blocks on nothing of ours, and does not hold on to key. Once
 // the store is closed it misses.
@@ -145,8 +159,11 @@ func (s *store) get(key []byte) (Entry, Lookup) {
 	return Entry{}, Miss
 }
 
-// maxBatch bounds a batch: ristretto drops a Set when its buffer of 32 Ki is full.
-const maxBatch = 4096
+// Bounds of what is put without waiting until it is visible.
+const (
+	maxBatch   = 4096 // changes: ristretto drops a Set when its buffer of 32 Ki is full
+	batchSlabs = 8    // slabs' size of bytes: until then the store holds old and new values
+)
 
 // apply makes changes visible, in one batch that has each key once, and returns when they are.
 // Owner only.
@@ -162,9 +179,12 @@ func (s *store) put(epoch uint64, changes []change) {
 	for batch := range slices.Chunk(changes, maxBatch) {
 		s.settle()
 		for _, c := range batch {
+			s.pending = true
 			s.change(epoch, c)
+			if s.slabs.bytes()-s.settled > int64(batchSlabs*s.slabs.size) {
+				s.settle()
+			}
 		}
-		s.pending = true
 	}
 }
 
@@ -176,6 +196,15 @@ func (s *store) settle() {
 		s.pending = false
 	}
 	s.compact()
+	s.settled = s.slabs.bytes()
+	s.peak = max(s.peak, s.entries.Load())
+	s.reindex()
+	if limit := s.capacity(); limit != s.limit {
+		// The capacity never falls by more than used has: an entry that has gone cost more than its
+		// share of the index.
+		s.limit = limit
+		s.cache.UpdateMaxCost(limit)
+	}
 }
 
 func (s *store) change(epoch uint64, c change) {
@@ -186,11 +215,10 @@ func (s *store) change(epoch uint64, c change) {
 		}
 		return
 	}
-	cost := entryCost(entryHeader + len(c.key) + len(c.value))
-	if s.used.Load()+cost > s.max {
+	r, cost := s.slabs.add(s.scratch, c.value, c.version, epoch, s.slabs.load)
+	if s.used.Load()+cost > s.limit {
 		s.makeRoom(cost)
 	}
-	r, _ := s.slabs.add(s.scratch, c.value, c.version, epoch, s.slabs.load)
 	s.set(r, cost)
 }
 
@@ -199,9 +227,9 @@ func (s *store) makeRoom(cost int64) {
 	old, had := s.cache.Get(s.scratch)
 	var oldCost int64
 	if had {
-		oldCost = entryCost(s.slabs.at(old).size(old.offset()))
+		oldCost = s.slabs.at(old).cost(old.offset())
 	}
-	if s.used.Load()+cost-oldCost <= s.max {
+	if s.used.Load()+cost-oldCost <= s.limit {
 		return
 	}
 	s.complete.Store(0)
@@ -249,40 +277,45 @@ func (s *store) finishLoad() (dropped int) {
 			s.cache.Wait()
 		}
 	}
-	s.cache.Wait()
 	s.slabs.endMoved()
-	s.slabs.sweep()
-	s.loading = false
-	s.compact()
+	s.loading, s.pending = false, true
+	s.settle()
 	if !s.overflow {
 		s.complete.Store(s.slabs.load)
 	}
 	return len(stale)
 }
 
-// Compaction starts when more than one part in deadShare of the bytes in the slabs is dead, and
-// deadFloor. A smaller share saves memory and moves more bytes for each byte that is replaced.
+// Compaction starts when the shared slabs hold more dead bytes than one part in deadShare of the live
+// ones, and deadFloor slabs. A smaller share saves memory and moves more bytes for each byte that is
+// replaced.
 const (
 	deadShare = 16
-	deadFloor = 8 * slabSize
+	deadFloor = 8
 )
 
-// compact moves the living entries of the emptiest slabs together while too much is dead. It moves
-// a few slabs at a time, in proportion to what has been added since, so that no batch waits long.
+// excess returns the dead bytes that are too many.
+func (s *store) excess() int64 {
+	return s.slabs.dead() - s.slabs.live.Load()/deadShare - int64(deadFloor*s.slabs.size)
+}
+
+// maxVictims bounds the slabs that are emptied at a time, so that no batch waits long.
+const maxVictims = 8 * batchSlabs
+
+// compact moves the live entries of the emptiest slabs together while too much is dead: in proportion to
+// what has died since it ran last, and slowly what is left from before.
 func (s *store) compact() {
-	budget := 2 + 8*(s.slabs.grown-s.compacted)
-	for ; budget > 0; budget-- {
-		live := s.used.Load() - s.entries.Load()*indexOverhead
-		if s.slabs.filled-live <= live/deadShare+deadFloor {
-			break
+	if excess := s.excess(); excess > 0 {
+		died := max(0, s.slabs.dead()-s.compacted)
+		victims := 2 + (8*died+excess/16)/int64(s.slabs.size)
+		for _, victim := range s.slabs.emptiest(int(min(victims, maxVictims))) {
+			s.evacuate(victim)
+			if s.excess() <= 0 {
+				break
+			}
 		}
-		victim := s.slabs.emptiest()
-		if victim == nil {
-			break
-		}
-		s.evacuate(victim)
 	}
-	s.compacted = s.slabs.grown
+	s.compacted = s.slabs.dead()
 }
 
 // evacuate copies what is alive in sl into the current slab and frees sl.
@@ -293,8 +326,7 @@ func (s *store) evacuate(sl *slab) {
 			continue // replaced or gone
 		}
 		e := sl.entry(offset)
-		r, size := s.slabs.add(s.scratch, e.Value, e.Version, e.Epoch, sl.load)
-		s.set(r, entryCost(size))
+		s.set(s.slabs.add(s.scratch, e.Value, e.Version, e.Epoch, sl.load))
 	}
 	s.cache.Wait()
 	s.slabs.sweep()

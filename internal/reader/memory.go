@@ -60,9 +60,9 @@ func pace(ctx context.Context, replica *cache.Replica) {
 // many as it could be, because Redis counts the keys of others too.
 func expected(s cache.Status) int64 {
 	if s.Ready || s.Snapshot == nil || s.Entries == 0 {
-		return s.Bytes
+		return s.Held
 	}
-	return min(int64(float64(s.Bytes)/float64(s.Entries)*float64(max(s.Snapshot.Total, s.Entries))), s.MaxBytes)
+	return min(int64(float64(s.Held)/float64(s.Entries)*float64(max(s.Snapshot.Total, s.Entries))), s.MaxBytes)
 }
 
 // gcPercent returns the GOGC for a heap of which the last collection found so many bytes alive, and
