@@ -15,11 +15,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ReplicaConfig configures the read side. Client must have been made with ClientOptions.
+// ReplicaConfig configures the read side. Client must have been made with ClientOptions, Direct with
+// DirectOptions.
 type ReplicaConfig struct {
 	Client     redis.UniversalClient
-	Channel    string // Pub/Sub channel; default posts_updates
-	Namespace  string // first part of every key in Redis; default posts
+	Direct     redis.UniversalClient // for Replica.Direct, never Client itself; nil where that is not called
+	Channel    string                // Pub/Sub channel; default posts_updates
+	Namespace  string                // first part of every key in Redis; default posts
 	Local      LocalCacheConfig
 	Probe      time.Duration // between looks at the head; default 500 ms
 	Logger     *slog.Logger  // default slog.Default()
@@ -43,6 +45,12 @@ type Replica struct {
 func NewReplica(cfg ReplicaConfig) (*Replica, error) {
 	if cfg.Client == nil {
 		return nil, errors.New("a replica needs a Redis client")
+	}
+	if cfg.Direct == cfg.Client {
+		return nil, errors.New("direct reads would take the connections that keep the replica up to date: make a client of their own with DirectOptions")
+	}
+	if err := checkPool(cfg.Client); err != nil {
+		return nil, err
 	}
 	cfg.Channel = cmp.Or(cfg.Channel, defaultChannel)
 	cfg.Namespace = cmp.Or(cfg.Namespace, defaultNamespace)
@@ -179,10 +187,13 @@ func (r *Replica) countFallback(present bool, err error) {
 }
 
 // Direct reads key from Redis, past the replica: the slow way that the fast one is compared with.
-// Its answer may be newer than what memory answers next. It blocks until ctx is done at most; the
-// error wraps ErrUnavailable.
+// Its answer may be newer than what memory answers next. It blocks until ctx is done at most, and fails
+// sooner when too many direct reads wait; the error wraps ErrUnavailable.
 func (r *Replica) Direct(ctx context.Context, key string) (e Entry, present bool, err error) {
-	stored, err := r.cfg.Client.Get(ctx, r.keys.prefix+key).Result()
+	if r.cfg.Direct == nil {
+		return e, false, fmt.Errorf("%w: the replica has no client for direct reads", ErrUnavailable)
+	}
+	stored, err := r.cfg.Direct.Get(ctx, r.keys.prefix+key).Result()
 	if errors.Is(err, redis.Nil) {
 		return e, false, nil
 	}

@@ -30,9 +30,12 @@ func Run(ctx context.Context, cfg Config) error {
 
 	client := redis.NewUniversalClient(cfg.Redis.Options())
 	defer client.Close()
+	direct := redis.NewUniversalClient(cache.DirectOptions(cfg.Redis.Options()))
+	defer direct.Close()
 	registry := service.NewRegistry("reader")
 	replica, err := cache.NewReplica(cache.ReplicaConfig{
 		Client:     client,
+		Direct:     direct,
 		Channel:    cfg.Redis.Channel,
 		Namespace:  cfg.Redis.Namespace,
 		Local:      cfg.Local,

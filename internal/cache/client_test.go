@@ -1,0 +1,84 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/redistest"
+)
+
+// A flood of direct reads takes no connection from the log steps: the replica stays in step and answers
+// misses, and what is too much fails soon.
+func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
+	s := redistest.Start(t)
+	proxy := faultnet.NewProxy(t, s.Addr())
+	p := publisher(t, s.Addr())
+	write(t, p, set("a", "1"))
+	direct := redis.NewUniversalClient(DirectOptions(ClientOptions(proxy.Addr())))
+	t.Cleanup(func() { _ = direct.Close() })
+	r := replica(t, proxy.Addr(), func(c *ReplicaConfig) { c.Direct = direct })
+	ready(t, r)
+	proxy.Only(func(faultnet.Conn) bool { return true }).Delay(faultnet.ToClient, 80*time.Millisecond) // each read takes a connection for so long
+
+	ctx, stop := context.WithCancel(t.Context())
+	var flood sync.WaitGroup
+	var answered, refused atomic.Int64
+	for range 500 {
+		flood.Go(func() {
+			for ctx.Err() == nil {
+				switch e, present, err := r.Direct(ctx, "a"); {
+				case ctx.Err() != nil:
+				case errors.Is(err, ErrUnavailable):
+					refused.Add(1)
+				case err != nil || !present || e.Value != "1":
+					t.Errorf("a direct read answers %q, %v, %v", e.Value, present, err)
+					return
+				default:
+					answered.Add(1)
+				}
+			}
+		})
+	}
+	for range 20 {
+		one, cancel := context.WithTimeout(ctx, 5*time.Second)
+		if _, present, err := r.Fetch(one, "unknown"); err != nil || present {
+			t.Errorf("a miss beside direct reads: %v, %v", present, err)
+		}
+		cancel()
+	}
+	stop()
+	flood.Wait()
+	if answered.Load() == 0 || refused.Load() == 0 {
+		t.Errorf("%d direct reads were answered, %d refused", answered.Load(), refused.Load())
+	}
+	if n := testutil.ToFloat64(r.metrics.resubscriptions.WithLabelValues("silent")); n > 0 {
+		t.Errorf("%v live subscriptions were taken for dead ones", n)
+	}
+}
+
+func TestReplicaRefusesClientsThatStarveIt(t *testing.T) {
+	small := ClientOptions("127.0.0.1:1")
+	small.PoolSize = replicaConns - 1
+	tiny, shared := redis.NewUniversalClient(small), client(t, "127.0.0.1:1")
+	t.Cleanup(func() { _ = tiny.Close() })
+	for _, c := range []struct {
+		cfg  ReplicaConfig
+		want string
+	}{
+		{ReplicaConfig{Client: tiny}, "PoolSize"},
+		{ReplicaConfig{Client: shared, Direct: shared}, "DirectOptions"},
+	} {
+		if _, err := NewReplica(c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want one about %s", err, c.want)
+		}
+	}
+}
