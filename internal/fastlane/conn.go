@@ -62,7 +62,7 @@ type conn struct {
 	filled  int    // bytes in buf
 	scanned int    // of them without the end of a header
 	least   int    // of them that net/http would take for a request
-	since   uint32 // tick at which the first of them came, or the last answer went
+	since   uint32 // tick at which the first of them came, or the last answer had been written
 	asleep  bool   // poked since
 	end     func() // what becomes of the connection when serve is through with it
 }
@@ -78,7 +78,7 @@ func (c *conn) phase() phase { return phase(c.status.Load() & 0xff) }
 func (c *conn) serve() {
 	c.handler = c.server.newHandler()
 	c.buf, c.least = make([]byte, readBuffer), 1
-	c.out.conn, c.out.fd, c.out.guard = c.Conn, noFD, func() bool { return c.enter(writing, c.server.tick.Load()) != cut }
+	c.out.conn, c.out.fd = c, noFD
 	if raw := rawConn(c.Conn); raw != nil {
 		c.serveRaw(raw)
 	} else {
@@ -215,7 +215,7 @@ func (c *conn) arrived(n int, err error) {
 	case v == other:
 		c.handOver(c.buf[begin:c.filled])
 	case begin > 0:
-		c.since = now
+		c.since = s.tick.Load() // not now: the handler may have waited since, and the write may have blocked
 		c.filled = copy(c.buf, c.buf[begin:c.filled])
 	}
 }

@@ -9,10 +9,9 @@ import (
 // Output collects the answers to the requests that have arrived together, and writes them with one
 // system call.
 type Output struct {
-	conn  net.Conn
-	fd    uintptr     // of conn, or noFD
-	guard func() bool // called before a write, which may block; false when the connection has been cut
-	buf   []byte
+	conn *conn
+	fd   uintptr // file descriptor of conn while its goroutine may use it, else noFD
+	buf  []byte
 	// large are bodies that are not copied: each follows the bytes of buf up to its offset.
 	large []segment
 	size  int
@@ -56,32 +55,37 @@ func (o *Output) Body(body string) {
 func (o *Output) full() bool { return o.size+len(o.buf) >= maxOutput }
 
 // Flush writes what has been collected. It blocks until the client has taken it or the connection
-// is given up; an error stays, and later answers are dropped.
+// is given up. An error stays, and later answers are dropped.
 func (o *Output) Flush() {
-	if len(o.buf) == 0 && len(o.large) == 0 {
-		return
-	}
-	if o.err == nil {
-		if o.guard() {
-			o.err = o.write()
-		} else {
-			o.err = os.ErrDeadlineExceeded
-		}
+	if o.err == nil && len(o.buf)+len(o.large) > 0 {
+		o.err = o.write()
 	}
 	clear(o.large) // lets the bodies go
 	o.buf, o.large, o.size = o.buf[:0], o.large[:0], 0
 }
 
+// write writes without blocking if it can. The connection is in the writing phase only while the write
+// may block: the time that the handler takes afterwards is not the client's. The sweep never cuts a
+// connection in the serving phase, so it is enough to look for that after the write.
 func (o *Output) write() error {
-	if len(o.large) == 0 {
-		sent := 0
-		if o.fd != noFD {
-			sent, _ = write(o.fd, o.buf)
-		}
-		if sent == len(o.buf) {
+	sent := 0
+	if o.fd != noFD && len(o.large) == 0 {
+		if sent, _ = write(o.fd, o.buf); sent == len(o.buf) {
 			return nil
 		}
-		_, err := o.conn.Write(o.buf[sent:]) // waits, and knows what the errors mean
+	}
+	o.conn.enter(writing, o.conn.server.tick.Load())
+	err := o.block(sent)
+	if o.conn.enter(serving, o.conn.server.tick.Load()) == cut && err == nil {
+		err = os.ErrDeadlineExceeded
+	}
+	return err
+}
+
+// block writes all but the first sent bytes of buf; with large bodies, sent is 0.
+func (o *Output) block(sent int) error {
+	if len(o.large) == 0 {
+		_, err := o.conn.Write(o.buf[sent:]) // knows what the errors mean
 		return err
 	}
 	parts := make(net.Buffers, 0, 2*len(o.large)+1)
@@ -96,6 +100,6 @@ func (o *Output) write() error {
 	if from < len(o.buf) {
 		parts = append(parts, o.buf[from:])
 	}
-	_, err := parts.WriteTo(o.conn) // writev
+	_, err := parts.WriteTo(o.conn.Conn) // writev
 	return err
 }

@@ -222,9 +222,25 @@ func TestHeaderCutAtEveryByte(t *testing.T) {
 }
 
 // oldestPhase returns the phase of the only connection.
-func (f *fixture) oldestPhase() (p phase) {
-	f.each(func(c *conn) { p = c.phase() })
+func (f *fixture) oldestPhase() phase {
+	p, _ := f.status()
 	return p
+}
+
+// status returns the phase of the only connection, and the tick at which its time began.
+func (f *fixture) status() (p phase, since uint32) {
+	f.each(func(c *conn) {
+		status := c.status.Load()
+		p, since = phase(status&0xff), uint32(status>>8)
+	})
+	return p, since
+}
+
+// letPass waits until the clock of the sweep has moved by n ticks.
+func (f *fixture) letPass(t testing.TB, n uint32) {
+	t.Helper()
+	until := f.tick.Load() + n
+	eventually.True(t, "tick", func() bool { return f.tick.Load() >= until })
 }
 
 func TestABlockedRequestHoldsUpItsConnectionOnly(t *testing.T) {
