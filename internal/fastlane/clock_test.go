@@ -66,3 +66,20 @@ func TestASlowHandlerIsNoSlowClient(t *testing.T) {
 	close(f.release)
 	expect(t, r, "fast", "post wait")
 }
+
+// Pipelined requests of a client that has reset its connection are not served: each could block.
+func TestAResetConnectionIsNotServed(t *testing.T) {
+	f := start(t)
+	c := dial(t, f)
+	const requests = 20
+	send(t, c, strings.Repeat(get("wait"), requests))
+	eventually.True(t, "waiting handler", func() bool { return f.waiting.Load() == 1 })
+	_ = c.(*net.TCPConn).SetLinger(0)
+	_ = c.Close()
+	close(f.release)
+	eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+	// The server notices the reset when it writes; a write before the reset arrives succeeds.
+	if n := f.waiting.Load(); n > 3 {
+		t.Errorf("%d of %d requests were served", n, requests)
+	}
+}

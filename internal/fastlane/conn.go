@@ -14,8 +14,8 @@ import (
 // Handler answers the requests of one connection. Its methods are called by one goroutine.
 type Handler interface {
 	// Serve adds the answer to q to out. It may block; then it should call out.Flush before, so
-	// that the answers before this one do not wait with it. With closing, the answer must say that
-	// the connection is closed after it.
+	// that the answers before this one do not wait with it, and return without an answer when Flush
+	// returns false. With closing, the answer must say that the connection is closed after it.
 	Serve(out *Output, q *Request, closing bool)
 	// Flushed is called when all answers so far have been written, or could not be.
 	Flushed()
@@ -193,7 +193,7 @@ func (c *conn) arrived(n int, err error) {
 	}
 
 	begin, v, closing := 0, partial, false
-	for begin < c.filled && !closing {
+	for begin < c.filled && !closing && c.out.err == nil {
 		var end int
 		if end, v = c.next(c.buf[begin:c.filled]); v != complete {
 			break

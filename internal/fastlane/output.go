@@ -55,13 +55,14 @@ func (o *Output) Body(body string) {
 func (o *Output) full() bool { return o.size+len(o.buf) >= maxOutput }
 
 // Flush writes what has been collected. It blocks until the client has taken it or the connection
-// is given up. An error stays, and later answers are dropped.
-func (o *Output) Flush() {
+// is given up. It returns false after an error, which stays: later answers are dropped.
+func (o *Output) Flush() (ok bool) {
 	if o.err == nil && len(o.buf)+len(o.large) > 0 {
 		o.err = o.write()
 	}
 	clear(o.large) // lets the bodies go
 	o.buf, o.large, o.size = o.buf[:0], o.large[:0], 0
+	return o.err == nil
 }
 
 // write writes without blocking if it can. The connection is in the writing phase only while the write

@@ -47,7 +47,9 @@ func (e *echo) Serve(out *Output, q *Request, closing bool) {
 	e.served++
 	value := string(q.Value)
 	if value == "wait" {
-		out.Flush()
+		if !out.Flush() {
+			return
+		}
 		e.waiting.Add(1)
 		<-e.release
 	}

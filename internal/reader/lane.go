@@ -69,8 +69,11 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request, closing bool
 	q := request{id: r.Value, ifNoneMatch: r.IfNoneMatch, minVersion: r.MinVersion}
 	a, ok := c.look(&q)
 	if !ok {
-		out.Flush() // the answers before this one need not wait for Redis
+		ok = out.Flush() // the answers before this one need not wait for Redis
 		c.Flushed()
+		if !ok {
+			return
+		}
 		a = c.wait(context.Background(), &q)
 	}
 	c.count(&a, r.Head)

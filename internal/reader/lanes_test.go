@@ -161,6 +161,7 @@ type script struct {
 	mu      sync.Mutex
 	pieces  [][]byte
 	answers bytes.Buffer
+	broken  error // what Write returns; nil while the client takes answers
 	once    sync.Once
 	closed  chan struct{}
 }
@@ -186,6 +187,9 @@ func (s *script) Read(b []byte) (int, error) {
 func (s *script) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.broken != nil {
+		return 0, s.broken
+	}
 	return s.answers.Write(b)
 }
 
@@ -199,19 +203,29 @@ func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
-// exchange returns what a server answers to the pieces.
-func exchange(t testing.TB, server chan net.Conn, pieces [][]byte) []string {
+func newScript(pieces ...[]byte) *script {
+	return &script{pieces: pieces, closed: make(chan struct{})}
+}
+
+// wait returns the answers when the server has closed the connection.
+func (s *script) wait(t testing.TB) []string {
 	t.Helper()
-	s := &script{pieces: slices.Clone(pieces), closed: make(chan struct{})}
-	server <- s
 	select {
 	case <-s.closed:
 	case <-time.After(20 * time.Second):
-		t.Fatalf("no end of the connection after 20 s; so far: %q", s.answers.String())
+		t.Fatal("no end of the connection after 20 s")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return answersOf(s.answers.String())
+}
+
+// exchange returns what a server answers to the pieces.
+func exchange(t testing.TB, server chan net.Conn, pieces [][]byte) []string {
+	t.Helper()
+	s := newScript(slices.Clone(pieces)...)
+	server <- s
+	return s.wait(t)
 }
 
 // answersOf takes a stream of answers apart: each is its status line, its header without Date in
