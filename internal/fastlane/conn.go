@@ -40,7 +40,7 @@ const (
 	reading              // for the rest of a header
 	writing              // for the client to take answers
 	serving              // for the handler
-	handed               // nothing here: net/http has it
+	left                 // nothing here: net/http has it, or it is being closed
 	poked                // idle, and the sweep had it look for the end of the stream
 	cut                  // the sweep has given it up
 )
@@ -83,20 +83,30 @@ func (c *conn) serve() {
 		c.serveRaw(raw)
 	} else {
 		for c.prepare() {
-			n, err := c.Conn.Read(c.buf[c.filled:])
-			c.arrived(n, err)
+			if n, err := c.Conn.Read(c.buf[c.filled:]); !c.onlyPoked(err) {
+				c.arrived(n, err)
+			}
 		}
 	}
 	c.end()
 }
 
-// fallAsleep lets go of the buffers of a connection that is idle, so that many of those are cheap.
-func (c *conn) fallAsleep() {
-	c.asleep = true
-	c.out.buf = nil
-	if c.filled == 0 && len(c.buf) > readBuffer {
-		c.buf = make([]byte, readBuffer)
+// onlyPoked reports whether err, of a read, comes from a poke; then the connection can be read again.
+// An idle connection releases its buffers here, so that many idle connections are cheap. A late poke
+// may interrupt a header instead: the connection is not idle then, and must be poked again later.
+func (c *conn) onlyPoked(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || c.phase() == cut {
+		return false
 	}
+	_ = c.SetReadDeadline(time.Time{})
+	if c.filled == 0 {
+		c.asleep = true
+		c.out.buf = nil
+		if len(c.buf) > readBuffer {
+			c.buf = make([]byte, readBuffer)
+		}
+	}
+	return true
 }
 
 func rawConn(nc net.Conn) syscall.RawConn {
@@ -137,10 +147,7 @@ func (c *conn) serveRaw(raw syscall.RawConn) {
 	for c.end == nil {
 		err := raw.Read(step)
 		c.out.fd = noFD
-		if errors.Is(err, os.ErrDeadlineExceeded) && c.phase() != cut {
-			_ = c.SetReadDeadline(time.Time{}) // it was only a poke
-			c.fallAsleep()
-		} else if err != nil {
+		if err != nil && !c.onlyPoked(err) {
 			c.end = c.close
 		}
 	}
@@ -243,17 +250,26 @@ func (c *conn) next(b []byte) (end int, v verdict) {
 // in the read buffer, which is not used here any more.
 func (c *conn) handOver(unread []byte) {
 	c.end = func() {
-		switch c.enter(handed, 0) {
-		case cut:
+		if !c.leave() {
 			c.close()
 			return
-		case poked:
-			c.mu.Lock() // the sweep may be about to set the deadline that is taken back here
-			_ = c.SetReadDeadline(time.Time{})
-			c.mu.Unlock()
 		}
 		c.server.std.push(&stdConn{conn: c, unread: unread})
 	}
+}
+
+// leave ends the time in the fast lane: once it has returned true, the sweep sets no deadline on the
+// connection. It returns false when the sweep has given the connection up.
+func (c *conn) leave() bool {
+	if c.enter(left, 0) == cut {
+		return false
+	}
+	// The sweep may have decided on a poke before that without having set the deadline yet. It holds
+	// mu from one to the other.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.SetReadDeadline(time.Time{})
+	return true
 }
 
 // sweep gives the connection up when it takes too long, and pokes it when it falls idle.
@@ -302,7 +318,7 @@ const lingerTime = 500 * time.Millisecond
 // closeGently ends a connection after an answer that said so. A client that has sent more must not
 // have the answer taken from it by a reset.
 func (c *conn) closeGently() {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok && c.leave() && tcp.CloseWrite() == nil {
 		_ = c.SetReadDeadline(time.Now().Add(lingerTime))
 		for range 64 {
 			if _, err := c.Conn.Read(c.buf); err != nil {

@@ -189,7 +189,7 @@ func (s *Server) each(f func(*conn)) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if c.phase() != handed {
+		if c.phase() != left {
 			n++
 			f(c)
 		}

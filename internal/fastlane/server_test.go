@@ -71,6 +71,26 @@ func (e *echo) Flushed() {
 
 func start(t testing.TB, options ...func(*Config)) *fixture {
 	t.Helper()
+	return startWrapped(t, func(c net.Conn) net.Conn { return c }, options...)
+}
+
+// wrapping is a listener that wraps the connections it accepts.
+type wrapping struct {
+	net.Listener
+	wrap func(net.Conn) net.Conn
+}
+
+func (l *wrapping) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.wrap(c), nil
+}
+
+// startWrapped starts a server that gets its connections from wrap.
+func startWrapped(t testing.TB, wrap func(net.Conn) net.Conn, options ...func(*Config)) *fixture {
+	t.Helper()
 	f := &fixture{release: make(chan struct{})}
 	cfg := Config{
 		Path: "/post", Parameter: "id",
@@ -96,7 +116,7 @@ func start(t testing.TB, options ...func(*Config)) *fixture {
 	f.addr = ln.Addr().String()
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := f.Server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		if err := f.Server.Serve(&wrapping{ln, wrap}); !errors.Is(err, http.ErrServerClosed) {
 			t.Error("Serve: ", err)
 		}
 	})
@@ -279,20 +299,6 @@ func TestHalfClosedConnectionsEnd(t *testing.T) {
 		expect(t, r, "fast", "post 2")
 		closed(t, r)
 	}
-}
-
-// Connections that fall idle are poked; that must not disturb what comes after.
-func TestIdleConnectionsGoOn(t *testing.T) {
-	f := start(t)
-	c := dial(t, f)
-	r := bufio.NewReader(c)
-	for round := range 3 {
-		send(t, c, get(fmt.Sprint(round)))
-		expect(t, r, "fast", fmt.Sprint("post ", round))
-		eventually.True(t, "poke", func() bool { return f.oldestPhase() == poked })
-	}
-	send(t, c, "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello")
-	expect(t, r, "std", "post 3")
 }
 
 func TestTooManyConnections(t *testing.T) {

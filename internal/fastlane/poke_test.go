@@ -1,0 +1,124 @@
+package fastlane
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/eventually"
+)
+
+// Connections that fall idle are poked; that must not disturb what comes after.
+func TestIdleConnectionsGoOn(t *testing.T) {
+	for name, wrap := range map[string]func(net.Conn) net.Conn{
+		"socket":              func(c net.Conn) net.Conn { return c },
+		"without SyscallConn": func(c net.Conn) net.Conn { return struct{ net.Conn }{c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := startWrapped(t, wrap)
+			c := dial(t, f)
+			r := bufio.NewReader(c)
+			for round := range 3 {
+				send(t, c, get(fmt.Sprint(round)))
+				expect(t, r, "fast", fmt.Sprint("post ", round))
+				eventually.True(t, "poke", func() bool { return f.oldestPhase() == poked })
+			}
+			send(t, c, "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello")
+			expect(t, r, "std", "post 3")
+		})
+	}
+}
+
+// latePoke is a connection on which the sweep pauses after it has decided on a poke and before it
+// sets the deadline, as if its thread had lost the processor.
+type latePoke struct {
+	*net.TCPConn
+	t       testing.TB
+	armed   atomic.Bool   // earlier pokes are neither paused nor counted
+	pokes   atomic.Int64  // pokes decided so far
+	decided chan struct{} // closed when the first poke has been decided
+	resume  chan struct{} // closed by the test
+	set     chan struct{} // closed when the deadline of the first poke has been set
+	clear   sync.Once
+	cleared chan struct{} // closed when the deadline of the first poke is being taken back
+	own     sync.Once
+	theirs  chan struct{} // closed when net/http sets a deadline of its own
+}
+
+func (c *latePoke) SetReadDeadline(at time.Time) error {
+	switch {
+	case at.IsZero() && c.pokes.Load() > 0:
+		c.clear.Do(func() { close(c.cleared) })
+	case at.After(time.Now()):
+		c.own.Do(func() { close(c.theirs) })
+	case at.Equal(expired) && c.armed.Load() && c.pokes.Add(1) == 1:
+		close(c.decided)
+		select {
+		case <-c.resume:
+		case <-c.t.Context().Done():
+		}
+		defer close(c.set)
+	}
+	return c.TCPConn.SetReadDeadline(at)
+}
+
+// startLate starts a server with one connection, whose first poke has been decided.
+func startLate(t testing.TB) (late *latePoke, server *conn, client net.Conn, r *bufio.Reader) {
+	t.Helper()
+	made := make(chan *latePoke, 1)
+	f := startWrapped(t, func(c net.Conn) net.Conn {
+		late := &latePoke{
+			TCPConn: c.(*net.TCPConn), t: t,
+			decided: make(chan struct{}), resume: make(chan struct{}), set: make(chan struct{}),
+			cleared: make(chan struct{}), theirs: make(chan struct{}),
+		}
+		made <- late
+		return late
+	})
+	client = dial(t, f)
+	late = <-made
+	eventually.True(t, "connection", func() bool {
+		f.each(func(c *conn) { server = c })
+		return server != nil
+	})
+	late.armed.Store(true)
+	r = bufio.NewReader(client)
+	send(t, client, get("1"))
+	expect(t, r, "fast", "post 1")
+	<-late.decided
+	return late, server, client, r
+}
+
+// A late poke does not reach net/http, which would answer it as a timeout of its own.
+func TestALatePokeMissesNetHTTP(t *testing.T) {
+	late, server, client, r := startLate(t)
+	whole := "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello"
+	send(t, client, whole[:20])
+	eventually.True(t, "hand-over", func() bool { return server.phase() == left })
+	select {
+	case <-late.theirs: // must not happen: the poke below would end a read of net/http
+	case <-time.After(200 * time.Millisecond):
+	}
+	close(late.resume)
+	<-late.set
+	send(t, client, whole[20:])
+	expect(t, r, "std", "post 3")
+}
+
+// After a late poke, in the middle of a header, the connection is poked again once it is idle:
+// otherwise the end of the stream could go unnoticed.
+func TestALatePokeIsFollowedByAnother(t *testing.T) {
+	late, server, client, r := startLate(t)
+	request := get("2")
+	send(t, client, request[:12])
+	eventually.True(t, "half a header", func() bool { return server.phase() == reading })
+	close(late.resume)
+	<-late.cleared
+	send(t, client, request[12:])
+	expect(t, r, "fast", "post 2")
+	eventually.True(t, "second poke", func() bool { return late.pokes.Load() == 2 })
+}
