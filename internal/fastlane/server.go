@@ -184,17 +184,14 @@ func (s *Server) sweep(ctx context.Context) {
 	}
 }
 
-// each calls f for every connection in the fast lane.
-func (s *Server) each(f func(*conn)) (n int) {
+// each calls f for every connection, both lanes together, and returns their number.
+func (s *Server) each(f func(*conn)) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if c.phase() != left {
-			n++
-			f(c)
-		}
+		f(c)
 	}
-	return n
+	return len(s.conns)
 }
 
 // Shutdown stops in order: no new connections, idle ones are closed, requests under way get their
@@ -203,15 +200,12 @@ func (s *Server) each(f func(*conn)) (n int) {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopping.Store(true)
 	s.closeListener()
-	s.http.SetKeepAlivesEnabled(false)
-	// First the fast lane, because it may still have something to hand over.
+	s.http.SetKeepAlivesEnabled(false) // closes the other lane's idle connections now, and each of the others after its answer
+	// http.Server.Shutdown comes last, when both lanes are empty: from then on net/http accepts no
+	// connection from the fast lane, and closes those of which it is still reading a header.
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
-	for {
-		left := s.each((*conn).cutIdle)
-		if left == 0 {
-			break
-		}
+	for s.each((*conn).cutIdle) > 0 {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -440,6 +440,64 @@ func TestShutdown(t *testing.T) {
 	closed(t, stdReader)
 }
 
+// Shutdown waits for connections on their way from the fast lane to net/http, which would drop their
+// requests: those that it has not accepted, and those of which it is still reading the header.
+func TestShutdownLosesNoHandOver(t *testing.T) {
+	var accepted atomic.Int64
+	accept := make(chan struct{})
+	f := start(t, func(c *Config) {
+		c.Std.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+			if accepted.Add(1) > 1 {
+				select { // net/http has accepted the connection, and does not count it yet
+				case <-accept:
+				case <-t.Context().Done():
+				}
+			}
+			return ctx
+		}
+	})
+	whole := "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello"
+	half, pending, queued := dial(t, f), dial(t, f), dial(t, f)
+	send(t, half, whole[:30])
+	eventually.True(t, "accepted connection", func() bool { return accepted.Load() == 1 })
+	send(t, pending, whole)
+	eventually.True(t, "pending connection", func() bool { return accepted.Load() == 2 })
+	send(t, queued, whole)
+	eventually.Nil(t, func() error {
+		var n int
+		f.each(func(c *conn) {
+			if c.phase() == left {
+				n++
+			}
+		})
+		if n != 3 {
+			return fmt.Errorf("%d connections have left the fast lane", n)
+		}
+		return nil
+	})
+	done := make(chan error, 1)
+	go func() { done <- f.Server.Shutdown(t.Context()) }()
+	select {
+	case <-f.std.done: // must not happen: net/http accepts nothing any more
+	case <-time.After(200 * time.Millisecond):
+	}
+	close(accept)
+	send(t, half, whole[30:])
+	for _, c := range []net.Conn{half, pending, queued} {
+		r := bufio.NewReader(c)
+		if res := expect(t, r, "std", "post 3"); !res.Close {
+			t.Error("the last answer does not say that the connection closes")
+		}
+		closed(t, r)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := f.Conns(); n != 0 {
+		t.Errorf("%d connections are left", n)
+	}
+}
+
 func TestShutdownIsBounded(t *testing.T) {
 	f := start(t)
 	c := dial(t, f)
