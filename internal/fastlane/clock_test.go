@@ -83,3 +83,16 @@ func TestAResetConnectionIsNotServed(t *testing.T) {
 		t.Errorf("%d of %d requests were served", n, requests)
 	}
 }
+
+// Flushed is called for answers that have been written, while later ones still wait for the client.
+func TestWrittenAnswersAreReported(t *testing.T) {
+	f := start(t)
+	c := dial(t, f)
+	send(t, c, strings.Repeat(get("large"), 100))
+	eventually.Nil(t, func() error { // without a read of ours
+		if p, n := f.oldestPhase(), f.requests.Load(); p != writing || n == 0 {
+			return fmt.Errorf("phase %d, %d requests are counted", p, n)
+		}
+		return nil
+	})
+}

@@ -210,6 +210,7 @@ func (c *conn) arrived(n int, err error) {
 		begin += end
 		if c.out.full() {
 			c.out.Flush()
+			c.handler.Flushed()
 		}
 	}
 	c.out.Flush()
