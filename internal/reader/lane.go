@@ -43,9 +43,10 @@ func newLane(g getter, podID string, m *service.HTTPMetrics) *lane {
 	return l
 }
 
-// conn returns the handler of one connection.
+// conn returns the handler of one connection. Its first sample is among its first sampleEvery
+// requests, at a place that differs from connection to connection.
 func (l *lane) conn() fastlane.Handler {
-	return &laneConn{lane: l, untilSample: l.conns.Add(1) * 37 % sampleEvery}
+	return &laneConn{lane: l, untilSample: 1 + l.conns.Add(1)*37%sampleEvery}
 }
 
 // laneConn answers the requests of one connection. What it counts it adds to the metrics when
@@ -56,15 +57,16 @@ type laneConn struct {
 	hits        int
 	body        int // bytes
 	served      bool
-	untilSample uint32
-	sampled     time.Time
+	untilSample uint32    // number of requests up to and including the next sample: 1 to sampleEvery
+	sampled     time.Time // start of a sample whose answer has not been written yet, else zero
 }
 
 // Serve implements fastlane.Handler.
 func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request, closing bool) {
+	var began time.Time
 	if c.untilSample--; c.untilSample == 0 {
 		c.untilSample = sampleEvery
-		c.sampled = time.Now()
+		began = time.Now()
 	}
 	q := request{id: r.Value, ifNoneMatch: r.IfNoneMatch, minVersion: r.MinVersion}
 	a, ok := c.look(&q)
@@ -77,6 +79,9 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request, closing bool
 		a = c.wait(context.Background(), &q)
 	}
 	c.count(&a, r.Head)
+	if !began.IsZero() {
+		c.sampled = began // only now: the call of Flushed above is for earlier answers
+	}
 
 	b := out.Buffer()
 	switch a.status {
