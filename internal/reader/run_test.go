@@ -306,16 +306,16 @@ func TestPasswordIsNotLogged(t *testing.T) {
 	}
 }
 
-// TestMain of a process: a mistake in the settings ends it with code 2, help with 0.
+// TestMain of a process: a mistake in the settings ends it with ExitConfig, help with 0.
 func TestMainCodes(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
 		want int
 		text string
 	}{
-		{[]string{"-port=x"}, 2, "port"},
+		{[]string{"-port=x"}, service.ExitConfig, "port"},
 		{[]string{"-help"}, 0, "CACHE_MAX_SIZE"},
-		{[]string{"-host=127.0.0.1", "-port=0", "-cache-max-size=1"}, 2, "at least 65536"},
+		{[]string{"-host=127.0.0.1", "-port=0", "-cache-max-size=1"}, service.ExitConfig, "at least 65536"},
 		{[]string{"-host=192.0.2.1", "-port=0"}, 1, "192.0.2.1"}, // an address for documentation: nobody's
 	} {
 		var stderr bytes.Buffer

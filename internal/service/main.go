@@ -19,9 +19,13 @@ type Config[C any] interface {
 	common() *Common
 }
 
+// ExitConfig is the exit code for a configuration that cannot work: EX_CONFIG of sysexits.h. It is
+// not 2, which is how Go ends a program that panics.
+const ExitConfig = 78
+
 // Main runs a process: it reads the configuration, runs until SIGINT or SIGTERM and returns the
-// exit code: 0 after an orderly stop, 1 for a failure, 2 for a configuration that cannot work.
-// A second signal ends the process at once.
+// exit code: 0 after an orderly stop, 1 for a failure, ExitConfig. A second signal ends the process
+// at once.
 func Main[C any, P Config[C]](
 	args []string, getenv func(string) string, stderr io.Writer,
 	parse func(args []string, getenv func(string) string) (C, error),
@@ -35,7 +39,7 @@ func Main[C any, P Config[C]](
 		return 0
 	case err != nil:
 		fmt.Fprintln(stderr, "error:", err)
-		return 2
+		return ExitConfig
 	}
 	common := P(&cfg).common()
 	if common.Probe {

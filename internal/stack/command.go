@@ -104,7 +104,7 @@ func (c *command) main(do func(*command) error, args []string, getenv func(strin
 		return 0
 	} else if err != nil {
 		fmt.Fprintln(stderr, "error:", err)
-		return 2
+		return service.ExitConfig
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

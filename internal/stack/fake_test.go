@@ -43,6 +43,7 @@ type fake struct {
 
 	stealPort int           // FAKE_STEAL: the reader called reader-1 listens on this port too
 	refuse    string        // FAKE_REFUSE: the process on this port says that its configuration cannot work
+	panics    string        // FAKE_PANIC: reader-1 panics while this file exists, which it deletes before
 	events    string        // FAKE_EVENTS: file that gets a line for what matters to an order
 	reload    time.Duration // FAKE_RELOAD: how often the gateway reads its nodes
 	load      time.Duration // FAKE_LOAD: how long a process takes to be ready
@@ -57,6 +58,7 @@ func parseFake(args []string, getenv func(string) string) (fake, error) {
 	s.Int(&f.metricsPort, "METRICS_PORT", 0, "")
 	s.Int(&f.stealPort, "FAKE_STEAL", 0, "")
 	s.String(&f.refuse, "FAKE_REFUSE", "", "")
+	s.String(&f.panics, "FAKE_PANIC", "", "")
 	s.String(&f.events, "FAKE_EVENTS", "", "")
 	s.Duration(&f.reload, "FAKE_RELOAD", 20*time.Millisecond, "")
 	s.Duration(&f.load, "FAKE_LOAD", 0, "")
@@ -76,6 +78,9 @@ func runFake(ctx context.Context, f fake) error {
 			return err
 		}
 		defer ln.Close()
+	}
+	if f.podID == "reader-1" && f.panics != "" && os.Remove(f.panics) == nil {
+		panic("FAKE_PANIC")
 	}
 	if f.podID == "" && f.isGateway() {
 		return f.gateway(ctx)

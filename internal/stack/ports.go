@@ -1,8 +1,10 @@
 package stack
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"syscall"
 )
 
 // port is a TCP port that a process wants, and the setting that moves it elsewhere.
@@ -22,12 +24,15 @@ func (e *portInUseError) Error() string {
 		e.port.number, e.name, e.port.env)
 }
 
-// checkPorts reports the first port of a process that something else listens on.
+// checkPorts reports the first port of a process that cannot be had, with a portInUseError when
+// something else listens there.
 func checkPorts(s spec) error {
 	for _, p := range s.ports {
 		ln, err := net.Listen("tcp", address(p.number))
-		if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
 			return &portInUseError{port: p, name: s.name}
+		} else if err != nil {
+			return fmt.Errorf("%s cannot listen on port %d (%s): %w", s.name, p.number, p.env, err)
 		}
 		ln.Close()
 	}

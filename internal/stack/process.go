@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"sync"
 	"syscall"
 	"time"
+
+	"heavy-read-api/internal/service"
 )
 
 // How a child that dies comes back, and how long one that is told to stop may take.
@@ -185,15 +188,12 @@ func exitText(err error) string {
 	}
 }
 
-// exitCode returns the code of an exited child, and 2 (it cannot work) for one that never ran.
-func exitCode(err error) int {
+// permanent reports whether a restart would end like this exit: the child refused its
+// configuration, or its program cannot be executed.
+func permanent(err error) bool {
 	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit):
-		return exit.ExitCode()
-	default:
-		return 2
+	if errors.As(err, &exit) {
+		return exit.ExitCode() == service.ExitConfig
 	}
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }

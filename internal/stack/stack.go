@@ -171,14 +171,16 @@ func (s *stack) start(ctx context.Context, first, rest []spec) error {
 }
 
 // cannotStart decides whether the exit of a young process means that the stack cannot start: its
-// port was taken after the check, or its configuration cannot work (exit code 2 of service.Main).
+// port was taken after the check, or a restart would fail in the same way. Anything else, such as a
+// panic, is for the restarts.
 func (s *stack) cannotStart(p *process, exit error, lived time.Duration, lastError string) bool {
 	if lived > firstStart {
 		return false
 	}
 	err := checkPorts(p.spec)
-	if err == nil {
-		if exitCode(exit) != 2 {
+	var inUse *portInUseError
+	if !errors.As(err, &inUse) {
+		if !permanent(exit) {
 			return false
 		}
 		if lastError == "" {

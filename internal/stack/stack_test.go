@@ -133,18 +133,24 @@ func TestStackStartsAndStopsEverything(t *testing.T) {
 	}
 }
 
+// killAndAwait kills a process of a stack that is ready and waits until it is back as another one.
+func killAndAwait(t *testing.T, cfg Config, name string) {
+	t.Helper()
+	victim := find(t, readyState(t, cfg), name)
+	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, name+" is back as another process", func() bool {
+		now := find(t, readyState(t, cfg), name)
+		return now.PID != victim.PID && now.Restarts == victim.Restarts+1
+	})
+}
+
 func TestChildThatDiesIsStartedAgain(t *testing.T) {
 	cfg := testConfig(t)
 	run(t, cfg)
 	before := readyState(t, cfg)
-	victim := find(t, before, "reader-1")
-	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	eventually.True(t, "reader-1 is back as another process", func() bool {
-		now := find(t, readyState(t, cfg), "reader-1")
-		return now.PID != victim.PID && now.Restarts == 1
-	})
+	killAndAwait(t, cfg, "reader-1")
 	for _, p := range readyState(t, cfg).Processes {
 		if p.Name != "reader-1" && (p.PID != find(t, before, p.Name).PID || p.Restarts != 0) {
 			t.Errorf("%s was restarted too: %+v", p.Name, p)
@@ -222,6 +228,20 @@ func TestConfigurationThatCannotWorkEndsTheStart(t *testing.T) {
 	err := runToEnd(t, cfg)
 	if err == nil || err.Error() != "writer cannot start: FAKE_REFUSE is not to its liking" {
 		t.Errorf("error %v", err)
+	}
+}
+
+// Go's exit code for a panic must not be taken for a configuration that cannot work.
+func TestChildThatPanicsAtTheStartIsStartedAgain(t *testing.T) {
+	once := filepath.Join(t.TempDir(), "panic")
+	if err := os.WriteFile(once, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t)
+	cfg.env = append(cfg.env, "FAKE_PANIC="+once)
+	run(t, cfg)
+	if p := find(t, readyState(t, cfg), "reader-1"); p.Restarts != 1 {
+		t.Errorf("reader-1 was restarted %d times, want once", p.Restarts)
 	}
 }
 
