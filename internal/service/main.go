@@ -23,9 +23,9 @@ type Config[C any] interface {
 // not 2, which is how Go ends a program that panics.
 const ExitConfig = 78
 
-// Main runs a process: it reads the configuration, runs until SIGINT or SIGTERM and returns the
-// exit code: 0 after an orderly stop, 1 for a failure, ExitConfig. A second signal ends the process
-// at once.
+// Main runs a process: it reads the configuration, runs until SIGINT, SIGTERM or SIGHUP and returns
+// the exit code: 0 after an orderly stop, 1 for a failure, ExitConfig. A SIGINT or SIGTERM during
+// the stop ends the process at once.
 func Main[C any, P Config[C]](
 	args []string, getenv func(string) string, stderr io.Writer,
 	parse func(args []string, getenv func(string) string) (C, error),
@@ -54,12 +54,27 @@ func Main[C any, P Config[C]](
 	common.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: common.LogLevel}))
 	redis.SetLogger(redisLog{common.Logger})
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilStopped()
 	defer stop()
-	context.AfterFunc(ctx, stop) // the second signal meets the default action
 	if err := run(ctx, cfg); err != nil {
 		common.Logger.Error("stopped", "err", err)
 		return 1
 	}
 	return 0
+}
+
+// untilStopped returns a context that is done at the first SIGINT, SIGTERM or SIGHUP. After that
+// SIGINT and SIGTERM have their default action again. SIGHUP does not: a terminal that is closed
+// sends it several times (from the kernel and from the shell), and only the first means something.
+func untilStopped() (context.Context, context.CancelFunc) {
+	hangup, stopHangup := context.Background(), context.CancelFunc(func() {})
+	if !signal.Ignored(syscall.SIGHUP) { // else started with nohup
+		hangup, stopHangup = signal.NotifyContext(hangup, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(hangup, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, func() {
+		stop()
+		stopHangup()
+	}
 }

@@ -245,6 +245,78 @@ func TestChildThatPanicsAtTheStartIsStartedAgain(t *testing.T) {
 	}
 }
 
+// wait returns how a process ended.
+func wait(t *testing.T, cmd *exec.Cmd) error {
+	t.Helper()
+	timer := time.AfterFunc(testWait, func() {
+		t.Error("the stack does not end")
+		_ = cmd.Process.Kill()
+	})
+	defer timer.Stop()
+	return cmd.Wait()
+}
+
+// foreground starts the program with `run` and these settings.
+func foreground(t *testing.T, env []string, prepare func(*exec.Cmd)) (*exec.Cmd, Config) {
+	t.Helper()
+	cfg, err := ParseConfig(nil, func(name string) string { return lookup(env, name) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "run")
+	cmd.Env = append(os.Environ(), env...)
+	if prepare != nil {
+		prepare(cmd)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	return cmd, cfg
+}
+
+func TestClosedTerminalStopsInOrder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events")
+	cmd, cfg := foreground(t, append(testEnv(t), "FAKE_EVENTS="+path), nil)
+	readyState(t, cfg)
+	for range 2 { // the kernel's signal and the shell's
+		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := wait(t, cmd); err != nil {
+		t.Errorf("the stack ended with %v, want an orderly stop", err)
+	}
+	seen := events(t, path)
+	for _, name := range []string{"reader-1", "reader-2", "reader-direct"} {
+		if !slices.Contains(seen, "term "+name) {
+			t.Errorf("%s was not stopped in order: %v", name, seen)
+		}
+	}
+}
+
+func TestNohupKeepsTheStackUp(t *testing.T) {
+	cmd, cfg := foreground(t, testEnv(t), func(cmd *exec.Cmd) {
+		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0" run`, os.Args[0]}
+	})
+	readyState(t, cfg)
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	killAndAwait(t, cfg, "reader-1") // a stack that stops starts nothing again
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(t, cmd); err != nil {
+		t.Errorf("the stack ended with %v", err)
+	}
+}
+
 func TestOneStackPerRunFolder(t *testing.T) {
 	cfg := testConfig(t)
 	run(t, cfg)
