@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // maxLogBytes bounds a log file; one old file of the same size is kept beside it.
@@ -16,9 +18,9 @@ const maxLogBytes = 10 << 20
 // logFile is an append-only file of bounded size. Only one goroutine writes to it.
 type logFile struct {
 	path string
-	max  int64
-	file *os.File
-	size int64
+	max  int64    // size at which the file is rotated, in bytes
+	file *os.File // at path, unless it was removed or a rotation failed halfway
+	size int64    // of file, in bytes
 }
 
 func openLog(path string, limit int64) (*logFile, error) {
@@ -33,9 +35,11 @@ func openLog(path string, limit int64) (*logFile, error) {
 	return &logFile{path: path, max: limit, file: f, size: info.Size()}, nil
 }
 
+// Write appends p, to a new file when somebody removed the one at path. While a rotation fails, for instance because there are no file descriptors, each
+// write tries it again; meanwhile the file grows to twice its size, and what comes then is lost.
 func (l *logFile) Write(p []byte) (int, error) {
-	if l.size+int64(len(p)) > l.max {
-		if err := l.rotate(); err != nil {
+	if l.size+int64(len(p)) > l.max || l.removed() {
+		if err := l.rotate(); err != nil && l.size+int64(len(p)) > 2*l.max {
 			return 0, err
 		}
 	}
@@ -44,9 +48,11 @@ func (l *logFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// rotate makes the file the old one, replacing the old one before it.
+// rotate makes the file the old one, replacing the old one before it. After an error l still writes
+// to the file that it has. There may be nothing to rename: somebody removed the file, or an earlier
+// rotation renamed it and could not open the next one.
 func (l *logFile) rotate() error {
-	if err := os.Rename(l.path, l.path+".1"); err != nil {
+	if err := os.Rename(l.path, l.path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("rotate log: %w", err)
 	}
 	next, err := openLog(l.path, l.max)
@@ -56,6 +62,16 @@ func (l *logFile) rotate() error {
 	l.file.Close()
 	*l = *next
 	return nil
+}
+
+// removed reports whether no name leads to the file any more, so that nobody can read it.
+func (l *logFile) removed() bool {
+	info, err := l.file.Stat()
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Nlink == 0
 }
 
 func (l *logFile) Close() error { return l.file.Close() }

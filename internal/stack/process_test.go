@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -82,6 +83,68 @@ func TestLogFileIsBounded(t *testing.T) {
 	defer l.Close()
 	if l.size != int64(len(line)) {
 		t.Errorf("size %d after opening, want %d", l.size, len(line))
+	}
+}
+
+func TestLogFileSurvivesFailedRotations(t *testing.T) {
+	const limit = 100 // bytes
+	line := []byte(strings.Repeat("x", 59) + "\n")
+	for _, tt := range []struct {
+		name       string
+		harm, mend func(path string) error
+		fails      bool // the rotation, until mend
+	}{
+		{"the log was deleted", os.Remove, func(string) error { return nil }, false},
+		{"the folder was deleted",
+			func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+			func(path string) error { return os.Mkdir(filepath.Dir(path), 0o755) }, true},
+		{"the old log cannot be replaced",
+			func(path string) error { return os.MkdirAll(path+".1/x", 0o755) },
+			func(path string) error { return os.RemoveAll(path + ".1") }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "logs", "log")
+			if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			l, err := openLog(path, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { l.Close() }()
+			write := func(n int) (err error) {
+				for range n {
+					if _, werr := l.Write(line); werr != nil {
+						err = werr
+					}
+				}
+				return err
+			}
+			if err := errors.Join(write(1), tt.harm(path)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.Write([]byte("x\n")); err != nil {
+				t.Error("a line that fits was lost:", err)
+			}
+			if text, err := os.ReadFile(path); !tt.fails && string(text) != "x\n" {
+				t.Errorf("the log is %q (%v) after a line, want the line", text, err)
+			}
+			if err := write(1); err != nil {
+				t.Error("a line was lost that fits into twice the limit:", err)
+			}
+			if err := write(10); (err != nil) != tt.fails {
+				t.Errorf("error %v after more than that, want one: %v", err, tt.fails)
+			}
+			if info, err := l.file.Stat(); err != nil || info.Size() > 2*limit {
+				t.Errorf("the file has %v bytes (%v), want %d at most", info.Size(), err, 2*limit)
+			}
+			if err := errors.Join(tt.mend(path), write(1)); err != nil {
+				t.Error("after the mend:", err)
+			}
+			if text, err := os.ReadFile(path); err != nil || !bytes.HasSuffix(text, line) || len(text) > limit {
+				t.Errorf("the log is %q (%v), want the newest line in it", text, err)
+			}
+		})
 	}
 }
 
