@@ -56,16 +56,7 @@ func Main(args []string, getenv func(string) string, stdout, stderr io.Writer, r
 	case roleRedis:
 		return service.Main(args, getenv, stderr, parseEmbedded, runEmbedded)
 	case "run":
-		var failure error
-		code := service.Main(args, getenv, stderr, ParseConfig, func(ctx context.Context, c Config) error {
-			failure = Run(ctx, c)
-			return nil // told below, in a sentence instead of a log line
-		})
-		if failure != nil {
-			fmt.Fprintln(stderr, "error:", failure)
-			return 1
-		}
-		return code
+		return runStack(args, getenv, stdout, stderr)
 	case "help":
 		fmt.Fprint(stdout, help)
 		return 0
@@ -85,6 +76,29 @@ func Main(args []string, getenv func(string) string, stdout, stderr io.Writer, r
 		c.arg, args = args[0], args[1:]
 	}
 	return c.main(do, args, getenv, stderr)
+}
+
+// runStack runs the supervisor until it is told to stop, and returns its exit code.
+func runStack(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	// Without a handler the first line for a pipe whose reader is gone would end the supervisor
+	// without a drain. The stack goes on; the log files have what is said.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
+	out, errs := newTerminal(stdout), newTerminal(stderr)
+	defer out.close()
+	defer errs.close()
+	var failure error
+	code := service.Main(args, getenv, errs, ParseConfig, func(ctx context.Context, c Config) error {
+		c.Out, c.Err = out, errs
+		failure = Run(ctx, c)
+		return nil // told below, in a sentence instead of a log line
+	})
+	if failure != nil {
+		fmt.Fprintln(errs, "error:", failure)
+		return 1
+	}
+	return code
 }
 
 // command is one run of a command that talks to the stack in the background.

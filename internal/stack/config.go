@@ -27,13 +27,16 @@ const redisEmbedded = "embedded"
 // Config is how the stack is laid out on this machine. Common.Port is the dashboard's port.
 type Config struct {
 	service.Common
-	RunDir      string    // logs, pid file, nodes file, Redis's data
-	Readers     int       // readers in rotation at the start
-	RedisAddr   []string  // an existing Redis; when empty the stack starts one
-	RedisServer string    // program name of the Redis server, or "embedded"
-	WriterToken string    // the writer's bearer token, for the dashboard's form
-	Background  bool      // no terminal: children's warnings go to their log files alone
-	Out         io.Writer // what is said to whoever started the stack; nil is standard output
+	RunDir      string   // logs, pid file, nodes file, Redis's data
+	Readers     int      // readers in rotation at the start
+	RedisAddr   []string // an existing Redis; when empty the stack starts one
+	RedisServer string   // program name of the Redis server, or "embedded"
+	WriterToken string   // the writer's bearer token, for the dashboard's form
+	Background  bool     // no terminal: children's warnings go to their log files, not to Err
+
+	// Out gets progress and addresses, Err the children's warnings. They must not block, or they
+	// would hold up the supervisor and its children; nil discards.
+	Out, Err io.Writer
 
 	RedisPort, WriterPort, DirectPort, GatewayPort, GatewayMetricsPort int
 	ReaderPort                                                         int // of reader-1; reader-2 has the next one

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 )
 
@@ -77,7 +76,7 @@ func (l *logFile) removed() bool {
 func (l *logFile) Close() error { return l.file.Close() }
 
 // copyLines copies a child's output line by line, each behind prefix, to log and, where notable
-// says so, to terminal. It returns when the child and all that hold its output are gone. last is
+// says so, to terminal, which must not block. It returns when the child and all that hold its output are gone. last is
 // the newest line that names an error, for a child that did not get far.
 func copyLines(r io.Reader, prefix string, log, terminal io.Writer, notable func(line string) bool) (last string) {
 	br := bufio.NewReaderSize(r, 64<<10) // a longer line is broken into pieces
@@ -107,18 +106,3 @@ func notable(line string) bool {
 
 // notableRedis is the same for redis-server, which marks its warnings with a #.
 func notableRedis(line string) bool { return strings.Contains(line, " # ") }
-
-// lockedWriter lets several children write lines to one terminal; without a terminal they vanish.
-type lockedWriter struct {
-	mu sync.Mutex // guards w
-	w  *os.File
-}
-
-func (l *lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.w == nil {
-		return len(p), nil
-	}
-	return l.w.Write(p)
-}

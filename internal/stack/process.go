@@ -52,7 +52,7 @@ type process struct {
 	grace    time.Duration // from SIGTERM to SIGKILL
 	log      *slog.Logger
 	output   *logFile
-	terminal io.Writer
+	terminal io.Writer // for notable lines; must not block
 	// failed, when set, hears of an exit before the first restart; it returns true when the child
 	// must not be started again.
 	failed func(p *process, exit error, lived time.Duration, lastError string) bool

@@ -3,6 +3,7 @@ package stack
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -51,6 +52,40 @@ func TestStubbornChildIsKilled(t *testing.T) {
 	if p.lastExit != "signal: killed" {
 		t.Errorf("exit %q, want that it was killed", p.lastExit)
 	}
+}
+
+// A child writes more warnings than a held terminal, a pipe and the queue between them hold.
+func TestHeldTerminalBlocksNeitherChildNorStop(t *testing.T) {
+	output, err := openLog(filepath.Join(t.TempDir(), "log"), maxLogBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	starter := newStarter()
+	_, held := fullPipe(t)
+	term := newTerminal(held)
+	const lines = 5000
+	p := &process{
+		spec: spec{
+			name: "child", path: "/bin/sh", env: os.Environ(), notable: notable,
+			argv: []string{"sh", "-c", fmt.Sprintf(
+				"i=0; while [ $i -lt %d ]; do echo level=WARN msg=%s; i=$((i+1)); done; echo level=INFO msg=done; exec sleep 600",
+				lines, strings.Repeat("x", 50))},
+		},
+		starter: starter, grace: testWait, log: slog.New(slog.DiscardHandler), output: output, terminal: term,
+		stopping: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}),
+	}
+	go p.run()
+	eventually.True(t, "the child has written everything", func() bool {
+		text, _ := os.ReadFile(output.path)
+		return bytes.HasSuffix(text, []byte("child | level=INFO msg=done\n")) && bytes.Count(text, []byte("level=WARN")) == lines
+	})
+	p.stop()
+	select {
+	case <-p.done:
+	case <-time.After(testWait):
+		t.Fatal("the stop does not end")
+	}
+	starter.close()
 }
 
 func TestLogFileIsBounded(t *testing.T) {

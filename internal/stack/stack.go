@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -25,12 +25,11 @@ const firstStart = 5 * time.Second
 
 // stack is the running system.
 type stack struct {
-	cfg      Config
-	log      *slog.Logger
-	starter  *starter
-	terminal *lockedWriter
-	fatal    chan error    // takes the first reason for which the stack cannot start
-	scaling  chan struct{} // holds one token while Scale runs
+	cfg     Config
+	log     *slog.Logger
+	starter *starter
+	fatal   chan error    // takes the first reason for which the stack cannot start
+	scaling chan struct{} // holds one token while Scale runs
 
 	mu      sync.Mutex // guards what follows
 	procs   []*process // in the order of their start
@@ -42,7 +41,10 @@ type stack struct {
 // behind in any case.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.Out == nil {
-		cfg.Out = os.Stdout
+		cfg.Out = io.Discard
+	}
+	if cfg.Err == nil || cfg.Background {
+		cfg.Err = io.Discard
 	}
 	claim, err := claimRunDir(cfg)
 	if err != nil {
@@ -50,11 +52,8 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer claim.release()
 	s := &stack{
-		cfg: cfg, log: cfg.logger(), starter: newStarter(), terminal: &lockedWriter{w: os.Stderr},
+		cfg: cfg, log: cfg.logger(), starter: newStarter(),
 		fatal: make(chan error, 1), scaling: make(chan struct{}, 1),
-	}
-	if cfg.Background {
-		s.terminal.w = nil
 	}
 	defer s.starter.close()
 	return s.run(ctx)
@@ -203,7 +202,7 @@ func (s *stack) launch(sp spec, failed func(*process, error, time.Duration, stri
 		return nil, err
 	}
 	p := &process{
-		spec: sp, starter: s.starter, grace: killAfter, log: s.log, output: output, terminal: s.terminal, failed: failed,
+		spec: sp, starter: s.starter, grace: killAfter, log: s.log, output: output, terminal: s.cfg.Err, failed: failed,
 		stopping: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.mu.Lock()

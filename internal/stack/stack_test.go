@@ -317,6 +317,30 @@ func TestNohupKeepsTheStackUp(t *testing.T) {
 	}
 }
 
+// Nothing that the supervisor writes may block it: neither its own log and the addresses of the
+// start, nor its children's warnings.
+func TestOutputThatIsHeldOrGone(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		gone bool // the reader of the pipe, else it only takes nothing
+	}{{"held", false}, {"gone", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			r, w := fullPipe(t)
+			if tt.gone {
+				r.Close()
+			}
+			cmd, cfg := foreground(t, testEnv(t), func(cmd *exec.Cmd) { cmd.Stdout, cmd.Stderr = w, w })
+			killAndAwait(t, cfg, "reader-1") // the supervisor warns about it
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if err := wait(t, cmd); err != nil {
+				t.Errorf("the stack ended with %v, want an orderly stop", err)
+			}
+		})
+	}
+}
+
 func TestOneStackPerRunFolder(t *testing.T) {
 	cfg := testConfig(t)
 	run(t, cfg)
