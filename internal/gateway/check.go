@@ -8,27 +8,34 @@ import (
 	"time"
 )
 
+// newcomerRate is how many times as often a reader is asked that was never ready: it has just been
+// started, and clients miss it.
+const newcomerRate = 10
+
 // checker asks readers whether they are ready.
 type checker struct {
-	client   *http.Client
+	ask      func(ctx context.Context, addr string) error // nil when the reader there is ready
 	interval time.Duration
-	report   func(*node, error)
+	report   func(*node, error) (ready bool)
 }
 
-func newChecker(interval, timeout time.Duration, report func(*node, error)) *checker {
-	return &checker{
-		client: &http.Client{
-			Timeout: timeout,
-			// A connection of its own for each check: one that was kept would not show that the
-			// reader no longer accepts any.
-			Transport: &http.Transport{
-				DisableKeepAlives:      true,
-				DisableCompression:     true,
-				DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
-				MaxResponseHeaderBytes: maxResponseHeader,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// newChecker returns a checker that asks at each interval. report takes the result of a check and
+// returns whether the node counts as ready now.
+func newChecker(interval, timeout time.Duration, report func(*node, error) (ready bool)) *checker {
+	client := &http.Client{
+		Timeout: timeout,
+		// A connection of its own for each check: one that was kept would not show that the
+		// reader no longer accepts any.
+		Transport: &http.Transport{
+			DisableKeepAlives:      true,
+			DisableCompression:     true,
+			DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
+			MaxResponseHeaderBytes: maxResponseHeader,
 		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return &checker{
+		ask:      func(ctx context.Context, addr string) error { return askReady(ctx, client, addr) },
 		interval: interval,
 		report:   report,
 	}
@@ -36,14 +43,18 @@ func newChecker(interval, timeout time.Duration, report func(*node, error)) *che
 
 // run checks n at once and then at each interval, until ctx is done.
 func (c *checker) run(ctx context.Context, n *node) {
-	tick := time.NewTicker(c.interval)
+	tick := time.NewTicker(c.interval / newcomerRate)
 	defer tick.Stop()
+	newcomer := true
 	for {
 		err := c.ask(ctx, n.addr)
 		if ctx.Err() != nil {
 			return // a check that was cut says nothing about the reader
 		}
-		c.report(n, err)
+		if ready := c.report(n, err); ready && newcomer {
+			newcomer = false
+			tick.Reset(c.interval)
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -52,12 +63,12 @@ func (c *checker) run(ctx context.Context, n *node) {
 	}
 }
 
-func (c *checker) ask(ctx context.Context, addr string) error {
+func askReady(ctx context.Context, client *http.Client, addr string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/ready", nil)
 	if err != nil {
 		return err
 	}
-	res, err := c.client.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return err
 	}

@@ -144,8 +144,8 @@ func (p *nodes) missed(n *node, timeout bool, err error) {
 	p.turnUnhealthy(n, err)
 }
 
-// checked notes the result of a check.
-func (p *nodes) checked(n *node, err error) {
+// checked notes the result of a check and returns whether n is ready now.
+func (p *nodes) checked(n *node, err error) (ready bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
@@ -157,7 +157,7 @@ func (p *nodes) checked(n *node, err error) {
 		if n.failed >= unhealthyAfter {
 			p.turnUnhealthy(n, err)
 		}
-		return
+		return n.health == healthy
 	}
 	n.failed = 0
 	n.passed++
@@ -167,6 +167,7 @@ func (p *nodes) checked(n *node, err error) {
 		p.log.Info("reader is ready", "reader", n.addr)
 		p.publish()
 	}
+	return n.health == healthy
 }
 
 // turnUnhealthy takes n out of the rotation. The caller holds mu.
@@ -174,8 +175,12 @@ func (p *nodes) turnUnhealthy(n *node, err error) {
 	if n.health == unhealthy {
 		return // a request that failed late must not start the count of passed checks anew
 	}
+	if n.health == unknown {
+		p.log.Info("reader is not ready yet", "reader", n.addr, "err", err)
+	} else {
+		p.log.Warn("reader is not ready", "reader", n.addr, "err", err)
+	}
 	n.health, n.passed, n.reason = unhealthy, 0, err.Error()
-	p.log.Warn("reader is not ready", "reader", n.addr, "err", err)
 	p.publish()
 }
 

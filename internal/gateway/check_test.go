@@ -1,0 +1,44 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A reader that was never ready is asked again soon; once it is in rotation, at each interval.
+func TestNewcomerIsAskedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const interval = time.Second
+		p := newTestNodes("a:1")
+		n := p.list[0]
+		begun := time.Now()
+		loading := 250 * time.Millisecond
+		var asked []time.Duration
+		c := newChecker(interval, interval, p.checked)
+		c.ask = func(context.Context, string) error {
+			at := time.Since(begun)
+			asked = append(asked, at)
+			if at < loading || at > 2*interval && at < 5*interval {
+				return errors.New("503 loading")
+			}
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
+		defer cancel()
+		c.run(ctx, n)
+		const ms = time.Millisecond
+		// Two failed checks ask for two that pass: it is in rotation at 400 ms, and stays at the
+		// pace of the others when it fails later.
+		want := []time.Duration{0, 100 * ms, 200 * ms, 300 * ms, 400 * ms, 1400 * ms, 2400 * ms, 3400 * ms}
+		if !slices.Equal(asked, want) {
+			t.Errorf("asked at %v, want %v", asked, want)
+		}
+		if len(p.view.Load().ready) != 0 {
+			t.Error("it is in rotation after two failed checks")
+		}
+	})
+}
