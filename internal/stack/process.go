@@ -59,7 +59,7 @@ type process struct {
 
 	stopOnce sync.Once
 	stopping chan struct{} // closed by stop
-	started  chan struct{} // closed by run when the child was started for the first time, or will not be
+	started  chan struct{} // closed by run once the child runs, or its first start failed
 	done     chan struct{} // closed by run when there is no child any more and will be none
 
 	mu       sync.Mutex // guards what follows
@@ -85,11 +85,11 @@ func (p *process) run() {
 	defer close(p.done)
 	defer p.output.Close()
 	begun := sync.OnceFunc(func() { close(p.started) })
-	defer begun()
 	var delay time.Duration
 	for {
 		start := time.Now()
 		lastError, exit := p.once(begun)
+		begun()
 		lived := time.Since(start)
 		if p.isStopping() {
 			p.log.Debug("process stopped", "process", p.name, "exit", exitText(exit))

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/dashboard"
 	"heavy-read-api/internal/eventually"
 )
 
@@ -52,6 +53,29 @@ func TestStubbornChildIsKilled(t *testing.T) {
 	if p.lastExit != "signal: killed" {
 		t.Errorf("exit %q, want that it was killed", p.lastExit)
 	}
+}
+
+// A first start that fails must not keep whoever launches waiting: it is repeated.
+func TestLaunchReturnsWhenTheFirstStartFails(t *testing.T) {
+	s := &stack{cfg: Config{RunDir: t.TempDir(), Err: io.Discard}, log: slog.New(slog.DiscardHandler), starter: newStarter()}
+	launched := make(chan *process, 1)
+	go func() {
+		p, err := s.launch(spec{name: "x", role: roleReader, path: "/does/not/exist", ports: []port{{1, "X"}}, notable: notable}, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		launched <- p
+	}()
+	select {
+	case p := <-launched:
+		if st := p.state(t.Context()); st.State != dashboard.Restarting || !strings.Contains(st.Detail, "no such file") {
+			t.Errorf("state %+v, want that it is restarting and why", st)
+		}
+	case <-time.After(testWait):
+		t.Fatal("launch does not return")
+	}
+	s.stopAll()
+	s.starter.close()
 }
 
 // A child writes more warnings than a held terminal, a pipe and the queue between them hold.
