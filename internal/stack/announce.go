@@ -9,32 +9,50 @@ import (
 	"heavy-read-api/internal/dashboard"
 )
 
-// reportProgress writes a line for each process that becomes ready, in whatever order they do,
-// until all are or ctx is done. It returns the newest state.
-func reportProgress(ctx context.Context, out io.Writer, state func(context.Context) (State, error)) State {
+// progress tells whoever waits for a start what has become ready.
+type progress struct {
+	out  io.Writer
+	told map[string]bool // by name of the process
+}
+
+func newProgress(out io.Writer) *progress {
+	return &progress{out: out, told: make(map[string]bool)}
+}
+
+// await writes a line for each process that becomes ready, in whatever order they do, until the stack
+// is settled or ctx is done. It returns the newest state.
+func (p *progress) await(ctx context.Context, state func(context.Context) (State, error)) State {
 	var newest State
-	told := make(map[string]bool)
 	await(ctx, func() bool {
 		st, err := state(ctx)
-		if err != nil {
-			return false // the control interface is not up yet
+		if err != nil || ctx.Err() != nil {
+			return false // the control interface is not up yet, or the look was cut short
 		}
 		newest = st
-		for _, p := range st.Processes {
-			if p.Up() && !told[p.Name] {
-				told[p.Name] = true
-				fmt.Fprintf(out, "  %-14s ready on %s%s\n", p.Name, p.Address, pidText(p))
+		for _, proc := range st.Processes {
+			if settled(proc) && !p.told[proc.Name] {
+				p.told[proc.Name] = true
+				fmt.Fprintf(p.out, "  %-14s ready on %s%s\n", proc.Name, proc.Address, pidText(proc))
 			}
 		}
-		return st.ready()
+		return st.settled()
 	})
 	return newest
 }
 
-// announce tells when everything is ready, and where it is.
+// announce tells when everything is ready, and where it is. What is not ready after startWait is told
+// once.
 func (s *stack) announce(ctx context.Context) {
-	st := reportProgress(ctx, s.cfg.Out, func(ctx context.Context) (State, error) { return s.state(ctx), nil })
-	if st.ready() {
+	look := func(ctx context.Context) (State, error) { return s.state(ctx), nil }
+	p := newProgress(s.cfg.Out)
+	bound, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	st := p.await(bound, look)
+	if !st.settled() && ctx.Err() == nil {
+		fmt.Fprintf(s.cfg.Out, "not ready after %s: %s; still waiting, the logs are in %s\n", startWait, st.missingText(), s.cfg.RunDir)
+		st = p.await(ctx, look)
+	}
+	if st.settled() {
 		s.cfg.printAddresses(s.cfg.Out)
 	}
 }

@@ -71,7 +71,7 @@ func Main(args []string, getenv func(string) string, stdout, stderr io.Writer, r
 			strings.Join(slices.Sorted(maps.Keys(commands)), ", "))
 		return 2
 	}
-	c := &command{out: stdout}
+	c := &command{out: stdout, startWait: startWait}
 	if name == "scale" && len(args) > 0 {
 		c.arg, args = args[0], args[1:]
 	}
@@ -108,6 +108,8 @@ type command struct {
 	args []string // the settings, to be passed on
 	arg  string   // scale's number
 	out  io.Writer
+
+	startWait time.Duration // bound of start
 }
 
 func (c *command) main(do func(*command) error, args []string, getenv func(string) string, stderr io.Writer) int {

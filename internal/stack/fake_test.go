@@ -47,6 +47,8 @@ type fake struct {
 	events    string        // FAKE_EVENTS: file that gets a line for what matters to an order
 	reload    time.Duration // FAKE_RELOAD: how often the gateway reads its nodes
 	load      time.Duration // FAKE_LOAD: how long a process takes to be ready
+	take      time.Duration // FAKE_TAKE: how long the gateway takes to use a reader that it lists
+	unused    string        // FAKE_UNUSED: port of a reader that the gateway never uses
 }
 
 func parseFake(args []string, getenv func(string) string) (fake, error) {
@@ -62,6 +64,8 @@ func parseFake(args []string, getenv func(string) string) (fake, error) {
 	s.String(&f.events, "FAKE_EVENTS", "", "")
 	s.Duration(&f.reload, "FAKE_RELOAD", 20*time.Millisecond, "")
 	s.Duration(&f.load, "FAKE_LOAD", 0, "")
+	s.Duration(&f.take, "FAKE_TAKE", 0, "")
+	s.String(&f.unused, "FAKE_UNUSED", "", "")
 	if err := s.Parse(args); err != nil {
 		return f, err
 	}
@@ -128,8 +132,12 @@ func (f *fake) gateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var mu sync.Mutex
+	var mu sync.Mutex // guards what follows
 	var nodes []string
+	listed := make(map[string]time.Time) // since when
+	used := func(node string) bool {
+		return time.Since(listed[node]) >= f.take && !strings.HasSuffix(node, ":"+f.unused)
+	}
 	read := func() {
 		text, _ := os.ReadFile(f.nodes)
 		mu.Lock()
@@ -137,6 +145,11 @@ func (f *fake) gateway(ctx context.Context) error {
 		next := strings.Fields(string(text))
 		if !slices.Equal(next, nodes) {
 			f.event("nodes " + strings.Join(next, ","))
+		}
+		for _, n := range next {
+			if !slices.Contains(nodes, n) {
+				listed[n] = time.Now()
+			}
 		}
 		nodes = next
 	}
@@ -147,13 +160,29 @@ func (f *fake) gateway(ctx context.Context) error {
 		}
 	}()
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		var reasons []string
+		for _, n := range nodes {
+			if !used(n) {
+				reasons = append(reasons, n+": not used")
+			}
+		}
+		service.JSON(w, http.StatusOK, map[string]any{
+			"status": "ready", "readers": len(nodes), "ready": len(nodes) - len(reasons), "reasons": reasons,
+		})
+	})
 	mux.HandleFunc("GET "+gatewayMetricsPath, func(w http.ResponseWriter, _ *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, n := range nodes {
 			h, p, _ := net.SplitHostPort(n)
-			fmt.Fprintf(w, "apisix_upstream_status{ip=%q,name=\"reader\",port=%q} 1\n", h, p)
+			status := 0
+			if used(n) {
+				status = 1
+			}
+			fmt.Fprintf(w, "apisix_upstream_status{ip=%q,name=\"reader\",port=%q} %d\n", h, p, status)
 		}
 	})
 	return service.Serve(ctx, back, service.NewServer(mux, f.Logger), 0, nil)

@@ -53,9 +53,9 @@ type process struct {
 	log      *slog.Logger
 	output   *logFile
 	terminal io.Writer // for notable lines; must not block
-	// failed, when set, hears of an exit before the first restart; it returns true when the child
-	// must not be started again.
-	failed func(p *process, exit error, lived time.Duration, lastError string) bool
+	// hopeless, when set, is asked after the child's first life, before the first restart. When it
+	// returns true the child is not started again.
+	hopeless func(p *process, exit error, lived time.Duration, lastError string) bool
 
 	stopOnce sync.Once
 	stopping chan struct{} // closed by stop
@@ -95,7 +95,7 @@ func (p *process) run() {
 			p.log.Debug("process stopped", "process", p.name, "exit", exitText(exit))
 			return
 		}
-		if delay == 0 && p.failed != nil && p.failed(p, exit, lived, lastError) {
+		if delay == 0 && p.hopeless != nil && p.hopeless(p, exit, lived, lastError) {
 			return
 		}
 		delay = nextBackoff(delay, lived)

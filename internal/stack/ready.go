@@ -29,7 +29,8 @@ var checkClient = &http.Client{
 	Transport: &http.Transport{DisableKeepAlives: true},
 }
 
-// checkHTTP returns a check that asks for url and is content with 200.
+// checkHTTP returns a check that asks for url and is content with 200. A gateway that does not use
+// all of its readers says which beside its 200.
 func checkHTTP(url string) func(context.Context) health {
 	return func(ctx context.Context) health {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -45,12 +46,15 @@ func checkHTTP(url string) func(context.Context) health {
 			Status  string   `json:"status"`
 			Reasons []string `json:"reasons"`
 			Detail  string   `json:"detail"`
+
+			Readers int `json:"readers"` // of a gateway
+			Ready   int `json:"ready"`   // those of them that it uses
 		}
 		// A body that is no JSON tells nothing more than the status code does.
 		_ = json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&body)
 		why := strings.Join(body.Reasons, ", ")
 		if res.StatusCode == http.StatusOK {
-			if body.Status == "degraded" {
+			if body.Status == "degraded" || body.Ready < body.Readers {
 				return health{ready: true, detail: cmp.Or(why, body.Status)}
 			}
 			return health{ready: true}

@@ -8,20 +8,22 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
 const (
-	scaleReadyWait  = 15 * time.Second // for a new reader to hold the data, before it gets traffic anyway
-	gatewayDropWait = 3 * time.Second  // for the gateway to let go of a node; it re-reads its file twice a second
+	scaleReadyWait = 15 * time.Second // for the new readers to be ready, before they are listed anyway
+	gatewayWait    = 3 * time.Second  // for the gateway to follow the nodes file, which it re-reads twice a second
 )
 
 var errScaling = errors.New("the readers are being scaled already: try again when that is done")
 
-// scale brings the number of readers in rotation to n, 1 to MaxReaders: new ones get traffic once they are ready,
-// the ones with the highest numbers go, after the gateway has let go of them, so that no read
-// fails. It blocks until that is done; of two calls at the same time one is refused.
+// scale brings the number of readers in rotation to n, 1 to MaxReaders: new ones get traffic once
+// they are ready; the ones with the highest numbers stop after the gateway has dropped them, so that
+// no read fails. It blocks until the gateway has followed, for 20 s or so at most; then the error says
+// which reader is missing and why. Of two calls at the same time one is refused.
 func (s *stack) scale(ctx context.Context, n int) error {
 	select {
 	case s.scaling <- struct{}{}:
@@ -52,22 +54,65 @@ func (s *stack) scaleUp(ctx context.Context, from, to int) error {
 		}
 		specs = append(specs, sp)
 	}
+	failed := make(chan error, 1)
+	report := reportTo(failed)
+	scaling, over := context.WithCancel(ctx)
+	defer over()
 	var added []*process
 	for _, sp := range specs {
-		p, err := s.launch(sp, nil)
+		p, err := s.launch(sp, func(p *process, exit error, lived time.Duration, lastError string) bool {
+			return scaling.Err() == nil && report(p, exit, lived, lastError) // nobody reads failed any more later
+		})
 		if err != nil {
+			s.remove(added)
 			return err
 		}
 		added = append(added, p)
 	}
-	ctx, cancel := context.WithTimeout(ctx, scaleReadyWait)
+	wait, cancel := context.WithTimeout(ctx, scaleReadyWait)
 	defer cancel()
+	var ready []*process
 	for _, p := range added {
-		if !await(ctx, func() bool { return p.isStopping() || p.check(ctx).ready }) {
-			s.log.Warn("reader is not ready yet, the gateway gets it all the same and checks it itself", "process", p.name)
+		if await(wait, func() bool { return len(failed) > 0 || p.isStopping() || p.check(wait).ready }) {
+			ready = append(ready, p)
 		}
 	}
-	return s.list()
+	select {
+	case err := <-failed:
+		s.remove(added)
+		return err
+	default:
+	}
+	// The others are listed too: the gateway checks them and uses them once they are ready.
+	if err := s.list(); err != nil {
+		return err
+	}
+	wait, cancel = context.WithTimeout(ctx, gatewayWait)
+	defer cancel()
+	await(wait, func() bool { return len(s.outside(wait, ready)) == 0 })
+	if missing := s.outside(ctx, added); len(missing) > 0 {
+		return fmt.Errorf("not every new reader is in rotation: %s; they join once they are ready", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// outside tells which of the readers the gateway does not use, and why.
+func (s *stack) outside(ctx context.Context, readers []*process) []string {
+	nodes, err := s.gatewayNodes(ctx)
+	var all []string
+	for _, p := range readers {
+		if nodes[p.ports[0].number] {
+			continue
+		}
+		why := "the gateway does not use it yet"
+		if st := p.state(ctx); !st.Up() {
+			why = stateText(st)
+		} else if err != nil {
+			why = "the gateway cannot be asked: " + shortNetError(err)
+		}
+		all = append(all, fmt.Sprintf("%s (%s)", p.name, why))
+	}
+	return all
 }
 
 func (s *stack) scaleDown(ctx context.Context, n int) error {
@@ -76,21 +121,26 @@ func (s *stack) scaleDown(ctx context.Context, n int) error {
 	if err := s.list(leaving...); err != nil {
 		return err
 	}
-	wait, cancel := context.WithTimeout(ctx, gatewayDropWait)
+	wait, cancel := context.WithTimeout(ctx, gatewayWait)
 	defer cancel()
 	if !await(wait, func() bool { return !s.gatewayHasAny(wait, leaving) }) {
-		s.log.Warn("the gateway still lists a reader that is about to stop", "waited", gatewayDropWait)
+		s.log.Warn("the gateway still lists a reader that is about to stop", "waited", gatewayWait)
 	}
-	for _, p := range leaving {
+	s.remove(leaving)
+	return nil
+}
+
+// remove stops readers, all at once, waits for their end and forgets them.
+func (s *stack) remove(readers []*process) {
+	for _, p := range readers {
 		p.stop()
 	}
-	for _, p := range leaving {
+	for _, p := range readers {
 		<-p.done
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.procs = slices.DeleteFunc(s.procs, func(p *process) bool { return slices.Contains(leaving, p) })
-	return nil
+	s.procs = slices.DeleteFunc(s.procs, func(p *process) bool { return slices.Contains(readers, p) })
 }
 
 // rotation returns the readers that are or will be behind the gateway, reader-1 first.
@@ -117,29 +167,46 @@ func (s *stack) list(leaving ...*process) error {
 	return writeNodes(s.cfg.file(nodesFile), nodes)
 }
 
-// gatewayHasAny reports whether the gateway's metrics list one of the readers as a node. A gateway
-// that cannot be asked may have them.
+// gatewayHasAny reports whether the gateway lists one of the readers. A gateway that cannot be asked
+// may have them.
 func (s *stack) gatewayHasAny(ctx context.Context, readers []*process) bool {
+	nodes, err := s.gatewayNodes(ctx)
+	return err != nil || slices.ContainsFunc(readers, func(p *process) bool {
+		_, listed := nodes[p.ports[0].number]
+		return listed
+	})
+}
+
+// gatewayNodes returns the ports of the readers that the gateway lists, and whether each is in
+// rotation, from its metrics.
+func (s *stack) gatewayNodes(ctx context.Context) (map[int]bool, error) {
 	url := "http://" + address(s.cfg.GatewayMetricsPort) + gatewayMetricsPath
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return true
+		return nil, err
 	}
 	res, err := checkClient.Do(req)
 	if err != nil {
-		return true
+		return nil, err
 	}
 	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answers %s", url, res.Status)
+	}
+	nodes := make(map[int]bool)
 	lines := bufio.NewScanner(io.LimitReader(res.Body, 8<<20))
 	for lines.Scan() {
 		if !strings.HasPrefix(lines.Text(), "apisix_upstream_status{") {
 			continue
 		}
-		for _, p := range readers {
-			if strings.Contains(lines.Text(), fmt.Sprintf(`port="%d"`, p.ports[0].number)) {
-				return true
-			}
+		labels, value, _ := strings.Cut(lines.Text(), "} ")
+		_, label, _ := strings.Cut(labels, `port="`)
+		number, _, _ := strings.Cut(label, `"`)
+		port, err := strconv.Atoi(number)
+		if err != nil {
+			return nil, fmt.Errorf("%s has no port in %q", url, lines.Text())
 		}
+		nodes[port] = value == "1"
 	}
-	return lines.Err() != nil || res.StatusCode != http.StatusOK
+	return nodes, lines.Err()
 }

@@ -143,8 +143,9 @@ func (s *stack) layout() (first, rest []spec, err error) {
 // start starts everything in order and returns without waiting for readiness (but see redisWait).
 // A process that turns out to be unable to start is reported through s.fatal.
 func (s *stack) start(ctx context.Context, first, rest []spec) error {
+	cannotStart := reportTo(s.fatal)
 	for _, sp := range first {
-		p, err := s.launch(sp, s.cannotStart)
+		p, err := s.launch(sp, cannotStart)
 		if err != nil {
 			return err
 		}
@@ -162,47 +163,61 @@ func (s *stack) start(ctx context.Context, first, rest []spec) error {
 				return err
 			}
 		}
-		if _, err := s.launch(sp, s.cannotStart); err != nil {
+		if _, err := s.launch(sp, cannotStart); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// cannotStart decides whether the exit of a young process means that the stack cannot start: its
-// port was taken after the check, or a restart would fail in the same way. Anything else, such as a
+// verdict decides about a process that ended, as process.hopeless describes.
+type verdict func(p *process, exit error, lived time.Duration, lastError string) bool
+
+// reportTo returns a verdict that sends the reason why a process cannot start to failed, unless
+// failed is full: one reason is enough.
+func reportTo(failed chan<- error) verdict {
+	return func(p *process, exit error, lived time.Duration, lastError string) bool {
+		err := cannotStart(p, exit, lived, lastError)
+		if err == nil {
+			return false
+		}
+		select {
+		case failed <- err:
+		default:
+		}
+		return true
+	}
+}
+
+// cannotStart returns why a process that ended young cannot start at all, nil when it may: its port
+// was taken after the check, or a restart would fail in the same way. Anything else, such as a
 // panic, is for the restarts.
-func (s *stack) cannotStart(p *process, exit error, lived time.Duration, lastError string) bool {
+func cannotStart(p *process, exit error, lived time.Duration, lastError string) error {
 	if lived > firstStart {
-		return false
+		return nil
 	}
 	err := checkPorts(p.spec)
 	var inUse *portInUseError
-	if !errors.As(err, &inUse) {
-		if !permanent(exit) {
-			return false
-		}
-		if lastError == "" {
-			lastError = exitText(exit) + ", see " + p.output.path
-		}
-		err = fmt.Errorf("%s cannot start: %s", p.name, lastError)
+	if errors.As(err, &inUse) {
+		return err
+	} else if !permanent(exit) {
+		return nil
 	}
-	select {
-	case s.fatal <- err:
-	default: // one reason is enough
+	if lastError == "" {
+		lastError = exitText(exit) + ", see " + p.output.path
 	}
-	return true
+	return fmt.Errorf("%s cannot start: %s", p.name, lastError)
 }
 
 // launch starts and supervises a process. It returns once the process exists or its first start
 // failed.
-func (s *stack) launch(sp spec, failed func(*process, error, time.Duration, string) bool) (*process, error) {
+func (s *stack) launch(sp spec, hopeless verdict) (*process, error) {
 	output, err := openLog(s.cfg.file(sp.name+".log"), maxLogBytes)
 	if err != nil {
 		return nil, err
 	}
 	p := &process{
-		spec: sp, starter: s.starter, grace: killAfter, log: s.log, output: output, terminal: s.cfg.Err, failed: failed,
+		spec: sp, starter: s.starter, grace: killAfter, log: s.log, output: output, terminal: s.cfg.Err, hopeless: hopeless,
 		stopping: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}),
 	}
 	s.mu.Lock()

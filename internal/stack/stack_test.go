@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -407,6 +408,94 @@ func TestScale(t *testing.T) {
 	st = readyState(t, cfg)
 	if slices.ContainsFunc(st.Processes, func(p dashboard.Process) bool { return p.Name == "reader-2" }) {
 		t.Errorf("reader-2 is still listed: %+v", st.Processes)
+	}
+}
+
+// rotation returns the ports of the readers that the gateway uses.
+func rotation(t *testing.T, cfg Config) []int {
+	t.Helper()
+	nodes, err := (&stack{cfg: cfg}).gatewayNodes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var used []int
+	for port, ready := range nodes {
+		if ready {
+			used = append(used, port)
+		}
+	}
+	slices.Sort(used)
+	return used
+}
+
+// The gateway uses a reader only some time after it has listed it.
+func TestStartAndScaleWaitForTheRotation(t *testing.T) {
+	env := append(testEnv(t), "FAKE_TAKE=1500ms")
+	cfg, err := ParseConfig(nil, func(name string) string { return lookup(env, name) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { local(t, env, "stop") })
+	for i, command := range [][]string{{"start"}, {"scale", "4"}} {
+		if out, code := local(t, env, command...); code != 0 {
+			t.Fatalf("%v: exit code %d\n%s", command, code, out)
+		}
+		want := []int{cfg.ReaderPort, cfg.ReaderPort + 1, cfg.ReaderPort + 2, cfg.ReaderPort + 3}[:2+2*i]
+		if got := rotation(t, cfg); !slices.Equal(got, want) {
+			t.Errorf("the gateway uses %v after %v, want %v", got, command, want)
+		}
+	}
+}
+
+func TestStartAndScaleNameTheReaderThatIsMissing(t *testing.T) {
+	env := testEnv(t)
+	base, err := ParseConfig(nil, func(name string) string { return lookup(env, name) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	env = append(env, fmt.Sprintf("FAKE_UNUSED=%d", base.ReaderPort+1))
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		t.Setenv(name, value)
+	}
+	t.Cleanup(func() { local(t, env, "stop") })
+	const bound = 3 * time.Second
+	c := &command{ctx: t.Context(), cfg: base, out: io.Discard, startWait: bound}
+	for _, when := range []string{"at the start", "when it runs already"} {
+		want := fmt.Sprintf("not ready after %s: gateway (degraded: %s: not used)", bound, address(base.ReaderPort+1))
+		if err := c.start(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", when, err, want)
+		}
+	}
+	if out, code := local(t, env, "scale", "1"); code != 0 {
+		t.Errorf("scale 1: exit code %d\n%s", code, out)
+	}
+	const want = "error: not every new reader is in rotation: reader-2 (the gateway does not use it yet)"
+	if out, code := local(t, env, "scale", "3"); code != 1 || !strings.Contains(out, want) {
+		t.Errorf("scale 3: exit code %d, want 1 and %q\n%s", code, want, out)
+	}
+	if got, want := rotation(t, base), []int{base.ReaderPort, base.ReaderPort + 2}; !slices.Equal(got, want) {
+		t.Errorf("the gateway uses %v, want %v", got, want)
+	}
+}
+
+func TestScaleUpThatCannotWorkIsUndone(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.env = append(cfg.env, fmt.Sprintf("FAKE_REFUSE=%d", cfg.ReaderPort+3))
+	run(t, cfg)
+	readyState(t, cfg)
+	const want = "reader-4 cannot start: FAKE_REFUSE is not to its liking"
+	if err := scaleTo(t, cfg, 4); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %q", err, want)
+	}
+	if st := readyState(t, cfg); len(st.Processes) != 6 {
+		t.Errorf("processes after that: %+v", st.Processes)
+	}
+	if err := scaleTo(t, cfg, 3); err != nil {
+		t.Error("scale to what works:", err)
+	}
+	if got, want := rotation(t, cfg), []int{cfg.ReaderPort, cfg.ReaderPort + 1, cfg.ReaderPort + 2}; !slices.Equal(got, want) {
+		t.Errorf("the gateway uses %v, want %v", got, want)
 	}
 }
 

@@ -10,14 +10,14 @@ import (
 	"syscall"
 )
 
-// start brings the stack up in the background and waits until it is ready.
+// start brings the stack up in the background and waits until everything is ready and the gateway
+// uses every reader.
 func (c *command) start() error {
-	if pid, _, err := running(c.cfg); err != nil {
+	if pid, control, err := running(c.cfg); err != nil {
 		return err
 	} else if pid != 0 {
 		fmt.Fprintf(c.out, "The stack is already running (pid %d), with the settings it was started with; restart it for others.\n", pid)
-		c.cfg.printAddresses(c.out)
-		return nil
+		return c.awaitSettled(c.ctx, pid, control)
 	}
 	if err := os.MkdirAll(c.cfg.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
@@ -47,33 +47,36 @@ func (c *command) start() error {
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- child.Wait() }()
-	ctx, cancel := context.WithTimeoutCause(c.ctx, startWait, fmt.Errorf("not ready after %s", startWait))
-	defer cancel()
-	ctx, died := context.WithCancelCause(ctx)
+	ctx, died := context.WithCancelCause(c.ctx)
 	defer died(nil)
 	go func() { died(supervisorExit(<-exited, log.path, begin)) }()
-
 	fmt.Fprintln(c.out, "Starting:")
-	st := reportProgress(ctx, c.out, func(ctx context.Context) (State, error) {
-		st, err := getState(ctx, address(c.cfg.Port))
-		if err == nil && st.PID != child.Process.Pid {
+	return c.awaitSettled(ctx, child.Process.Pid, address(c.cfg.Port))
+}
+
+// awaitSettled reports progress until the stack of the supervisor with this pid and control address
+// is settled, for c.startWait at most. When ctx ends first, its cause is the error.
+func (c *command) awaitSettled(ctx context.Context, pid int, control string) error {
+	ctx, cancel := context.WithTimeout(ctx, c.startWait)
+	defer cancel()
+	st := newProgress(c.out).await(ctx, func(ctx context.Context) (State, error) {
+		st, err := getState(ctx, control)
+		if err == nil && st.PID != pid {
 			err = errors.New("another stack answers on this port")
 		}
 		return st, err
 	})
 	switch {
-	case st.ready():
+	case st.settled():
 		c.cfg.printAddresses(c.out)
 		return nil
 	case c.ctx.Err() != nil:
 		return fmt.Errorf("interrupted; the stack goes on starting in the background, `local stop` (make stop) ends it")
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("not ready after %s: %s; it goes on starting: `local status` (make health) tells when it is ready, the logs are in %s",
+			c.startWait, st.missingText(), c.cfg.RunDir)
 	}
-	cause := context.Cause(ctx)
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		printState(c.out, st)
-		return fmt.Errorf("%w; it goes on starting: `local status` (make health) tells when it is ready, the logs are in %s", cause, c.cfg.RunDir)
-	}
-	return cause
+	return context.Cause(ctx)
 }
 
 // supervisorExit returns why the supervisor ended: the sentence that it wrote to its log since

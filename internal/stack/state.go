@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -26,6 +27,42 @@ func (st State) ready() bool {
 		}
 	}
 	return st.Complete
+}
+
+// settled reports whether everything is ready, and the gateway uses every reader.
+func (st State) settled() bool { return st.Complete && len(st.missing()) == 0 }
+
+// missing tells which processes keep the stack from being settled, and why.
+func (st State) missing() []string {
+	var all []string
+	for _, p := range st.Processes {
+		if !settled(p) {
+			all = append(all, fmt.Sprintf("%s (%s)", p.Name, stateText(p)))
+		}
+	}
+	return all
+}
+
+// missingText is missing in a sentence.
+func (st State) missingText() string {
+	if !st.Complete {
+		return strings.Join(append(st.missing(), "not every process was started yet"), ", ")
+	}
+	return strings.Join(st.missing(), ", ")
+}
+
+// settled reports whether a start is done with p. A reader that has lost Redis serves from memory; a
+// gateway that is degraded does not use all readers.
+func settled(p dashboard.Process) bool {
+	return p.Up() && (p.Role != roleGateway || p.State == dashboard.Ready)
+}
+
+// stateText is the state of p, and why.
+func stateText(p dashboard.Process) string {
+	if p.Detail == "" {
+		return p.State
+	}
+	return p.State + ": " + p.Detail
 }
 
 // state looks at every process at the same time; it takes checkTimeout at most.

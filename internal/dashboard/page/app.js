@@ -108,6 +108,11 @@ const advice = {
   gateway: 'Read a reader directly until it is back.',
 };
 
+const degraded = {
+  reader: 'Reads are answered from memory.',
+  gateway: 'It sends reads to the other readers.',
+};
+
 // replace puts children into a node only when they say something new, so that a screen reader is
 // not told the same every second.
 function replace(node, children) {
@@ -139,7 +144,7 @@ function renderBanners() {
   }
   for (const p of same.values()) {
     const title = `${list(p.names)} ${p.names.length > 1 ? 'are' : 'is'} ${p.state}${p.why ? ` (${p.why})` : ''}.`;
-    const text = p.state === 'degraded' ? 'Reads are answered from memory.' : p.state === 'stopping' ? '' : advice[p.role] || '';
+    const text = p.state === 'degraded' ? degraded[p.role] || '' : p.state === 'stopping' ? '' : advice[p.role] || '';
     out.push(banner(looks[p.state], title, text));
   }
   const traffic = points.some((p) => Object.values(p.v).some((v) => v.reads > 0 || v.writes > 0));
