@@ -19,12 +19,45 @@ images() {
 	return 1
 }
 
+# unlisted writes a line for each reader that nodes.sh has not put on the gateway's list.
+unlisted() {
+	listed=$(compose exec -T apisix cat /run/apisix/apisix.yaml </dev/null 2>/dev/null) || {
+		echo "all of them (the gateway cannot be asked)"
+		return
+	}
+	# shellcheck disable=SC2016 # the dollar signs are the template's
+	compose ps --quiet reader | xargs docker inspect --format '{{slice .Name 1}} {{.State.Status}}
+{{- with .State.Health}}/{{.Status}}{{end}}{{range .NetworkSettings.Networks}} {{.IPAddress}}{{end}}' |
+		while read -r name state addresses; do
+			for address in $addresses; do
+				case $listed in *"{host: $address,"*) continue 2 ;; esac
+			done
+			echo "$name ($state)"
+		done
+}
+
+# await_rotation waits until the gateway uses every reader. It returns false, and says which reader
+# is missing, when that takes more than 20 tries, a second apart.
+await_rotation() {
+	tries=20
+	while missing=$(unlisted) && [ -n "$missing" ]; do
+		tries=$((tries - 1))
+		if [ "$tries" -eq 0 ]; then
+			echo "error: the gateway does not list every reader: $(echo "$missing" | tr '\n' ' ')" >&2
+			return 1
+		fi
+		sleep 1
+	done
+	sleep 2 # APISIX reads the list once a second
+}
+
 start() {
 	if ! compose up --detach --wait --wait-timeout 180 --remove-orphans; then
 		health || true
 		echo "error: not everything became healthy; make logs shows why (a port that is in use: .env.example has the variables)" >&2
 		exit 1
 	fi
+	await_rotation || exit 1
 	address() { compose port "$@" 2>/dev/null | sed 's/^127.0.0.1:/localhost:/'; }
 	cat <<-END
 
@@ -80,8 +113,12 @@ scale() {
 		exit 2
 		;;
 	esac
-	compose up --detach --wait --wait-timeout 120 --no-deps --no-recreate --scale "reader=$1" reader
-	echo "$1 readers run; the gateway follows within three seconds."
+	if ! compose up --detach --wait --wait-timeout 120 --no-deps --no-recreate --scale "reader=$1" reader; then
+		health || true
+		exit 1
+	fi
+	await_rotation || exit 1
+	echo "$1 readers are in rotation."
 }
 
 command=$1

@@ -131,10 +131,11 @@ query() {
 }
 
 check_start() {
-	says "make start: everything becomes healthy"
+	says "make start: everything becomes healthy, and three readers are in rotation"
 	make start
-	make health
 	put check first
+	in_rotation 3
+	make health
 }
 
 check_readme() {
@@ -396,7 +397,7 @@ check_scale() {
 	says "make scale N=5 puts five readers into rotation, N=3 takes two out, and no read fails"
 	both_ways() {
 		make scale N=5
-		eventually 15 in_rotation 5
+		in_rotation 5
 		make scale N=3
 		eventually 15 in_rotation 3
 	}
