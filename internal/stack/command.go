@@ -24,6 +24,7 @@ import (
 const (
 	startWait = 60 * time.Second
 	stopWait  = 20 * time.Second
+	exitWait  = 2 * time.Second // for the supervisor's process to end after it has given the run folder back
 	scaleWait = 40 * time.Second
 )
 
@@ -154,6 +155,11 @@ func (c *command) stop() error {
 	if !await(ctx, func() bool { now, _, err := running(c.cfg); return err == nil && now != pid }) {
 		return fmt.Errorf("the supervisor (pid %d) has not stopped after %s, see %s", pid, time.Since(begun).Round(time.Second), c.cfg.file("stack.log"))
 	}
+	// Everything has ended but the process itself, which writes its last lines. Where nobody reaps
+	// orphans it stays as a zombie, so this is no reason to fail.
+	ctx, cancel = context.WithTimeout(c.ctx, exitWait)
+	defer cancel()
+	await(ctx, func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
 	fmt.Fprintf(c.out, "Stopped in %.1f s.\n", time.Since(begun).Seconds())
 	if _, err := os.Stat(c.cfg.file("redis")); err == nil {
 		fmt.Fprintf(c.out, "Redis's data is kept in %s.\n", c.cfg.file("redis"))

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	maxTerminalQueue = 64 << 10    // bytes that wait for a terminal that takes none
-	terminalFlush    = time.Second // how long close waits for a terminal to take what is queued
+	maxTerminalQueue = 64 << 10               // bytes that wait for a terminal that takes none
+	terminalFlush    = 500 * time.Millisecond // how long close waits for a terminal to take what is queued
 )
 
 // terminal passes lines on to standard output or standard error without ever blocking the writer.
