@@ -64,7 +64,11 @@ func (s *cluster) candidates(ctx context.Context) ([]candidate, error) {
 
 // ask returns the map of one node.
 func (s *cluster) ask(ctx context.Context, addr string) ([]redis.ClusterSlot, error) {
-	shards, err := s.clients.get(addr).ClusterSlots(ctx).Result()
+	cmd := redis.NewClusterSlotsCmd(ctx, "cluster", "slots") // CLUSTER SHARDS is not there before Redis 7
+	if err := s.clients.get(addr).Process(ctx, cmd); err != nil {
+		return nil, err
+	}
+	shards := cmd.Val()
 	for _, shard := range shards {
 		for i := range shard.Nodes {
 			// A node that does not know its own address leaves the host out.
@@ -73,7 +77,7 @@ func (s *cluster) ask(ctx context.Context, addr string) ([]redis.ClusterSlot, er
 			}
 		}
 	}
-	return shards, err
+	return shards, nil
 }
 
 func (s *cluster) close() { s.clients.keep(nil) }
