@@ -419,7 +419,8 @@ func (st *step) judge(w, ahead Head) (reason string) {
 	switch {
 	case st.head.Epoch != w.Epoch:
 		return "epoch" // a new history, or none any more
-	case st.at != 0 && st.at != w.WriteID, ahead.Version > w.Version && st.ahead != ahead.WriteID:
+	case st.at != 0 && st.at != w.WriteID,
+		ahead.Version > w.Version && (st.ahead != ahead.WriteID || ahead.WriteID == 0): // 0 says as little as no entry
 		return "history"
 	}
 	at := w

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -282,6 +283,11 @@ func foreground(t *testing.T, env []string, prepare func(*exec.Cmd)) (*exec.Cmd,
 }
 
 func TestClosedTerminalStopsInOrder(t *testing.T) {
+	// Where the tests run under nohup, the stack would inherit that the signal is ignored. A signal that
+	// is handled here has its default action there.
+	handled := make(chan os.Signal, 1)
+	signal.Notify(handled, syscall.SIGHUP)
+	defer signal.Stop(handled)
 	path := filepath.Join(t.TempDir(), "events")
 	cmd, cfg := foreground(t, append(testEnv(t), "FAKE_EVENTS="+path), nil)
 	readyState(t, cfg)
