@@ -6,7 +6,7 @@ type options struct {
 	config   []string // lines for redis.conf, after the defaults, so that they win
 	password string   // of the default user
 	cluster  bool
-	primary  string // host:port, empty for a primary
+	primary  string // host:port of the primary at the first start, empty for a primary
 	port     int    // 0 chooses one
 }
 

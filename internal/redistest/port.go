@@ -31,7 +31,7 @@ func reservePort() (port, error) {
 	var last error
 	for range 200 {
 		n := firstPort + rand.IntN(numPorts)
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(n))
+		addr := localAddr(n)
 		reservation, err := net.ListenPacket("udp", addr)
 		if err != nil {
 			last = err
@@ -48,6 +48,11 @@ func reservePort() (port, error) {
 		return port{n, reservation}, nil
 	}
 	return port{}, fmt.Errorf("find a free port from %d: %w", firstPort, last)
+}
+
+// localAddr is host:port of a port here.
+func localAddr(port int) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 func (p port) release() {

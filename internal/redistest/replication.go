@@ -9,7 +9,7 @@ import (
 // does not turn it back.
 func (s *Server) Promote() {
 	s.t.Helper()
-	s.follow("", "NO", "ONE")
+	s.follow("NO", "ONE")
 }
 
 // ReplicaOf makes the server a replica of primary, which throws its own data
@@ -20,17 +20,19 @@ func (s *Server) ReplicaOf(primary Addresser) {
 	if err != nil {
 		s.t.Fatalf("make %s a replica: %v", s.Addr(), err)
 	}
-	s.follow(primary.Addr(), host, port)
+	s.follow(host, port)
 }
 
-func (s *Server) follow(primary, host, port string) {
+func (s *Server) follow(host, port string) {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, err := s.command("REPLICAOF", host, port); err != nil {
 		s.t.Fatal(err)
 	}
-	s.primary = primary
+	if _, err := s.command("CONFIG", "REWRITE"); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // WaitReplicaOnline waits until the server, a replica, has its first sync, a

@@ -34,42 +34,41 @@ type Server struct {
 	port port
 	opts options
 
-	mu      sync.Mutex // guards what follows
-	cmd     *exec.Cmd
-	exited  <-chan struct{} // closed when cmd has ended; nil before the first start
-	primary string          // host:port that redis.conf names at the next start
+	mu     sync.Mutex // guards what follows, and redis.conf while no process runs
+	cmd    *exec.Cmd
+	exited <-chan struct{} // closed when cmd has ended; nil before the first start
 }
 
 // Start starts a redis-server on 127.0.0.1 with its data in t.TempDir, and
-// returns when it answers. Every later start of the Server uses the same port
-// and the same data.
+// returns when it answers. Every later start of the Server uses the same port,
+// the same data and the same redis.conf, with what CONFIG REWRITE has written
+// there since.
 func Start(t testing.TB, opts ...Option) *Server {
 	t.Helper()
 	s := &Server{t: t, dir: t.TempDir()}
 	for _, o := range opts {
 		o(&s.opts)
 	}
-	s.primary = s.opts.primary
 	t.Cleanup(s.cleanup) // after TempDir, so that it runs before the removal
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.opts.port != 0 {
-		s.port.number = s.opts.port
-		s.startOnSamePort()
-		return s
-	}
 	for range 20 {
-		p, err := reservePort()
+		err := s.choosePorts()
+		if err == nil {
+			err = s.writeConfig()
+		}
 		if err != nil {
 			t.Fatalf("start redis-server: %v", err)
 		}
-		s.port = p
-		err = s.launch()
-		if err == nil {
+		if s.opts.port != 0 {
+			s.startOnSamePort()
 			return s
 		}
-		p.release()
+		if err = s.launch(); err == nil {
+			return s
+		}
+		s.releasePorts()
 		if !errors.Is(err, errPortTaken) {
 			t.Fatalf("start redis-server: %v", err)
 		}
@@ -78,16 +77,31 @@ func Start(t testing.TB, opts ...Option) *Server {
 	return nil
 }
 
+// choosePorts reserves the ports.
+func (s *Server) choosePorts() error {
+	s.port = port{number: s.opts.port}
+	if s.opts.port == 0 {
+		p, err := reservePort()
+		if err != nil {
+			return err
+		}
+		s.port = p
+	}
+	return nil
+}
+
+func (s *Server) releasePorts() {
+	s.port.release()
+}
+
 // Name is "redis".
 func (s *Server) Name() string { return "redis" }
 
 // Real is true.
 func (s *Server) Real() bool { return true }
 
-// Addr is host:port, the same for the server's whole life.
-func (s *Server) Addr() string {
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port.number))
-}
+// Addr is the server's own host:port, the same for its whole life.
+func (s *Server) Addr() string { return localAddr(s.port.number) }
 
 // Port is the port of Addr.
 func (s *Server) Port() int { return s.port.number }
@@ -202,7 +216,7 @@ func (s *Server) cleanup() {
 	if err := s.kill(); err != nil {
 		s.t.Error(err)
 	}
-	s.port.release()
+	s.releasePorts()
 	if s.t.Failed() && s.exited != nil {
 		s.t.Logf("redis-server %s, end of its log:\n%s", s.Addr(), s.logTail(40))
 	}
@@ -230,10 +244,6 @@ func (s *Server) startOnSamePort() {
 // launch starts the process once and waits until it answers. After an error no
 // process is left.
 func (s *Server) launch() error {
-	conf := filepath.Join(s.dir, "redis.conf")
-	if err := os.WriteFile(conf, []byte(s.config()), 0o600); err != nil {
-		return fmt.Errorf("write redis.conf: %w", err)
-	}
 	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("open redis.log: %w", err)
@@ -244,7 +254,7 @@ func (s *Server) launch() error {
 		return fmt.Errorf("seek in redis.log: %w", err)
 	}
 
-	cmd := exec.Command("redis-server", conf)
+	cmd := exec.Command("redis-server", s.configFile())
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = log, log
 	exited, err := startChild(cmd)
@@ -263,34 +273,6 @@ func (s *Server) launch() error {
 		return fmt.Errorf("%w; end of its log:\n%s", err, s.logTail(20))
 	}
 	return nil
-}
-
-func (s *Server) config() string {
-	lines := []string{
-		"bind 127.0.0.1",
-		"port " + strconv.Itoa(s.port.number),
-		"dir " + strconv.Quote(s.dir),
-		`logfile ""`,
-		"appendonly yes",
-		"appendfsync always",
-		`save ""`,
-		"repl-diskless-sync-delay 0", // by default a replica's first sync waits 5 s for company
-		"repl-ping-replica-period 1",
-	}
-	if s.opts.cluster {
-		lines = append(lines,
-			"cluster-enabled yes",
-			"cluster-announce-ip 127.0.0.1",
-			// By default the bus is 10,000 above, where outgoing connections have their ports.
-			"cluster-port "+strconv.Itoa(s.port.number+busOffset),
-		)
-	}
-	if s.primary != "" {
-		host, port, _ := net.SplitHostPort(s.primary)
-		lines = append(lines, "replicaof "+host+" "+port)
-	}
-	lines = append(lines, s.opts.config...)
-	return strings.Join(lines, "\n") + "\n"
 }
 
 func (s *Server) waitReady() error {

@@ -75,6 +75,19 @@ func TestRestartKeepsAddressAndEveryWrite(t *testing.T) {
 	}
 }
 
+func TestRestartKeepsWhatRedisWroteIntoItsConfig(t *testing.T) {
+	Require(t)
+	s := Start(t)
+	c := s.Client(t)
+	if err := errors.Join(c.ConfigSet(t.Context(), "maxmemory", "64mb").Err(), c.ConfigRewrite(t.Context()).Err()); err != nil {
+		t.Fatal(err)
+	}
+	s.Restart()
+	if got := c.ConfigGet(t.Context(), "maxmemory").Val()["maxmemory"]; got != "67108864" {
+		t.Errorf("maxmemory is %q, want what was rewritten", got)
+	}
+}
+
 func TestKilledServerIsGone(t *testing.T) {
 	Require(t)
 	s := Start(t)
@@ -173,6 +186,9 @@ func TestTakenPortIsRecognized(t *testing.T) {
 	Require(t)
 	other := Start(t)
 	s := &Server{t: t, dir: t.TempDir(), port: port{number: other.Port()}}
+	if err := s.writeConfig(); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.launch(); !errors.Is(err, errPortTaken) {
 		t.Errorf("start on a port in use: %v, want %v", err, errPortTaken)
 	}
@@ -191,6 +207,9 @@ func TestPortTakesOverAnAddress(t *testing.T) {
 func TestBadConfigIsReportedWithTheLog(t *testing.T) {
 	Require(t)
 	s := &Server{t: t, dir: t.TempDir(), port: port{number: firstPort}, opts: options{config: []string{"no-such-directive 1"}}}
+	if err := s.writeConfig(); err != nil {
+		t.Fatal(err)
+	}
 	err := s.launch()
 	if err == nil || errors.Is(err, errPortTaken) || !strings.Contains(err.Error(), "no-such-directive") {
 		t.Errorf("got %v, want an error that shows redis-server's own words", err)

@@ -1,0 +1,51 @@
+package redistest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+func (s *Server) configFile() string { return filepath.Join(s.dir, "redis.conf") }
+
+// writeConfig writes redis.conf for the first start. From then on the file is
+// Redis's own, which keeps there what it has become.
+func (s *Server) writeConfig() error {
+	if err := os.WriteFile(s.configFile(), []byte(s.config()), 0o600); err != nil {
+		return fmt.Errorf("write redis.conf: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) config() string {
+	lines := []string{
+		"bind 127.0.0.1",
+		"port " + strconv.Itoa(s.port.number),
+		"dir " + strconv.Quote(s.dir),
+		`logfile ""`,
+	}
+	lines = append(lines,
+		"appendonly yes",
+		"appendfsync always",
+		`save ""`,
+		"repl-diskless-sync-delay 0", // by default a replica's first sync waits 5 s for company
+		"repl-ping-replica-period 1",
+	)
+	if s.opts.cluster {
+		lines = append(lines,
+			"cluster-enabled yes",
+			"cluster-announce-ip 127.0.0.1",
+			// By default the bus is 10,000 above, where outgoing connections have their ports.
+			"cluster-port "+strconv.Itoa(s.port.number+busOffset),
+		)
+	}
+	if s.opts.primary != "" {
+		host, port, _ := net.SplitHostPort(s.opts.primary)
+		lines = append(lines, "replicaof "+host+" "+port)
+	}
+	lines = append(lines, s.opts.config...)
+	return strings.Join(lines, "\n") + "\n"
+}
