@@ -23,10 +23,10 @@ func (s *Server) writeConfig() error {
 func (s *Server) config() string {
 	lines := []string{
 		"bind 127.0.0.1",
-		"port " + strconv.Itoa(s.port.number),
 		"dir " + strconv.Quote(s.dir),
 		`logfile ""`,
 	}
+	lines = append(lines, s.portConfig()...)
 	lines = append(lines,
 		"appendonly yes",
 		"appendfsync always",
@@ -48,4 +48,20 @@ func (s *Server) config() string {
 	}
 	lines = append(lines, s.opts.config...)
 	return strings.Join(lines, "\n") + "\n"
+}
+
+func (s *Server) portConfig() []string {
+	var lines []string
+	if s.socket != "" {
+		lines = append(lines, "unixsocket "+strconv.Quote(s.socket))
+	}
+	port := strconv.Itoa(s.port.number)
+	if s.opts.ca == nil {
+		return append(lines, "port "+port)
+	}
+	lines = append(lines, s.opts.tlsConfig()...)
+	if s.opts.tlsOnly {
+		return append(lines, "port 0", "tls-port "+port, "tls-replication yes", "tls-cluster yes")
+	}
+	return append(lines, "port "+port, "tls-port "+strconv.Itoa(s.tlsPort.number))
 }

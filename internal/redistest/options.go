@@ -1,6 +1,11 @@
 package redistest
 
-import "fmt"
+import (
+	"crypto/tls"
+	"fmt"
+	"math"
+	"time"
+)
 
 type options struct {
 	config   []string // lines for redis.conf, after the defaults, so that they win
@@ -8,6 +13,14 @@ type options struct {
 	cluster  bool
 	primary  string // host:port of the primary at the first start, empty for a primary
 	port     int    // 0 chooses one
+
+	unixSocket bool
+
+	ca         *CA // nil without TLS
+	pair       KeyPair
+	tlsOnly    bool
+	clientAuth bool
+	harnessTLS *tls.Config // for the harness's own connections; nil for plain ones
 }
 
 // Option changes how Start sets up a server.
@@ -52,4 +65,19 @@ func ReplicaOf(primary Addresser) Option {
 // can be in use.
 func Port(n int) Option {
 	return func(o *options) { o.port = n }
+}
+
+// MinReplicas makes the server refuse writes (NOREPLICAS) while fewer than n
+// Redis replicas have acknowledged its stream within maxLag, which Redis takes in
+// whole seconds, rounded up.
+func MinReplicas(n int, maxLag time.Duration) Option {
+	return Config(
+		fmt.Sprintf("min-replicas-to-write %d", n),
+		fmt.Sprintf("min-replicas-max-lag %.0f", math.Ceil(maxLag.Seconds())),
+	)
+}
+
+// UnixSocket adds a Unix socket beside the port; Server.Socket is its path.
+func UnixSocket() Option {
+	return func(o *options) { o.unixSocket = true }
 }

@@ -29,10 +29,12 @@ const (
 // ends with the test that started it. Its methods may be called from several
 // goroutines, but only the test's own should: they fail the test with FailNow.
 type Server struct {
-	t    testing.TB
-	dir  string
-	port port
-	opts options
+	t       testing.TB
+	dir     string
+	port    port
+	tlsPort port // zero unless TLS adds a second port
+	opts    options
+	socket  string // path of the Unix socket, empty without UnixSocket
 
 	mu     sync.Mutex // guards what follows, and redis.conf while no process runs
 	cmd    *exec.Cmd
@@ -49,6 +51,7 @@ func Start(t testing.TB, opts ...Option) *Server {
 	for _, o := range opts {
 		o(&s.opts)
 	}
+	s.prepare()
 	t.Cleanup(s.cleanup) // after TempDir, so that it runs before the removal
 
 	s.mu.Lock()
@@ -77,6 +80,14 @@ func Start(t testing.TB, opts ...Option) *Server {
 	return nil
 }
 
+// prepare makes what the options ask for and what needs no port.
+func (s *Server) prepare() {
+	s.t.Helper()
+	if s.opts.unixSocket {
+		s.socket = socketPath(s.t)
+	}
+}
+
 // choosePorts reserves the ports.
 func (s *Server) choosePorts() error {
 	s.port = port{number: s.opts.port}
@@ -87,11 +98,19 @@ func (s *Server) choosePorts() error {
 		}
 		s.port = p
 	}
+	if s.opts.ca != nil && !s.opts.tlsOnly {
+		p, err := reservePort()
+		if err != nil {
+			return err
+		}
+		s.tlsPort = p
+	}
 	return nil
 }
 
 func (s *Server) releasePorts() {
 	s.port.release()
+	s.tlsPort.release()
 }
 
 // Name is "redis".
@@ -100,7 +119,8 @@ func (s *Server) Name() string { return "redis" }
 // Real is true.
 func (s *Server) Real() bool { return true }
 
-// Addr is the server's own host:port, the same for its whole life.
+// Addr is the server's own host:port, the same for its whole life. With TLSOnly
+// it speaks TLS.
 func (s *Server) Addr() string { return localAddr(s.port.number) }
 
 // Port is the port of Addr.
@@ -116,7 +136,9 @@ func (s *Server) Client(t testing.TB) *redis.Client {
 }
 
 func (s *Server) clientOptions() *redis.Options {
-	return clientOptions(s.Addr(), s.opts.password)
+	o := clientOptions(s.Addr(), s.opts.password)
+	o.TLSConfig = s.opts.harnessTLS
+	return o
 }
 
 // PID is the process id of the running server, or of the last one that ran.
