@@ -27,6 +27,7 @@ func (s *Server) config() string {
 		`logfile ""`,
 	}
 	lines = append(lines, s.portConfig()...)
+	lines = append(lines, s.announceConfig()...)
 	lines = append(lines,
 		"appendonly yes",
 		"appendfsync always",

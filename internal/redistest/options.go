@@ -15,6 +15,7 @@ type options struct {
 	port     int    // 0 chooses one
 
 	unixSocket bool
+	proxied    bool
 
 	ca         *CA // nil without TLS
 	pair       KeyPair

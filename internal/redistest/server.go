@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/faultnet"
 )
 
 const (
@@ -34,7 +36,8 @@ type Server struct {
 	port    port
 	tlsPort port // zero unless TLS adds a second port
 	opts    options
-	socket  string // path of the Unix socket, empty without UnixSocket
+	socket  string          // path of the Unix socket, empty without UnixSocket
+	proxy   *faultnet.Proxy // in front of the port; nil without Proxied
 
 	mu     sync.Mutex // guards what follows, and redis.conf while no process runs
 	cmd    *exec.Cmd
@@ -86,9 +89,15 @@ func (s *Server) prepare() {
 	if s.opts.unixSocket {
 		s.socket = socketPath(s.t)
 	}
+	if s.opts.proxied {
+		if s.opts.tlsOnly {
+			s.t.Fatal("start redis-server: Proxied tells connections apart by their contents, which TLSOnly hides")
+		}
+		s.proxy = faultnet.NewProxy(s.t, "")
+	}
 }
 
-// choosePorts reserves the ports.
+// choosePorts reserves the ports and points the proxies at them.
 func (s *Server) choosePorts() error {
 	s.port = port{number: s.opts.port}
 	if s.opts.port == 0 {
@@ -104,6 +113,9 @@ func (s *Server) choosePorts() error {
 			return err
 		}
 		s.tlsPort = p
+	}
+	if s.proxy != nil {
+		s.proxy.SetTarget(s.Addr())
 	}
 	return nil
 }
