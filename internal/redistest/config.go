@@ -12,7 +12,8 @@ import (
 func (s *Server) configFile() string { return filepath.Join(s.dir, "redis.conf") }
 
 // writeConfig writes redis.conf for the first start. From then on the file is
-// Redis's own, which keeps there what it has become.
+// Redis's own, which keeps there what it has become: a Sentinel makes a server
+// rewrite it at each change of role.
 func (s *Server) writeConfig() error {
 	if err := os.WriteFile(s.configFile(), []byte(s.config()), 0o600); err != nil {
 		return fmt.Errorf("write redis.conf: %w", err)
@@ -28,13 +29,17 @@ func (s *Server) config() string {
 	}
 	lines = append(lines, s.portConfig()...)
 	lines = append(lines, s.announceConfig()...)
-	lines = append(lines,
-		"appendonly yes",
-		"appendfsync always",
-		`save ""`,
-		"repl-diskless-sync-delay 0", // by default a replica's first sync waits 5 s for company
-		"repl-ping-replica-period 1",
-	)
+	if s.opts.sentinel != nil {
+		lines = append(lines, s.sentinelConfig()...)
+	} else {
+		lines = append(lines,
+			"appendonly yes",
+			"appendfsync always",
+			`save ""`,
+			"repl-diskless-sync-delay 0", // by default a replica's first sync waits 5 s for company
+			"repl-ping-replica-period 1",
+		)
+	}
 	if s.opts.cluster {
 		lines = append(lines,
 			"cluster-enabled yes",

@@ -11,8 +11,9 @@ type options struct {
 	config   []string // lines for redis.conf, after the defaults, so that they win
 	password string   // of the default user
 	cluster  bool
-	primary  string // host:port of the primary at the first start, empty for a primary
-	port     int    // 0 chooses one
+	primary  string      // host:port of the primary at the first start, empty for a primary
+	sentinel *monitoring // nil unless the server is a Sentinel
+	port     int         // 0 chooses one
 
 	unixSocket bool
 	proxied    bool

@@ -3,7 +3,9 @@ package redistest
 import (
 	"bytes"
 	"net"
+	"slices"
 	"strconv"
+	"testing"
 
 	"heavy-read-api/internal/faultnet"
 )
@@ -12,12 +14,15 @@ import (
 // announces the proxy's address instead of its own, so that clients and other nodes
 // come through it. Server.Addr stays the direct way, which no fault touches.
 //
-// Redis has one address for clients and replicas, and so they share the proxy. It
-// tells them apart by what they send first: a replica sends PING in upper case,
-// which client libraries do not. So Server.FromClients selects clients only,
-// Server.From one replica's connections, and
-// Server.Proxy().Only(faultnet.Contains("writer")) for instance some clients by the
-// name of their user.
+// Redis has one address for clients, replicas and Sentinels, and so they share
+// the proxy. It tells them apart by what they send first: a replica sends
+// PING in upper case, which client libraries do not, and a Sentinel names its
+// connection. What can be cut is therefore
+//
+//   - clients only: Server.FromClients; some of them, for instance by the name of
+//     their user: Server.Proxy().Only(faultnet.Contains("writer"))
+//   - one node's connections to another: Server.From
+//   - nodes from all others, whatever the clients reach: Partition of the deployment.
 func Proxied() Option {
 	return func(o *options) { o.proxied = true }
 }
@@ -40,9 +45,10 @@ func (s *Server) FromClients() *faultnet.Selection {
 	return s.proxy.Only(func(c faultnet.Conn) bool { return len(c.Head) > 0 && !fromNode(c.Head) })
 }
 
-// From selects the connections through the proxy that other, a replica, made. Its
-// name for itself comes after its first PING, so a handshake gets that far before a
-// fault is felt.
+// From selects the connections through the proxy that other made: replication if
+// it is a server, both connections of its monitoring if it is a Sentinel. A
+// replica's name for itself comes after its first PING, so a handshake gets that
+// far before a fault is felt.
 func (s *Server) From(other *Server) *faultnet.Selection {
 	s.t.Helper()
 	s.requireProxy()
@@ -58,13 +64,46 @@ func (s *Server) requireProxy() {
 }
 
 func fromNode(head []byte) bool {
-	return bytes.HasPrefix(head, []byte("*1\r\n$4\r\nPING\r\n"))
+	return bytes.HasPrefix(head, []byte("*1\r\n$4\r\nPING\r\n")) || bytes.Contains(head, []byte("\r\nsentinel-"))
 }
 
-// signature is how a node introduces itself where it connects.
+// signature is how a node introduces itself where it connects. The names of
+// Sentinels' connections begin with eight characters of the id.
 func (s *Server) signature() []byte {
+	if s.opts.sentinel != nil {
+		return []byte("\r\nsentinel-" + s.nodeID[:8] + "-")
+	}
 	_, port, _ := net.SplitHostPort(s.Announced())
 	return []byte("\r\nlistening-port\r\n$" + strconv.Itoa(len(port)) + "\r\n" + port + "\r\n")
+}
+
+// partition swallows, in both directions, what nodes and the rest of all send to
+// each other.
+func partition(t testing.TB, all, nodes []*Server) {
+	t.Helper()
+	for _, a := range nodes {
+		for _, b := range all {
+			if !slices.Contains(nodes, b) {
+				a.isolateFrom(b)
+				b.isolateFrom(a)
+			}
+		}
+	}
+}
+
+func (s *Server) isolateFrom(other *Server) {
+	s.t.Helper()
+	link := s.From(other)
+	link.BlackHole(faultnet.ToServer, true)
+	link.BlackHole(faultnet.ToClient, true)
+}
+
+func heal(nodes []*Server) {
+	for _, s := range nodes {
+		if s.proxy != nil {
+			s.proxy.Heal()
+		}
+	}
 }
 
 func (s *Server) announceConfig() []string {
@@ -72,5 +111,8 @@ func (s *Server) announceConfig() []string {
 		return nil
 	}
 	host, port, _ := net.SplitHostPort(s.proxy.Addr())
+	if s.opts.sentinel != nil {
+		return []string{"sentinel announce-ip " + host, "sentinel announce-port " + port}
+	}
 	return []string{"replica-announce-ip " + host, "replica-announce-port " + port}
 }

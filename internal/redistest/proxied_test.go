@@ -2,9 +2,36 @@ package redistest
 
 import (
 	"testing"
+	"time"
 
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 )
+
+// Clients are cut off from every server, whatever its role becomes, and the
+// nodes still see each other.
+func TestProxiedClientsAreCutOffAlone(t *testing.T) {
+	Require(t)
+	t.Parallel()
+	o := calm
+	o.All = []Option{Proxied()}
+	o.Servers = []Option{Password("secret")} // its AUTH comes before what tells a replica from a client
+	d := StartSentinel(t, o)
+	for _, s := range d.Servers() {
+		s.FromClients().BlackHole(faultnet.ToServer, true)
+	}
+	primary := d.Failover()
+	d.WaitStable() // both replicas connected to the new primary through its proxy
+
+	options := clientOptions(primary.Announced(), "secret")
+	options.ReadTimeout = 200 * time.Millisecond
+	cut := newClient(t, options)
+	if err := cut.Ping(t.Context()).Err(); !isTimeout(err) {
+		t.Errorf("ping from a client that is cut off: %v, want a timeout", err)
+	}
+	d.Heal()
+	eventually.Nil(t, func() error { return cut.Ping(t.Context()).Err() })
+}
 
 // One replica's link is held up; the other's, and the clients', are not.
 func TestProxiedReplicationIsHeldUpAlone(t *testing.T) {

@@ -27,9 +27,10 @@ const (
 	pollInterval = 5 * time.Millisecond
 )
 
-// Server is a redis-server process with an append-only file, fsync always. It
-// ends with the test that started it. Its methods may be called from several
-// goroutines, but only the test's own should: they fail the test with FailNow.
+// Server is a redis-server process with an append-only file, fsync always, or a
+// Sentinel. It ends with the test that started it. Its methods may be called
+// from several goroutines, but only the test's own should: they fail the test
+// with FailNow.
 type Server struct {
 	t       testing.TB
 	dir     string
@@ -38,6 +39,7 @@ type Server struct {
 	opts    options
 	socket  string          // path of the Unix socket, empty without UnixSocket
 	proxy   *faultnet.Proxy // in front of the port; nil without Proxied
+	nodeID  string          // of a Sentinel; set once it runs
 
 	mu     sync.Mutex // guards what follows, and redis.conf while no process runs
 	cmd    *exec.Cmd
@@ -46,8 +48,8 @@ type Server struct {
 
 // Start starts a redis-server on 127.0.0.1 with its data in t.TempDir, and
 // returns when it answers. Every later start of the Server uses the same port,
-// the same data and the same redis.conf, with what CONFIG REWRITE has written
-// there since.
+// the same data and the same redis.conf, with what Redis itself (a Sentinel, CONFIG
+// REWRITE) has written there since.
 func Start(t testing.TB, opts ...Option) *Server {
 	t.Helper()
 	s := &Server{t: t, dir: t.TempDir()}
@@ -288,7 +290,11 @@ func (s *Server) launch() error {
 		return fmt.Errorf("seek in redis.log: %w", err)
 	}
 
-	cmd := exec.Command("redis-server", s.configFile())
+	args := []string{s.configFile()}
+	if s.opts.sentinel != nil {
+		args = append(args, "--sentinel")
+	}
+	cmd := exec.Command("redis-server", args...)
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = log, log
 	exited, err := startChild(cmd)
@@ -312,6 +318,9 @@ func (s *Server) launch() error {
 func (s *Server) waitReady() error {
 	if err := s.poll("answer PING", s.exited, s.answers); err != nil {
 		return err
+	}
+	if s.opts.sentinel != nil && s.opts.sentinel.quick {
+		return s.hurry()
 	}
 	if !s.opts.cluster {
 		return nil
@@ -356,6 +365,20 @@ func (s *Server) answers() error {
 	return nil
 }
 
+// running returns an error when the process has ended. It spares go-redis, which
+// prints a line for each refused connection, an attempt.
+func (s *Server) running() error {
+	s.mu.Lock()
+	exited := s.exited
+	s.mu.Unlock()
+	select {
+	case <-exited:
+		return fmt.Errorf("%s does not run", s.Addr())
+	default:
+		return nil
+	}
+}
+
 // poll calls f until it returns nil. It gives up when ended is closed or the
 // time is over; what says what is waited for.
 func (s *Server) poll(what string, ended <-chan struct{}, f func() error) error {
@@ -378,18 +401,23 @@ func (s *Server) poll(what string, ended <-chan struct{}, f func() error) error 
 	}
 }
 
-// command runs one command on a connection of its own: a pool remembers a
-// server that was down, and answers from memory for a second.
+// command runs one command whose answer is a string.
 func (s *Server) command(args ...any) (string, error) {
-	c := redis.NewClient(s.clientOptions())
-	defer func() { _ = c.Close() }()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	answer, err := c.Do(ctx, args...).Text()
+	answer, err := s.do(5*time.Second, args...).Text()
 	if err != nil {
 		return "", fmt.Errorf("%v on %s: %w", args[0], s.Addr(), err)
 	}
 	return answer, nil
+}
+
+// do runs one command on a connection of its own: a pool remembers a server
+// that was down, and answers from memory for a second.
+func (s *Server) do(timeout time.Duration, args ...any) *redis.Cmd {
+	c := redis.NewClient(s.clientOptions())
+	defer func() { _ = c.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return c.Do(ctx, args...)
 }
 
 // infoField returns the value of one line of an INFO answer.
