@@ -40,13 +40,8 @@ func (s *Server) config() string {
 			"repl-ping-replica-period 1",
 		)
 	}
-	if s.opts.cluster {
-		lines = append(lines,
-			"cluster-enabled yes",
-			"cluster-announce-ip 127.0.0.1",
-			// By default the bus is 10,000 above, where outgoing connections have their ports.
-			"cluster-port "+strconv.Itoa(s.port.number+busOffset),
-		)
+	if s.opts.cluster != noCluster {
+		lines = append(lines, s.clusterConfig()...)
 	}
 	if s.opts.primary != "" {
 		host, port, _ := net.SplitHostPort(s.opts.primary)

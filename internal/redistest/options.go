@@ -10,7 +10,7 @@ import (
 type options struct {
 	config   []string // lines for redis.conf, after the defaults, so that they win
 	password string   // of the default user
-	cluster  bool
+	cluster  clusterMode
 	primary  string      // host:port of the primary at the first start, empty for a primary
 	sentinel *monitoring // nil unless the server is a Sentinel
 	port     int         // 0 chooses one
@@ -50,7 +50,7 @@ func User(name, password, rules string) Option {
 
 // Cluster makes the server a Redis Cluster of one node that owns every slot.
 func Cluster() Option {
-	return func(o *options) { o.cluster = true }
+	return func(o *options) { o.cluster = wholeCluster }
 }
 
 // Addresser is a Server, or a proxy in front of one.

@@ -10,12 +10,13 @@ import (
 	"heavy-read-api/internal/faultnet"
 )
 
-// Proxied puts a faultnet.Proxy in front of the server, which
-// announces the proxy's address instead of its own, so that clients and other nodes
-// come through it. Server.Addr stays the direct way, which no fault touches.
+// Proxied puts a faultnet.Proxy in front of the server, and a second one in
+// front of its cluster bus. The server announces them instead of its own ports, so
+// that clients and other nodes come through them. Server.Addr stays the direct
+// way, which no fault touches.
 //
 // Redis has one address for clients, replicas and Sentinels, and so they share
-// the proxy. It tells them apart by what they send first: a replica sends
+// the first proxy. It tells them apart by what they send first: a replica sends
 // PING in upper case, which client libraries do not, and a Sentinel names its
 // connection. What can be cut is therefore
 //
@@ -23,12 +24,18 @@ import (
 //     their user: Server.Proxy().Only(faultnet.Contains("writer"))
 //   - one node's connections to another: Server.From
 //   - nodes from all others, whatever the clients reach: Partition of the deployment.
+//
+// MIGRATE, as Migration uses it, takes the direct way.
 func Proxied() Option {
 	return func(o *options) { o.proxied = true }
 }
 
 // Proxy is the proxy in front of the server, nil without Proxied.
 func (s *Server) Proxy() *faultnet.Proxy { return s.proxy }
+
+// BusProxy is the proxy in front of the server's cluster bus, nil unless it is
+// Proxied and in a cluster. Only other nodes use the bus.
+func (s *Server) BusProxy() *faultnet.Proxy { return s.busProxy }
 
 // Announced is the host:port that the server gives to clients and other nodes.
 func (s *Server) Announced() string {
@@ -77,6 +84,15 @@ func (s *Server) signature() []byte {
 	return []byte("\r\nlistening-port\r\n$" + strconv.Itoa(len(port)) + "\r\n" + port + "\r\n")
 }
 
+// busFrom selects the connections that other made to the cluster bus. Each
+// message there has its sender's id at the same place.
+func (s *Server) busFrom(other *Server) *faultnet.Selection {
+	const begin, end = 40, 80
+	return s.busProxy.Only(func(c faultnet.Conn) bool {
+		return len(c.Head) >= end && string(c.Head[begin:end]) == other.nodeID
+	})
+}
+
 // partition swallows, in both directions, what nodes and the rest of all send to
 // each other.
 func partition(t testing.TB, all, nodes []*Server) {
@@ -93,15 +109,22 @@ func partition(t testing.TB, all, nodes []*Server) {
 
 func (s *Server) isolateFrom(other *Server) {
 	s.t.Helper()
-	link := s.From(other)
-	link.BlackHole(faultnet.ToServer, true)
-	link.BlackHole(faultnet.ToClient, true)
+	links := []*faultnet.Selection{s.From(other)}
+	if s.busProxy != nil {
+		links = append(links, s.busFrom(other))
+	}
+	for _, link := range links {
+		link.BlackHole(faultnet.ToServer, true)
+		link.BlackHole(faultnet.ToClient, true)
+	}
 }
 
 func heal(nodes []*Server) {
 	for _, s := range nodes {
-		if s.proxy != nil {
-			s.proxy.Heal()
+		for _, p := range []*faultnet.Proxy{s.proxy, s.busProxy} {
+			if p != nil {
+				p.Heal()
+			}
 		}
 	}
 }
@@ -114,5 +137,10 @@ func (s *Server) announceConfig() []string {
 	if s.opts.sentinel != nil {
 		return []string{"sentinel announce-ip " + host, "sentinel announce-port " + port}
 	}
-	return []string{"replica-announce-ip " + host, "replica-announce-port " + port}
+	lines := []string{"replica-announce-ip " + host, "replica-announce-port " + port}
+	if s.busProxy != nil {
+		_, busPort, _ := net.SplitHostPort(s.busProxy.Addr())
+		lines = append(lines, "cluster-announce-port "+port, "cluster-announce-bus-port "+busPort)
+	}
+	return lines
 }

@@ -1,6 +1,7 @@
 // Package redistest gives tests a Redis of their own: a real redis-server that
 // can be killed, restarted, paused and failed over, a deployment of several with
-// Sentinels, or the embedded miniredis where no redis-server is installed.
+// Sentinels or as a Redis Cluster, or the embedded miniredis where no redis-server
+// is installed.
 //
 // Everything here is called from a test and fails that test when it cannot do
 // its job, so nothing returns an error. The methods that may fail the test are

@@ -32,14 +32,15 @@ const (
 // from several goroutines, but only the test's own should: they fail the test
 // with FailNow.
 type Server struct {
-	t       testing.TB
-	dir     string
-	port    port
-	tlsPort port // zero unless TLS adds a second port
-	opts    options
-	socket  string          // path of the Unix socket, empty without UnixSocket
-	proxy   *faultnet.Proxy // in front of the port; nil without Proxied
-	nodeID  string          // of a Sentinel; set once it runs
+	t        testing.TB
+	dir      string
+	port     port
+	tlsPort  port // zero unless TLS adds a second port
+	opts     options
+	socket   string          // path of the Unix socket, empty without UnixSocket
+	proxy    *faultnet.Proxy // in front of the port; nil without Proxied
+	busProxy *faultnet.Proxy // in front of the cluster bus; nil unless Proxied in a cluster
+	nodeID   string          // of a Sentinel or a member of a ClusterDeployment; set once it runs
 
 	mu     sync.Mutex // guards what follows, and redis.conf while no process runs
 	cmd    *exec.Cmd
@@ -96,6 +97,9 @@ func (s *Server) prepare() {
 			s.t.Fatal("start redis-server: Proxied tells connections apart by their contents, which TLSOnly hides")
 		}
 		s.proxy = faultnet.NewProxy(s.t, "")
+		if s.opts.cluster != noCluster {
+			s.busProxy = faultnet.NewProxy(s.t, "")
+		}
 	}
 }
 
@@ -118,6 +122,9 @@ func (s *Server) choosePorts() error {
 	}
 	if s.proxy != nil {
 		s.proxy.SetTarget(s.Addr())
+	}
+	if s.busProxy != nil {
+		s.busProxy.SetTarget(localAddr(s.busPort()))
 	}
 	return nil
 }
@@ -322,7 +329,7 @@ func (s *Server) waitReady() error {
 	if s.opts.sentinel != nil && s.opts.sentinel.quick {
 		return s.hurry()
 	}
-	if !s.opts.cluster {
+	if s.opts.cluster != wholeCluster {
 		return nil
 	}
 	slots, err := s.command("CLUSTER", "INFO")

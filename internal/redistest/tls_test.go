@@ -93,7 +93,7 @@ func TestTLSRotation(t *testing.T) {
 	}
 }
 
-func TestTLSReplication(t *testing.T) {
+func TestTLSReplicationAndCluster(t *testing.T) {
 	Require(t)
 	ca := NewCA(t)
 	primary := Start(t, TLSOnly(ca, ca.Issue()), ClientCertificates())
@@ -101,6 +101,12 @@ func TestTLSReplication(t *testing.T) {
 	replica := Start(t, TLSOnly(ca, ca.Issue()), ClientCertificates(), ReplicaOf(primary))
 	replica.WaitReplicaInSync(primary)
 	wantValue(t, replica.Client(t), "k", "v")
+
+	c := StartCluster(t, TLSOnly(ca, ca.Issue()), ClientCertificates())
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: c.Addrs(), TLSConfig: ca.ClientConfig(ca.Issue())})
+	t.Cleanup(func() { _ = client.Close() })
+	set(t, client, "k", "v")
+	wantValue(t, c.Owner("k").Client(t), "k", "v")
 }
 
 func TestUnixSocket(t *testing.T) {

@@ -1,0 +1,370 @@
+package redistest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const (
+	numShards = 3
+	numSlots  = 16384
+)
+
+// clusterMode is how a server takes part in Redis Cluster.
+type clusterMode int
+
+const (
+	noCluster     clusterMode = iota
+	wholeCluster              // alone, with every slot
+	clusterMember             // of a ClusterDeployment
+)
+
+// ClusterDeployment is a Redis Cluster of three primaries with a Redis replica
+// each. A node is silent for 2 s before the others take it for down; Config
+// ("cluster-node-timeout 5000") changes that.
+type ClusterDeployment struct {
+	t       testing.TB
+	servers []*Server
+}
+
+// StartCluster starts six servers, each with opts, that end with the test. It
+// returns when the cluster is stable.
+func StartCluster(t testing.TB, opts ...Option) *ClusterDeployment {
+	t.Helper()
+	c := &ClusterDeployment{t: t}
+	member := func(o *options) { o.cluster = clusterMember }
+	for range 2 * numShards {
+		s := Start(t, append([]Option{member}, opts...)...)
+		id, err := s.command("CLUSTER", "MYID")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.nodeID = id
+		c.servers = append(c.servers, s)
+	}
+	c.must(c.meet())
+	for i, primary := range c.servers[:numShards] {
+		first, next := i*numSlots/numShards, (i+1)*numSlots/numShards
+		_, err := primary.command("CLUSTER", "ADDSLOTSRANGE", first, next-1)
+		c.must(err)
+		_, err = c.servers[numShards+i].command("CLUSTER", "REPLICATE", primary.nodeID)
+		c.must(err)
+	}
+	c.WaitStable()
+	return c
+}
+
+// meet makes every node know every other.
+func (c *ClusterDeployment) meet() error {
+	c.t.Helper()
+	for i, s := range c.servers {
+		// Primaries of the same epoch would first have to sort that out.
+		if _, err := s.command("CLUSTER", "SET-CONFIG-EPOCH", i+1); err != nil {
+			return err
+		}
+	}
+	for _, s := range c.servers[1:] {
+		host, port, _ := net.SplitHostPort(s.Announced())
+		busPort := strconv.Itoa(s.busPort())
+		if s.busProxy != nil {
+			_, busPort, _ = net.SplitHostPort(s.busProxy.Addr())
+		}
+		if _, err := c.servers[0].command("CLUSTER", "MEET", host, port, busPort); err != nil {
+			return err
+		}
+	}
+	settle(c.t, "the nodes of the cluster do not know each other", func() error {
+		for _, s := range c.servers {
+			known, err := s.clusterView()
+			if err != nil {
+				return err
+			}
+			for _, other := range c.servers {
+				if n, ok := known[other.nodeID]; !ok || n.has("handshake") {
+					return fmt.Errorf("%s does not know %s", s.Addr(), other.Addr())
+				}
+			}
+		}
+		return nil
+	})
+	return nil
+}
+
+func (s *Server) busPort() int { return s.port.number + busOffset }
+
+func (s *Server) clusterConfig() []string {
+	lines := []string{
+		"cluster-enabled yes",
+		"cluster-announce-ip 127.0.0.1",
+		// By default the bus is 10,000 above, where outgoing connections have their ports.
+		"cluster-port " + strconv.Itoa(s.busPort()),
+	}
+	if s.opts.cluster == clusterMember {
+		lines = append(lines, "cluster-node-timeout 2000")
+	}
+	return lines
+}
+
+// Addrs are the addresses of all nodes, for clients.
+func (c *ClusterDeployment) Addrs() []string {
+	var addrs []string
+	for _, s := range c.servers {
+		addrs = append(addrs, s.Announced())
+	}
+	return addrs
+}
+
+// Servers are the six servers, whatever their roles. The first three began as
+// primaries.
+func (c *ClusterDeployment) Servers() []*Server { return c.servers }
+
+// Slot is the hash slot of a key.
+func (c *ClusterDeployment) Slot(key string) int {
+	c.t.Helper()
+	var failures []error
+	for _, s := range c.servers {
+		if err := s.running(); err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		slot, err := s.do(askTimeout, "CLUSTER", "KEYSLOT", key).Int()
+		if err == nil {
+			return slot
+		}
+		failures = append(failures, err)
+	}
+	c.t.Fatalf("no node tells the slot of %q: %v", key, errors.Join(failures...))
+	return 0
+}
+
+// Owner is the primary that owns the key's slot now: of the servers that answer
+// and say so, the one with the newest epoch.
+func (c *ClusterDeployment) Owner(key string) *Server {
+	c.t.Helper()
+	return c.OwnerOf(c.Slot(key))
+}
+
+// OwnerOf is Owner for a slot.
+func (c *ClusterDeployment) OwnerOf(slot int) *Server {
+	c.t.Helper()
+	var owner *Server
+	epoch := -1
+	for _, s := range c.servers {
+		self, err := s.clusterSelf()
+		if err == nil && self.has("master") && self.owns(slot) && self.epoch > epoch {
+			owner, epoch = s, self.epoch
+		}
+	}
+	if owner == nil {
+		c.t.Fatalf("no server that answers owns slot %d", slot)
+	}
+	return owner
+}
+
+// ReplicaOf is the Redis replica of primary, by its own account.
+func (c *ClusterDeployment) ReplicaOf(primary *Server) *Server {
+	c.t.Helper()
+	for _, s := range c.servers {
+		if self, err := s.clusterSelf(); err == nil && self.primary == primary.nodeID {
+			return s
+		}
+	}
+	c.t.Fatalf("%s has no replica that answers", primary.Addr())
+	return nil
+}
+
+// Failover makes a replica take over from its living primary (CLUSTER FAILOVER)
+// and waits until it has.
+func (c *ClusterDeployment) Failover(replica *Server) {
+	c.t.Helper()
+	if _, err := replica.command("CLUSTER", "FAILOVER"); err != nil {
+		c.t.Fatal(err)
+	}
+	c.WaitPrimary(replica)
+}
+
+// WaitPrimary waits until s, a replica so far, has been elected: until it says
+// that it is a primary with slots. Other servers may learn of that later, for which
+// there is WaitStable.
+func (c *ClusterDeployment) WaitPrimary(s *Server) {
+	c.t.Helper()
+	settle(c.t, s.Addr()+" is no primary of the cluster", func() error {
+		self, err := s.clusterSelf()
+		if err == nil && (!self.has("master") || len(self.slots) == 0) {
+			err = fmt.Errorf("it is %v with slots %v", self.flags, self.slots)
+		}
+		return err
+	})
+}
+
+// WaitStable waits until all six servers run, agree on the owner of every slot,
+// and each primary has a replica that is in sync.
+func (c *ClusterDeployment) WaitStable() {
+	c.t.Helper()
+	var view clusterView
+	settle(c.t, "the cluster is not stable", func() (err error) {
+		view, err = c.agreed()
+		return err
+	})
+	for _, s := range c.servers {
+		n := view[s.nodeID]
+		for _, primary := range c.servers {
+			if n.primary == primary.nodeID {
+				s.WaitReplicaInSync(primary)
+			}
+		}
+	}
+}
+
+// agreed is the view of the cluster that all servers have.
+func (c *ClusterDeployment) agreed() (clusterView, error) {
+	var first clusterView
+	for _, s := range c.servers {
+		info, err := s.clusterInfo()
+		if err != nil {
+			return nil, err
+		}
+		if !strings.Contains(info, "cluster_state:ok") {
+			return nil, fmt.Errorf("%s: %s", s.Addr(), info)
+		}
+		view, err := s.clusterView()
+		if err != nil {
+			return nil, err
+		}
+		if first == nil {
+			first = view
+		}
+		if a, b := first.String(), view.String(); a != b {
+			return nil, fmt.Errorf("the views of %s and %s differ:\n%s\n%s", c.servers[0].Addr(), s.Addr(), a, b)
+		}
+	}
+	replicas := map[string]int{}
+	for _, n := range first {
+		if n.has("fail") || n.has("fail?") {
+			return nil, fmt.Errorf("%s is %v", n.id, n.flags)
+		}
+		replicas[n.primary]++
+	}
+	// Those without a primary are the primaries.
+	if len(first) != 2*numShards || len(replicas) != numShards+1 {
+		return nil, fmt.Errorf("not %d primaries with a replica each:\n%v", numShards, first)
+	}
+	return first, nil
+}
+
+// Partition cuts the given servers off from all others, without a word, while
+// clients still reach both sides. All servers must be Proxied. Each partition adds
+// to those before.
+func (c *ClusterDeployment) Partition(nodes ...*Server) {
+	c.t.Helper()
+	partition(c.t, c.servers, nodes)
+}
+
+// Heal ends all faults of all proxies.
+func (c *ClusterDeployment) Heal() { heal(c.servers) }
+
+func (c *ClusterDeployment) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// clusterView is how a node sees all nodes, by their ids.
+type clusterView map[string]clusterNode
+
+type clusterNode struct {
+	id      string
+	flags   []string
+	primary string // id, empty for a primary
+	epoch   int
+	slots   [][2]int // ranges, first and last
+}
+
+func (n clusterNode) has(flag string) bool { return slices.Contains(n.flags, flag) }
+
+func (n clusterNode) owns(slot int) bool {
+	return slices.ContainsFunc(n.slots, func(r [2]int) bool { return r[0] <= slot && slot <= r[1] })
+}
+
+// String is the same for all nodes that agree on roles and slots.
+func (v clusterView) String() string {
+	var lines []string
+	for _, n := range v {
+		flags := slices.DeleteFunc(slices.Clone(n.flags), func(f string) bool { return f == "myself" })
+		lines = append(lines, fmt.Sprint(n.id, " ", flags, " of ", n.primary, " ", n.slots))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func (s *Server) clusterInfo() (string, error) {
+	if err := s.running(); err != nil {
+		return "", err
+	}
+	return s.do(askTimeout, "CLUSTER", "INFO").Text()
+}
+
+func (s *Server) clusterView() (clusterView, error) {
+	if err := s.running(); err != nil {
+		return nil, err
+	}
+	text, err := s.do(askTimeout, "CLUSTER", "NODES").Text()
+	if err != nil {
+		return nil, fmt.Errorf("CLUSTER NODES on %s: %w", s.Addr(), err)
+	}
+	view := clusterView{}
+	for line := range strings.Lines(text) {
+		n, err := parseClusterNode(strings.Fields(line))
+		if err != nil {
+			return nil, fmt.Errorf("CLUSTER NODES on %s: %q: %w", s.Addr(), line, err)
+		}
+		view[n.id] = n
+	}
+	return view, nil
+}
+
+// clusterSelf is what a node says about itself.
+func (s *Server) clusterSelf() (clusterNode, error) {
+	view, err := s.clusterView()
+	return view[s.nodeID], err
+}
+
+// parseClusterNode reads: id, address, flags, primary, times of ping and pong,
+// epoch, link, and then the slots.
+func parseClusterNode(fields []string) (clusterNode, error) {
+	if len(fields) < 8 {
+		return clusterNode{}, errors.New("under 8 fields")
+	}
+	n := clusterNode{id: fields[0], flags: strings.Split(fields[2], ",")}
+	if fields[3] != "-" {
+		n.primary = fields[3]
+	}
+	var err error
+	if n.epoch, err = strconv.Atoi(fields[6]); err != nil {
+		return n, err
+	}
+	for _, field := range fields[8:] {
+		if strings.HasPrefix(field, "[") {
+			continue // a slot on its way to or from another node
+		}
+		first, last, isRange := strings.Cut(field, "-")
+		if !isRange {
+			last = first
+		}
+		var r [2]int
+		if r[0], err = strconv.Atoi(first); err != nil {
+			return n, err
+		}
+		if r[1], err = strconv.Atoi(last); err != nil {
+			return n, err
+		}
+		n.slots = append(n.slots, r)
+	}
+	return n, nil
+}

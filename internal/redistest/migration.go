@@ -1,0 +1,80 @@
+package redistest
+
+import "fmt"
+
+// Migration moves a hash slot from one primary to another, key by key, as far as
+// the test wants. While it lasts, the old owner answers for keys that it still has
+// and redirects (ASK) for others; a command or script over several keys gets
+// TRYAGAIN unless all are on one side.
+type Migration struct {
+	c        *ClusterDeployment
+	slot     int
+	from, to *Server
+}
+
+// BeginMigration opens a slot for a move from its owner to the primary to. No key
+// has moved yet.
+func (c *ClusterDeployment) BeginMigration(slot int, to *Server) *Migration {
+	c.t.Helper()
+	m := &Migration{c: c, slot: slot, from: c.OwnerOf(slot), to: to}
+	if m.from == to {
+		c.t.Fatalf("migrate slot %d: %s owns it already", slot, to.Addr())
+	}
+	m.setSlot(to, "IMPORTING", m.from.nodeID) // first, so that no redirect goes astray
+	m.setSlot(m.from, "MIGRATING", to.nodeID)
+	return m
+}
+
+// MigrateKeys moves up to n keys and returns how many moved: fewer than n when
+// the old owner has no more.
+func (m *Migration) MigrateKeys(n int) int {
+	m.c.t.Helper()
+	keys, err := m.from.do(askTimeout, "CLUSTER", "GETKEYSINSLOT", m.slot, n).StringSlice()
+	if err != nil {
+		m.c.t.Fatalf("keys of slot %d on %s: %v", m.slot, m.from.Addr(), err)
+	}
+	if len(keys) == 0 {
+		return 0
+	}
+	args := []any{"MIGRATE", "127.0.0.1", m.to.Port(), "", 0, readyTimeout.Milliseconds()}
+	if password := m.to.opts.password; password != "" {
+		args = append(args, "AUTH", password)
+	}
+	args = append(args, "KEYS")
+	for _, key := range keys {
+		args = append(args, key)
+	}
+	if err := m.from.do(readyTimeout, args...).Err(); err != nil {
+		m.c.t.Fatalf("migrate slot %d from %s to %s: %v", m.slot, m.from.Addr(), m.to.Addr(), err)
+	}
+	return len(keys)
+}
+
+// End moves the keys that are left, makes to the owner of the slot, and returns
+// when all servers that answer know it.
+func (m *Migration) End() {
+	m.c.t.Helper()
+	for m.MigrateKeys(1000) > 0 {
+	}
+	m.setSlot(m.to, "NODE", m.to.nodeID) // first: until it knows, the old owner's redirects must not end here
+	m.setSlot(m.from, "NODE", m.to.nodeID)
+	settle(m.c.t, fmt.Sprintf("slot %d has not moved to %s", m.slot, m.to.Addr()), func() error {
+		for _, s := range m.c.servers {
+			view, err := s.clusterView()
+			if err != nil {
+				continue // down: it has no opinion
+			}
+			if !view[m.to.nodeID].owns(m.slot) {
+				return fmt.Errorf("%s does not know it", s.Addr())
+			}
+		}
+		return nil
+	})
+}
+
+func (m *Migration) setSlot(on *Server, state, id string) {
+	m.c.t.Helper()
+	if _, err := on.command("CLUSTER", "SETSLOT", m.slot, state, id); err != nil {
+		m.c.t.Fatal(err)
+	}
+}
