@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,7 +14,7 @@ const (
 	numSlots  = 16384
 )
 
-// clusterMode is how a server takes part in Redis Cluster.
+// clusterMode is a server's part in Redis Cluster.
 type clusterMode int
 
 const (
@@ -25,8 +24,8 @@ const (
 )
 
 // ClusterDeployment is a Redis Cluster of three primaries with a Redis replica
-// each. A node is silent for 2 s before the others take it for down; Config
-// ("cluster-node-timeout 5000") changes that.
+// each. A node that is silent for 2 s is considered down, unless
+// Config("cluster-node-timeout 5000") says otherwise.
 type ClusterDeployment struct {
 	t       testing.TB
 	servers []*Server
@@ -63,7 +62,7 @@ func StartCluster(t testing.TB, opts ...Option) *ClusterDeployment {
 func (c *ClusterDeployment) meet() error {
 	c.t.Helper()
 	for i, s := range c.servers {
-		// Primaries of the same epoch would first have to sort that out.
+		// Otherwise all begin with the same epoch and have to resolve that conflict first.
 		if _, err := s.command("CLUSTER", "SET-CONFIG-EPOCH", i+1); err != nil {
 			return err
 		}
@@ -119,11 +118,11 @@ func (c *ClusterDeployment) Addrs() []string {
 	return addrs
 }
 
-// Servers are the six servers, whatever their roles. The first three began as
+// Servers returns the six servers, whatever their roles. The first three started as
 // primaries.
 func (c *ClusterDeployment) Servers() []*Server { return c.servers }
 
-// Slot is the hash slot of a key.
+// Slot returns the hash slot of a key.
 func (c *ClusterDeployment) Slot(key string) int {
 	c.t.Helper()
 	var failures []error
@@ -138,12 +137,12 @@ func (c *ClusterDeployment) Slot(key string) int {
 		}
 		failures = append(failures, err)
 	}
-	c.t.Fatalf("no node tells the slot of %q: %v", key, errors.Join(failures...))
+	c.t.Fatalf("no node computes the slot of %q: %v", key, errors.Join(failures...))
 	return 0
 }
 
-// Owner is the primary that owns the key's slot now: of the servers that answer
-// and say so, the one with the newest epoch.
+// Owner returns the primary that owns the key's slot, according to the servers that
+// answer; the newest epoch wins.
 func (c *ClusterDeployment) Owner(key string) *Server {
 	c.t.Helper()
 	return c.OwnerOf(c.Slot(key))
@@ -166,7 +165,7 @@ func (c *ClusterDeployment) OwnerOf(slot int) *Server {
 	return owner
 }
 
-// ReplicaOf is the Redis replica of primary, by its own account.
+// ReplicaOf returns the Redis replica of primary, according to the replica.
 func (c *ClusterDeployment) ReplicaOf(primary *Server) *Server {
 	c.t.Helper()
 	for _, s := range c.servers {
@@ -188,9 +187,9 @@ func (c *ClusterDeployment) Failover(replica *Server) {
 	c.WaitPrimary(replica)
 }
 
-// WaitPrimary waits until s, a replica so far, has been elected: until it says
-// that it is a primary with slots. Other servers may learn of that later, for which
-// there is WaitStable.
+// WaitPrimary waits until s, a replica so far, has been elected: until it reports
+// itself as a primary with slots. Other servers may learn of that later; WaitStable
+// waits for all.
 func (c *ClusterDeployment) WaitPrimary(s *Server) {
 	c.t.Helper()
 	settle(c.t, s.Addr()+" is no primary of the cluster", func() error {
@@ -202,8 +201,9 @@ func (c *ClusterDeployment) WaitPrimary(s *Server) {
 	})
 }
 
-// WaitStable waits until all six servers run, agree on the owner of every slot,
-// and each primary has a replica that is in sync.
+// WaitStable waits until all six servers run and agree on the owner of every slot,
+// and each primary has a replica that is in sync. It waits at most a minute, as all
+// methods here do.
 func (c *ClusterDeployment) WaitStable() {
 	c.t.Helper()
 	var view clusterView
@@ -221,7 +221,7 @@ func (c *ClusterDeployment) WaitStable() {
 	}
 }
 
-// agreed is the view of the cluster that all servers have.
+// agreed returns the view of the cluster if all servers have the same.
 func (c *ClusterDeployment) agreed() (clusterView, error) {
 	var first clusterView
 	for _, s := range c.servers {
@@ -257,15 +257,15 @@ func (c *ClusterDeployment) agreed() (clusterView, error) {
 	return first, nil
 }
 
-// Partition cuts the given servers off from all others, without a word, while
-// clients still reach both sides. All servers must be Proxied. Each partition adds
-// to those before.
+// Partition drops everything between the given servers and all others, without
+// closing connections. Clients still reach both sides. All servers must be Proxied. A
+// second partition adds to the first.
 func (c *ClusterDeployment) Partition(nodes ...*Server) {
 	c.t.Helper()
 	partition(c.t, c.servers, nodes)
 }
 
-// Heal ends all faults of all proxies.
+// Heal ends all faults of all proxies, including those that the test set itself.
 func (c *ClusterDeployment) Heal() { heal(c.servers) }
 
 func (c *ClusterDeployment) must(err error) {
@@ -273,98 +273,4 @@ func (c *ClusterDeployment) must(err error) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-}
-
-// clusterView is how a node sees all nodes, by their ids.
-type clusterView map[string]clusterNode
-
-type clusterNode struct {
-	id      string
-	flags   []string
-	primary string // id, empty for a primary
-	epoch   int
-	slots   [][2]int // ranges, first and last
-}
-
-func (n clusterNode) has(flag string) bool { return slices.Contains(n.flags, flag) }
-
-func (n clusterNode) owns(slot int) bool {
-	return slices.ContainsFunc(n.slots, func(r [2]int) bool { return r[0] <= slot && slot <= r[1] })
-}
-
-// String is the same for all nodes that agree on roles and slots.
-func (v clusterView) String() string {
-	var lines []string
-	for _, n := range v {
-		flags := slices.DeleteFunc(slices.Clone(n.flags), func(f string) bool { return f == "myself" })
-		lines = append(lines, fmt.Sprint(n.id, " ", flags, " of ", n.primary, " ", n.slots))
-	}
-	slices.Sort(lines)
-	return strings.Join(lines, "\n")
-}
-
-func (s *Server) clusterInfo() (string, error) {
-	if err := s.running(); err != nil {
-		return "", err
-	}
-	return s.do(askTimeout, "CLUSTER", "INFO").Text()
-}
-
-func (s *Server) clusterView() (clusterView, error) {
-	if err := s.running(); err != nil {
-		return nil, err
-	}
-	text, err := s.do(askTimeout, "CLUSTER", "NODES").Text()
-	if err != nil {
-		return nil, fmt.Errorf("CLUSTER NODES on %s: %w", s.Addr(), err)
-	}
-	view := clusterView{}
-	for line := range strings.Lines(text) {
-		n, err := parseClusterNode(strings.Fields(line))
-		if err != nil {
-			return nil, fmt.Errorf("CLUSTER NODES on %s: %q: %w", s.Addr(), line, err)
-		}
-		view[n.id] = n
-	}
-	return view, nil
-}
-
-// clusterSelf is what a node says about itself.
-func (s *Server) clusterSelf() (clusterNode, error) {
-	view, err := s.clusterView()
-	return view[s.nodeID], err
-}
-
-// parseClusterNode reads: id, address, flags, primary, times of ping and pong,
-// epoch, link, and then the slots.
-func parseClusterNode(fields []string) (clusterNode, error) {
-	if len(fields) < 8 {
-		return clusterNode{}, errors.New("under 8 fields")
-	}
-	n := clusterNode{id: fields[0], flags: strings.Split(fields[2], ",")}
-	if fields[3] != "-" {
-		n.primary = fields[3]
-	}
-	var err error
-	if n.epoch, err = strconv.Atoi(fields[6]); err != nil {
-		return n, err
-	}
-	for _, field := range fields[8:] {
-		if strings.HasPrefix(field, "[") {
-			continue // a slot on its way to or from another node
-		}
-		first, last, isRange := strings.Cut(field, "-")
-		if !isRange {
-			last = first
-		}
-		var r [2]int
-		if r[0], err = strconv.Atoi(first); err != nil {
-			return n, err
-		}
-		if r[1], err = strconv.Atoi(last); err != nil {
-			return n, err
-		}
-		n.slots = append(n.slots, r)
-	}
-	return n, nil
 }

@@ -11,9 +11,9 @@ import (
 
 func (s *Server) configFile() string { return filepath.Join(s.dir, "redis.conf") }
 
-// writeConfig writes redis.conf for the first start. From then on the file is
-// Redis's own, which keeps there what it has become: a Sentinel makes a server
-// rewrite it at each change of role.
+// writeConfig writes redis.conf before the first start. Later starts use the file
+// as CONFIG REWRITE left it: a Sentinel makes a server rewrite it at each change
+// of role.
 func (s *Server) writeConfig() error {
 	if err := os.WriteFile(s.configFile(), []byte(s.config()), 0o600); err != nil {
 		return fmt.Errorf("write redis.conf: %w", err)

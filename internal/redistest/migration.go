@@ -3,9 +3,9 @@ package redistest
 import "fmt"
 
 // Migration moves a hash slot from one primary to another, key by key, as far as
-// the test wants. While it lasts, the old owner answers for keys that it still has
-// and redirects (ASK) for others; a command or script over several keys gets
-// TRYAGAIN unless all are on one side.
+// the test wants. Until it ends, the old owner serves the keys that it still has and
+// redirects (ASK) others. A command or script over several keys gets TRYAGAIN while
+// some of them have moved.
 type Migration struct {
 	c        *ClusterDeployment
 	slot     int
@@ -20,7 +20,7 @@ func (c *ClusterDeployment) BeginMigration(slot int, to *Server) *Migration {
 	if m.from == to {
 		c.t.Fatalf("migrate slot %d: %s owns it already", slot, to.Addr())
 	}
-	m.setSlot(to, "IMPORTING", m.from.nodeID) // first, so that no redirect goes astray
+	m.setSlot(to, "IMPORTING", m.from.nodeID) // first, so that it accepts the first redirect
 	m.setSlot(m.from, "MIGRATING", to.nodeID)
 	return m
 }
@@ -50,22 +50,22 @@ func (m *Migration) MigrateKeys(n int) int {
 	return len(keys)
 }
 
-// End moves the keys that are left, makes to the owner of the slot, and returns
-// when all servers that answer know it.
+// End moves the keys that are left, makes the target the owner of the slot, and
+// returns when all servers that answer agree.
 func (m *Migration) End() {
 	m.c.t.Helper()
 	for m.MigrateKeys(1000) > 0 {
 	}
-	m.setSlot(m.to, "NODE", m.to.nodeID) // first: until it knows, the old owner's redirects must not end here
+	m.setSlot(m.to, "NODE", m.to.nodeID) // first, so that it does not send the old owner's redirects back
 	m.setSlot(m.from, "NODE", m.to.nodeID)
 	settle(m.c.t, fmt.Sprintf("slot %d has not moved to %s", m.slot, m.to.Addr()), func() error {
 		for _, s := range m.c.servers {
 			view, err := s.clusterView()
 			if err != nil {
-				continue // down: it has no opinion
+				continue // down
 			}
 			if !view[m.to.nodeID].owns(m.slot) {
-				return fmt.Errorf("%s does not know it", s.Addr())
+				return fmt.Errorf("%s names another owner", s.Addr())
 			}
 		}
 		return nil

@@ -11,33 +11,34 @@ import (
 )
 
 // Proxied puts a faultnet.Proxy in front of the server, and a second one in
-// front of its cluster bus. The server announces them instead of its own ports, so
-// that clients and other nodes come through them. Server.Addr stays the direct
-// way, which no fault touches.
+// front of its cluster bus. The server announces their addresses instead of its own, so
+// that clients and other nodes connect through them. Server.Addr stays the direct
+// address, which no fault affects.
 //
-// Redis has one address for clients, replicas and Sentinels, and so they share
-// the first proxy. It tells them apart by what they send first: a replica sends
-// PING in upper case, which client libraries do not, and a Sentinel names its
-// connection. What can be cut is therefore
+// Redis announces one address to clients, replicas and Sentinels, so they share the
+// first proxy. Their connections are classified by the first bytes: a replica sends
+// PING in upper case, which no client library does, and a Sentinel sets the name of
+// its connection. A test can therefore break
 //
-//   - clients only: Server.FromClients; some of them, for instance by the name of
-//     their user: Server.Proxy().Only(faultnet.Contains("writer"))
-//   - one node's connections to another: Server.From
-//   - nodes from all others, whatever the clients reach: Partition of the deployment.
+//   - the clients' connections: Server.FromClients. Server.Proxy().Only with
+//     faultnet.Contains("writer") selects the clients of one user;
+//   - the connections from one node to another: Server.From;
+//   - all connections between some nodes and the others, while clients reach both
+//     sides: Partition of the deployment.
 //
-// MIGRATE, as Migration uses it, takes the direct way.
+// A Migration connects to the direct address.
 func Proxied() Option {
 	return func(o *options) { o.proxied = true }
 }
 
-// Proxy is the proxy in front of the server, nil without Proxied.
+// Proxy returns the proxy in front of the server, nil without Proxied.
 func (s *Server) Proxy() *faultnet.Proxy { return s.proxy }
 
-// BusProxy is the proxy in front of the server's cluster bus, nil unless it is
-// Proxied and in a cluster. Only other nodes use the bus.
+// BusProxy returns the proxy in front of the server's cluster bus, nil unless the
+// server is Proxied and in a cluster. Only other nodes use the bus.
 func (s *Server) BusProxy() *faultnet.Proxy { return s.busProxy }
 
-// Announced is the host:port that the server gives to clients and other nodes.
+// Announced is the host:port that the server announces to clients and other nodes.
 func (s *Server) Announced() string {
 	if s.proxy != nil {
 		return s.proxy.Addr()
@@ -45,17 +46,17 @@ func (s *Server) Announced() string {
 	return s.Addr()
 }
 
-// FromClients selects the connections through the proxy that no other node made.
+// FromClients selects the connections through the proxy that clients opened.
 func (s *Server) FromClients() *faultnet.Selection {
 	s.t.Helper()
 	s.requireProxy()
 	return s.proxy.Only(func(c faultnet.Conn) bool { return len(c.Head) > 0 && !fromNode(c.Head) })
 }
 
-// From selects the connections through the proxy that other made: replication if
-// it is a server, both connections of its monitoring if it is a Sentinel. A
-// replica's name for itself comes after its first PING, so a handshake gets that
-// far before a fault is felt.
+// From selects the connections through the proxy that other opened: replication if
+// other is a server, commands and subscription if it is a Sentinel. A replica
+// identifies itself only after its first PING, so that a new connection gets that far
+// before a fault affects it.
 func (s *Server) From(other *Server) *faultnet.Selection {
 	s.t.Helper()
 	s.requireProxy()
@@ -74,8 +75,8 @@ func fromNode(head []byte) bool {
 	return bytes.HasPrefix(head, []byte("*1\r\n$4\r\nPING\r\n")) || bytes.Contains(head, []byte("\r\nsentinel-"))
 }
 
-// signature is how a node introduces itself where it connects. The names of
-// Sentinels' connections begin with eight characters of the id.
+// signature is the text by which a node identifies itself on its connections. A
+// Sentinel's connection name contains the first eight characters of its id.
 func (s *Server) signature() []byte {
 	if s.opts.sentinel != nil {
 		return []byte("\r\nsentinel-" + s.nodeID[:8] + "-")
@@ -84,8 +85,8 @@ func (s *Server) signature() []byte {
 	return []byte("\r\nlistening-port\r\n$" + strconv.Itoa(len(port)) + "\r\n" + port + "\r\n")
 }
 
-// busFrom selects the connections that other made to the cluster bus. Each
-// message there has its sender's id at the same place.
+// busFrom selects the connections to the cluster bus that other opened. The header of
+// each message has the sender's id at a fixed offset.
 func (s *Server) busFrom(other *Server) *faultnet.Selection {
 	const begin, end = 40, 80
 	return s.busProxy.Only(func(c faultnet.Conn) bool {
@@ -93,8 +94,8 @@ func (s *Server) busFrom(other *Server) *faultnet.Selection {
 	})
 }
 
-// partition swallows, in both directions, what nodes and the rest of all send to
-// each other.
+// partition drops, in both directions, what nodes and the rest of all send to each
+// other.
 func partition(t testing.TB, all, nodes []*Server) {
 	t.Helper()
 	for _, a := range nodes {

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,41 +12,40 @@ import (
 )
 
 const (
-	// SentinelName is the name under which Sentinels know their primary.
+	// SentinelName is the name under which the Sentinels monitor the primary.
 	SentinelName = "posts"
 
-	// settleTimeout bounds the wait for a deployment to agree. A Sentinel takes
-	// 10 s to turn an old primary into a replica, and a failed election twice
-	// FailoverTimeout to be repeated.
+	// settleTimeout bounds each wait for a deployment. A Sentinel demotes an old
+	// primary after 10 s, and repeats a failed election after twice
+	// FailoverTimeout.
 	settleTimeout = 60 * time.Second
-	askTimeout    = time.Second // for one node's view: it may be paused
+	askTimeout    = time.Second // bound of one question to a node, which may be paused
 )
 
-// SentinelOptions are how StartSentinel sets up a deployment. The zero value is
-// fine.
+// SentinelOptions configure a SentinelDeployment. The zero value selects the
+// defaults.
 type SentinelOptions struct {
-	// DownAfter is how long a node may be silent before a Sentinel takes it for
-	// down, 1 s by default. Unless Quick, that is also the period of the Sentinels'
-	// pings, and a busy machine sees failovers nobody asked for; 3 s is calm.
+	// DownAfter is how long a node may be silent before a Sentinel considers it
+	// down; 1 s by default. Without Quick the Sentinels ping once a second, so that
+	// 1 s causes needless failovers on a busy machine; 3 s does not.
 	DownAfter time.Duration
-	// FailoverTimeout is how long a failover may take, 5 s by default. After twice
-	// that time a failed one is repeated.
+	// FailoverTimeout bounds a failover; 5 s by default. A failed failover is
+	// repeated after twice that time.
 	FailoverTimeout time.Duration
-	// Quick makes the Sentinels look at the servers and at each other every 0.5 s
-	// (SENTINEL DEBUG) instead of every second (ping), 2 s (hello) and 10 s (INFO). The
-	// deployment starts sooner, a busy machine does not upset DownAfter,
-	// and an old primary is a replica after 3 s instead of 10. It is not for a test
-	// of how long a failover takes.
+	// Quick shortens the Sentinels' periods by SENTINEL DEBUG: to 0.5 s for pings
+	// (1 s), 0.75 s for their hello messages (2 s) and 0.5 s for INFO (10 s). The
+	// deployment starts sooner, and an old primary becomes a replica after 3 s
+	// instead of 10 s. Do not use it to measure how long a failover takes.
 	Quick bool
 
-	All       []Option // for servers and Sentinels: Proxied, TLSOnly
-	Servers   []Option // for servers: Password, User, MinReplicas
-	Sentinels []Option // for Sentinels: Password, User
+	All       []Option // for servers and Sentinels, such as Proxied and TLSOnly
+	Servers   []Option // for servers, such as Password, User and MinReplicas
+	Sentinels []Option // for Sentinels, such as Password and User
 }
 
-// SentinelDeployment is a primary with two Redis replicas and three Sentinels
-// whose quorum is two. Passwords are those of the default users, as whom the nodes
-// log in to each other.
+// SentinelDeployment is a primary with two Redis replicas and three Sentinels with
+// a quorum of two. The nodes log in to each other as the default user, with the
+// passwords of the options.
 type SentinelDeployment struct {
 	t               testing.TB
 	servers         []*Server
@@ -57,7 +53,7 @@ type SentinelDeployment struct {
 	failoverTimeout time.Duration
 }
 
-// monitoring is what a Sentinel is told about the servers.
+// monitoring is a Sentinel's configuration.
 type monitoring struct {
 	primary         *Server
 	downAfter       time.Duration
@@ -77,7 +73,7 @@ func StartSentinel(t testing.TB, o SentinelOptions) *SentinelDeployment {
 	for range 2 {
 		d.servers = append(d.servers, Start(t, append(serverOptions, replicaOf)...))
 	}
-	// A Sentinel asks its primary for replicas at once, and again after 10 s.
+	// A Sentinel that starts before the replicas are connected finds them 10 s later.
 	for _, replica := range d.servers[1:] {
 		replica.WaitReplicaInSync(primary)
 	}
@@ -122,11 +118,12 @@ func (s *Server) sentinelConfig() []string {
 	return lines
 }
 
-// hurry shortens a Sentinel's periods at each of its starts: it does not keep them.
-// The bounds are those of a failover. While the primary is down a Sentinel asks
-// its replicas for INFO every second, and promotes none whose answer is older than five
-// ping periods. And it demotes a primary that another Sentinel promoted, which
-// takes that one over a second to spread, after four periods of publishing.
+// hurry shortens the periods of a Sentinel, which does not keep them over a restart.
+// Shorter ones would break failovers:
+//   - While the primary is down, INFO of the replicas is refreshed every second, and
+//     a replica whose INFO is older than five ping periods is not promoted.
+//   - A Sentinel demotes a primary that another Sentinel has promoted, unless it
+//     learns of that within four hello periods. The news can take over a second.
 func (s *Server) hurry() error {
 	return s.do(askTimeout, "SENTINEL", "DEBUG", "PING-PERIOD", 500, "PUBLISH-PERIOD", 750, "INFO-PERIOD", 500).Err()
 }
@@ -140,16 +137,16 @@ func (d *SentinelDeployment) Addrs() []string {
 	return addrs
 }
 
-// Servers are the three servers, whatever their roles. The first began as the
-// primary.
+// Servers returns the three servers, whatever their roles. The first one started as
+// the primary.
 func (d *SentinelDeployment) Servers() []*Server { return d.servers }
 
-// Sentinels are the three Sentinels. One that was paused for over 2 s sees that
-// its clock jumped and starts no failover for 30 s (TILT).
+// Sentinels returns the three Sentinels. One that was paused for more than 2 s starts
+// no failover for 30 s after it resumes (TILT mode).
 func (d *SentinelDeployment) Sentinels() []*Server { return d.sentinels }
 
-// Primary is the primary as the Sentinels that answer see it: the view with the
-// newest epoch wins.
+// Primary returns the primary according to the Sentinels that answer; the newest
+// epoch wins.
 func (d *SentinelDeployment) Primary() *Server {
 	d.t.Helper()
 	primary, err := d.newest()
@@ -176,8 +173,9 @@ func (d *SentinelDeployment) newest() (*Server, error) {
 	return newest.primary, nil
 }
 
-// WaitStable waits until all six nodes run, the Sentinels know each other and
-// name the same primary, and both replicas are in sync with it.
+// WaitStable waits until all six nodes run, the Sentinels have found each other and
+// agree on the primary, and both replicas are in sync with it. It waits at most a
+// minute, as all methods here do.
 func (d *SentinelDeployment) WaitStable() {
 	d.t.Helper()
 	var primary *Server
@@ -206,7 +204,7 @@ func (d *SentinelDeployment) WaitStable() {
 
 // Failover makes the Sentinels promote a replica while the primary lives
 // (SENTINEL FAILOVER), and returns the new primary; see WaitFailover. The old one
-// takes writes until it is told, up to 10 s later.
+// accepts writes until it is demoted, up to 10 s later.
 func (d *SentinelDeployment) Failover() *Server {
 	d.t.Helper()
 	old := d.Primary()
@@ -240,7 +238,7 @@ func (d *SentinelDeployment) requestFailover() error {
 }
 
 // WaitFailover waits until Primary is another server than old, and returns it.
-// Some Sentinels may still name old, for which there is WaitStable.
+// Some Sentinels may still name old; WaitStable waits for all.
 func (d *SentinelDeployment) WaitFailover(old *Server) *Server {
 	d.t.Helper()
 	return d.waitFailover(old, func() error { return nil })
@@ -260,107 +258,19 @@ func (d *SentinelDeployment) waitFailover(old *Server, again func() error) *Serv
 	return primary
 }
 
-// Partition cuts the given servers and Sentinels off from all others, without a
-// word, while clients still reach both sides. All nodes must be Proxied. Each
-// partition adds to those before.
+// Partition drops everything between the given servers and Sentinels and all
+// others, without closing connections. Clients still reach both sides. All nodes must
+// be Proxied. A second partition adds to the first.
 func (d *SentinelDeployment) Partition(nodes ...*Server) {
 	d.t.Helper()
 	partition(d.t, d.nodes(), nodes)
 }
 
-// Heal ends all faults of all proxies.
+// Heal ends all faults of all proxies, including those that the test set itself.
 func (d *SentinelDeployment) Heal() { heal(d.nodes()) }
 
 func (d *SentinelDeployment) nodes() []*Server {
 	return append(append([]*Server(nil), d.servers...), d.sentinels...)
-}
-
-// sentinelView is what one Sentinel says, or the error that it did not.
-type sentinelView struct {
-	sentinel  *Server
-	primary   *Server // nil with an error
-	epoch     int
-	unsettled string // why it is not content with what it sees, empty if it is
-	err       error
-}
-
-// views asks all Sentinels at the same time.
-func (d *SentinelDeployment) views() []sentinelView {
-	views := make([]sentinelView, len(d.sentinels))
-	var all sync.WaitGroup
-	for i, s := range d.sentinels {
-		all.Go(func() { views[i] = d.view(s) })
-	}
-	all.Wait()
-	return views
-}
-
-func (d *SentinelDeployment) view(s *Server) sentinelView {
-	v := sentinelView{sentinel: s}
-	var addr []string
-	var primary map[string]string
-	var replicas []map[string]string
-	v.err = s.ask(func(ctx context.Context, c *redis.SentinelClient) (err error) {
-		if primary, err = c.Master(ctx, SentinelName).Result(); err != nil {
-			return err
-		}
-		if replicas, err = c.Replicas(ctx, SentinelName).Result(); err != nil {
-			return err
-		}
-		// Last, and the one that clients ask for: it may be newer than the epoch, not older.
-		addr, err = c.GetMasterAddrByName(ctx, SentinelName).Result()
-		return err
-	})
-	if v.err != nil {
-		return v
-	}
-	v.epoch, v.err = strconv.Atoi(primary["config-epoch"])
-	if v.err != nil {
-		return v
-	}
-	v.unsettled = unsettled(primary, replicas, len(d.servers)-1, len(d.sentinels)-1)
-	for _, server := range d.servers {
-		if server.Announced() == strings.Join(addr, ":") {
-			v.primary = server
-			return v
-		}
-	}
-	v.err = fmt.Errorf("primary %v of Sentinel %s is none of the servers", addr, s.Addr())
-	return v
-}
-
-func unsettled(primary map[string]string, replicas []map[string]string, numReplicas, numSentinels int) string {
-	if primary["flags"] != "master" {
-		return "flags of the primary are " + primary["flags"]
-	}
-	if primary["num-other-sentinels"] != strconv.Itoa(numSentinels) {
-		return "knows " + primary["num-other-sentinels"] + " other Sentinels"
-	}
-	if len(replicas) != numReplicas {
-		return fmt.Sprintf("knows %d replicas", len(replicas))
-	}
-	for _, r := range replicas {
-		// The rest of what it knows of a replica may be 10 s old.
-		if r["flags"] != "slave" {
-			return fmt.Sprintf("flags of replica %s are %s", r["name"], r["flags"])
-		}
-	}
-	return ""
-}
-
-// ask uses a connection of its own for a look at one Sentinel.
-func (s *Server) ask(f func(context.Context, *redis.SentinelClient) error) error {
-	if err := s.running(); err != nil {
-		return err
-	}
-	c := redis.NewSentinelClient(s.clientOptions())
-	defer func() { _ = c.Close() }()
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
-	if err := f(ctx, c); err != nil {
-		return fmt.Errorf("ask Sentinel %s: %w", s.Addr(), err)
-	}
-	return nil
 }
 
 // settle polls f until it returns nil; otherwise says what the test waits for.

@@ -86,7 +86,7 @@ func Start(t testing.TB, opts ...Option) *Server {
 	return nil
 }
 
-// prepare makes what the options ask for and what needs no port.
+// prepare creates the socket's folder and the proxies, which need no port.
 func (s *Server) prepare() {
 	s.t.Helper()
 	if s.opts.unixSocket {
@@ -94,7 +94,7 @@ func (s *Server) prepare() {
 	}
 	if s.opts.proxied {
 		if s.opts.tlsOnly {
-			s.t.Fatal("start redis-server: Proxied tells connections apart by their contents, which TLSOnly hides")
+			s.t.Fatal("start redis-server: Proxied classifies connections by their contents, which TLSOnly encrypts")
 		}
 		s.proxy = faultnet.NewProxy(s.t, "")
 		if s.opts.cluster != noCluster {
@@ -372,8 +372,8 @@ func (s *Server) answers() error {
 	return nil
 }
 
-// running returns an error when the process has ended. It spares go-redis, which
-// prints a line for each refused connection, an attempt.
+// running returns an error if the process has ended. Callers check it first because
+// go-redis prints a line for each refused connection.
 func (s *Server) running() error {
 	s.mu.Lock()
 	exited := s.exited

@@ -17,18 +17,17 @@ import (
 	"time"
 )
 
-// TLS gives the server a TLS port beside the plain one; see Server.TLSAddr. It
-// presents pair, and trusts the certificates of ca where it looks at one.
-// Replication, Sentinels and the cluster bus stay on the plain port.
+// TLS gives the server a TLS port beside the plain one; see Server.TLSAddr. The
+// server presents pair and verifies client certificates against ca. Replication,
+// Sentinels and the cluster bus stay on the plain port.
 func TLS(ca *CA, pair KeyPair) Option {
 	return func(o *options) { o.ca, o.pair = ca, pair }
 }
 
-// TLSOnly makes TLS the only way to the server: for clients, and for the other
-// nodes of a deployment, to which it also presents pair as its client
-// certificate. All nodes of a deployment need it. Server.Client connects with a
-// certificate of ca and does not verify the server's, so that it also works
-// with one that is wrong on purpose.
+// TLSOnly replaces the plain port by a TLS port, for clients and for the other nodes
+// of a deployment, to which the server presents pair as its client certificate as
+// well. All nodes of a deployment need it. Server.Client presents a certificate of
+// ca and does not verify the server's, so that it works with a wrong one too.
 func TLSOnly(ca *CA, pair KeyPair) Option {
 	return func(o *options) {
 		o.ca, o.pair, o.tlsOnly = ca, pair, true
@@ -68,14 +67,14 @@ func (s *Server) TLSAddr() string {
 	}
 }
 
-// SetCertificate makes the running server load the files of pair and present
-// that certificate from now on, also after a restart. With the pair that it has
-// already it reads files that were replaced. Connections that exist stay.
+// SetCertificate makes the running server load and present the certificate of pair,
+// also after a restart. The pair may be the current one, whose files were replaced.
+// Existing connections stay.
 func (s *Server) SetCertificate(pair KeyPair) {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// One command: Redis refuses a certificate whose key is not the current one.
+	// In one command: Redis refuses a certificate that does not match the key.
 	if _, err := s.command("CONFIG", "SET", "tls-cert-file", pair.CertFile, "tls-key-file", pair.KeyFile); err != nil {
 		s.t.Fatal(err)
 	}
@@ -84,7 +83,7 @@ func (s *Server) SetCertificate(pair KeyPair) {
 	}
 }
 
-// CA is a certificate authority of a test's own. Its files end with the test.
+// CA is a certificate authority for one test. Its files are removed with the test.
 type CA struct {
 	t    testing.TB
 	dir  string
@@ -95,7 +94,7 @@ type CA struct {
 // KeyPair is a certificate and its private key, as paths of PEM files.
 type KeyPair struct{ CertFile, KeyFile string }
 
-// NewCA makes an authority that trusts nothing but itself.
+// NewCA creates a certificate authority with a self-signed certificate.
 func NewCA(t testing.TB) *CA {
 	t.Helper()
 	ca := &CA{t: t, dir: t.TempDir()}
@@ -116,22 +115,22 @@ func NewCA(t testing.TB) *CA {
 // File is the path of the authority's certificate, in PEM.
 func (ca *CA) File() string { return filepath.Join(ca.dir, "ca.crt") }
 
-// Issue makes a certificate for a server or a client with these host names and
-// IP addresses, or with 127.0.0.1 and localhost if none is given. It is valid for a
-// day.
+// Issue creates a certificate for servers and clients, valid for a day, with the
+// given host names and IP addresses; by default 127.0.0.1 and localhost.
 func (ca *CA) Issue(hosts ...string) KeyPair {
 	ca.t.Helper()
 	return ca.issue(time.Now().Add(24*time.Hour), hosts)
 }
 
-// IssueExpired makes a certificate for 127.0.0.1 and localhost that expired an
+// IssueExpired creates a certificate for 127.0.0.1 and localhost that expired an
 // hour ago.
 func (ca *CA) IssueExpired() KeyPair {
 	ca.t.Helper()
 	return ca.issue(time.Now().Add(-time.Hour), nil)
 }
 
-// ClientConfig trusts only ca, and presents the first pair, if there is one.
+// ClientConfig returns a client's configuration that trusts only ca and presents one
+// of the given pairs.
 func (ca *CA) ClientConfig(pairs ...KeyPair) *tls.Config {
 	ca.t.Helper()
 	config := &tls.Config{RootCAs: x509.NewCertPool()}
@@ -146,8 +145,8 @@ func (ca *CA) ClientConfig(pairs ...KeyPair) *tls.Config {
 	return config
 }
 
-// Replace overwrites the files of pair with those of other, each at once, as a
-// rotation on disk does. Who has the old ones loaded does not notice.
+// Replace replaces the files of pair by copies of other's, each atomically. A process
+// that has loaded the old ones keeps using them.
 func (pair KeyPair) Replace(t testing.TB, other KeyPair) {
 	t.Helper()
 	for to, from := range map[string]string{pair.CertFile: other.CertFile, pair.KeyFile: other.KeyFile} {
