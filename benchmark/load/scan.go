@@ -7,16 +7,12 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"heavy-read-api/internal/cache"
 )
 
 // scan reads everything that Redis has the plain way, on one connection and keeping nothing: what a
 // reader's load is compared with.
 func scan(ctx context.Context, out io.Writer, addr string) error {
-	options := cache.ClientOptions(addr)
-	options.PoolSize = 1
-	client := redis.NewUniversalClient(options)
+	client := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, PoolSize: 1})
 	defer client.Close()
 	began := time.Now()
 	values := 0

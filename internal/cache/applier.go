@@ -8,6 +8,8 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
+
+	"heavy-read-api/internal/loglimit"
 )
 
 // applier owns the state of a replica. All its methods run on one goroutine, or one after the
@@ -34,20 +36,34 @@ type applier struct {
 	ahead Head
 
 	failed time.Time // of the last step that failed, zero after one that did not
+	err    error     // of that step
+	stale  error     // why the server may lack writes of its primary, as of the last probe
 
-	stepLimit byteBound // of a step
+	stepLimit byteBound // size of one log step, in bytes
+	part      part      // part of the log entry after the watermark whose values are in the store
+
+	// cautious is set after a step with missed keys failed: it may have failed because of one of their
+	// values. Steps catch up without them then, and one key is asked for at a time.
+	cautious bool
+
+	received uint64 // newest version that came by the channel since the last snapshot or subscription
+
+	// newest is the newest version that the store may hold, page by page of a snapshot too. The Redis
+	// replica that is read from has been behind it since behindSince; zero while it is not.
+	newest      Token
+	behindSince time.Time
 
 	// Redis without an epoch has no history, and nothing in it shows that values were deleted. So
 	// the snapshot is repeated until a write begins a history.
 	snapshotAt   time.Time // end of the last snapshot
 	snapshotTook time.Duration
 
-	// For the check that the subscription is alive. The head at a probe, lastProbed, must have come by
-	// the channel silentAfter later, unless exempt covers it: it was written before the subscription
-	// was confirmed, or a snapshot brought it.
+	// For the check that the subscription is alive. The watermark at a probe, lastProbed, must have come
+	// by the channel silentAfter later, also if a log step brought it, unless exempt covers it: it was
+	// written before the subscription was confirmed, or a snapshot brought it.
 	lastProbed, exempt Token
 	probedAt           time.Time
-	resubscribed       bool // no catch-up has ended since
+	resubscribed       bool // the subscription was confirmed again, and no catch-up has completed since
 
 	// ignored holds epochs of messages that turned out not to be of this shard: Pub/Sub knows no
 	// database numbers, and other stacks may use the same channel. If one becomes the shard's epoch, a
@@ -56,7 +72,7 @@ type applier struct {
 
 	snapshotFailing bool // the last one failed
 
-	invalidMessages, invalidValues, failedSnapshots logLimit
+	invalidMessages, invalidValues, failedSnapshots loglimit.Limit
 
 	probed uint64 // version of the watermark at the last probe
 	heard  commit // that hear looks at
@@ -72,6 +88,7 @@ type progress struct {
 	synced    bool
 	loaded    bool
 	noHistory bool
+	problem   string    // why the last step failed, or why Redis may be stale
 	contact   time.Time // when the replica last knew that it had every write
 	snapshot  *SnapshotProgress
 }
@@ -106,13 +123,20 @@ func newApplier(src source, st *store, in *inbox, misses *missQueue, log *slog.L
 	return a
 }
 
-// publish makes the watermark visible and wakes who waits for it. newest is the head that Redis
+// publish makes the watermark visible and wakes all waiters. newest is the head that Redis
 // last reported, or the zero Head for none.
 func (a *applier) publish(newest Head, snapshot *SnapshotProgress) {
 	last := a.public.Load()
 	p := &progress{
-		watermark: a.watermark, newest: newest, synced: a.synced && a.failed.IsZero() && !a.noHistory(), loaded: a.loaded,
+		watermark: a.watermark, newest: newest, loaded: a.loaded,
+		synced:    a.synced && a.failed.IsZero() && a.stale == nil && !a.noHistory(),
 		noHistory: a.noHistory(), contact: last.contact, snapshot: snapshot,
+	}
+	switch {
+	case a.err != nil:
+		p.problem = a.err.Error()
+	case a.stale != nil:
+		p.problem = a.stale.Error()
 	}
 	if newest == (Head{}) {
 		p.newest = last.newest
@@ -139,6 +163,7 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 	flush := func(to Head) {
 		a.store.apply(to.Epoch, batch.changes)
 		a.watermark = to
+		a.holds(to.token())
 		a.publish(Head{}, nil)
 		now := a.now()
 		for _, t := range published {
@@ -150,19 +175,23 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 	}
 
 	at := a.watermark
-	confirmed := false // by a step that was later than all of these messages: Redis is in the history of at
+	confirmed := false // a step, run after these messages arrived, has shown that Redis is in the history of at
 	for _, message := range messages {
 		if err := a.heard.decode(message); err != nil {
 			// If it was one of ours that was damaged, the next message shows the gap.
 			a.metrics.messages.WithLabelValues("invalid").Inc()
-			a.invalidMessages.log(a.log.Warn, a.now(), "ignored a message that the write script did not publish", "err", err)
+			a.invalidMessages.Log(a.log.Warn, a.now(), "ignored a message that the write script did not publish", "err", err)
 			continue
 		}
 		c := &a.heard
 		if confirmed && c.head.Epoch != at.Epoch {
 			a.ignore(c.head.Epoch)
 		}
-		switch verdict := a.weigh(c, at); verdict {
+		verdict := a.weigh(c, at)
+		if c.head.Epoch == at.Epoch {
+			a.received = max(a.received, c.head.Version)
+		}
+		switch verdict {
 		case "applied":
 			for i := range c.records {
 				r := &c.records[i]
@@ -198,6 +227,9 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 func (a *applier) weigh(c *commit, at Head) (verdict string) {
 	_, ignored := a.ignored[c.head.Epoch]
 	switch {
+	case c.head.Epoch == at.Epoch && c.head.Version == at.Version && c.head.WriteID != at.WriteID,
+		c.head.Epoch == at.Epoch && c.head.Version <= a.received:
+		return "gap" // the channel is in order, so versions come again only after a rollback
 	case c.head.Epoch != at.Epoch && ignored, c.head.Epoch == at.Epoch && c.head.Version <= at.Version:
 		return "old"
 	case a.synced && c.head.Epoch == at.Epoch && c.version(0) == at.Version+1 && c.previous == at.WriteID:
@@ -228,12 +260,30 @@ var errPaused = errors.New("no answer from Redis a moment ago")
 // doubt settles whether the watermark is the head of Redis.
 func (a *applier) doubt(ctx context.Context, reason string) {
 	if reason == "subscribed" {
-		a.resubscribed = true
+		a.resubscribed, a.received = true, 0
 	}
 	a.synced = false
 	if err := a.catchUp(ctx, reason); err != nil {
 		a.log.Debug("catch-up failed", "reason", reason, "err", err)
 	}
+}
+
+// current asks the source whether it is current.
+func (a *applier) current(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return a.source.current(ctx)
+}
+
+// setStale remembers why Redis may be stale, and logs when that changes.
+func (a *applier) setStale(err error) {
+	switch {
+	case err != nil && a.stale == nil:
+		a.log.Warn("the Redis server may lack writes of its primary; reads are served from memory and may be stale", "err", err)
+	case err == nil && a.stale != nil:
+		a.log.Info("the Redis server has every write again")
+	}
+	a.stale = err
 }
 
 // silentAfter is how long a write may take by the channel, in addition to the time between two
@@ -258,9 +308,10 @@ func (a *applier) probe(ctx context.Context) (silent bool) {
 		a.log.Debug("probe failed", "err", err)
 		return false
 	}
+	a.setStale(a.current(ctx))
 	a.publish(head, nil)
 	if delivered || silent {
-		a.lastProbed, a.probedAt = head.token(), a.now()
+		a.lastProbed, a.probedAt = a.watermark.token(), a.now()
 	}
 	return silent
 }
@@ -286,7 +337,7 @@ func (a *applier) look(ctx context.Context) (Head, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	st, err := a.source.step(ctx, endOfLog, Head{}, nil, stepLeast)
+	st, err := a.source.step(ctx, query{watermark: endOfLog, limit: stepLeast})
 	a.note(err)
 	return st.head, err
 }
@@ -297,9 +348,9 @@ func (a *applier) note(err error) {
 	case err == nil && !a.failed.IsZero():
 		a.log.Info("Redis answers again")
 	case err != nil && a.failed.IsZero():
-		a.log.Warn("Redis cannot be asked; memory is served as it is", "err", err)
+		a.log.Warn("Redis is unreachable; serving from memory (reads may be stale)", "err", err)
 	}
-	a.failed = time.Time{}
+	a.failed, a.err = time.Time{}, err
 	if err != nil {
 		a.failed = a.now()
 	}
@@ -332,6 +383,9 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 		if err != nil {
 			return err
 		}
+		if err := a.lags(&st); err != nil {
+			return err
+		}
 		why := st.judge(a.watermark, a.ahead)
 		if routine := reason == "probe" || reason == "miss"; !counted && (!routine || why != "" || len(st.entries) > 0) {
 			a.metrics.catchups.WithLabelValues(reason).Inc()
@@ -339,7 +393,7 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 		}
 		if why != "" {
 			if reloads++; reloads > maxReloads {
-				return fmt.Errorf("the log does not continue a load (%s)", why)
+				return fmt.Errorf("the log does not continue from the snapshot (%s)", why)
 			}
 			if err := a.reload(ctx, why); err != nil {
 				return err
@@ -354,8 +408,72 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 			if a.resubscribed {
 				a.exempt, a.resubscribed = to.token(), false
 			}
+			if a.cautious {
+				a.watermark = a.askOne(ctx, to)
+				a.synced = a.watermark == to
+				a.publish(Head{}, nil)
+			}
 			return nil
 		}
+	}
+}
+
+// missTimeout bounds a step for one missed key: nobody waits longer for a read.
+const missTimeout = 450 * time.Millisecond
+
+// askOne asks for one missed key, from the end of the log that is at, and returns where the store is then.
+// When it fails, only the reads of that key do.
+func (a *applier) askOne(ctx context.Context, at Head) (to Head) {
+	keys := a.misses.keys(1)
+	if len(keys) == 0 {
+		return at
+	}
+	ctx, cancel := context.WithTimeout(ctx, missTimeout)
+	defer cancel()
+	began := a.now()
+	st, err := a.source.step(ctx, query{watermark: at, ahead: a.ahead, missed: keys, limit: stepLeast})
+	if err != nil {
+		a.misses.refuseSlow(keys[0], err)
+		return at
+	}
+	if st.judge(at, a.ahead) != "" || a.lags(&st) != nil {
+		return at // the next catch-up settles that
+	}
+	to, end := a.take(&st, at)
+	if !end {
+		for i := range st.missed {
+			st.missed[i].skipped = true
+		}
+	}
+	a.misses.answer(&st)
+	a.cautious = a.cautious && a.now().Sub(began) > missTimeout/4
+	return to
+}
+
+// relayPatience is how long a Redis replica may take to catch up with what this replica has from
+// another node, before the difference counts as a rollback.
+const relayPatience = 5 * time.Second
+
+// lags reports a Redis replica that is behind what the store holds of the same history. A snapshot of
+// it would bring the past back. A primary is never behind: it was rolled back.
+func (a *applier) lags(st *step) error {
+	if !a.source.relayed() || st.head.Epoch != a.newest.Epoch || st.head.Version >= a.newest.Version {
+		a.behindSince = time.Time{}
+		return nil
+	}
+	if a.behindSince.IsZero() {
+		a.behindSince = a.now()
+	}
+	if a.now().Sub(a.behindSince) >= relayPatience {
+		return nil
+	}
+	return fmt.Errorf("the Redis replica is at version %d, behind %d, which this reader has from another one", st.head.Version, a.newest.Version)
+}
+
+// holds notes that the store may hold what was written at t.
+func (a *applier) holds(t Token) {
+	if t.Epoch != a.newest.Epoch || t.Version > a.newest.Version {
+		a.newest = t
 	}
 }
 
@@ -393,7 +511,8 @@ func (a *applier) take(st *step, w Head) (to Head, end bool) {
 		changes = append(changes, a.fills(st, to.Epoch)...)
 	}
 	a.store.apply(to.Epoch, changes)
-	a.ahead = st.head
+	a.ahead, a.part = st.head, st.part
+	a.holds(st.head.token())
 	return to, end
 }
 
@@ -402,11 +521,16 @@ func (a *applier) step(ctx context.Context, w Head) (step, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	limit, began := a.stepLimit.load(), a.now()
-	st, err := a.source.step(ctx, w, a.ahead, a.misses.keys(), limit)
+	q := query{watermark: w, ahead: a.ahead, part: a.part, limit: limit}
+	if !a.cautious {
+		q.missed = a.misses.keys(maxStepKeys)
+	}
+	st, err := a.source.step(ctx, q)
 	a.note(err)
 	switch {
 	case err != nil:
 		a.stepLimit.shrink() // it may have been too much for the link
+		a.cautious = a.cautious || len(q.missed) > 0
 	case st.size >= limit && a.now().Sub(began) < stepTimeout/4:
 		a.stepLimit.grow() // twice as much takes half of the time that there is
 	}
@@ -436,7 +560,7 @@ func (st *step) judge(w, ahead Head) (reason string) {
 		}
 		at.Version, at.WriteID = e.version, e.writeID
 	}
-	if len(st.entries) == 0 && st.head != w || at.Version > st.head.Version ||
+	if len(st.entries) == 0 && st.part.writes == 0 && st.head != w || at.Version > st.head.Version ||
 		at.Version == st.head.Version && at != st.head {
 		return "history"
 	}
@@ -502,7 +626,7 @@ func (l *lookup) change(epoch uint64) (change, error) {
 func (a *applier) change(l *lookup, epoch uint64) change {
 	c, err := l.change(epoch)
 	if err != nil {
-		a.invalidValues.log(a.log.Error, a.now(), "a value in Redis was not stored by the write script; it counts as absent", "key", l.key, "err", err)
+		a.invalidValues.Log(a.log.Error, a.now(), "a value in Redis was not stored by the write script; it counts as absent", "key", l.key, "err", err)
 	}
 	return c
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/redisnode/nodetest"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -19,16 +21,25 @@ import (
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-func client(t testing.TB, addr string) redis.UniversalClient {
+// client returns a client for the test's own commands.
+func client(t testing.TB, addr string) *redis.Client {
 	t.Helper()
-	c := redis.NewUniversalClient(ClientOptions(addr))
-	t.Cleanup(func() { _ = c.Close() })
-	return c
+	n, err := nodes(t, addr).Node(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.Client
+}
+
+// nodes returns a Finder of the Redis at addr.
+func nodes(t testing.TB, addr string, options ...func(*redisnode.Config)) *redisnode.Finder {
+	t.Helper()
+	return nodetest.New(t, addr, options...)
 }
 
 func publisher(t testing.TB, addr string) *Publisher {
 	t.Helper()
-	p, err := NewPublisher(PublisherConfig{Client: client(t, addr)})
+	p, err := NewPublisher(PublisherConfig{Redis: nodes(t, addr)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +49,7 @@ func publisher(t testing.TB, addr string) *Publisher {
 // replica starts a replica that stops with the test.
 func replica(t testing.TB, addr string, options ...func(*ReplicaConfig)) *Replica {
 	t.Helper()
-	cfg := ReplicaConfig{Client: client(t, addr), Logger: quiet(), Probe: 100 * time.Millisecond}
+	cfg := ReplicaConfig{Redis: nodes(t, addr), Logger: quiet(), Probe: 100 * time.Millisecond}
 	for _, o := range options {
 		o(&cfg)
 	}

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -23,8 +23,7 @@ func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 	proxy := faultnet.NewProxy(t, s.Addr())
 	p := publisher(t, s.Addr())
 	write(t, p, set("a", "1"))
-	direct := redis.NewUniversalClient(DirectOptions(ClientOptions(proxy.Addr())))
-	t.Cleanup(func() { _ = direct.Close() })
+	direct := nodes(t, proxy.Addr(), func(c *redisnode.Config) { *c = DirectConfig(*c) })
 	r := replica(t, proxy.Addr(), func(c *ReplicaConfig) { c.Direct = direct })
 	ready(t, r)
 	proxy.Only(func(faultnet.Conn) bool { return true }).Delay(faultnet.ToClient, 80*time.Millisecond) // each read takes a connection for so long
@@ -66,16 +65,14 @@ func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 }
 
 func TestReplicaRefusesClientsThatStarveIt(t *testing.T) {
-	small := ClientOptions("127.0.0.1:1")
-	small.PoolSize = replicaConns - 1
-	tiny, shared := redis.NewUniversalClient(small), client(t, "127.0.0.1:1")
-	t.Cleanup(func() { _ = tiny.Close() })
+	tiny := nodes(t, "127.0.0.1:1", func(c *redisnode.Config) { c.PoolSize = replicaConns - 1 })
+	shared := nodes(t, "127.0.0.1:1")
 	for _, c := range []struct {
 		cfg  ReplicaConfig
 		want string
 	}{
-		{ReplicaConfig{Client: tiny}, "PoolSize"},
-		{ReplicaConfig{Client: shared, Direct: shared}, "DirectOptions"},
+		{ReplicaConfig{Redis: tiny}, "PoolSize"},
+		{ReplicaConfig{Redis: shared, Direct: shared}, "DirectConfig"},
 	} {
 		if _, err := NewReplica(c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v, want one about %s", err, c.want)

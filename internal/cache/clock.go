@@ -12,8 +12,8 @@ import (
 // by its own clock. It adds the monotonic time since the last reply, so a step of this host's wall clock
 // changes nothing.
 //
-// A step of the node's clock shows only in its next reply. When it is set forward, the node refuses a
-// write as late that is in time, and the refusal carries the new time. When it is set back, a late write
+// A step of the node's clock shows only in its next reply. When it is set forward, the node rejects
+// a write that is still within its deadline, and the refusal carries the new time. When it is set back, a late write
 // may land, by as much as the step; readings expire to keep that window short. A failover to a server
 // with another clock behind the same address counts as such a step.
 type serverClock struct {

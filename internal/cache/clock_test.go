@@ -35,7 +35,7 @@ func TestDeadlineSurvivesAClockStep(t *testing.T) {
 			server := redistest.Start(t)
 			db := server.Client(t)
 			const timeout = time.Second
-			p, err := NewPublisher(PublisherConfig{Client: client(t, server.Addr()), Timeout: timeout})
+			p, err := NewPublisher(PublisherConfig{Redis: nodes(t, server.Addr()), Timeout: timeout})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,29 +1,28 @@
 package cache
 
 import (
-	"context"
 	"errors"
+	"net"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
-
 	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/redistest"
 )
 
-// A write whose reply is lost is not repeated, by a client of a cluster neither: go-redis has a
-// retry loop of its own there.
+// A write whose reply is lost is not repeated in a Redis Cluster either.
 func TestLostReplyInACluster(t *testing.T) {
 	redistest.Require(t)
-	server := redistest.Start(t, redistest.Cluster())
-	proxy := faultnet.NewProxy(t, server.Addr())
-	options := ClientOptions(proxy.Addr()).Cluster()
-	options.ClusterSlots = func(context.Context) ([]redis.ClusterSlot, error) {
-		return []redis.ClusterSlot{{Start: 0, End: 16383, Nodes: []redis.ClusterNode{{Addr: proxy.Addr()}}}}, nil
+	proxy := faultnet.NewProxy(t, "127.0.0.1:1")
+	_, port, err := net.SplitHostPort(proxy.Addr())
+	if err != nil {
+		t.Fatal(err)
 	}
-	c := redis.NewClusterClient(options)
-	t.Cleanup(func() { _ = c.Close() })
-	p, err := NewPublisher(PublisherConfig{Client: c})
+	server := redistest.Start(t, redistest.Cluster(), redistest.Config("cluster-announce-ip 127.0.0.1", "cluster-announce-port "+port))
+	proxy.SetTarget(server.Addr())
+	p, err := NewPublisher(PublisherConfig{Redis: nodes(t, proxy.Addr(), func(c *redisnode.Config) {
+		c.Addrs, c.Key = []string{proxy.Addr(), server.Addr()}, ShardKey(defaultNamespace)
+	})})
 	if err != nil {
 		t.Fatal(err)
 	}

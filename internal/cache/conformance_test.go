@@ -98,7 +98,7 @@ func TestBatchIsOrderedAndAtomic(t *testing.T) {
 func TestStepsAreBounded(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p := publisher(t, addr)
-		src := newRedisSource(client(t, addr), newKeys(defaultNamespace))
+		src := newRedisSource(nodes(t, addr), newKeys(defaultNamespace))
 		commit := func(writes, size int) {
 			batch := make([]Write, writes)
 			for i := range batch {
@@ -117,9 +117,10 @@ func TestStepsAreBounded(t *testing.T) {
 			write(t, p, set(fmt.Sprint("large", i), strings.Repeat("x", 1<<20)))
 		}
 		var w Head
+		var at part
 		var steps []string
 		for end := false; !end; {
-			st, err := src.step(t.Context(), w, Head{}, nil, stepBytes)
+			st, err := src.step(t.Context(), query{watermark: w, limit: stepBytes, part: at})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,6 +138,7 @@ func TestStepsAreBounded(t *testing.T) {
 				t.Errorf("a step of %d writes and %d bytes", writes, size)
 			}
 			w, end = st.reach(Head{Epoch: st.head.Epoch, Version: w.Version, WriteID: w.WriteID})
+			at = st.part
 			steps = append(steps, fmt.Sprint(writes))
 		}
 		// Two bounded by writes, the rest by bytes.
@@ -148,7 +150,7 @@ func TestStepsAreBounded(t *testing.T) {
 
 // Several writes together are bounded, because replicas take a commit whole.
 func TestCommitsAreBounded(t *testing.T) {
-	p, err := NewPublisher(PublisherConfig{Client: client(t, "127.0.0.1:1")})
+	p, err := NewPublisher(PublisherConfig{Redis: nodes(t, "127.0.0.1:1")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +281,7 @@ func TestLoadAmongForeignKeys(t *testing.T) {
 func TestLogKeepsWrites(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		c := client(t, addr)
-		p, err := NewPublisher(PublisherConfig{Client: c, LogLength: 500})
+		p, err := NewPublisher(PublisherConfig{Redis: nodes(t, addr), LogLength: 500})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -477,13 +479,16 @@ func TestHistoriesEnd(t *testing.T) {
 		{"log a list", []any{"EVAL", list, 1, k.log}},
 		{"epoch a list", []any{"EVAL", list, 1, k.epoch}},
 		{"epoch changed", []any{"SET", k.epoch, "12345678"}},
+		{"sequence and log lost", []any{"DEL", k.seq, k.log}},
+		{"log had a higher id", []any{"EVAL", "redis.call('XADD', KEYS[1], '5000-0', 'e', 'x') redis.call('XDEL', KEYS[1], '5000-0') return 1", 1, k.log}},
 	} {
 		t.Run(disturb.name, func(t *testing.T) {
 			each(t, func(t *testing.T, addr string) {
 				p, r := publisher(t, addr), replica(t, addr)
 				ready(t, r)
+				var before []Token
 				for i := range 10 {
-					write(t, p, set(fmt.Sprint("k", i), "old"))
+					before = append(before, write(t, p, set(fmt.Sprint("k", i), "old"))[0].Token)
 				}
 				holds(t, r, "k9", "old")
 				c := client(t, addr)
@@ -494,6 +499,11 @@ func TestHistoriesEnd(t *testing.T) {
 				reached(t, r, token)
 				holds(t, r, "k3", "new")
 				holds(t, r, "k99", "new")
+				for _, old := range before {
+					if old == token {
+						t.Errorf("%v was handed out twice", token)
+					}
+				}
 				for i := range 10 {
 					key := fmt.Sprint("k", i)
 					want := "old"
@@ -676,11 +686,11 @@ func TestIdleReplicaKeepsItsSubscription(t *testing.T) {
 
 func TestTwoStacksOnOneChannel(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
-		mine, err := NewPublisher(PublisherConfig{Client: client(t, addr), Namespace: "mine"})
+		mine, err := NewPublisher(PublisherConfig{Redis: nodes(t, addr), Namespace: "mine"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		other, err := NewPublisher(PublisherConfig{Client: client(t, addr), Namespace: "other"})
+		other, err := NewPublisher(PublisherConfig{Redis: nodes(t, addr), Namespace: "other"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,9 +11,9 @@ type inbox struct {
 	messages []string
 	bytes    int
 	doubt    string // why the messages may have a gap; "" when they have none
-	epoch    uint64 // the replica's; messages of others say nothing about the subscription
+	epoch    uint64 // epoch of the watermark; messages of other epochs do not prove that the subscription works
 	newest   uint64 // newest version of epoch that was received
-	scratch  commit // that push decodes
+	scratch  commit // scratch space of push
 }
 
 // Bounds of the inbox. Catch-up costs less than a longer queue.
@@ -75,8 +75,8 @@ func (b *inbox) discard() {
 	b.messages, b.bytes = nil, 0
 }
 
-// track makes epoch the one whose versions newest tells, and forgets those received so far: they may
-// have been rolled back.
+// track starts recording the newest version of epoch, and forgets those received so far: they may have
+// been rolled back.
 func (b *inbox) track(epoch uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

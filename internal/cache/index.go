@@ -7,8 +7,8 @@ import (
 	"github.com/dgraph-io/ristretto/v2"
 )
 
-// The index is two maps of ristretto. Go doubles a table of a map that is full of entries, or of the marks
-// that deleted entries leave, and never shrinks it, so the share of an entry varies.
+// The index is two maps of ristretto. Go doubles a map's table when entries or tombstones fill it and never
+// shrinks it, so the cost of an entry varies.
 const (
 	// indexMean is the mean share of an entry in a set that was loaded, in bytes. Between 108 and 187 were
 	// measured, 172 for a million entries.
@@ -25,7 +25,7 @@ type index struct {
 	retired *atomic.Bool // whether its entries are not the store's any more
 }
 
-// newIndex returns an empty index, which tells the store what leaves it.
+// newIndex returns an empty index that reports removed entries to the store.
 func (s *store) newIndex() (*index, error) {
 	retired := new(atomic.Bool)
 	cache, err := ristretto.NewCache(&ristretto.Config[[]byte, ref]{
@@ -54,7 +54,7 @@ func (s *store) newIndex() (*index, error) {
 // retire ends the goroutines of i, which the store does not use any more, once the reads that run have
 // ended. ristretto's Close closes a channel that its Get sends on, and a Get that comes in between
 // panics. To count the reads would cost each of them two atomic operations; the garbage collector
-// knows anyway. There is no data race either: Close takes the lock of every shard first, and Get
+// tracks them without extra cost. There is no data race either: Close takes the lock of every shard first, and Get
 // releases one of them last.
 func (i *index) retire() {
 	i.retired.Store(true)
@@ -77,7 +77,7 @@ func (s *store) reindex() {
 	}
 	next, err := s.newIndex()
 	if err != nil {
-		return // not with a configuration that has made one before
+		return // cannot happen: the same configuration has succeeded before
 	}
 	refs := make([]ref, 0, s.entries.Load())
 	s.cache.IterValues(func(r ref) bool {

@@ -40,7 +40,7 @@ func TestGetDuringClose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.beginLoad()
+		s.beginLoad(false)
 		s.apply(1, []change{{key: "a", value: "b", version: 1, present: true}})
 		s.finishLoad()
 		var stop atomic.Bool
@@ -78,7 +78,7 @@ func TestIndexShrinks(t *testing.T) {
 	for i := range keys {
 		all = append(all, change{key: fmt.Sprint("key", i), value: "v", version: 1, present: true})
 	}
-	s.beginLoad()
+	s.beginLoad(false)
 	s.put(1, all)
 	s.finishLoad()
 	if s.complete.Load() == 0 {

@@ -69,7 +69,7 @@ func TestMemoryStaysBelowTheBound(t *testing.T) {
 
 			fits := int(bound)/(size+150) + 2
 			inOrder := func(i int) int { return i }
-			s.beginLoad()
+			s.beginLoad(false)
 			put(inOrder, fits+fits/4, size, true)
 			s.finishLoad()
 			check("loaded")
@@ -86,7 +86,7 @@ func TestMemoryStaysBelowTheBound(t *testing.T) {
 			check("smaller")
 			put(inOrder, int(bound)/(20<<10)*2, 20<<10, true)
 			check("larger")
-			s.beginLoad()
+			s.beginLoad(false)
 			put(inOrder, fits/2, size, true)
 			s.finishLoad()
 			check("reloaded")

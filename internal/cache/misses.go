@@ -3,7 +3,9 @@ package cache
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
+	"time"
 )
 
 // missQueue holds the reads that memory could not answer until a step answers them. Reads of one
@@ -13,7 +15,9 @@ type missQueue struct {
 	wake chan struct{} // has a token while reads wait; never closed
 
 	mu      sync.Mutex
-	closed  error // why nobody will answer any more
+	closed  error                // why nobody will answer any more
+	slow    map[string]time.Time // keys whose value did not come in time, and until when they are refused
+	now     func() time.Time
 	waiting []*miss
 	pending int                // reads in waiting and asked
 	asked   map[string][]*miss // keys of the step that is under way; the applier's between keys and answer
@@ -38,12 +42,20 @@ type missed struct {
 const (
 	maxMisses   = 4096 // that wait
 	maxStepKeys = 64   // that one step asks for
+	maxSlow     = 64   // keys that are refused
 )
 
-var errTooManyMisses = errors.New("too many reads wait for Redis")
+// slowPause is how long a key is refused whose value did not come in time, so that a value that is too
+// large for the link does not keep the others from being read.
+const slowPause = 10 * time.Second
+
+var (
+	errTooManyMisses = errors.New("too many reads wait for Redis")
+	errSlowValue     = errors.New("Redis did not return the value in time a moment ago")
+)
 
 func newMissQueue() *missQueue {
-	return &missQueue{wake: make(chan struct{}, 1), asked: make(map[string][]*miss)}
+	return &missQueue{wake: make(chan struct{}, 1), asked: make(map[string][]*miss), slow: make(map[string]time.Time), now: time.Now}
 }
 
 // ask waits for an answer, at most until ctx is done.
@@ -77,6 +89,12 @@ func (q *missQueue) enqueue(m *miss) error {
 	case q.pending >= maxMisses:
 		return errTooManyMisses
 	}
+	if until, slow := q.slow[m.key]; slow {
+		if q.now().Before(until) {
+			return errSlowValue
+		}
+		delete(q.slow, m.key)
+	}
 	q.pending++
 	q.waiting = append(q.waiting, m)
 	q.signal()
@@ -97,9 +115,9 @@ func (q *missQueue) empty() bool {
 	return len(q.waiting) == 0 && len(q.order) == 0
 }
 
-// keys returns the keys to ask for: those of a step that could not answer, and then of reads that
-// wait. Applier only.
-func (q *missQueue) keys() []string {
+// keys returns the keys to ask for, most at a time: those of a step that could not answer, and then of
+// reads that wait. Applier only.
+func (q *missQueue) keys(most int) []string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.waiting) > 0 {
@@ -110,7 +128,7 @@ func (q *missQueue) keys() []string {
 			continue
 		}
 		if _, ok := q.asked[m.key]; !ok {
-			if len(q.order) == maxStepKeys {
+			if len(q.order) >= most {
 				break
 			}
 			q.order = append(q.order, m.key)
@@ -118,11 +136,31 @@ func (q *missQueue) keys() []string {
 		q.asked[m.key] = append(q.asked[m.key], m)
 		q.waiting = q.waiting[1:]
 	}
-	return q.order
+	return q.order[:min(most, len(q.order))]
+}
+
+// refuseSlow answers the reads of key, whose value did not come in time, with err, and refuses further
+// ones for slowPause. Applier only.
+func (q *missQueue) refuseSlow(key string, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pending -= len(q.asked[key])
+	for _, m := range q.asked[key] {
+		m.done <- missed{err: err}
+	}
+	delete(q.asked, key)
+	q.order = slices.DeleteFunc(q.order, func(k string) bool { return k == key })
+	if len(q.slow) >= maxSlow {
+		clear(q.slow)
+	}
+	q.slow[key] = q.now().Add(slowPause)
+	if len(q.waiting) > 0 || len(q.order) > 0 {
+		q.signal()
+	}
 }
 
 // answer passes on what a step found for the keys it was asked for. Reads that the step had no room
-// for go to the front of the queue: behind it, reads that arrive all the time would starve them.
+// for go to the front of the queue: otherwise a steady stream of new reads would starve them.
 // Applier only.
 func (q *missQueue) answer(st *step) {
 	q.mu.Lock()
@@ -142,9 +180,9 @@ func (q *missQueue) answer(st *step) {
 		}
 		delete(q.asked, l.key)
 	}
-	q.order = q.order[:0]
+	q.order = slices.DeleteFunc(q.order, func(k string) bool { return q.asked[k] == nil })
 	q.waiting = append(again, q.waiting...)
-	if len(q.waiting) > 0 {
+	if len(q.waiting) > 0 || len(q.order) > 0 {
 		q.signal()
 	}
 }

@@ -26,7 +26,7 @@ func TestStepReadsWhatItReturns(t *testing.T) {
 	if err := c.ConfigResetStat(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	st, err := newRedisSource(client(t, server.Addr()), newKeys(defaultNamespace)).step(t.Context(), endOfLog, Head{}, keys, stepBytes)
+	st, err := newRedisSource(nodes(t, server.Addr()), newKeys(defaultNamespace)).step(t.Context(), query{watermark: endOfLog, missed: keys, limit: stepBytes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,13 +69,13 @@ func TestSkippedMissesGoFirst(t *testing.T) {
 		q.answer(&st)
 	}
 	first := ask("a", "b", "c", "b")
-	keys := q.keys()
+	keys := q.keys(maxStepKeys)
 	ask("d", "e")
 	answer(keys, "b", "c")
 	if len(first[0].done) != 1 || len(first[1].done) != 0 {
 		t.Fatal("want a answered and b not")
 	}
-	keys = q.keys()
+	keys = q.keys(maxStepKeys)
 	if got, want := strings.Join(keys, ""), "bcde"; got != want {
 		t.Errorf("the next step asks for %s, want %s", got, want)
 	}
@@ -96,7 +96,7 @@ func TestAbandonedMissesAreNotAsked(t *testing.T) {
 		if a := q.ask(gone, "gone"); a.err != context.Canceled {
 			t.Fatal(a.err)
 		}
-		if got := q.keys(); len(got) > 0 {
+		if got := q.keys(maxStepKeys); len(got) > 0 {
 			t.Fatalf("a step asks for %v", got)
 		}
 	}

@@ -53,9 +53,9 @@ const (
 )
 
 func (s *redisSource) open(ctx context.Context) (pages, error) {
-	n, err := node(ctx, s.client, s.keys.seq)
+	n, err := s.redis.Node(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("find the node: %w", err)
+		return nil, err
 	}
 	s.mean.CompareAndSwap(0, firstMean)
 	p := &redisPages{
@@ -68,6 +68,10 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 	if p.run, err = runID(ctx, p.scanning); err != nil {
 		p.close()
 		return nil, fmt.Errorf("identify the server: %w", err)
+	}
+	if err := p.whole(ctx); err != nil {
+		p.close()
+		return nil, err
 	}
 	size, err := p.scanning.DBSize(ctx).Result()
 	if err != nil {
@@ -219,7 +223,9 @@ func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string
 	defer cancel()
 	got, err := conn.MGet(ctx, keys...).Result()
 	if err != nil {
-		p.limit.shrink() // it may have been too much for the link
+		// It may have been too much for the link: half as many keys, down to one, whatever they weigh.
+		p.limit.shrink()
+		p.mean.Store(max(p.mean.Load(), 2*p.limit.load()/int64(len(keys))))
 		return nil, fmt.Errorf("read a page: %w", err)
 	}
 	size := 0
@@ -237,9 +243,12 @@ func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string
 var errServerChanged = errors.New("the server was restarted or replaced in the middle of the snapshot")
 
 func (p *redisPages) finish(ctx context.Context) (Head, error) {
-	st, err := runStep(ctx, p.scanning, p.shard, endOfLog, Head{}, nil, stepLeast)
+	st, err := runStep(ctx, p.scanning, p.shard, query{watermark: endOfLog, limit: stepLeast})
 	if err != nil {
 		return Head{}, fmt.Errorf("read the head: %w", err)
+	}
+	if err := p.whole(ctx); err != nil {
+		return Head{}, err
 	}
 	for _, conn := range p.conns() { // last: it vouches for all that was read before
 		run, err := runID(ctx, conn)
@@ -252,6 +261,16 @@ func (p *redisPages) finish(ctx context.Context) (Head, error) {
 	}
 	p.limit.grow()
 	return st.head, nil
+}
+
+// whole reports a migration that moves the keys of the shard's slot to another node of a Redis Cluster,
+// one by one: a SCAN does not return those that are gone, and for any absent key the node answers ASK.
+func (p *redisPages) whole(ctx context.Context) error {
+	err := p.scanning.Get(ctx, p.shard.prefix).Err() // no value has the empty key
+	if redis.HasErrorPrefix(err, "ASK") || redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "TRYAGAIN") {
+		return fmt.Errorf("the slot is being moved to another node: %w", err)
+	}
+	return nil
 }
 
 func (p *redisPages) conns() []*redis.Conn { return append(p.reading[:], p.scanning) }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/redisnode"
 )
 
 //go:embed lua/write.lua
@@ -20,13 +22,15 @@ var writeLua string
 
 var writeScript = redis.NewScript(writeLua)
 
-// PublisherConfig configures the write side. Client must have been made with ClientOptions.
+// PublisherConfig configures the write side. The Finder stays the caller's, who closes it after the last
+// write.
 type PublisherConfig struct {
-	Client    redis.UniversalClient
+	Redis     *redisnode.Finder
 	Channel   string        // Pub/Sub channel; default posts_updates
 	Namespace string        // first part of every key in Redis; default posts
 	LogLength int64         // writes that the log keeps at least; default DefaultLogLength
 	Timeout   time.Duration // of one Write call; default 1.5 s
+	Replicas  int           // Redis replicas that must confirm a write before it counts as written; default none
 }
 
 // Publisher is the write side. Its methods may be called by many goroutines.
@@ -47,8 +51,8 @@ const (
 
 // NewPublisher returns a Publisher. It does not connect.
 func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
-	if cfg.Client == nil {
-		return nil, errors.New("a publisher needs a Redis client")
+	if cfg.Redis == nil {
+		return nil, errors.New("a publisher needs a Finder of its Redis server")
 	}
 	cfg.Channel = cmp.Or(cfg.Channel, defaultChannel)
 	cfg.Namespace = cmp.Or(cfg.Namespace, defaultNamespace)
@@ -164,30 +168,66 @@ func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error
 	deadline := published.Add(timeout)
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	// The script runs on the node's own client: a ClusterClient repeats a command whose reply was
-	// lost, whatever MaxRetries says.
-	n, err := node(ctx, p.cfg.Client, p.keys.seq)
-	if err != nil {
-		return nil, fmt.Errorf("%w: find the node: %w", ErrNotWritten, err)
+	for {
+		n, err := p.cfg.Redis.Node(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotWritten, err)
+		}
+		results, err := p.send(ctx, n, writes, published, deadline)
+		if err == nil {
+			return results, nil
+		}
+		p.clock.forget()
+		p.cfg.Redis.Doubt(n, err)
+		// A server that is no primary any more, or not this shard's, has refused to run the script, so
+		// sending it to the one that is cannot write twice.
+		if !redisnode.Refused(err) {
+			return nil, classify(err)
+		}
 	}
-	server, err := p.clock.read(ctx, n)
+}
+
+// send performs the writes on one node.
+func (p *Publisher) send(ctx context.Context, n *redisnode.Node, writes []Write, published, deadline time.Time) ([]Result, error) {
+	server, err := p.clock.read(ctx, n.Client)
 	if err != nil {
 		return nil, fmt.Errorf("%w: ask Redis for its time: %w", ErrNotWritten, err)
 	}
-
 	keys, args := p.arguments(writes, published, server.millis(deadline))
-	reply, err := writeScript.EvalSha(ctx, n, keys, args...).Slice()
-	if redis.HasErrorPrefix(err, "NOSCRIPT") { // certainly did not run
-		reply, err = writeScript.Eval(ctx, n, keys, args...).Slice()
-	}
+	reply, replicas, err := p.run(ctx, n, keys, args, deadline)
 	if err != nil {
-		p.clock.forget()
-		if c, ok := p.cfg.Client.(*redis.ClusterClient); ok && redis.HasErrorPrefix(err, "MOVED") {
-			c.ReloadState(ctx)
-		}
-		return nil, classify(err)
+		return nil, err
 	}
-	return p.results(n, reply, writes)
+	results, err := p.results(n.Client, reply, writes)
+	if err == nil && replicas < p.cfg.Replicas && results[0].Outcome != NotFound && results[0].Outcome != ConditionFailed {
+		return nil, fmt.Errorf("%w: only %d Redis replicas confirmed the write in time, want %d", ErrUnknown, replicas, p.cfg.Replicas)
+	}
+	return results, err
+}
+
+// run runs write.lua, and returns its reply and the number of Redis replicas that have confirmed what it
+// wrote, as far as that was asked for. WAIT goes along in the same round trip. After NOSCRIPT the script
+// certainly did not run, and is sent as a whole.
+func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, args []any, deadline time.Time) (reply []any, replicas int, err error) {
+	for _, eval := range []func(redis.Scripter) *redis.Cmd{
+		func(s redis.Scripter) *redis.Cmd { return writeScript.EvalSha(ctx, s, keys, args...) },
+		func(s redis.Scripter) *redis.Cmd { return writeScript.Eval(ctx, s, keys, args...) },
+	} {
+		var script *redis.Cmd
+		if p.cfg.Replicas == 0 {
+			script = eval(n)
+		} else {
+			pipe := n.Pipeline()
+			script = eval(pipe)
+			wait := pipe.Do(ctx, "wait", p.cfg.Replicas, max(1, deadline.Sub(p.clock.now()).Milliseconds()))
+			_, _ = pipe.Exec(ctx) // each command has its error
+			replicas, _ = wait.Int()
+		}
+		if reply, err = script.Slice(); !redis.HasErrorPrefix(err, "NOSCRIPT") {
+			break
+		}
+	}
+	return reply, replicas, err
 }
 
 // arguments returns the keys and arguments of write.lua; deadline is in Unix ms of Redis's clock.
@@ -272,11 +312,15 @@ func (p *Publisher) results(n *redis.Client, reply []any, writes []Write) ([]Res
 
 // Ping reports whether Redis answers.
 func (p *Publisher) Ping(ctx context.Context) error {
-	n, err := node(ctx, p.cfg.Client, p.keys.seq)
+	n, err := p.cfg.Redis.Node(ctx)
 	if err != nil {
-		return fmt.Errorf("find the node: %w", err)
+		return err
 	}
-	return n.Ping(ctx).Err()
+	if err := n.Ping(ctx).Err(); err != nil {
+		p.cfg.Redis.Doubt(n, err)
+		return err
+	}
+	return nil
 }
 
 // refusals are the errors with which Redis turns a script away before it runs.
@@ -284,6 +328,9 @@ var refusals = []string{"LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOAUTH
 
 // classify wraps an error of the client in ErrNotWritten where that is certain, else in ErrUnknown.
 func classify(err error) error {
+	if errors.Is(err, ErrNotWritten) || errors.Is(err, ErrUnknown) {
+		return err
+	}
 	for _, prefix := range refusals {
 		if redis.HasErrorPrefix(err, prefix) {
 			return fmt.Errorf("%w: %w", ErrNotWritten, err)

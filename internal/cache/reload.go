@@ -29,9 +29,13 @@ const tellEvery = time.Second
 func (a *applier) reload(ctx context.Context, reason string) error {
 	a.metrics.snapshots.WithLabelValues(reason).Inc()
 	began := a.now()
-	a.synced = false
+	// The repeated look at an empty Redis takes nothing away from what is known meanwhile.
+	quiet := reason == reasonNoHistory && a.synced && !a.noHistory()
 	progress := SnapshotProgress{Reason: reason, Began: began}
-	a.publish(Head{}, progress.copy())
+	if !quiet {
+		a.synced = false
+		a.publish(Head{}, progress.copy())
+	}
 	level := slog.LevelInfo
 	if reason == reasonNoHistory || a.snapshotFailing {
 		level = slog.LevelDebug // it is repeated every few seconds, or more often
@@ -43,12 +47,12 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 	for round := 1; ; round++ {
 		var err error
 		progress.Loaded, progress.Began = 0, a.now()
-		a.store.beginLoad()
-		if at, err = a.load(ctx, &progress); err != nil {
-			a.failed = a.now()
+		a.store.beginLoad(quiet)
+		if at, err = a.load(ctx, &progress, quiet); err != nil {
+			a.failed, a.err = a.now(), err
 			a.publish(Head{}, nil)
 			a.snapshotFailing = true
-			a.failedSnapshots.log(a.log.Warn, a.failed, "the snapshot failed and will be repeated", "reason", reason, "err", err)
+			a.failedSnapshots.Log(a.log.Warn, a.failed, "the snapshot failed and will be repeated", "reason", reason, "err", err)
 			return fmt.Errorf("load (%s): %w", reason, err)
 		}
 		gone := a.store.finishLoad()
@@ -62,9 +66,9 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 	a.exemptUpTo(at)
 	a.snapshotAt, a.snapshotTook = a.now(), a.now().Sub(began)
 	if a.noHistory() {
-		a.store.markIncomplete() // what is missing may have been written since
+		a.store.markIncomplete() // a missing key may have been written since
 		if reason != reasonNoHistory {
-			a.log.Error("Redis has values but no history: sequence, epoch or log were deleted. Reads are served from memory and may be stale until the next write begins a new history")
+			a.log.Error("Redis has values but no epoch, which somebody has deleted: deletes cannot be noticed. Reads are served from memory and may be stale until the next write begins a new history")
 		}
 	}
 	a.publish(at, nil)
@@ -78,7 +82,7 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 }
 
 // load fills the store and returns the head whose state it holds.
-func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head, err error) {
+func (a *applier) load(ctx context.Context, progress *SnapshotProgress, quiet bool) (at Head, err error) {
 	opening, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	pages, err := a.source.open(opening)
@@ -93,7 +97,10 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 	if err != nil {
 		return at, err
 	}
-	at, a.ahead = st.head, st.head
+	if err := a.lags(&st); err != nil {
+		return at, err
+	}
+	at, a.ahead, a.newest, a.part, a.received = st.head, st.head, st.head.token(), part{}, 0
 	a.inbox.track(at.Epoch)
 	a.exemptUpTo(at)
 	a.store.apply(at.Epoch, a.fills(&st, at.Epoch))
@@ -113,7 +120,9 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 		}
 		a.store.put(at.Epoch, a.page(at.Epoch, got.values))
 		progress.Loaded += int64(len(got.values))
-		a.publish(Head{}, progress.copy())
+		if !quiet {
+			a.publish(Head{}, progress.copy())
+		}
 		if now := a.now(); now.Sub(told) >= tellEvery {
 			left, _ := progress.Left(now)
 			a.log.Info("loading", "count", progress.Loaded, "total", progress.Total, "left", left.Round(100*time.Millisecond))
@@ -135,7 +144,7 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress) (at Head
 		return at, err
 	}
 	if a.ahead.Epoch != at.Epoch || a.ahead.Version < at.Version || a.ahead.Version == at.Version && a.ahead != at {
-		return at, errors.New("the pages came from a server that the log has not passed through")
+		return at, errors.New("the snapshot was read from a server whose head is not in the log")
 	}
 	return a.follow(ctx, at)
 }
@@ -149,6 +158,7 @@ func (a *applier) page(epoch uint64, values []lookup) []change {
 	for i := range values {
 		if c := a.change(&values[i], epoch); c.present {
 			changes = append(changes, c)
+			a.holds(Token{Epoch: epoch, Version: c.version})
 		}
 	}
 	return changes
@@ -163,11 +173,14 @@ func (a *applier) follow(ctx context.Context, at Head) (Head, error) {
 			return at, err
 		}
 		if why := st.judge(at, a.ahead); why != "" {
-			return at, fmt.Errorf("the log broke off under the load (%s)", why)
+			return at, fmt.Errorf("the log broke off during the snapshot (%s)", why)
 		}
 		var end bool
 		if at, end = a.take(&st, at); end {
 			a.misses.answer(&st)
+			if a.cautious {
+				at = a.askOne(ctx, at)
+			}
 			return at, nil
 		}
 	}

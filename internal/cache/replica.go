@@ -13,15 +13,16 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/redisnode"
 )
 
-// ReplicaConfig configures the read side. Client must have been made with ClientOptions, Direct with
-// DirectOptions.
+// ReplicaConfig configures the read side. The Finders stay the caller's, who closes them after Run.
 type ReplicaConfig struct {
-	Client     redis.UniversalClient
-	Direct     redis.UniversalClient // for Replica.Direct, never Client itself; nil where that is not called
-	Channel    string                // Pub/Sub channel; default posts_updates
-	Namespace  string                // first part of every key in Redis; default posts
+	Redis      *redisnode.Finder
+	Direct     *redisnode.Finder // for Replica.Direct, made with DirectConfig and never Redis itself; nil where that is not called
+	Channel    string            // Pub/Sub channel; default posts_updates
+	Namespace  string            // first part of every key in Redis; default posts
 	Local      LocalCacheConfig
 	Probe      time.Duration // between looks at the head; default 500 ms
 	Logger     *slog.Logger  // default slog.Default()
@@ -37,19 +38,20 @@ type Replica struct {
 	applier *applier
 	misses  *missQueue
 	sub     *subscription
+	over    overEpochs
 	metrics *metrics
 	ready   atomic.Bool
 }
 
 // NewReplica returns a Replica that is empty. It does not connect; Run does.
 func NewReplica(cfg ReplicaConfig) (*Replica, error) {
-	if cfg.Client == nil {
-		return nil, errors.New("a replica needs a Redis client")
+	if cfg.Redis == nil {
+		return nil, errors.New("a replica needs a Finder of its Redis server")
 	}
-	if cfg.Direct == cfg.Client {
-		return nil, errors.New("direct reads would take the connections that keep the replica up to date: make a client of their own with DirectOptions")
+	if cfg.Direct == cfg.Redis {
+		return nil, errors.New("direct reads would take the connections that keep the replica up to date: make a Finder of their own with DirectConfig")
 	}
-	if err := checkPool(cfg.Client); err != nil {
+	if err := checkPool(cfg.Redis); err != nil {
 		return nil, err
 	}
 	cfg.Channel = cmp.Or(cfg.Channel, defaultChannel)
@@ -69,9 +71,9 @@ func NewReplica(cfg ReplicaConfig) (*Replica, error) {
 	}
 	r := &Replica{cfg: cfg, keys: newKeys(cfg.Namespace), store: st, misses: newMissQueue(), metrics: newMetrics()}
 	in := newInbox()
-	src := newRedisSource(cfg.Client, r.keys)
+	src := newRedisSource(cfg.Redis, r.keys)
 	r.applier = newApplier(src, st, in, r.misses, cfg.Logger, r.metrics)
-	r.sub = &subscription{client: cfg.Client, keys: r.keys, channel: cfg.Channel, inbox: in, log: cfg.Logger, metrics: r.metrics}
+	r.sub = &subscription{redis: cfg.Redis, channel: cfg.Channel, inbox: in, log: cfg.Logger, metrics: r.metrics}
 	if cfg.Registerer != nil {
 		r.metrics.register(cfg.Registerer, r)
 	}
@@ -159,17 +161,22 @@ var (
 
 // Fetch answers a read that memory could not: Redis is asked, in the same step in which the replica
 // catches up, so that the answer is exactly as new as memory. The answer includes the write that min
-// names, unless Redis's history is not the one of min; the zero token asks for no write. Fetch blocks
+// names, unless min belongs to a history that is over; the zero token asks for no write. Fetch blocks
 // until ctx is done at most. The error wraps ErrUnavailable, or ErrBehind when Redis does not have
-// that write.
+// that write, or is a Redis replica that cannot tell.
 func (r *Replica) Fetch(ctx context.Context, key string, min Token) (e Entry, present bool, err error) {
 	r.metrics.misses.Inc()
 	a := r.misses.ask(ctx, key)
 	switch {
 	case a.err != nil:
 		err = fmt.Errorf("%w: %w", ErrUnavailable, a.err)
-	case a.head.Epoch == min.Epoch && !a.head.Reached(min):
+	case a.head.Reached(min):
+	case a.head.Epoch == min.Epoch:
 		err = fmt.Errorf("%w: Redis has version %d", ErrBehind, a.head.Version)
+	case r.applier.source.relayed():
+		err = fmt.Errorf("%w: the Redis replica is in another history", ErrBehind)
+	default:
+		r.over.add(min.Epoch, a.head.Epoch)
 	}
 	r.countFallback(a.present, err)
 	return a.entry, a.present, err
@@ -191,13 +198,18 @@ func (r *Replica) countFallback(present bool, err error) {
 // sooner when too many direct reads wait; the error wraps ErrUnavailable.
 func (r *Replica) Direct(ctx context.Context, key string) (e Entry, present bool, err error) {
 	if r.cfg.Direct == nil {
-		return e, false, fmt.Errorf("%w: the replica has no client for direct reads", ErrUnavailable)
+		return e, false, fmt.Errorf("%w: the replica has no connections for direct reads", ErrUnavailable)
 	}
-	stored, err := r.cfg.Direct.Get(ctx, r.keys.prefix+key).Result()
+	n, err := r.cfg.Direct.Node(ctx)
+	if err != nil {
+		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	stored, err := n.Get(ctx, r.keys.prefix+key).Result()
 	if errors.Is(err, redis.Nil) {
 		return e, false, nil
 	}
 	if err != nil {
+		r.cfg.Direct.Doubt(n, err)
 		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	written, rec, err := decodeStored(stored)
@@ -208,11 +220,11 @@ func (r *Replica) Direct(ctx context.Context, key string) (e Entry, present bool
 }
 
 // Reached reports whether the replica has applied the write that t names; the zero token names none.
-// A token of another epoch has not been reached: only Redis can tell whether that history is over or
-// has just begun.
+// A token of another epoch has not been reached, until Fetch has shown that its history is over: it may
+// have just begun.
 func (r *Replica) Reached(t Token) bool {
 	p := r.applier.public.Load()
-	return t == Token{} || p.loaded && p.watermark.Reached(t)
+	return t == Token{} || p.loaded && (p.watermark.Reached(t) || r.over.has(t.Epoch, p.watermark.Epoch))
 }
 
 // patience is how long WaitFor leaves it to the channel before Redis is asked.
@@ -221,21 +233,26 @@ const patience = 100 * time.Millisecond
 // WaitFor waits briefly for the channel to bring the write that t names, and reports whether the
 // replica has reached it. A token of another epoch is not waited for. WaitFor blocks for patience at
 // most, and not after ctx is done. After false, Fetch answers.
+//
+// Reading from a Redis replica, WaitFor waits for any token until ctx is done: the Redis replica may lack
+// the write as well, and does not know whether the history of the token is over.
 func (r *Replica) WaitFor(ctx context.Context, t Token) bool {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
+	relayed := r.applier.source.relayed()
+	if !relayed {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
 	for {
 		moved := r.applier.gate.wait()
 		if r.Reached(t) {
 			return true
 		}
-		if r.applier.public.Load().watermark.Epoch != t.Epoch {
+		if !relayed && r.applier.public.Load().watermark.Epoch != t.Epoch {
 			return false
 		}
 		select {
 		case <-moved:
-		case <-timer.C:
-			return false
 		case <-ctx.Done():
 			return false
 		}
@@ -244,14 +261,15 @@ func (r *Replica) WaitFor(ctx context.Context, t Token) bool {
 
 // Status is what a replica knows of itself.
 type Status struct {
-	Ready       bool // the whole set was loaded and the subscription confirmed; stays true
-	Synced      bool // every write that Redis has is applied, as far as the last look tells
-	Complete    bool // the whole set is in memory
-	Subscribed  bool // the subscription is confirmed
-	Degraded    bool // ready, but not known to be up to date
-	NoHistory   bool // Redis has values, but sequence, epoch or log were deleted: not synced until the next write
-	Applied     Head // every write up to here is applied
-	Newest      Head // newest that Redis reported
+	Ready       bool   // the whole set was loaded and the subscription confirmed; stays true
+	Synced      bool   // every write that Redis has is applied, as far as the last look tells
+	Complete    bool   // the whole set is in memory
+	Subscribed  bool   // the subscription is confirmed
+	Degraded    bool   // ready, but not known to be up to date
+	Problem     string // why the replica is not known to be up to date, or ""
+	NoHistory   bool   // Redis has values, but sequence, epoch or log were deleted: not synced until the next write
+	Applied     Head   // every write up to here is applied
+	Newest      Head   // newest that Redis reported
 	LagVersions uint64
 	Lag         time.Duration     // since the replica last knew that it had every write; 0 while it does
 	Snapshot    *SnapshotProgress // the load that is running, or nil
@@ -273,6 +291,7 @@ func (r *Replica) Status() Status {
 		LagVersions: lagOf(p.watermark, p.newest),
 		Snapshot:    p.snapshot,
 		NoHistory:   p.noHistory,
+		Problem:     p.problem,
 		Entries:     r.store.entries.Load(),
 		Bytes:       r.store.used.Load(),
 		Held:        r.store.held(),

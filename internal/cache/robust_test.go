@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -73,7 +74,7 @@ func TestStepEndsAtJunk(t *testing.T) {
 		if _, err := pipe.Exec(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		st, err := newRedisSource(c, k).step(t.Context(), Head{}, Head{}, nil, stepBytes)
+		st, err := newRedisSource(nodes(t, addr), k).step(t.Context(), query{limit: stepBytes})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,6 +135,65 @@ func TestTokenOfANewerHistory(t *testing.T) {
 	}
 }
 
+// Tokens of a history that is over ask Redis once: they cost nothing more, and are answered while Redis is
+// away.
+func TestTokenOfAHistoryThatIsOver(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	p, r := publisher(t, server.Addr()), replica(t, server.Addr())
+	ready(t, r)
+	old := write(t, p, set("a", "old"))[0].Token
+	if err := server.Client(t).FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	reached(t, r, write(t, p, set("a", "new"))[0].Token)
+	if r.Reached(old) {
+		t.Fatal("nobody has asked whether the history of the token is over")
+	}
+	if e, err := readSince(t.Context(), r, "a", old); err != nil || e.Value != "new" {
+		t.Fatalf("%q, %v", e.Value, err)
+	}
+	server.Pause()
+	defer server.Resume()
+	if e, found := r.Get([]byte("a")); !r.Reached(old) || found != Hit || e.Value != "new" {
+		t.Errorf("while Redis is away: reached %v, %q %v", r.Reached(old), e.Value, found)
+	}
+	for i := range 3 * uint64(maxOver) { // clients choose what they send
+		r.over.add(old.Epoch+i, r.applier.public.Load().watermark.Epoch)
+	}
+	if n := len(r.over.known.Load().over); n > maxOver {
+		t.Errorf("%d epochs are remembered", n)
+	}
+}
+
+// Versions that are handed out again in the same epoch are noticed with the first message, not with the
+// next probe.
+func TestRollbackIsNoticedByMessages(t *testing.T) {
+	redistest.Require(t)
+	addr := redistest.Start(t).Addr()
+	p, c, k := publisher(t, addr), client(t, addr), newKeys(defaultNamespace)
+	r := replica(t, addr, func(c *ReplicaConfig) { c.Probe = time.Minute })
+	ready(t, r)
+	var tokens []Token
+	for i := range 20 {
+		tokens = append(tokens, write(t, p, set("a", fmt.Sprint(i)))[0].Token)
+	}
+	reached(t, r, tokens[19])
+	for v := 20; v > 10; v-- { // as a Redis replica that lacks the last ten writes
+		if err := c.XDel(t.Context(), k.log, fmt.Sprint(tokens[v-1].Version, "-0")).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(c.Do(t.Context(), "XSETID", k.log, fmt.Sprint(tokens[9].Version, "-0")).Err(), c.Set(t.Context(), k.seq, tokens[9].Version, 0).Err()); err != nil {
+		t.Fatal(err)
+	}
+	token := write(t, p, set("a", "again"))[0].Token
+	if token.Version != tokens[10].Version || token.Epoch != tokens[10].Epoch {
+		t.Fatalf("the write is %v, want the version of %v again", token, tokens[10])
+	}
+	holds(t, r, "a", "again")
+}
+
 // Many stacks and other programs on the channel cost a step for each stack, not for each message, and
 // do not make the subscription look dead.
 func TestCrowdedChannel(t *testing.T) {
@@ -142,7 +202,7 @@ func TestCrowdedChannel(t *testing.T) {
 		p, c := publisher(t, addr), client(t, addr)
 		var others []*Publisher
 		for i := range stacks {
-			q, err := NewPublisher(PublisherConfig{Client: c, Namespace: fmt.Sprint("other", i)})
+			q, err := NewPublisher(PublisherConfig{Redis: nodes(t, addr), Namespace: fmt.Sprint("other", i)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -239,6 +299,29 @@ func TestNoHistory(t *testing.T) {
 	})
 }
 
+// An empty Redis is looked at again and again until the first write, and that takes nothing from the status.
+func TestEmptyRedisStaysInSync(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		c, r := client(t, addr), replica(t, addr)
+		ready(t, r)
+		pipe := c.Pipeline()
+		for i := range 20_000 { // of others, so that a look takes its time
+			pipe.Set(t.Context(), fmt.Sprint("other", i), "x", 0)
+		}
+		if _, err := pipe.Exec(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		eventually.True(t, "second look", func() bool {
+			if s := r.Status(); s.Degraded || !s.Complete || !s.Synced || s.Snapshot != nil {
+				t.Fatalf("with an empty Redis: %+v", s)
+			}
+			return gathered(t, r, "cache_snapshots_total", reasonNoHistory) >= 1
+		})
+		write(t, publisher(t, addr), set("a", "1"))
+		holds(t, r, "a", "1")
+	})
+}
+
 // Messages that do not decode are counted, and do not fill the log.
 func TestInvalidMessagesAreLoggedOnce(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
@@ -263,30 +346,15 @@ func TestInvalidMessagesAreLoggedOnce(t *testing.T) {
 	})
 }
 
-func TestLogLimit(t *testing.T) {
-	var lines []string
-	log := func(msg string, args ...any) { lines = append(lines, fmt.Sprint(append([]any{msg}, args...)...)) }
-	var l logLimit
-	now := time.Unix(1e9, 0)
-	for range 3 {
-		l.log(log, now, "a")
-	}
-	l.log(log, now.Add(logInterval), "b")
-	l.log(log, now.Add(2*logInterval), "c")
-	if got, want := strings.Join(lines, " "), "a bomitted_lines2 c"; got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
-}
-
 // lateSource calls after once, when the next step from a watermark has been taken.
 type lateSource struct {
 	source
 	after func()
 }
 
-func (l *lateSource) step(ctx context.Context, w, ahead Head, missed []string, limit int64) (step, error) {
-	st, err := l.source.step(ctx, w, ahead, missed, limit)
-	if after := l.after; after != nil && w != endOfLog {
+func (l *lateSource) step(ctx context.Context, q query) (step, error) {
+	st, err := l.source.step(ctx, q)
+	if after := l.after; after != nil && q.watermark != endOfLog {
 		l.after = nil
 		after()
 	}

@@ -43,12 +43,22 @@ type sim struct {
 	tokens  []issued   // of the last writes
 	others  [12]uint64 // epochs of other stacks on the channel
 	clock   time.Time
-	network []string // published, on the way to the replica
+	relay   bool // reads from Redis replicas that lag
+	server  int  // number of the Redis replica that it reads from
+	at      int  // position of that one, in the history of that number
+	history int
+	network []sent // on the way to the replica
 	asked   []asked
 	settled int // number of the history that the replica was in sync with last
 	trace   []string
 	failed  string
 	broken  string // the mutant, "" for the real thing
+}
+
+// sent is a published message and the position of its commit.
+type sent struct {
+	message  string
+	position int
 }
 
 // issued is a token that a writer's client got, and the position of the write.
@@ -71,8 +81,13 @@ func newSim(seed uint64, broken string) (*sim, func()) {
 	s.redis = model.New(s.rng, 4+s.rng.IntN(12))
 	s.crowded = s.rng.IntN(2) == 0
 	s.live = s.rng.IntN(4) == 0
+	s.relay = !s.live && s.rng.IntN(4) == 0
 	s.link = math.MaxInt64
-	if s.rng.IntN(3) == 0 {
+	slow := s.rng.IntN(3) == 0
+	if broken != "" { // what breaks the protocol shows soonest where little else happens
+		s.crowded, s.live, s.relay, slow = false, false, broken == "no patience", broken == "no shrinking" || broken == "part too large"
+	}
+	if slow {
 		s.link = largestStep + s.rng.Int64N(largestStep)
 	}
 	for i := range s.others {
@@ -89,6 +104,7 @@ func newSim(seed uint64, broken string) (*sim, func()) {
 	s.inbox, s.misses = newInbox(), newMissQueue()
 	s.applier = newApplier(s, st, s.inbox, s.misses, quiet(), newMetrics())
 	s.applier.now = func() time.Time { return s.clock }
+	s.misses.now = s.applier.now
 	s.applier.stepLimit = byteBound{least: 1, most: 8 * largestStep}
 	if broken == "no shrinking" {
 		s.applier.stepLimit.least = 8 * largestStep
@@ -109,8 +125,9 @@ func (s *sim) fail(format string, args ...any) {
 
 const simKeys = 9
 
-// largestStep is the size of the largest step with one commit and one missed key: five values, in bytes.
-const largestStep = 5*(stampSize+frameHeader+1+60) + 40
+// largestStep is the size of the largest step that cannot be smaller: a value of a commit, a missed key's
+// and the entry, in bytes.
+const largestStep = 2*(stampSize+frameHeader+1+60) + 40
 
 func (s *sim) key() string { return string(rune('a' + s.rng.IntN(simKeys))) }
 
@@ -123,6 +140,8 @@ func (s *sim) event() {
 		s.read(s.key())
 	case n < 74:
 		s.readYourWrite()
+	case n < 76 && s.relay && s.faults:
+		s.replicate()
 	case n < 78 && s.faults:
 		if s.crowded {
 			s.foreignMessage()
@@ -189,7 +208,49 @@ func (s *sim) publish(message string) {
 		s.inbox.push(message)
 		return
 	}
-	s.network = append(s.network, message)
+	s.network = append(s.network, sent{message, s.redis.End()})
+}
+
+// replicate lets the Redis replica go on, or leads the replica to another one.
+func (s *sim) replicate() {
+	if s.rng.IntN(10) > 0 {
+		s.at = s.position() + s.rng.IntN(5)
+		return
+	}
+	s.server++
+	s.at, s.history = max(0, s.redis.End()-s.rng.IntN(8)), s.redis.History()
+	s.network = nil
+	s.inbox.suspect("subscribed")
+	s.log("on another Redis replica, at position %d of %d", s.at, s.redis.End())
+}
+
+// position returns the position of what the replica reads from.
+func (s *sim) position() int {
+	if !s.relay {
+		return s.redis.End()
+	}
+	if s.history != s.redis.History() {
+		s.at, s.history = 0, s.redis.History()
+	}
+	s.at = min(s.at, s.redis.End())
+	return s.at
+}
+
+// run identifies the run of the server that the replica reads from.
+func (s *sim) run() int { return s.redis.Run()<<16 + s.server }
+
+// source returns what the replica reads from.
+func (s *sim) source() model.State {
+	if !s.relay {
+		return s.redis.Now()
+	}
+	return s.redis.At(s.position())
+}
+
+// get returns a value of what the replica reads from.
+func (s *sim) get(key string) (stored string, present bool) {
+	stored, present = s.source().Values[key]
+	return stored, present
 }
 
 // foreignMessage is one of another stack on the same channel, or of another program.
@@ -220,6 +281,7 @@ func (s *sim) readYourWrite() {
 	_, known := s.redis.Position(w.Epoch, w.Version, w.WriteID)
 	e, found := s.applier.store.get([]byte(key))
 	switch {
+	case !reached && s.relay: // waits, and gets no answer
 	case !reached || found == Miss:
 		s.ask(key, token.Token)
 	case w.Epoch == token.Epoch && (s.settled != s.redis.History() || !known):
@@ -230,9 +292,13 @@ func (s *sim) readYourWrite() {
 }
 
 func (s *sim) ask(key string, min Token) {
+	from := s.redis.End()
+	if s.relay {
+		from = s.redis.Floor(key) // may be stale, and never takes a step back
+	}
 	m := &miss{key: key, done: make(chan missed, 1)}
 	if s.misses.enqueue(m) == nil {
-		s.asked = append(s.asked, asked{key: key, m: m, min: min, from: s.redis.End(), history: s.redis.History()})
+		s.asked = append(s.asked, asked{key: key, m: m, min: min, from: from, history: s.redis.History()})
 	}
 }
 
@@ -301,25 +367,26 @@ func (s *sim) events(n int) {
 var errSim = errors.New("simulated failure")
 
 // step implements source.
-func (s *sim) step(_ context.Context, w, ahead Head, missed []string, limit int64) (step, error) {
+func (s *sim) step(_ context.Context, q query) (step, error) {
 	s.events(2)
 	if s.faults && s.rng.IntN(12) == 0 {
 		return step{}, errSim
 	}
-	st := s.instant(w, ahead, missed, limit)
+	st := s.instant(q)
 	if st.size > s.link {
 		s.log("step of %d bytes: too much for the link", st.size)
 		s.clock = s.clock.Add(stepTimeout)
 		return step{}, errSim
 	}
+	s.clock = s.clock.Add(time.Duration(float64(st.size) / float64(s.link) * float64(stepTimeout)))
 	s.events(2) // after the instant, before it is applied
-	s.log("step from %d: %d entries, %d missed, head %d", w.Version, len(st.entries), len(st.missed), st.head.Version)
+	s.log("step from %d: %d entries, %d missed, part of %d, head %d", q.watermark.Version, len(st.entries), len(st.missed), st.part.writes, st.head.Version)
 	if s.broken == "two-step" {
 		for i := range st.values {
-			st.values[i].stored, st.values[i].present = s.redis.Get(st.values[i].key)
+			st.values[i].stored, st.values[i].present = s.get(st.values[i].key)
 		}
 		for i := range st.missed {
-			st.missed[i].stored, st.missed[i].present = s.redis.Get(st.missed[i].key)
+			st.missed[i].stored, st.missed[i].present = s.get(st.missed[i].key)
 		}
 	}
 	if s.faults && s.rng.IntN(20) == 0 {
@@ -328,23 +395,33 @@ func (s *sim) step(_ context.Context, w, ahead Head, missed []string, limit int6
 	return st, nil
 }
 
-// instant is what step.lua does.
-func (s *sim) instant(w, ahead Head, missed []string, room int64) (st step) {
-	_, st.ahead = s.redis.After(ahead.Version)
-	if s.broken == "no look ahead" {
-		st.ahead = ahead.WriteID
+func (s *sim) current(context.Context) error {
+	if s.faults && s.rng.IntN(10) == 0 {
+		return errSim
 	}
-	head := s.redis.Head()
-	st.head = Head(head)
+	return nil
+}
+
+func (s *sim) relayed() bool { return s.relay && s.broken != "no patience" }
+
+// instant is what step.lua does.
+func (s *sim) instant(q query) (st step) {
+	room := q.limit
+	now := s.source()
+	_, st.ahead = now.After(q.ahead.Version)
+	if s.broken == "no look ahead" {
+		st.ahead = q.ahead.WriteID
+	}
+	st.head = Head(now.Head)
 	most := 1 + s.rng.IntN(6)
 	if s.calm {
 		most = math.MaxInt
 	}
-	entries, at := s.redis.After(w.Version)
+	entries, at := now.After(q.watermark.Version)
 	st.at = at
 	seen := map[string]bool{}
 	get := func(key string) lookup {
-		stored, present := s.redis.Get(key)
+		stored, present := now.Values[key]
 		room -= int64(len(stored))
 		return lookup{key: key, stored: stored, present: present}
 	}
@@ -352,7 +429,23 @@ func (s *sim) instant(w, ahead Head, missed []string, room int64) (st step) {
 		if room <= 0 {
 			break
 		}
+		read, skip := 0, 0
+		if q.part.writes > 0 && q.part.writeID == e.WriteID {
+			skip = q.part.writes
+			if s.broken == "part too large" {
+				skip++
+			}
+		}
+		q.part = part{}
 		for _, key := range e.Keys {
+			if skip > 0 {
+				skip, read = skip-1, read+1
+				continue
+			}
+			if room <= 0 && len(st.values) > 0 {
+				break
+			}
+			read++
 			if s.broken == "skip" && s.rng.IntN(10) == 0 {
 				seen[key] = true // forgets a value
 			}
@@ -361,13 +454,17 @@ func (s *sim) instant(w, ahead Head, missed []string, room int64) (st step) {
 				st.values = append(st.values, get(key))
 			}
 		}
+		if read < len(e.Keys) {
+			st.part = part{writeID: e.WriteID, writes: read}
+			break
+		}
 		st.entries = append(st.entries, logEntry{version: e.Version, writeID: e.WriteID, previous: e.Previous, writes: len(e.Keys), size: e.Size})
 		room -= int64(e.Size)
 		if len(e.Keys) == 0 {
 			break
 		}
 	}
-	for i, key := range missed {
+	for i, key := range q.missed {
 		if i > 0 && (room <= 0 || s.rng.IntN(10) == 0) {
 			st.missed = append(st.missed, lookup{key: key, skipped: true})
 		} else {
@@ -383,7 +480,7 @@ func (s *sim) open(context.Context) (pages, error) {
 	if s.faults && s.rng.IntN(6) == 0 {
 		return nil, errSim
 	}
-	return &simPages{sim: s, run: s.redis.Run()}, nil
+	return &simPages{sim: s, began: s.run()}, nil
 }
 
 // simPages is a SCAN: it has every key that was there from the first to the last page, maybe some of
@@ -392,7 +489,7 @@ func (s *sim) open(context.Context) (pages, error) {
 type simPages struct {
 	*sim
 	begun   bool
-	run     int
+	began   int      // run of the server
 	applied []lookup // of the last page
 	conns   [2]simConn
 }
@@ -445,7 +542,7 @@ func (p *simPages) next(_ context.Context, ahead bool) (page, error) {
 }
 
 func (p *simPages) scan() {
-	keys := slices.Sorted(maps.Keys(p.redis.Values()))
+	keys := slices.Sorted(maps.Keys(p.source().Values))
 	if p.rng.IntN(2) == 0 {
 		keys = append(keys, keys...)
 	}
@@ -480,12 +577,12 @@ func (p *simPages) read(pages int) {
 			return
 		}
 		var got readPage
-		if p.faults && p.rng.IntN(20) == 0 {
-			got.err = errSim
+		if p.faults && p.rng.IntN(20) == 0 || p.relay && p.began != p.run() {
+			got.err = errSim // the connections to another Redis replica have been closed
 		}
 		n := min(1+p.rng.IntN(3), len(c.keys))
 		for _, key := range c.keys[:n] {
-			if stored, present := p.redis.Get(key); present {
+			if stored, present := p.get(key); present {
 				got.values = append(got.values, lookup{key: key, stored: stored, present: true})
 			}
 		}
@@ -496,9 +593,9 @@ func (p *simPages) read(pages int) {
 }
 
 func (p *simPages) finish(context.Context) (Head, error) {
-	head := Head(p.redis.Head())
+	head := Head(p.source().Head)
 	p.events(1)
-	if p.run != p.redis.Run() {
+	if p.began != p.run() {
 		return Head{}, errServerChanged
 	}
 	return head, nil
@@ -510,8 +607,12 @@ func (p *simPages) close()       {}
 // deliver hands over a part of what is on the way, as one batch.
 func (s *sim) deliver(n int) {
 	n = min(n, len(s.network))
-	for _, m := range s.network[:n] {
-		s.inbox.push(m)
+	for i, m := range s.network[:n] {
+		if m.position > s.position() { // the Redis replica does not have it yet
+			n = i
+			break
+		}
+		s.inbox.push(m.message)
 	}
 	s.network = s.network[n:]
 	messages, doubt := s.inbox.take()
@@ -537,8 +638,8 @@ func (s *sim) deliver(n int) {
 	}
 }
 
-// run plays a schedule, ends the faults and checks what is left.
-func (s *sim) run() {
+// play plays a schedule, ends the faults and checks what is left.
+func (s *sim) play() {
 	ctx := context.Background()
 	for range 60 {
 		s.clock = s.clock.Add(time.Duration(s.rng.IntN(120)) * time.Millisecond)
@@ -567,7 +668,7 @@ func (s *sim) run() {
 	for range s.rng.IntN(30) { // a last burst, of which nothing arrives
 		s.write()
 	}
-	s.faults, s.calm, s.network = false, true, nil
+	s.faults, s.calm, s.network, s.relay = false, true, nil, false
 	_, _ = s.inbox.take()
 	for range 16 { // the first may leave it to the channel; on a slow link steps have to shrink, and snapshots are repeated
 		s.clock = s.clock.Add(time.Second)
@@ -603,7 +704,7 @@ func TestRolledBackVersionsAreNotHeard(t *testing.T) {
 	for _, fails := range []int{0, 1} {
 		s, end := newSim(1, "")
 		defer end()
-		s.faults, s.calm = false, true
+		s.faults, s.calm, s.live, s.relay, s.link = false, true, false, false, math.MaxInt64
 		src := &failing{source: s}
 		s.applier.source = src
 		commit := func() string {
@@ -620,7 +721,7 @@ func TestRolledBackVersionsAreNotHeard(t *testing.T) {
 		probe()
 		for before := s.redis.Head(); s.redis.Head().Version >= before.Version; s.redis.Failover() {
 			for range 6 {
-				s.network = append(s.network, commit())
+				s.publish(commit())
 				s.deliver(1)
 			}
 			before = s.redis.Head()
@@ -645,7 +746,7 @@ func TestRolledBackVersionsAreNotHeard(t *testing.T) {
 func TestMessageAtTheEndOfASnapshot(t *testing.T) {
 	s, end := newSim(1, "")
 	defer end()
-	s.faults, s.calm, s.live, s.link = false, true, true, math.MaxInt64
+	s.faults, s.calm, s.live, s.relay, s.link = false, true, true, false, math.MaxInt64
 	commit := func() {
 		w := set("a", "x")
 		s.publish(s.redis.Commit(model.Write{Key: "a", Frame: appendFrame(nil, &w, s.clock)}))
@@ -683,7 +784,7 @@ func (f *failing) open(ctx context.Context) (pages, error) {
 func TestHeardIsForgotten(t *testing.T) {
 	s, end := newSim(1, "")
 	defer end()
-	s.faults, s.calm = false, true
+	s.faults, s.calm, s.live, s.relay, s.link = false, true, false, false, math.MaxInt64
 	_ = s.applier.catchUp(t.Context(), "start")
 	for _, writes := range []int{5, 1} {
 		var commit []model.Write
@@ -691,7 +792,7 @@ func TestHeardIsForgotten(t *testing.T) {
 			w := set("a", "x")
 			commit = append(commit, model.Write{Key: "a", Frame: appendFrame(nil, &w, s.clock)})
 		}
-		s.network = append(s.network, s.redis.Commit(commit...))
+		s.publish(s.redis.Commit(commit...))
 	}
 	s.deliver(2)
 	records := s.applier.heard.records
@@ -708,7 +809,7 @@ func TestHeardIsForgotten(t *testing.T) {
 func simulate(seed uint64, broken string) (failed string, trace []string) {
 	s, end := newSim(seed, broken)
 	defer end()
-	s.run()
+	s.play()
 	return s.failed, s.trace
 }
 
@@ -727,7 +828,7 @@ func TestSimulation(t *testing.T) {
 
 // The simulation itself is proved on protocols that are broken on purpose.
 func TestSimulationFindsBrokenProtocols(t *testing.T) {
-	for _, broken := range []string{"two-step", "skip", "no chain", "no look ahead", "late page", "any connection", "any epoch", "no shrinking"} {
+	for _, broken := range []string{"two-step", "skip", "no chain", "no look ahead", "late page", "any connection", "any epoch", "no shrinking", "no patience", "part too large"} {
 		t.Run(broken, func(t *testing.T) {
 			for seed := range uint64(5000) {
 				if failed, _ := simulate(seed, broken); failed != "" {

@@ -33,7 +33,7 @@ const (
 )
 
 // slabSizeFor returns the size of the shared slabs of a store of max bytes: a power of two, about a
-// thousandth of the store, so that slabs that are partly filled do not count.
+// thousandth of the store, so that partly filled slabs are negligible.
 func slabSizeFor(max int64) int {
 	size := minSlab
 	for size < maxSlab && int64(size)*2 <= max/1024 {
@@ -301,7 +301,7 @@ func (s *slabs) count(sl *slab, bytes int64) {
 // bytes returns the capacity of all slabs, in bytes. Any goroutine may call it.
 func (s *slabs) bytes() int64 { return s.held.Load() + s.heldOwn.Load() }
 
-// dead returns the bytes of the shared slabs that neither a live entry takes nor the next ones will.
+// dead returns the bytes of the shared slabs that are neither live nor free for new entries.
 func (s *slabs) dead() int64 {
 	dead := s.held.Load() - s.live.Load()
 	if s.current != nil {

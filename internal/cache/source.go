@@ -3,23 +3,45 @@ package cache
 import (
 	"context"
 	_ "embed"
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/redisnode"
 )
 
 // source is where a replica reads from: one Redis node. All methods block until ctx is done at
 // most.
 type source interface {
-	// step returns one instant of the shard: the log after w, and the values of missed keys. It
-	// stops soon after it has as many bytes as limit says.
-	step(ctx context.Context, w, ahead Head, missed []string, limit int64) (step, error)
+	// step returns one instant of the shard: the log after the watermark, and the values of missed keys.
+	step(ctx context.Context, q query) (step, error)
+	// current reports why what step returns may be older than what the primary has; nil when it is not.
+	current(ctx context.Context) error
+	// relayed reports whether the node may be a Redis replica, which can lag behind what this replica has
+	// from another node.
+	relayed() bool
 	// open prepares a snapshot of all values; it begins with the first page. The caller closes the
 	// pages.
 	open(ctx context.Context) (pages, error)
+}
+
+// query is what a step asks for.
+type query struct {
+	watermark Head
+	ahead     Head     // the newest write that the store may hold
+	part      part     // of the entry after the watermark, that an earlier step returned
+	missed    []string // keys that readers miss
+	limit     int64    // bytes, after which the step ends soon
+}
+
+// part is the beginning of a log entry: the values of its first writes have been read.
+type part struct {
+	writeID uint64 // of the entry
+	writes  int
 }
 
 // step is one instant of a shard.
@@ -28,7 +50,8 @@ type step struct {
 	at      uint64 // write id of the log's entry at the watermark; 0 when the log has none
 	ahead   uint64 // the same at the newest write that the store may hold
 	entries []logEntry
-	values  []lookup // of the keys in entries, each once
+	values  []lookup // of the keys in entries and in part, each once
+	part    part     // of the entry after entries
 	missed  []lookup // of the missed keys, in their order
 	size    int64    // of entries and values, in bytes
 }
@@ -64,47 +87,59 @@ var stepScript = redis.NewScript(stepLua)
 
 // redisSource reads from the Redis node that holds the shard.
 type redisSource struct {
-	client redis.UniversalClient
-	keys   keys
-	mean   atomic.Int64 // size of a value, in bytes, as the pages have shown so far; 0 before the first
-	page   byteBound    // of the values of a page; grows after a snapshot
+	redis *redisnode.Finder
+	keys  keys
+	mean  atomic.Int64 // size of a value, in bytes, as the pages have shown so far; 0 before the first
+	page  byteBound    // of the values of a page; grows after a snapshot
 }
 
-func newRedisSource(client redis.UniversalClient, k keys) *redisSource {
-	return &redisSource{client: client, keys: k, page: byteBound{least: pageLeast, most: pageBytes}}
+func newRedisSource(f *redisnode.Finder, k keys) *redisSource {
+	return &redisSource{redis: f, keys: k, page: byteBound{least: pageLeast, most: pageBytes}}
 }
 
-func (s *redisSource) step(ctx context.Context, w, ahead Head, missed []string, limit int64) (step, error) {
-	n, err := node(ctx, s.client, s.keys.seq)
+func (s *redisSource) step(ctx context.Context, q query) (step, error) {
+	n, err := s.redis.Node(ctx)
 	if err != nil {
-		return step{}, fmt.Errorf("find the node: %w", err)
+		return step{}, err
 	}
-	st, err := runStep(ctx, n, s.keys, w, ahead, missed, limit)
+	st, err := runStep(ctx, n, s.keys, q)
 	if err != nil {
+		s.redis.Doubt(n, err)
 		return step{}, fmt.Errorf("read the log: %w", err)
 	}
 	return st, nil
 }
 
+func (s *redisSource) current(ctx context.Context) error {
+	n, err := s.redis.Node(ctx)
+	if err != nil {
+		return err
+	}
+	return s.redis.Current(ctx, n)
+}
+
+func (s *redisSource) relayed() bool { return s.redis.ReadsFrom() == redisnode.Replica }
+
 // runStep runs step.lua on a node or on one connection.
-func runStep(ctx context.Context, on redis.Scripter, k keys, w, ahead Head, missed []string, limit int64) (step, error) {
-	args := make([]any, 0, 5+len(missed))
-	args = append(args, strconv.FormatUint(w.Version, 10), strconv.FormatUint(ahead.Version, 10), stepWrites, limit, k.prefix)
-	for _, key := range missed {
+func runStep(ctx context.Context, on redis.Scripter, k keys, q query) (step, error) {
+	args := make([]any, 0, 7+len(q.missed))
+	args = append(args, strconv.FormatUint(q.watermark.Version, 10), strconv.FormatUint(q.ahead.Version, 10),
+		stepWrites, q.limit, k.prefix, binary.BigEndian.AppendUint64(nil, q.part.writeID), q.part.writes)
+	for _, key := range q.missed {
 		args = append(args, key)
 	}
 	reply, err := stepScript.RunRO(ctx, on, []string{k.epoch, k.log}, args...).Slice()
 	if err != nil {
 		return step{}, err
 	}
-	return decodeStep(reply, missed)
+	return decodeStep(reply, q.missed)
 }
 
 // decodeStep reads the reply of step.lua.
 func decodeStep(reply []any, missed []string) (st step, err error) {
 	var r replyReader
-	if len(reply) != 8 {
-		return st, fmt.Errorf("a reply of %d parts, want 8", len(reply))
+	if len(reply) != 10 {
+		return st, fmt.Errorf("a reply of %d parts, want 10", len(reply))
 	}
 	st.head = Head{Epoch: r.id(reply[0]), Version: r.number(reply[1]), WriteID: r.id(reply[2])}
 	st.at, st.ahead = r.id(reply[3]), r.id(reply[4])
@@ -125,6 +160,9 @@ func decodeStep(reply []any, missed []string) (st step, err error) {
 	for i, key := range missed {
 		st.missed = append(st.missed, r.lookup(key, found[i]))
 	}
+	st.part.writeID = r.id(reply[8])
+	writes, _ := reply[9].(int64)
+	st.part.writes = int(writes)
 	st.measure()
 	return st, r.err
 }

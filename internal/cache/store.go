@@ -14,9 +14,9 @@ import (
 // million values of 260 bytes.
 type LocalCacheConfig struct {
 	// MaxSize is the most heap that entries may take, in bytes: keys, values, the index, and the space of
-	// replaced entries that has not been won back yet. The heap stays below it but for half a mebibyte,
-	// and, while a value larger than 2 MiB is replaced, for that value. The counters and garbage that
-	// waits for a collection come on top. The default is 512 MiB.
+	// replaced entries that has not been won back yet. The heap may exceed it by 512 KiB, and by one
+	// value while a value above 2 MiB is being replaced. The counters and garbage that waits for a
+	// collection come on top. The default is 512 MiB.
 	MaxSize int64
 	// NumCounters is the number of counters of the admission policy. They only matter once the
 	// cache is full; the default is 1,000,000, one for each entry of the default size (2.6 MB).
@@ -162,7 +162,7 @@ func (s *store) get(key []byte) (Entry, Lookup) {
 // Bounds of what is put without waiting until it is visible.
 const (
 	maxBatch   = 4096 // changes: ristretto drops a Set when its buffer of 32 Ki is full
-	batchSlabs = 8    // slabs' size of bytes: until then the store holds old and new values
+	batchSlabs = 8    // unsettled bytes, in slabs: until put settles, the store holds old and new values
 )
 
 // apply makes changes visible, in one batch that has each key once, and returns when they are.
@@ -252,8 +252,12 @@ func (s *store) set(r ref, cost int64) {
 
 // beginLoad prepares for a load of the whole set: entries that it does not write again go away
 // with finishLoad. Owner only.
-func (s *store) beginLoad() {
-	s.complete.Store(0)
+//
+// With keepComplete, which takes an empty store, absences go on being answered from memory.
+func (s *store) beginLoad(keepComplete bool) {
+	if !keepComplete {
+		s.complete.Store(0)
+	}
 	s.slabs.beginLoad()
 	s.loading, s.overflow = true, false
 }

@@ -25,7 +25,7 @@ func testStore(t testing.TB, size int64) *store {
 
 func TestGetAllocatesNothing(t *testing.T) {
 	s := testStore(t, 1<<20)
-	s.beginLoad()
+	s.beginLoad(false)
 	s.apply(1, []change{{key: "k", value: strings.Repeat("v", 300), version: 1, present: true}})
 	s.finishLoad()
 	for key, want := range map[string]Lookup{"k": Hit, "unknown": Absent} {
@@ -51,7 +51,7 @@ func TestStoreAgainstMap(t *testing.T) {
 	for round := range 400 {
 		load := round%40 == 39
 		if load {
-			s.beginLoad()
+			s.beginLoad(false)
 		}
 		b := newBatch(0)
 		for range 500 {
@@ -112,7 +112,7 @@ func TestLoadDoesNotDoubleTheMemory(t *testing.T) {
 	const keys, size = 24_000, 1000
 	var most int64
 	for load := range uint64(3) {
-		s.beginLoad()
+		s.beginLoad(false)
 		page := newBatch(0)
 		for i, key := range rng.Perm(keys) {
 			if load == 2 && key%4 == 0 {
@@ -142,7 +142,7 @@ func TestLoadDoesNotDoubleTheMemory(t *testing.T) {
 	}
 	// Loads that break off leave entries of several epochs.
 	for epoch := uint64(4); epoch < 10; epoch++ {
-		s.beginLoad()
+		s.beginLoad(false)
 		page := newBatch(0)
 		for i, key := range rng.Perm(keys) {
 			if epoch < 9 && i > keys/2 {
@@ -212,7 +212,7 @@ func TestNoFalseAbsence(t *testing.T) {
 		for i := range keys {
 			all = append(all, change{key: fmt.Sprint("key", i), value: strings.Repeat("v", 100), version: 1, present: true})
 		}
-		s.beginLoad()
+		s.beginLoad(false)
 		s.apply(1, all)
 		s.finishLoad()
 		if s.complete.Load() == 0 {
@@ -246,7 +246,7 @@ func TestNoFalseAbsence(t *testing.T) {
 				b.add(change{key: fmt.Sprint("key", rng.IntN(keys)), value: strings.Repeat("v", 100+int(version%1000)), version: version, present: true})
 			}
 			if version%10_000 < 100 { // the load of a set that fits does not make keys vanish either
-				s.beginLoad()
+				s.beginLoad(false)
 				for _, c := range all {
 					if _, ok := b.index[c.key]; !ok {
 						e, found := s.get([]byte(c.key))
@@ -304,7 +304,7 @@ func BenchmarkGet(b *testing.B) {
 		keys[i] = fmt.Append(nil, "post-", i)
 		all = append(all, change{key: string(keys[i]), value: strings.Repeat("v", 259), version: 1, present: true})
 	}
-	s.beginLoad()
+	s.beginLoad(false)
 	s.apply(1, all)
 	s.finishLoad()
 	b.Run("one", func(b *testing.B) {
@@ -339,7 +339,7 @@ func BenchmarkPut(b *testing.B) {
 				b.StopTimer()
 				s.close()
 				s = testStore(b, 512<<20)
-				s.beginLoad()
+				s.beginLoad(false)
 				b.StartTimer()
 			}
 			if i%batch == 0 {
@@ -351,7 +351,7 @@ func BenchmarkPut(b *testing.B) {
 	})
 	b.Run("update", func(b *testing.B) {
 		s := testStore(b, 512<<20)
-		s.beginLoad()
+		s.beginLoad(false)
 		s.put(1, all)
 		s.finishLoad()
 		rng := rand.New(rand.NewPCG(1, 1))

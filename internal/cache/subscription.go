@@ -9,12 +9,15 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/loglimit"
+	"heavy-read-api/internal/redisnode"
 )
 
-// subscription listens on the channel, on the node that holds the shard, for as long as it runs.
+// subscription listens on the channel for as long as it runs, on the node from which the replica
+// reads: when the Finder leaves that node, it closes the subscription too.
 type subscription struct {
-	client  redis.UniversalClient
-	keys    keys
+	redis   *redisnode.Finder
 	channel string
 	inbox   *inbox
 	log     *slog.Logger
@@ -24,7 +27,7 @@ type subscription struct {
 	live  atomic.Uint64
 	count uint64
 
-	lost logLimit
+	lost loglimit.Limit
 
 	mu      sync.Mutex // guards current
 	current *redis.PubSub
@@ -49,7 +52,7 @@ func (s *subscription) run(ctx context.Context) {
 		if time.Since(began) > maxRedial {
 			pause = minRedial
 		}
-		s.lost.log(s.log.Warn, time.Now(), "subscription lost", "channel", s.channel, "err", err, "redial_in", pause)
+		s.lost.Log(s.log.Warn, time.Now(), "subscription lost", "channel", s.channel, "err", err, "redial_in", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -62,9 +65,9 @@ func (s *subscription) run(ctx context.Context) {
 // Receive, without a timeout: ReceiveTimeout loses the protocol's sync when it expires inside a
 // message. Closing the PubSub from outside frees it at once, even from a black hole.
 func (s *subscription) listen(ctx context.Context) error {
-	n, err := node(ctx, s.client, s.keys.seq)
+	n, err := s.redis.Node(ctx)
 	if err != nil {
-		return fmt.Errorf("find the node: %w", err)
+		return err
 	}
 	ps := n.Subscribe(ctx) // dials with the first command
 	defer ps.Close()
@@ -77,11 +80,13 @@ func (s *subscription) listen(ctx context.Context) error {
 	defer confirmed.Stop()
 
 	if err := ps.Subscribe(ctx, s.channel); err != nil {
+		s.redis.Doubt(n, err)
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	for {
 		m, err := ps.Receive(ctx)
 		if err != nil {
+			s.redis.Doubt(n, err)
 			return fmt.Errorf("receive: %w", err)
 		}
 		switch m := m.(type) {

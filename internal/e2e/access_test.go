@@ -13,8 +13,9 @@ import (
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/redisnode/nodetest"
 	"heavy-read-api/internal/redistest"
-	"heavy-read-api/internal/service"
 )
 
 // TestAccessList runs a Redis with the users of the Docker stack: the writer and the readers must be
@@ -22,18 +23,25 @@ import (
 func TestAccessList(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t, redistest.Password(password("admin")), redistest.Config("aclfile "+accessList(t)))
+	nodesOf := func(user string) *redisnode.Finder {
+		return nodetest.New(t, server.Addr(), func(c *redisnode.Config) {
+			if c.Username = user; user != "" {
+				c.Password = password(user)
+			}
+		})
+	}
 	as := func(user string) *redis.Client {
-		settings := service.Redis{Addr: []string{server.Addr()}, Username: user}
+		o := &redis.Options{Addr: server.Addr(), Username: user, MaxRetries: -1, DisableIdentity: true}
 		if user != "" {
-			settings.Password = password(user)
+			o.Password = password(user)
 		}
-		c := redis.NewClient(settings.Options().Simple())
+		c := redis.NewClient(o)
 		t.Cleanup(func() { _ = c.Close() })
 		return c
 	}
 	exporter := as("exporter")
 
-	publisher, err := cache.NewPublisher(cache.PublisherConfig{Client: as("writer")})
+	publisher, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodesOf("writer")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +52,7 @@ func TestAccessList(t *testing.T) {
 		}
 	}
 	write(cache.Write{Op: cache.Set, Key: "before", Value: []byte("{}")})
-	replica := startReplica(t, as("reader"))
+	replica := startReplica(t, nodesOf("reader"))
 	eventually.True(t, "replica that is ready", func() bool { return replica.Status().Ready })
 	write(cache.Write{Op: cache.Set, Key: "live", Value: []byte("{}"), If: cache.Condition{Absent: true}})
 	write(cache.Write{Op: cache.Set, Key: "live", Value: []byte("[]"), If: cache.Condition{Tags: []cache.Tag{{}}}})
@@ -143,9 +151,9 @@ func accessList(t *testing.T) string {
 	return file
 }
 
-func startReplica(t *testing.T, client *redis.Client) *cache.Replica {
+func startReplica(t *testing.T, nodes *redisnode.Finder) *cache.Replica {
 	t.Helper()
-	replica, err := cache.NewReplica(cache.ReplicaConfig{Client: client, Logger: slog.New(slog.DiscardHandler)})
+	replica, err := cache.NewReplica(cache.ReplicaConfig{Redis: nodes, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

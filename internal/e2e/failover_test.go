@@ -8,6 +8,7 @@ import (
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -159,10 +160,17 @@ func TestServerIsSwappedUnderAnOpenConnection(t *testing.T) {
 	p.verify()
 }
 
-// A cluster of one node: the basic path, through the client of a cluster.
+// cluster makes the address the seed of a Redis Cluster. Its only node announces its own address, so
+// that links are used for the map alone.
+func cluster(c *redisnode.Config) {
+	c.Addrs = append(c.Addrs, c.Addrs[0])
+	c.Key = cache.ShardKey("posts")
+}
+
+// A cluster of one node: the basic path, through the map of a cluster.
 func TestCluster(t *testing.T) {
 	redistest.Require(t)
-	s := setup{redis: []redistest.Option{redistest.Cluster()}, client: clusterClient}
+	s := setup{redis: []redistest.Option{redistest.Cluster()}, nodes: cluster}
 	w := newWorld(t, s)
 	w.fill("old", 100, 20)
 	stop := w.run(load{})

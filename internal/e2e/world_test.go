@@ -20,6 +20,8 @@ import (
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/history"
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/redisnode/nodetest"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -57,13 +59,13 @@ type world struct {
 
 // setup is what differs between worlds. The zero value has three replicas with the defaults.
 type setup struct {
-	replicas  int                                // three by default, none for a number below zero
-	redis     []redistest.Option                 // of the server that newWorld starts
-	server    *redistest.Server                  // instead of one that newWorld starts
-	replica   func(*cache.ReplicaConfig)         // changes the configuration of each replica
-	publisher func(*cache.PublisherConfig)       // changes that of the publisher
-	client    func(string) redis.UniversalClient // a client of the Redis at an address, by default one of a single node
-	content   func(string) []byte                // reduces a value to what the test wrote, by default all of it
+	replicas  int                          // three by default, none for a number below zero
+	redis     []redistest.Option           // of the server that newWorld starts
+	server    *redistest.Server            // instead of one that newWorld starts
+	replica   func(*cache.ReplicaConfig)   // changes the configuration of each replica
+	publisher func(*cache.PublisherConfig) // changes that of the publisher
+	nodes     func(*redisnode.Config)      // changes how everybody finds Redis
+	content   func(string) []byte          // reduces a value to what the test wrote, by default all of it
 }
 
 // view is what the world reads of a replica. A test can put something broken between the two.
@@ -91,8 +93,8 @@ func newWorld(t testing.TB, s setup) *world {
 	if s.replicas == 0 {
 		s.replicas = 3
 	}
-	if s.client == nil {
-		s.client = func(addr string) redis.UniversalClient { return redis.NewUniversalClient(cache.ClientOptions(addr)) }
+	if s.nodes == nil {
+		s.nodes = func(*redisnode.Config) {}
 	}
 	if s.content == nil {
 		s.content = func(value string) []byte { return []byte(value) }
@@ -112,15 +114,11 @@ func newWorld(t testing.TB, s setup) *world {
 	return w
 }
 
-func (w *world) client(addr string) redis.UniversalClient {
-	c := w.setup.client(addr)
-	w.t.Cleanup(func() { _ = c.Close() })
-	return c
-}
+func (w *world) nodes(addr string) *redisnode.Finder { return nodetest.New(w.t, addr, w.setup.nodes) }
 
 func (w *world) newPublisher(link *faultnet.Proxy) *cache.Publisher {
 	w.t.Helper()
-	cfg := cache.PublisherConfig{Client: w.client(link.Addr())}
+	cfg := cache.PublisherConfig{Redis: w.nodes(link.Addr())}
 	if w.setup.publisher != nil {
 		w.setup.publisher(&cfg)
 	}
@@ -141,7 +139,7 @@ func (w *world) addReader(options ...func(*follower)) *follower {
 		o(r)
 	}
 	cfg := cache.ReplicaConfig{
-		Client:     w.client(r.link.Addr()),
+		Redis:      w.nodes(r.link.Addr()),
 		Logger:     slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("reader", r.name),
 		Registerer: r.metrics,
 	}

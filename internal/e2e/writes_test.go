@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
@@ -206,9 +204,4 @@ func (w *world) commands(name string) (n int) {
 		w.t.Fatalf("commandstats of %s are %q: %v", name, stats, err)
 	}
 	return n
-}
-
-func clusterClient(addr string) redis.UniversalClient {
-	o := cache.ClientOptions(addr)
-	return redis.NewClusterClient(o.Cluster())
 }

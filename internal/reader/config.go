@@ -6,14 +6,16 @@ import (
 	"os"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/service"
 )
 
 // Config is how a reader runs. Zero fields of Local mean the defaults of package cache.
 type Config struct {
 	service.Data
-	PodID string // names this reader in its answers
-	Local cache.LocalCacheConfig
+	PodID    string // names this reader in its answers
+	ReadFrom redisnode.Role
+	Local    cache.LocalCacheConfig
 }
 
 // ParseConfig reads a configuration from flags and environment.
@@ -22,6 +24,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s := service.NewSettings("reader", getenv)
 	c.Register(s, 80)
 	s.String(&c.PodID, "POD_ID", "", "name of this reader in X-Served-By; empty stands for the host name")
+	s.String((*string)(&c.ReadFrom), "REDIS_READ_FROM", string(redisnode.Primary), "what to read from: primary, or replica for a Redis replica that relays to many readers")
 	s.Int64(&c.Local.MaxSize, "CACHE_MAX_SIZE", 512<<20, "most memory that posts may take, in bytes")
 	s.Int64(&c.Local.NumCounters, "CACHE_NUM_COUNTERS", 1_000_000, "counters of the admission policy, about one for each expected post")
 	s.Int64(&c.Local.BufferItems, "CACHE_BUFFER_ITEMS", 64, "size of the Get buffers of the admission policy")
@@ -35,6 +38,9 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 func (c *Config) complete() error {
 	if err := c.Data.Complete(); err != nil {
 		return err
+	}
+	if c.ReadFrom != redisnode.Primary && c.ReadFrom != redisnode.Replica && c.ReadFrom != "" {
+		return fmt.Errorf("REDIS_READ_FROM=%s: use %s or %s", c.ReadFrom, redisnode.Primary, redisnode.Replica)
 	}
 	given := c.Local
 	var err error

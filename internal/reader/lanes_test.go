@@ -16,11 +16,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redisnode/nodetest"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
 )
@@ -39,9 +39,8 @@ type lanes struct {
 func newLanes(t testing.TB) *lanes {
 	t.Helper()
 	backend := redistest.StartEmbedded(t)
-	client := redis.NewUniversalClient(cache.ClientOptions(backend.Addr()))
-	t.Cleanup(func() { _ = client.Close() })
-	publisher, err := cache.NewPublisher(cache.PublisherConfig{Client: client})
+	nodes := nodetest.New(t, backend.Addr())
+	publisher, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +58,7 @@ func newLanes(t testing.TB) *lanes {
 	}
 
 	log := slog.New(slog.DiscardHandler)
-	replica, err := cache.NewReplica(cache.ReplicaConfig{Client: client, Logger: log})
+	replica, err := cache.NewReplica(cache.ReplicaConfig{Redis: nodes, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,11 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redisnode/nodetest"
 	"heavy-read-api/internal/service"
 	"heavy-read-api/internal/servicetest"
 )
@@ -102,9 +101,7 @@ func target(path, id string) string { return path + "?id=" + url.QueryEscape(id)
 
 func newPublisher(t testing.TB, redisAddr string) *cache.Publisher {
 	t.Helper()
-	client := redis.NewUniversalClient(cache.ClientOptions(redisAddr))
-	t.Cleanup(func() { _ = client.Close() })
-	p, err := cache.NewPublisher(cache.PublisherConfig{Client: client})
+	p, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodetest.New(t, redisAddr)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,8 +161,7 @@ func wantProblem(t *testing.T, res response, status int, field string) {
 // newGetter returns a getter over a replica that has the whole set.
 func newGetter(t testing.TB, redisAddr string) *getter {
 	t.Helper()
-	client := redis.NewUniversalClient(cache.ClientOptions(redisAddr))
-	replica, err := cache.NewReplica(cache.ReplicaConfig{Client: client, Logger: slog.New(slog.DiscardHandler)})
+	replica, err := cache.NewReplica(cache.ReplicaConfig{Redis: nodetest.New(t, redisAddr), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +172,6 @@ func newGetter(t testing.TB, redisAddr string) *getter {
 		cancel()
 		running.Wait()
 		replica.Close()
-		_ = client.Close()
 	})
 	eventually.Nil(t, func() error {
 		if s := replica.Status(); !s.Ready {

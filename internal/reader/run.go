@@ -6,10 +6,9 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/redis/go-redis/v9"
-
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/fastlane"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/service"
 )
 
@@ -28,13 +27,21 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer ln.Close() // a no-op once the server has closed it
 
-	client := redis.NewUniversalClient(cfg.Redis.Options())
-	defer client.Close()
-	direct := redis.NewUniversalClient(cache.DirectOptions(cfg.Redis.Options()))
+	at := cfg.Redis.Finder()
+	at.ReadFrom, at.Logger = cfg.ReadFrom, log
+	finder, err := redisnode.New(at)
+	if err != nil {
+		return err
+	}
+	defer finder.Close()
+	direct, err := redisnode.New(cache.DirectConfig(at))
+	if err != nil {
+		return err
+	}
 	defer direct.Close()
 	registry := service.NewRegistry("reader")
 	replica, err := cache.NewReplica(cache.ReplicaConfig{
-		Client:     client,
+		Redis:      finder,
 		Direct:     direct,
 		Channel:    cfg.Redis.Channel,
 		Namespace:  cfg.Redis.Namespace,

@@ -123,12 +123,15 @@ func (s *state) reasons(now *cache.Status) (reasons []string) {
 	} else if !now.Ready && !now.Synced {
 		add("the posts are not loaded: Redis does not answer")
 	}
+	if now.Problem != "" {
+		add("%s", now.Problem)
+	}
 	if !now.Subscribed {
 		add("the subscription to updates is not live")
 	}
 	switch {
 	case now.NoHistory:
-		add("Redis has posts but no history, because its sequence, epoch or log was deleted: posts may be stale until the next write begins a new history")
+		add("Redis has posts but no epoch, which somebody has deleted: posts may be stale until the next write begins a new history")
 	case now.Ready && !now.Synced:
 		add("updates may be missing for the last %.1f s", now.Lag.Seconds())
 	}

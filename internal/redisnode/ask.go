@@ -2,8 +2,9 @@ package redisnode
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -32,5 +33,27 @@ func askAll[T any](ctx context.Context, addrs []string, ask func(ctx context.Con
 			answers = append(answers, results[i])
 		}
 	}
-	return answers, errors.Join(errs...)
+	return answers, oneLine(errs)
 }
+
+// oneLine joins errors, of which some may be nil, into one whose text is a single line: it is shown in
+// /ready. It returns nil when all are.
+func oneLine(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 0 {
+		return nil
+	}
+	return joined(errs)
+}
+
+type joined []error
+
+func (j joined) Error() string {
+	texts := make([]string, len(j))
+	for i, err := range j {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (j joined) Unwrap() []error { return j }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -41,14 +42,22 @@ type Config struct {
 	Key string
 	// Timeout bounds dialing, each read and each write; default 1 s. Contexts bound them too.
 	Timeout time.Duration
-	Logger  *slog.Logger // default slog.Default()
+	// PoolSize bounds the connections to the server, subscriptions not counted; default 10 for each
+	// processor. PoolTimeout bounds the wait for one; default Timeout.
+	PoolSize    int
+	PoolTimeout time.Duration
+	Logger      *slog.Logger // default slog.Default()
 	// LookupHost resolves names; default net.DefaultResolver.LookupHost.
 	LookupHost func(ctx context.Context, host string) ([]string, error)
+
+	certificates *certificates // of TLS
 }
 
 func (c *Config) complete() error {
 	c.ReadFrom = cmp.Or(c.ReadFrom, Primary)
 	c.Timeout = cmp.Or(c.Timeout, time.Second)
+	c.PoolSize = cmp.Or(c.PoolSize, 10*runtime.GOMAXPROCS(0))
+	c.PoolTimeout = cmp.Or(c.PoolTimeout, c.Timeout)
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if c.LookupHost == nil {
 		c.LookupHost = net.DefaultResolver.LookupHost
@@ -57,7 +66,8 @@ func (c *Config) complete() error {
 		return errors.New("no address of Redis: write host:port, such as 127.0.0.1:6379")
 	}
 	if c.TLS != nil {
-		if err := c.TLS.Validate(); err != nil {
+		var err error
+		if c.certificates, err = c.TLS.load(); err != nil {
 			return fmt.Errorf("TLS: %w", err)
 		}
 	}
@@ -122,13 +132,14 @@ func (c *Config) options(addr, name string) *redis.Options {
 		DialerRetries:         1,
 		ReadTimeout:           c.Timeout,
 		WriteTimeout:          c.Timeout,
-		PoolTimeout:           c.Timeout,
+		PoolSize:              c.PoolSize,
+		PoolTimeout:           c.PoolTimeout,
 		MaintNotificationsConfig: &maintnotifications.Config{
 			Mode: maintnotifications.ModeDisabled, // a managed service's protocol, not ours
 		},
 	}
-	if c.TLS != nil {
-		o.Dialer = c.TLS.dialer(name, c.Timeout)
+	if c.certificates != nil {
+		o.Dialer = c.certificates.dialer(name, c.Timeout)
 	}
 	return o
 }

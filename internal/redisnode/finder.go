@@ -1,6 +1,7 @@
 package redisnode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,10 +29,12 @@ type Finder struct {
 	mu      sync.Mutex // guards what follows
 	node    *Node      // nil while there is none
 	closed  bool
-	asked   time.Time     // when the source was asked last
+	used    time.Time     // when the node was asked for last
+	next    *time.Timer   // of the next question; nil before the first
+	asked   time.Time     // when the last question began
 	asking  chan struct{} // closed when the question that is under way has ended; nil without one
 	err     error         // of the last question, nil when it found a node
-	pause   time.Duration // after a question that found none
+	pause   time.Duration // between two questions
 	running sync.WaitGroup
 }
 
@@ -52,7 +55,7 @@ type candidate struct {
 // Pauses between questions to the source when no server was found.
 const (
 	minPause = 50 * time.Millisecond
-	maxPause = time.Second
+	maxPause = 200 * time.Millisecond
 )
 
 // findTimeout bounds a question to the source and the look at its candidates.
@@ -79,8 +82,8 @@ func New(cfg Config) (*Finder, error) {
 // ErrClosed is returned by Node after Close.
 var ErrClosed = errors.New("the finder is closed")
 
-// Node returns the server to talk to. While there is none it blocks until one is found, the search
-// fails or ctx is done. It also has the source asked in the background, at most once a period,
+// Node returns the server to talk to. While there is none it blocks until one is found, a search
+// fails or ctx is done; callers share a search, and searches that fail are some time apart. It also has the source asked in the background, at most once a period,
 // whether the node is still the right one.
 func (f *Finder) Node(ctx context.Context) (*Node, error) {
 	f.mu.Lock()
@@ -90,12 +93,11 @@ func (f *Finder) Node(ctx context.Context) (*Node, error) {
 		case f.closed:
 			return nil, ErrClosed
 		case f.node != nil:
-			if time.Since(f.asked) >= f.period {
+			f.used = time.Now()
+			if f.used.Sub(f.asked) >= f.period {
 				f.ask(false)
 			}
 			return f.node, nil
-		case f.asking == nil && f.err != nil && time.Since(f.asked) < f.pause:
-			return nil, f.err
 		}
 		f.ask(false)
 		done := f.asking
@@ -105,24 +107,24 @@ func (f *Finder) Node(ctx context.Context) (*Node, error) {
 		case <-ctx.Done():
 		}
 		f.mu.Lock()
-		if f.node == nil && f.err != nil {
-			return nil, f.err
-		}
-		if err := ctx.Err(); err != nil {
+		if err := cmp.Or(f.err, ctx.Err()); f.node == nil && err != nil {
 			return nil, err
 		}
 	}
 }
 
-// ask begins to ask the source, unless that is under way, minPause after the last question at the
-// earliest. With doubt, the node is looked at even if the source still names it. f.mu is held.
+// ask begins to ask the source, unless that is under way, and not before the pause after the last
+// question is over. With doubt, the node is looked at even if the source still names it. f.mu is held.
 func (f *Finder) ask(doubt bool) {
 	if f.asking != nil || f.closed {
 		return
 	}
+	if f.next != nil {
+		f.next.Stop()
+	}
 	done := make(chan struct{})
-	wait := time.Until(f.asked.Add(minPause))
-	f.asking, f.asked = done, time.Now()
+	wait := time.Until(f.asked.Add(f.pause))
+	f.asking, f.asked = done, time.Now().Add(max(wait, 0))
 	current := f.node
 	f.running.Go(func() {
 		time.Sleep(wait)
@@ -134,8 +136,20 @@ func (f *Finder) ask(doubt bool) {
 		f.asking = nil
 		close(done)
 		f.settle(current, found, err)
+		// Calls may hang on a server that was paused, and nobody asks for the node meanwhile.
+		if f.node != nil && time.Since(f.used) < usedLately {
+			f.next = time.AfterFunc(f.period, func() {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.ask(false)
+			})
+		}
 	})
 }
+
+// usedLately is for how long the source is asked again without a call of Node, longer than any call on
+// the node takes.
+const usedLately = 5 * time.Second
 
 // settle takes in the answer to a question that was asked while current was the node. f.mu is held.
 func (f *Finder) settle(current, found *Node, err error) {
@@ -199,7 +213,7 @@ func (f *Finder) find(ctx context.Context, current *Node, doubt bool) (*Node, er
 		}
 		return n, nil
 	}
-	return nil, fmt.Errorf("no Redis %s: %w", f.cfg.ReadFrom, errors.Join(reasons...))
+	return nil, fmt.Errorf("no Redis %s: %w", f.cfg.ReadFrom, oneLine(reasons))
 }
 
 // fits reports why n cannot be the node.
@@ -262,6 +276,9 @@ func (f *Finder) Close() error {
 	f.closed = true
 	n := f.node
 	f.node = nil
+	if f.next != nil {
+		f.next.Stop()
+	}
 	f.mu.Unlock()
 	f.running.Wait()
 	f.source.close()

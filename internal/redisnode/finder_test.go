@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -204,24 +205,32 @@ func TestChainOfReplicas(t *testing.T) {
 	}
 }
 
-// A search that finds nothing is not repeated by every caller.
+// A search that finds nothing is shared by all callers, and the next one does not come at once.
 func TestSearchesBackOff(t *testing.T) {
-	dns := &names{}
-	var searches int
-	f := finder(t, Config{Addrs: []string{"redis.test:1"}, LookupHost: func(ctx context.Context, host string) ([]string, error) {
-		searches++
-		return dns.lookup(ctx, host)
-	}})
-	calls := 0
-	for until := time.Now().Add(500 * time.Millisecond); time.Now().Before(until); calls++ {
-		if _, err := f.Node(t.Context()); err == nil || !strings.Contains(err.Error(), "redis.test") {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		searches := 0
+		f := finder(t, Config{Addrs: []string{"redis.test:1"}, LookupHost: func(context.Context, string) ([]string, error) {
+			searches++
+			return nil, errors.New("no such host")
+		}})
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		var callers sync.WaitGroup
+		for range 20 {
+			callers.Go(func() {
+				for ctx.Err() == nil {
+					if _, err := f.Node(ctx); err == nil || !strings.Contains(err.Error(), "redis.test") {
+						t.Error(err)
+					}
+				}
+			})
 		}
-	}
-	_ = f.Close()
-	if searches < 2 || searches > 8 || calls < 100 {
-		t.Errorf("%d searches for %d calls", searches, calls)
-	}
+		callers.Wait()
+		_ = f.Close() // ends the search that is under way
+		if least, most := int(2*time.Second/maxPause), int(2*time.Second/maxPause)+4; searches < least || searches > most {
+			t.Errorf("%d searches in two seconds, want %d to %d", searches, least, most)
+		}
+	})
 }
 
 func TestConfigIsChecked(t *testing.T) {

@@ -112,5 +112,8 @@ func (f *Finder) roleError(r Replication) error {
 	return nil
 }
 
+// PoolSize returns the most connections to the server, subscriptions not counted.
+func (f *Finder) PoolSize() int { return f.cfg.PoolSize }
+
 // ReadsFrom returns the role that the node has to have.
 func (f *Finder) ReadsFrom() Role { return f.cfg.ReadFrom }

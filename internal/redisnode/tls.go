@@ -18,6 +18,11 @@ type TLS struct {
 	CAFile            string // certificates of the authorities to trust, PEM; "" for those of the system
 	CertFile, KeyFile string // certificate of this client and its key, PEM; "" for none
 	ServerName        string // name that the server's certificate must have; "" for the host of the address
+}
+
+// certificates are what the files of a TLS hold.
+type certificates struct {
+	TLS
 
 	mu     sync.Mutex // guards what follows
 	read   [3]stamp   // of the files, when config was made of them
@@ -30,18 +35,19 @@ type stamp struct {
 	size     int64
 }
 
-// Validate reports files that cannot be used.
-func (t *TLS) Validate() error {
+// load reads the files of t.
+func (t TLS) load() (*certificates, error) {
 	if (t.CertFile == "") != (t.KeyFile == "") {
-		return errors.New("a client certificate takes both a certificate and a key file")
+		return nil, errors.New("a client certificate takes both a certificate and a key file")
 	}
-	_, err := t.current()
-	return err
+	c := &certificates{TLS: t}
+	_, err := c.current()
+	return c, err
 }
 
 // current returns the configuration that the files stand for now. When they have changed and cannot be
 // used, which may be because a rotation is half done, it returns the last one that could.
-func (t *TLS) current() (*tls.Config, error) {
+func (t *certificates) current() (*tls.Config, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var now [3]stamp
@@ -80,7 +86,7 @@ func (t *TLS) current() (*tls.Config, error) {
 	return c, nil
 }
 
-func (t *TLS) last(err error) (*tls.Config, error) {
+func (t *certificates) last(err error) (*tls.Config, error) {
 	if t.config != nil {
 		return t.config, nil
 	}
@@ -88,7 +94,7 @@ func (t *TLS) last(err error) (*tls.Config, error) {
 }
 
 // dialer returns a dialer for servers that are known as name.
-func (t *TLS) dialer(name string, timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func (t *certificates) dialer(name string, timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		config, err := t.current()
 		if err != nil {

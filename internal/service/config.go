@@ -39,6 +39,11 @@ func (s *Settings) String(p *string, env, value, usage string) {
 	s.flags.StringVar(p, s.flagName(env), value, usage)
 }
 
+// Bool registers a setting that is true or false, and false by default.
+func (s *Settings) Bool(p *bool, env, usage string) {
+	s.flags.BoolVar(p, s.flagName(env), false, usage)
+}
+
 // Int registers a setting that is a whole number.
 func (s *Settings) Int(p *int, env string, value int, usage string) {
 	s.flags.IntVar(p, s.flagName(env), value, usage)

@@ -1,67 +1,119 @@
 package service
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"strconv"
+	"net/url"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/redisnode"
 )
 
 // Redis are the settings of a process that talks to Redis.
 type Redis struct {
-	Addr      []string // host:port; several are the seeds of a Redis Cluster
-	Username  string
-	Password  string
-	DB        int
+	Addr       []string // see the help text of REDIS_ADDR
+	MasterName string
+	Username   string
+	Password   string
+	DB         int
+
+	SentinelUsername, SentinelPassword string
+
+	UseTLS bool
+	TLS    redisnode.TLS
+
 	Channel   string // Pub/Sub channel of the updates
 	Namespace string // first part of every key
 }
 
 // Register adds the settings to s.
 func (r *Redis) Register(s *Settings) {
-	s.List(&r.Addr, "REDIS_ADDR", []string{"127.0.0.1:6379"}, "addresses of Redis, host:port, comma-separated; several are the seeds of a Redis Cluster")
+	s.List(&r.Addr, "REDIS_ADDR", []string{"127.0.0.1:6379"}, "where Redis is: host:port, the path of a Unix socket, or a redis:// or rediss:// URL; several, comma-separated, are the seeds of a Redis Cluster, or with REDIS_MASTER_NAME the Sentinels")
+	s.String(&r.MasterName, "REDIS_MASTER_NAME", "", "name of the primary at the Sentinels, which makes REDIS_ADDR the list of Sentinels")
 	s.String(&r.Username, "REDIS_USERNAME", "", "user to log in as")
 	s.String(&r.Password, "REDIS_PASSWORD", "", "password to log in with; other users of the machine can read flags, so prefer the variable")
+	s.String(&r.SentinelUsername, "REDIS_SENTINEL_USERNAME", "", "user to log in to the Sentinels as")
+	s.String(&r.SentinelPassword, "REDIS_SENTINEL_PASSWORD", "", "password to log in to the Sentinels with")
 	s.Int(&r.DB, "REDIS_DB", 0, "number of the database")
+	s.Bool(&r.UseTLS, "REDIS_TLS", "encrypt connections to Redis and to the Sentinels")
+	s.String(&r.TLS.CAFile, "REDIS_TLS_CA_FILE", "", "certificates of the authorities to trust, PEM; empty stands for those of the system")
+	s.String(&r.TLS.CertFile, "REDIS_TLS_CERT_FILE", "", "certificate of this client, PEM; read again when it changes, as the other files are")
+	s.String(&r.TLS.KeyFile, "REDIS_TLS_KEY_FILE", "", "key of this client's certificate, PEM")
+	s.String(&r.TLS.ServerName, "REDIS_TLS_SERVER_NAME", "", "name that the certificates of the servers have; empty stands for the host of the address")
 	s.String(&r.Channel, "CACHE_CHANNEL", "posts_updates", "Pub/Sub channel of the updates, the same in all processes")
 	s.String(&r.Namespace, "CACHE_NAMESPACE", "posts", "first part of every key in Redis, the same in all processes")
 }
 
-// Validate reports a setting that cannot work.
+// Validate takes REDIS_ADDR apart when it is a URL, and reports a setting that cannot work.
 func (r *Redis) Validate() error {
-	for _, addr := range r.Addr {
-		host, port, err := net.SplitHostPort(addr)
-		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || host == "" || n == 0 {
-			return fmt.Errorf("REDIS_ADDR: %q is no address: write host:port, such as 127.0.0.1:6379", addr)
-		}
+	if err := r.expandURL(); err != nil {
+		return fmt.Errorf("REDIS_ADDR: %w", err)
 	}
+	tls := r.TLS.CAFile + r.TLS.CertFile + r.TLS.KeyFile + r.TLS.ServerName
 	switch {
-	case len(r.Addr) == 0:
-		return fmt.Errorf("REDIS_ADDR is empty: write host:port, such as 127.0.0.1:6379")
-	case r.DB < 0:
-		return fmt.Errorf("REDIS_DB=%d: databases are numbered from 0", r.DB)
-	case r.DB > 0 && len(r.Addr) > 1:
-		return fmt.Errorf("REDIS_DB=%d: a Redis Cluster, which several REDIS_ADDR stand for, has database 0 only", r.DB)
 	case r.Username != "" && r.Password == "":
 		return fmt.Errorf("REDIS_USERNAME without REDIS_PASSWORD: set both")
+	case r.SentinelUsername != "" && r.SentinelPassword == "":
+		return fmt.Errorf("REDIS_SENTINEL_USERNAME without REDIS_SENTINEL_PASSWORD: set both")
+	case r.SentinelPassword != "" && r.MasterName == "":
+		return fmt.Errorf("REDIS_SENTINEL_PASSWORD without REDIS_MASTER_NAME: there are no Sentinels")
+	case tls != "" && !r.UseTLS:
+		return fmt.Errorf("REDIS_TLS_* files or a name without REDIS_TLS=true: the connections would not be encrypted")
 	}
+	finder, err := redisnode.New(r.Finder())
+	if err != nil {
+		return fmt.Errorf("REDIS_ADDR and the settings beside it: %w", err)
+	}
+	return finder.Close()
+}
+
+// expandURL puts the parts of a URL in the place of the settings that they stand for.
+func (r *Redis) expandURL() error {
+	for i, addr := range r.Addr {
+		r.Addr[i] = strings.TrimPrefix(strings.TrimPrefix(addr, "unix://"), "unix:")
+	}
+	at := strings.Join(r.Addr, ",")
+	if !strings.Contains(at, "://") {
+		return nil
+	}
+	if len(r.Addr) > 1 {
+		return errors.New("write several addresses as host:port, without redis://")
+	}
+	o, err := redis.ParseURL(at)
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		err = u.Err // without the URL, which may have a password
+	}
+	if err != nil {
+		return err
+	}
+	r.Addr = []string{o.Addr}
+	r.Username, r.Password, r.DB = cmp.Or(r.Username, o.Username), cmp.Or(r.Password, o.Password), cmp.Or(r.DB, o.DB)
+	r.UseTLS = r.UseTLS || o.TLSConfig != nil
 	return nil
 }
 
-// Options returns options with which the promises of package cache hold.
-func (r *Redis) Options() *redis.UniversalOptions {
-	o := cache.ClientOptions(r.Addr...)
-	o.Username, o.Password, o.DB = r.Username, r.Password, r.DB
-	return o
+// Finder returns the configuration of a Finder of this Redis.
+func (r *Redis) Finder() redisnode.Config {
+	c := redisnode.Config{
+		Addrs: r.Addr, MasterName: r.MasterName,
+		Username: r.Username, Password: r.Password, DB: r.DB,
+		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
+		Key: cache.ShardKey(r.Namespace),
+	}
+	if r.UseTLS {
+		c.TLS = &r.TLS
+	}
+	return c
 }
 
-// redisLog passes what the Redis client has to say, which concerns its connections, on to the log
-// of the process. The client repeats itself while Redis is away, and whoever asked it logs too.
+// redisLog passes on what the Redis client has to say about its connections. The client repeats itself
+// while Redis is away, and its callers log too, so that this is for debugging alone.
 type redisLog struct{ log *slog.Logger }
 
 func (l redisLog) Printf(ctx context.Context, format string, args ...any) {

@@ -16,6 +16,7 @@ type Config struct {
 	service.Data
 	Token     string        // bearer token that writes need; "" asks for none
 	LogLength int64         // entries of the log in Redis that are kept at least; 0 is the default of package cache
+	Replicas  int           // Redis replicas that must confirm a write before it is answered as written
 	Timeout   time.Duration // bound of a write, 1.5 s by default: with all the rest the client has its answer within 2 s
 }
 
@@ -26,6 +27,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	c.Register(s, 8080)
 	s.String(&c.Token, "WRITER_TOKEN", "", "bearer token that every write needs; empty asks for none")
 	s.Int64(&c.LogLength, "CACHE_LOG_LENGTH", cache.DefaultLogLength, "writes that the log in Redis keeps at least, for readers to catch up with; about 50 bytes each")
+	s.Int(&c.Replicas, "WRITE_REPLICAS", 0, "Redis replicas that must have a write before it is answered as written; with fewer the answer is 503, outcome unknown")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
 	}
@@ -44,6 +46,9 @@ func (c *Config) complete() error {
 	}
 	if c.LogLength < 0 {
 		return errors.New("CACHE_LOG_LENGTH is below 0: use at least as many as there are writes while a reader loads, such as 1000000")
+	}
+	if c.Replicas < 0 {
+		return errors.New("WRITE_REPLICAS is below 0: use the number of Redis replicas that must have each write, or 0")
 	}
 	c.Timeout = cmp.Or(c.Timeout, 1500*time.Millisecond)
 	return nil

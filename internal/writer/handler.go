@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/loglimit"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/service"
 )
@@ -18,6 +19,7 @@ type handler struct {
 	publisher *cache.Publisher
 	metrics   *metrics
 	log       *slog.Logger
+	failures  loglimit.Limit
 }
 
 // success is the answer to a post that was written.
@@ -159,7 +161,7 @@ func (h *handler) refuse(w http.ResponseWriter, op string, p *service.Problem) {
 }
 
 func (h *handler) failWrite(w http.ResponseWriter, op string, err error) {
-	h.log.Warn("write failed", "op", op, "err", err)
+	h.failures.Log(h.log.Warn, time.Now(), "write failed", "op", op, "err", err)
 	switch {
 	case errors.Is(err, cache.ErrNotWritten):
 		w.Header().Set("Retry-After", "1")

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/loglimit"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/service"
 )
@@ -49,6 +50,7 @@ type importer struct {
 	timeout   time.Duration // of a write of publisher
 	metrics   *metrics
 	log       *slog.Logger
+	refusals  loglimit.Limit
 	slots     chan struct{} // has a token for each import that runs
 }
 
@@ -70,7 +72,7 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := i.ping(r.Context()); err != nil {
-		i.log.Warn("import refused", "err", err)
+		i.refusals.Log(i.log.Warn, time.Now(), "import refused", "err", err)
 		w.Header().Set("Retry-After", "1")
 		notWritten.WriteTo(w)
 		return

@@ -15,12 +15,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redisnode/nodetest"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/servicetest"
 )
@@ -271,9 +271,7 @@ func TestImportRefusesABatch(t *testing.T) {
 // newTransfer returns an import without a server and without Redis.
 func newTransfer(t *testing.T) (*transfer, *recorder) {
 	t.Helper()
-	c := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
-	t.Cleanup(func() { _ = c.Close() })
-	publisher, err := cache.NewPublisher(cache.PublisherConfig{Client: c})
+	publisher, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodetest.New(t, "127.0.0.1:1")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,9 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/service"
 )
 
@@ -68,23 +67,27 @@ func Run(ctx context.Context, cfg Config) error {
 	return err
 }
 
-// newPublisher returns a publisher whose writes take timeout at most, and the end of its client.
+// newPublisher returns a publisher whose writes take timeout at most, and what closes its connections.
 func (c *Config) newPublisher(timeout time.Duration) (p *cache.Publisher, end func() error, err error) {
-	o := c.Redis.Options()
-	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout, timeout
-	client := redis.NewUniversalClient(o)
+	at := c.Redis.Finder()
+	at.Timeout, at.Logger = timeout, c.Logger
+	finder, err := redisnode.New(at)
+	if err != nil {
+		return nil, nil, err
+	}
 	p, err = cache.NewPublisher(cache.PublisherConfig{
-		Client:    client,
+		Redis:     finder,
 		Channel:   c.Redis.Channel,
 		Namespace: c.Redis.Namespace,
 		LogLength: c.LogLength,
 		Timeout:   timeout,
+		Replicas:  c.Replicas,
 	})
 	if err != nil {
-		_ = client.Close() // it has no connection yet
+		_ = finder.Close() // it has no connection yet
 		return nil, nil, fmt.Errorf("set up the publisher: %w", err)
 	}
-	return p, client.Close, nil
+	return p, finder.Close, nil
 }
 
 // state tells others whether the writer can write.

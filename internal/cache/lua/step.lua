@@ -8,22 +8,27 @@
 -- KEYS: epoch, log
 -- ARGV: version of the watermark, version of the newest write that the replica may hold a trace of,
 --       most writes, most bytes of log entries and values, prefix of the value keys,
+--       write id of the entry after the watermark of which the last step returned a part, and how
+--       many of its writes that part had,
 --       then the keys that readers miss
 --
 -- Returns {epoch, version, write id of the head, write ids at the watermark and at the newest trace,
---   {version, entry as write.lua packs it, ...}, {key, value or false, ...}, {value or false or 0, ...}}
--- An empty string stands for an epoch or write id that is not there. The entry that reaches one of
--- the bounds is the last one. For a missed key, 0 means that its value was not read because of the
--- bound; the value of the first missed key is always read.
+--   {version, entry as write.lua packs it, ...}, {key, value or false, ...}, {value or false or 0, ...},
+--   write id of the entry after those of which the values are a part, number of its writes so far}
+-- An empty string stands for an epoch or write id that is not there. The list ends when a bound is
+-- reached. An entry whose values do not fit is returned in parts: its values first, and the entry
+-- with the last of them. For a missed key, 0 means that its value was not read because of the bound;
+-- the value of the first missed key is always read.
 --
--- Anybody with the rights can put entries into the log that the write script did not make. They are
--- found by their ids, which have a sequence part, or by their contents. The first one ends the list,
--- as an empty string: the replica has to take a snapshot, and the next write begins a new history.
--- The watermark stands for all entries of its millisecond part, and the head for the last of them,
--- so that a replica that took its snapshot behind such entries does not find them again.
+-- Clients with write access can append entries that the write script did not make. They are found by
+-- their ids, which have a sequence part, or by their contents. The first one ends the list, as an
+-- empty string: the replica has to take a snapshot, and the next write begins a new history. The
+-- watermark stands for all entries of its millisecond part, and the head for the last of them, so
+-- that a replica that takes its snapshot after such entries skips them.
 
 local epoch, log = KEYS[1], KEYS[2]
 local watermark, most, room, prefix = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local begun, done = ARGV[6], tonumber(ARGV[7])
 local byte, sub = string.byte, string.sub
 local last_of = '-18446744073709551615' -- behind every other id of the same millisecond part
 
@@ -55,30 +60,41 @@ local function get(key)
 end
 
 local values, seen = {}, {}
--- take reads the values of the keys in a log entry and reports whether the write script made it:
--- write id, write id before it, then operation (1), length of the key (2) and key of each write.
+-- take reads the values of the keys in a log entry: write id, write id before it, then operation (1),
+-- length of the key (2) and key of each write. It returns false for what the write script did not make,
+-- else the number of writes whose values are not read yet for lack of room, and of those that are.
 local function take(id, packed)
   local size, at = #packed, 17
   if sub(id, -2) ~= '-0' or size < at then return false end
+  local skip, read_so_far, left = 0, 0, 0
+  if done > 0 and sub(packed, 1, 8) == begun then skip = done end
+  done = 0 -- it was the first entry or none
   while at <= size do
     local op, high, low = byte(packed, at, at + 2)
     local first = at + 3
     if not low or op < 1 or op > 2 then return false end
     at = first + high * 256 + low
     if at > size + 1 then return false end
-    local key = sub(packed, first, at - 1)
-    if not seen[key] then
-      seen[key] = true
-      values[#values + 1] = key
-      values[#values + 1] = get(key)
+    if skip > 0 then
+      skip, read_so_far = skip - 1, read_so_far + 1
+    elseif left > 0 or room <= 0 and #values > 0 then
+      left = left + 1
+    else
+      local key = sub(packed, first, at - 1)
+      if not seen[key] then
+        seen[key] = true
+        values[#values + 1] = key
+        values[#values + 1] = get(key)
+      end
+      most, read_so_far = most - 1, read_so_far + 1
     end
-    most = most - 1
   end
   room = room - size
-  return true
+  return left, read_so_far
 end
 
 local entries, from, pagesize, full = {}, watermark .. last_of, 16, false
+local part, part_writes = '', 0
 repeat
   local page = read('XRANGE', log, from, '+', 'COUNT', pagesize) or {}
   for _, entry in ipairs(page) do
@@ -86,21 +102,25 @@ repeat
     local at = string.match(id, '^%d+')
     from = '(' .. id
     if not full and at ~= watermark then
-      local ours = take(id, packed)
-      entries[#entries + 1] = at
-      entries[#entries + 1] = ours and packed or ''
-      full = not ours or most <= 0 or room <= 0
+      local left, writes = take(id, packed)
+      if left and left > 0 then
+        part, part_writes = sub(packed, 1, 8), writes
+      else
+        entries[#entries + 1] = at
+        entries[#entries + 1] = left and packed or ''
+      end
+      full = left ~= 0 or most <= 0 or room <= 0
     end
   end
 until full or #page < pagesize
 
 local missed = {}
-for i = 6, #ARGV do
+for i = 8, #ARGV do
   local value = 0
-  if i == 6 or room > 0 then
+  if i == 8 or room > 0 then
     value = get(ARGV[i])
   end
   missed[#missed + 1] = value
 end
 
-return {read('GET', epoch) or '', version, head, id_at(watermark), id_at(ARGV[2]), entries, values, missed}
+return {read('GET', epoch) or '', version, head, id_at(watermark), id_at(ARGV[2]), entries, values, missed, part, part_writes}

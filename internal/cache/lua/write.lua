@@ -52,8 +52,8 @@ local version = tonumber(read('GET', seq) or '0')
 local history = read('GET', epoch)
 local top = (read('XREVRANGE', log, '+', '-', 'COUNT', 1) or {})[1]
 local logged, previous = 0, string.rep('\0', 8)
-if top then
-  logged, previous = tonumber(string.match(top[1], '^(%d+)-')), string.sub(top[2][2], 1, 8)
+if top then -- an id with a sequence part is none of this script's
+  logged, previous = tonumber(string.match(top[1], '^(%d+)-0$') or ''), string.sub(top[2][2], 1, 8)
 end
 version, logged = valid(version) and version, valid(logged) and logged
 
@@ -89,16 +89,19 @@ if outcome == 'F' or outcome == 'N' then
   return {1, now, history or '', string.format('%.0f', version or 0), outcome}
 end
 
--- The sequence and the log disagree when somebody set one of them back or lost it. Versions would be
--- handed out twice, so the write begins a new history. A commit that does not fit below the limit
--- begins one too.
-if not history or #history ~= 8 or #previous ~= 8 or not version or version ~= logged or version + writes >= limit then
+local function begin_history()
   redis.call('DEL', log) -- XADD refuses an id below the last one
   redis.call('SET', epoch, ARGV[4])
   history, version, previous = ARGV[4], math.max(version or 0, logged or 0), string.rep('\0', 8)
   if version >= limit / 2 then
-    version = 0 -- close to the limit, this history would soon end as well
+    version = 0 -- near the limit, the new history would end soon too
   end
+end
+-- The sequence and the log disagree when somebody set one of them back or lost it, and both are lost
+-- when there is an epoch and no entry. Versions would be handed out twice, so the write begins a new
+-- history. A commit that does not fit below the limit begins one too.
+if not history or #history ~= 8 or #previous ~= 8 or not top or not version or version ~= logged or version + writes >= limit then
+  begin_history()
 end
 
 local floor, char = math.floor, string.char
@@ -111,10 +114,20 @@ local function bytes8(n)
   return table.concat(b)
 end
 
-local last = version + writes
+local last
 -- '..' alone would write a version as 1e+14
+local function append(call)
+  last = version + writes
+  return call('XADD', log, 'MINID', '~', string.format('%.0f', math.max(0, last - length)), string.format('%.0f-0', last), 'e', id .. previous .. ARGV[8])
+end
+-- A log that had entries with higher ids refuses this one, though they have been deleted.
+local added = append(redis.pcall)
+if type(added) == 'table' and added.err then
+  if not string.find(added.err, 'equal or smaller', 1, true) then error(added.err, 0) end
+  begin_history()
+  append(redis.call)
+end
 redis.call('SET', seq, string.format('%.0f', last))
-redis.call('XADD', log, 'MINID', '~', string.format('%.0f', math.max(0, last - length)), string.format('%.0f-0', last), 'e', id .. previous .. ARGV[8])
 if delete then
   redis.call('DEL', KEYS[4])
 else

@@ -194,19 +194,6 @@ func (r *Redis) History() int { return r.history }
 // Run identifies the run of the server.
 func (r *Redis) Run() int { return r.run }
 
-// After returns the log after version, and the write id of the last entry at version.
-func (r *Redis) After(version uint64) (entries []Entry, at uint64) {
-	for i, e := range r.log {
-		if e.Version == version {
-			at = e.WriteID
-		}
-		if e.Version > version {
-			return r.log[i:], at
-		}
-	}
-	return nil, at
-}
-
 // Get returns what is stored under key.
 func (r *Redis) Get(key string) (stored string, present bool) {
 	stored, present = r.values[key]
@@ -218,6 +205,35 @@ func (r *Redis) Values() map[string]string { return r.values }
 
 // End returns the position of the present state.
 func (r *Redis) End() int { return len(r.past) - 1 }
+
+// State is what the shard held at a position of the present history.
+type State struct {
+	Head   Head
+	Values map[string]string
+	log    []Entry
+}
+
+// At returns the state at a position, as a Redis replica that lags has it.
+func (r *Redis) At(position int) State {
+	s := r.past[position]
+	return State{Head: s.head, Values: s.stored, log: s.log}
+}
+
+// Now returns the present state.
+func (r *Redis) Now() State { return State{Head: r.Head(), Values: r.values, log: r.log} }
+
+// After returns the log after version, and the write id of the last entry at version.
+func (s *State) After(version uint64) (entries []Entry, at uint64) {
+	for i, e := range s.log {
+		if e.Version == version {
+			at = e.WriteID
+		}
+		if e.Version > version {
+			return s.log[i:], at
+		}
+	}
+	return nil, at
+}
 
 // Position returns the position of a head in the present history.
 func (r *Redis) Position(epoch, version, writeID uint64) (position int, known bool) {

@@ -1,0 +1,168 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/redistest"
+)
+
+// Values that are too large for the link, or for one reply of Redis.
+
+// A commit whose values have grown since is read in parts, and each part goes on where the last one ended.
+func TestStepsWithinACommit(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		const keys = 100
+		p := publisher(t, addr)
+		commit := make([]Write, keys)
+		for i := range commit {
+			commit[i] = set(fmt.Sprint("k", i), "small")
+		}
+		write(t, p, commit...)
+		for i := range keys {
+			write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", 32<<10)))
+		}
+		src := newRedisSource(nodes(t, addr), newKeys(defaultNamespace))
+		q := query{limit: stepLeast}
+		got := make(map[string]int)
+		for q.watermark.Version < keys {
+			st, err := src.step(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st.size > stepLeast+33<<10 {
+				t.Fatalf("a step of %d bytes", st.size)
+			}
+			q.watermark.Epoch = st.head.Epoch
+			if why := st.judge(q.watermark, Head{}); why != "" {
+				t.Fatalf("%s at %+v", why, q)
+			}
+			for _, l := range st.values {
+				got[l.key]++
+			}
+			q.watermark, _ = st.reach(q.watermark)
+			if q.part == st.part {
+				t.Fatalf("no progress at %+v", q)
+			}
+			q.part = st.part
+		}
+		for i := range keys {
+			if n := got[fmt.Sprint("k", i)]; n != 1 {
+				t.Errorf("k%d was read %d times", i, n)
+			}
+		}
+		// A part of another entry, as after a rollback, is not skipped.
+		st, err := src.step(t.Context(), query{limit: 1, part: part{writeID: 1, writes: keys / 2}})
+		if err != nil || len(st.values) != 1 || st.values[0].key != "k0" {
+			t.Errorf("with a part of another entry: %+v, %v", st.values, err)
+		}
+	})
+}
+
+func TestCatchUpOverGrownValues(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	link := faultnet.NewProxy(t, server.Addr())
+	p, r := publisher(t, server.Addr()), replica(t, link.Addr())
+	ready(t, r)
+	reached(t, r, write(t, p, set("a", "x"))[0].Token)
+	link.Refuse(true)
+	link.Only(func(faultnet.Conn) bool { return true }).Cut()
+	commit := make([]Write, 300)
+	for i := range commit {
+		commit[i] = set(fmt.Sprint("k", i), "small")
+	}
+	write(t, p, commit...)
+	var last Token
+	for i := range commit {
+		last = write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", 16<<10)))[0].Token
+	}
+	link.Throttle(faultnet.ToClient, 1500<<10) // 4.8 MB
+	link.Refuse(false)
+	reached(t, r, last)
+}
+
+// A snapshot finds a page size that the link can carry, whatever the size of values was before.
+func TestSnapshotAfterGrowth(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	p := publisher(t, server.Addr())
+	const keys = 600
+	values := func(size int) (last Token) {
+		for i := range keys {
+			last = write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", size)))[0].Token
+		}
+		return last
+	}
+	values(200)
+	link := faultnet.NewProxy(t, server.Addr())
+	r := replica(t, link.Addr())
+	ready(t, r)
+	link.Refuse(true)
+	link.Only(func(faultnet.Conn) bool { return true }).Cut()
+	values(40 << 10) // 24 MB
+	if err := server.Client(t).Del(t.Context(), newKeys(defaultNamespace).log).Err(); err != nil {
+		t.Fatal(err)
+	}
+	last := write(t, p, set("a", "x"))[0].Token
+	link.Throttle(faultnet.ToClient, 4<<20)
+	link.Refuse(false)
+	reached(t, r, last)
+}
+
+// A value that the link does not carry in time costs its own readers an error, and nobody else.
+func TestOneValueTooLargeForTheLink(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	link := faultnet.NewProxy(t, server.Addr())
+	p := publisher(t, server.Addr())
+	write(t, p, set("huge", strings.Repeat("h", 6<<20)))
+	r := replica(t, link.Addr(), func(c *ReplicaConfig) { c.Local.MaxSize = 4 << 20 })
+	ready(t, r)
+	link.Throttle(faultnet.ToClient, 4<<20)
+	ctx, stop := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for ctx.Err() == nil {
+			one, cancel := context.WithTimeout(ctx, 450*time.Millisecond)
+			if _, _, err := r.Fetch(one, "huge", Token{}); errors.Is(err, errSlowValue) {
+				select {
+				case <-time.After(20 * time.Millisecond): // it fails at once: a client asks again
+				case <-ctx.Done():
+				}
+			}
+			cancel()
+		}
+	})
+	eventually.True(t, "refusal of the large value", func() bool {
+		one, cancel := context.WithTimeout(ctx, 450*time.Millisecond)
+		defer cancel()
+		_, _, err := r.Fetch(one, "huge", Token{})
+		return errors.Is(err, errSlowValue)
+	})
+	const writes = 100
+	failed := 0
+	for i := range writes {
+		token := write(t, p, set("a", fmt.Sprint(i)))[0].Token
+		one, cancel := context.WithTimeout(ctx, 450*time.Millisecond)
+		if e, err := readSince(one, r, "a", token); err != nil || e.Value != fmt.Sprint(i) {
+			failed++
+		}
+		cancel()
+	}
+	stop()
+	asking.Wait()
+	if failed > writes/5 { // the value is asked for once in 10 s
+		t.Errorf("%d of %d reads of a small value failed", failed, writes)
+	}
+	if s := r.Status(); !s.Synced {
+		t.Errorf("not in sync: %+v", s)
+	}
+}
