@@ -1,0 +1,260 @@
+package e2e
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/redistest"
+)
+
+// haRuns is how often each failover is repeated. Its figures are logged, not asserted, but for reads
+// and writes that must not be lost: a machine may be busy.
+var haRuns = flag.Int("ha.runs", 1, "how often each fault of Sentinel and Cluster is repeated")
+
+const haDownAfter = 3 * time.Second
+
+// sentinels is a world whose Redis is watched by Sentinels.
+type sentinels struct {
+	*world
+	*redistest.SentinelDeployment
+}
+
+func newSentinels(t *testing.T, o redistest.SentinelOptions, s setup) *sentinels {
+	t.Helper()
+	redistest.Require(t)
+	o.DownAfter, o.Quick = haDownAfter, *haRuns == 1 // what is measured has the periods that users have
+	d := redistest.StartSentinel(t, o)
+	s.server = d.Servers()[0]
+	s.nodes = func(c *redisnode.Config) { c.Addrs, c.MasterName = d.Addrs(), redistest.SentinelName }
+	return &sentinels{newWorld(t, s), d}
+}
+
+// outage watches the writes for the longest time without one.
+type outage struct {
+	w       *world
+	acked   int64  // writes before
+	version uint64 // of Redis before
+	longest atomic.Int64
+	done    chan struct{}
+	ended   chan struct{}
+}
+
+// watchWrites begins to watch. Nothing is written at the moment.
+func (w *world) watchWrites() *outage {
+	o := &outage{w: w, acked: w.acked.Load(), version: w.mustHead().Version, done: make(chan struct{}), ended: make(chan struct{})}
+	go func() {
+		defer close(o.ended)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		acked, at := w.acked.Load(), time.Now()
+		for {
+			select {
+			case <-o.done:
+				return
+			case now := <-tick.C:
+				if n := w.acked.Load(); n != acked {
+					acked, at = n, now
+				}
+				o.longest.Store(max(o.longest.Load(), int64(now.Sub(at))))
+			}
+		}
+	}()
+	return o
+}
+
+// end reports what a fault cost, when the readers were in step after it and nothing is written any
+// more. Writes whose outcome is unknown and that took place hide as many lost ones.
+func (o *outage) end(fault string, inStep time.Duration) {
+	o.w.t.Helper()
+	close(o.done)
+	<-o.ended
+	acked, taken := o.w.acked.Load()-o.acked, int64(o.w.mustHead().Version-o.version)
+	o.w.t.Logf("%s: writes out %v, readers in step after %v, %d of %d acknowledged writes lost, %d reads failed",
+		fault, time.Duration(o.longest.Load()).Round(10*time.Millisecond), inStep.Round(10*time.Millisecond),
+		max(0, acked-taken), acked, o.w.unread.Load())
+	o.w.neverFailed()
+}
+
+// failover runs do and waits until the writers write to what primary returns then, again and again: a
+// cluster may change its mind. With mayLose it may lose acknowledged writes, as asynchronous replication
+// can.
+func (w *world) failover(mayLose bool, do func(), primary func() *redistest.Server) {
+	w.t.Helper()
+	all := func() {
+		do()
+		var before cache.Head
+		w.redis = nil
+		eventually.Nil(w.t, func() (err error) {
+			if now := primary(); now != w.redis {
+				w.follow(now)
+				before, err = w.head()
+				return errors.Join(errors.New("the primary has changed"), err)
+			}
+			if now, err := w.head(); err != nil || now == before {
+				return fmt.Errorf("nobody writes to the new primary, at %+v: %v", now, err)
+			}
+			return nil
+		})
+	}
+	if mayLose {
+		w.history.Break(all)
+	} else {
+		all()
+	}
+}
+
+// follow makes the world look at another server.
+func (w *world) follow(server *redistest.Server) { w.redis, w.direct = server, server.Client(w.t) }
+
+// fault runs a fault under load, waits until the writers write to another server and the readers are in
+// step with it, and proves the promises. With mayLose the fault may lose acknowledged writes, as
+// asynchronous replication can.
+func (w *sentinels) fault(name string, mayLose bool, do func(primary *redistest.Server)) {
+	w.t.Helper()
+	old := w.Primary()
+	w.follow(old)
+	out := w.watchWrites()
+	stop := w.run(load{pause: 20 * time.Millisecond})
+	w.flow(100)
+	began := time.Now()
+	w.failover(mayLose, func() { do(old); w.WaitFailover(old) }, w.Primary)
+	w.flow(50)
+	w.recovered(name, began)
+	inStep := time.Since(began)
+	stop()
+	out.end(name, inStep)
+	w.verify()
+}
+
+// restore brings every server back, as the Sentinels want it.
+func (w *sentinels) restore(servers ...*redistest.Server) {
+	w.t.Helper()
+	for _, s := range servers {
+		s.Restart()
+	}
+	w.WaitStable()
+}
+
+// With WAIT 1 nothing that was acknowledged is lost when the primary is killed.
+func TestSentinelKill(t *testing.T) {
+	w := newSentinels(t, redistest.SentinelOptions{}, setup{publisher: func(c *cache.PublisherConfig) { c.Replicas = 1 }})
+	w.fill("old", 200, 20)
+	for run := range *haRuns {
+		old := w.Primary()
+		w.fault(fmt.Sprint("kill -9 ", run), false, func(primary *redistest.Server) { primary.Kill() })
+		w.restore(old)
+	}
+}
+
+func TestSentinelPause(t *testing.T) {
+	w := newSentinels(t, redistest.SentinelOptions{}, setup{})
+	w.fill("old", 200, 20)
+	for run := range *haRuns {
+		old := w.Primary()
+		w.fault(fmt.Sprint("SIGSTOP ", run), true, func(primary *redistest.Server) { primary.Pause() })
+		// It comes back as a primary, and claims to be one until the Sentinels tell it otherwise.
+		stop := w.run(load{pause: 20 * time.Millisecond})
+		old.Resume()
+		w.WaitStable()
+		stop()
+		w.neverFailed()
+		w.verify()
+	}
+}
+
+// A failover whose old primary lives on as a primary for a while.
+func TestSentinelFailover(t *testing.T) {
+	w := newSentinels(t, redistest.SentinelOptions{}, setup{})
+	w.fill("old", 200, 20)
+	for run := range *haRuns {
+		w.fault(fmt.Sprint("SENTINEL FAILOVER ", run), true, func(*redistest.Server) { w.Failover() })
+		w.WaitStable()
+	}
+}
+
+// The primary and a Sentinel are cut off from the others, and clients reach both sides. The old primary
+// refuses writes once no Redis replica confirms them, and the newest configuration wins.
+func TestSentinelPartition(t *testing.T) {
+	o := redistest.SentinelOptions{
+		All:     []redistest.Option{redistest.Proxied()},
+		Servers: []redistest.Option{redistest.MinReplicas(1, 2)},
+	}
+	w := newSentinels(t, o, setup{})
+	w.fill("old", 200, 20)
+	for run := range *haRuns {
+		w.fault(fmt.Sprint("partition ", run), true, func(primary *redistest.Server) { w.Partition(primary, w.Sentinels()[0]) })
+		w.Heal()
+		w.WaitStable()
+		w.settled()
+		w.verify()
+	}
+}
+
+// A writer reaches the old primary alone, and a Sentinel that was cut off with it. What it writes there is
+// lost, until the old primary refuses writes because no Redis replica confirms them.
+func TestSentinelWriterAlone(t *testing.T) {
+	o := redistest.SentinelOptions{
+		All:     []redistest.Option{redistest.Proxied()},
+		Servers: []redistest.Option{redistest.MinReplicas(1, 2)},
+	}
+	w := newSentinels(t, o, setup{})
+	w.fill("old", 200, 20)
+	cutOff := w.Sentinels()[0]
+	w.setup.nodes = func(c *redisnode.Config) {
+		c.Addrs, c.MasterName = []string{cutOff.Announced()}, redistest.SentinelName
+	}
+	w.publisher = w.newPublisher(w.uplink)
+	old := w.Primary()
+	w.follow(old)
+	out := w.watchWrites()
+	stop := w.run(load{pause: 20 * time.Millisecond})
+	w.flow(100)
+	w.history.Break(func() {
+		w.Partition(old, cutOff)
+		w.WaitFailover(old)
+		w.fail(200) // by now the old primary refuses all of them
+		w.Heal()
+		w.failover(false, func() {}, w.Primary)
+	})
+	began := time.Now()
+	w.flow(50)
+	w.recovered("a writer alone with the old primary", began)
+	inStep := time.Since(began)
+	stop()
+	out.end("a writer alone with the old primary", inStep)
+	w.WaitStable()
+	w.verify()
+}
+
+// A reader whose Sentinels are all away keeps the server that it has, and one that starts says why it
+// is not ready.
+func TestSentinelsAway(t *testing.T) {
+	w := newSentinels(t, redistest.SentinelOptions{}, setup{replicas: 1})
+	w.fill("old", 50, 20)
+	for _, s := range w.Sentinels() {
+		s.Kill()
+	}
+	stop := w.run(load{})
+	w.flow(100)
+	late := w.addReader()
+	eventually.Nil(t, func() error {
+		if s := late.replica.Status(); s.Ready || s.Problem == "" {
+			return fmt.Errorf("without a Sentinel: %+v", s)
+		}
+		return nil
+	})
+	for _, s := range w.Sentinels() {
+		s.Restart()
+	}
+	w.ready(late)
+	stop()
+	w.neverFailed()
+	w.verify()
+}
