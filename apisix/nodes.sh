@@ -8,7 +8,7 @@
 # into the file that APISIX reads again when its time has changed. A child does that, and the main
 # process only waits for its children and for signals: a stop reaches APISIX at once, however long
 # DNS and the readers take. When APISIX or the child ends, the container does, so that APISIX cannot
-# go on with a list that nobody keeps.
+# go on with a stale list.
 set -euo pipefail
 
 name=${READER_HOST:-reader}
@@ -152,7 +152,7 @@ while kill -0 "$gateway" 2>/dev/null; do
 		stopping=1 status=1
 	fi
 	if ((stopping)); then
-		quit # again and again, because the image's entrypoint, which runs first, is deaf to QUIT
+		quit # repeated, because the image's entrypoint, which runs first, ignores QUIT
 		pause=0.2
 	fi
 	sleep "$pause" &

@@ -40,7 +40,7 @@ const (
 	reading              // for the rest of a header
 	writing              // for the client to take answers
 	serving              // for the handler
-	left                 // nothing here: net/http has it, or it is being closed
+	left                 // handed to net/http, or being closed
 	poked                // idle, and the sweep had it look for the end of the stream
 	cut                  // the sweep has given it up
 )
@@ -64,7 +64,7 @@ type conn struct {
 	least   int    // of them that net/http would take for a request
 	since   uint32 // tick at which the first of them came, or the last answer had been written
 	asleep  bool   // poked since
-	end     func() // what becomes of the connection when serve is through with it
+	end     func() // runs after serve: closes the connection, or hands it over
 }
 
 // enter changes the phase. It returns the one before; poked and cut come from the sweep.

@@ -66,7 +66,7 @@ func (o *Output) Flush() (ok bool) {
 }
 
 // write writes without blocking if it can. The connection is in the writing phase only while the write
-// may block: the time that the handler takes afterwards is not the client's. The sweep never cuts a
+// may block: the handler's time must not count against the client's write timeout. The sweep never cuts a
 // connection in the serving phase, so it is enough to look for that after the write.
 func (o *Output) write() error {
 	sent := 0
@@ -86,7 +86,7 @@ func (o *Output) write() error {
 // block writes all but the first sent bytes of buf; with large bodies, sent is 0.
 func (o *Output) block(sent int) error {
 	if len(o.large) == 0 {
-		_, err := o.conn.Write(o.buf[sent:]) // knows what the errors mean
+		_, err := o.conn.Write(o.buf[sent:]) // maps errno to the errors of package net
 		return err
 	}
 	parts := make(net.Buffers, 0, 2*len(o.large)+1)

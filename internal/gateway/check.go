@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// newcomerRate is how many times as often a reader is asked that was never ready: it has just been
-// started, and clients miss it.
+// newcomerRate is the factor by which a reader that has never been ready is checked more often, so that
+// it joins soon after its start.
 const newcomerRate = 10
 
 // checker asks readers whether they are ready.

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// How many results in a row change what the gateway thinks of a reader.
+// How many results in a row change the health state of a reader.
 const (
 	healthyAfter   = 2 // checks passed; a reader that was never judged needs one
 	unhealthyAfter = 2 // checks failed
@@ -38,7 +38,7 @@ type node struct {
 	reason         string // why it is not healthy
 }
 
-// nodes is the list of readers and what the gateway thinks of them.
+// nodes is the list of readers with their health states.
 type nodes struct {
 	log   *slog.Logger
 	check func(context.Context, *node) // checks one node until the context ends

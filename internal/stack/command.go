@@ -82,7 +82,7 @@ func Main(args []string, getenv func(string) string, stdout, stderr io.Writer, r
 // runStack runs the supervisor until it is told to stop, and returns its exit code.
 func runStack(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	// Without a handler the first line for a pipe whose reader is gone would end the supervisor
-	// without a drain. The stack goes on; the log files have what is said.
+	// without a drain. The stack goes on, and the log files keep the output.
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
@@ -93,7 +93,7 @@ func runStack(args []string, getenv func(string) string, stdout, stderr io.Write
 	code := service.Main(args, getenv, errs, ParseConfig, func(ctx context.Context, c Config) error {
 		c.Out, c.Err = out, errs
 		failure = Run(ctx, c)
-		return nil // told below, in a sentence instead of a log line
+		return nil // reported below as plain text
 	})
 	if failure != nil {
 		fmt.Fprintln(errs, "error:", failure)

@@ -34,8 +34,9 @@ func openLog(path string, limit int64) (*logFile, error) {
 	return &logFile{path: path, max: limit, file: f, size: info.Size()}, nil
 }
 
-// Write appends p, to a new file when somebody removed the one at path. While a rotation fails, for instance because there are no file descriptors, each
-// write tries it again; meanwhile the file grows to twice its size, and what comes then is lost.
+// Write appends p. If the file was removed, it opens a new one. While a rotation fails, for instance for
+// lack of file descriptors, each write tries it again; meanwhile the file grows to twice its size, and
+// what comes after that is lost.
 func (l *logFile) Write(p []byte) (int, error) {
 	if l.size+int64(len(p)) > l.max || l.removed() {
 		if err := l.rotate(); err != nil && l.size+int64(len(p)) > 2*l.max {
@@ -75,9 +76,9 @@ func (l *logFile) removed() bool {
 
 func (l *logFile) Close() error { return l.file.Close() }
 
-// copyLines copies a child's output line by line, each behind prefix, to log and, where notable
-// says so, to terminal, which must not block. It returns when the child and all that hold its output are gone. last is
-// the newest line that names an error, for a child that did not get far.
+// copyLines copies a child's output line by line, each behind prefix, to log and, where notable says so,
+// to terminal, which must not block. It returns when the child and all that hold its output are gone.
+// last is the newest line that names an error, for a child that did not get far.
 func copyLines(r io.Reader, prefix string, log, terminal io.Writer, notable func(line string) bool) (last string) {
 	br := bufio.NewReaderSize(r, 64<<10) // a longer line is broken into pieces
 	for {

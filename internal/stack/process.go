@@ -53,7 +53,7 @@ type process struct {
 	log      *slog.Logger
 	output   *logFile
 	terminal io.Writer // for notable lines; must not block
-	// hopeless, when set, is asked after the child's first life, before the first restart. When it
+	// hopeless, when set, is called after the child's first exit, before the first restart. When it
 	// returns true the child is not started again.
 	hopeless func(p *process, exit error, lived time.Duration, lastError string) bool
 

@@ -80,7 +80,7 @@ func (t *terminal) run() {
 		// A terminal that is gone is no reason to stop: the log files have the lines too.
 		_, _ = t.out.Write(lines)
 		if dropped > 0 {
-			fmt.Fprintf(t.out, "(%d lines are missing here, because this output was held; they are in the log files)\n", dropped)
+			fmt.Fprintf(t.out, "(%d lines dropped because the terminal was blocked; see the log files)\n", dropped)
 		}
 		if closed {
 			return

@@ -67,7 +67,7 @@ func TestHeldTerminalDropsLinesAndCountsThem(t *testing.T) {
 		var n int
 		if in.Text()+"\n" == line {
 			passed++
-		} else if _, err := fmt.Sscanf(in.Text(), "(%d lines are missing here,", &n); err == nil {
+		} else if _, err := fmt.Sscanf(in.Text(), "(%d lines dropped", &n); err == nil {
 			missing += n
 		} else if !strings.HasPrefix(in.Text(), "---") { // the filling
 			t.Errorf("a line was changed: %q", in.Text())
