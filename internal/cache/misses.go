@@ -51,7 +51,7 @@ const slowPause = 10 * time.Second
 
 var (
 	errTooManyMisses = errors.New("too many reads wait for Redis")
-	errSlowValue     = errors.New("Redis did not return the value in time a moment ago")
+	errSlowValue     = errors.New("the value did not come in time a moment ago")
 )
 
 func newMissQueue() *missQueue {

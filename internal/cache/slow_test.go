@@ -94,7 +94,7 @@ func TestSnapshotAfterGrowth(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
 	p := publisher(t, server.Addr())
-	const keys = 600
+	const keys = 100
 	values := func(size int) (last Token) {
 		for i := range keys {
 			last = write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", size)))[0].Token
@@ -107,12 +107,12 @@ func TestSnapshotAfterGrowth(t *testing.T) {
 	ready(t, r)
 	link.Refuse(true)
 	link.Only(func(faultnet.Conn) bool { return true }).Cut()
-	values(40 << 10) // 24 MB
+	values(100 << 10) // 10 MB
 	if err := server.Client(t).Del(t.Context(), newKeys(defaultNamespace).log).Err(); err != nil {
 		t.Fatal(err)
 	}
 	last := write(t, p, set("a", "x"))[0].Token
-	link.Throttle(faultnet.ToClient, 4<<20)
+	link.Throttle(faultnet.ToClient, 2<<20)
 	link.Refuse(false)
 	reached(t, r, last)
 }
