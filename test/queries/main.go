@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -32,8 +33,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	url := flags.String("prometheus", "http://127.0.0.1:9090", "address of Prometheus")
 	root := flags.String("root", ".", "folder with grafana/ and prometheus/")
 	wait := flags.Duration("wait", 90*time.Second, "how long to wait for answers: rates need a minute of scrapes, and some reads and writes")
+	optional := flags.String("optional", "redis_(master_link_up|master_last_io_seconds_ago|connected_slave_offset_bytes|sentinel_master_ckquorum_status)",
+		"metrics that no process needs to have, as a regular expression; by default those of Redis replicas and Sentinels, which a single Redis has not")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	lacks, err := regexp.Compile("^(?:" + *optional + ")$")
+	if err != nil {
+		return fmt.Errorf("-optional: %w", err)
 	}
 	open, err := collect(*root)
 	if err != nil {
@@ -42,7 +49,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	total := len(open)
 	ctx, cancel := context.WithTimeout(ctx, *wait+requestTimeout)
 	defer cancel()
-	p := prometheus{url: *url}
+	p := prometheus{url: *url, optional: lacks}
 	for deadline := time.Now().Add(*wait); ; {
 		known, err := p.names(ctx)
 		if err != nil {

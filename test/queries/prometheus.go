@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -20,7 +21,10 @@ const (
 )
 
 // prometheus is a Prometheus server.
-type prometheus struct{ url string }
+type prometheus struct {
+	url      string
+	optional *regexp.Regexp // metrics that no process needs to have
+}
 
 // get asks the API for what path and form say, and unmarshals the answer's data into data.
 func (p *prometheus) get(ctx context.Context, path string, form url.Values, data any) error {
@@ -64,20 +68,24 @@ func (p *prometheus) names(ctx context.Context) (map[string]bool, error) {
 // check reports why q has no answer; nil when it has.
 func (p *prometheus) check(ctx context.Context, q *query, known map[string]bool) error {
 	for _, name := range metrics(q.expr) {
-		if !known[name] {
+		if !known[name] && !p.optional.MatchString(name) {
 			return fmt.Errorf("no process has the metric %s", name)
 		}
 	}
 	values := make(map[string][]string)
 	for _, v := range q.variables {
-		var list []string
-		if err := p.get(ctx, "label/"+v.label+"/values", url.Values{"match[]": {v.metric}}, &list); err != nil {
+		// Not all values of the label, of which some belong to processes that are gone. A series whose end
+		// a restarted Prometheus has not seen goes on for five minutes, but has no new samples.
+		series, err := p.series(ctx, fmt.Sprintf("group by (%s) (present_over_time(%s[20s]))", v.label, v.metric))
+		if err != nil {
 			return fmt.Errorf("variable %s: %w", v.name, err)
 		}
-		if len(list) == 0 {
+		if len(series) == 0 {
 			return fmt.Errorf("variable %s has no value", v.name)
 		}
-		values[v.name] = list
+		for _, s := range series {
+			values[v.name] = append(values[v.name], s.Metric[v.label])
+		}
 	}
 	for _, expr := range expand(q.expr, values) {
 		n, err := p.numbers(ctx, expr)
@@ -96,21 +104,34 @@ func (p *prometheus) check(ctx context.Context, q *query, known map[string]bool)
 
 // numbers returns how many series with a number expr has now. NaN, the quantile of nothing, is none.
 func (p *prometheus) numbers(ctx context.Context, expr string) (n int, err error) {
-	var data struct {
-		ResultType string
-		Result     []struct{ Value [2]any }
-	}
-	if err := p.get(ctx, "query", url.Values{"query": {expr}}, &data); err != nil {
-		return 0, err
-	}
-	if data.ResultType != "vector" {
-		return 0, fmt.Errorf("the answer is a %s: a panel wants a vector", data.ResultType)
-	}
-	for _, series := range data.Result {
+	all, err := p.series(ctx, expr)
+	for _, series := range all {
 		text, _ := series.Value[1].(string)
 		if v, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(v) {
 			n++
 		}
 	}
-	return n, nil
+	return n, err
+}
+
+// series is one of the answer to a query: its labels, the time and the value.
+type series struct {
+	Metric map[string]string
+	Value  [2]any
+}
+
+// series returns what expr is now.
+func (p *prometheus) series(ctx context.Context, expr string) ([]series, error) {
+	var data struct {
+		ResultType string
+		Result     json.RawMessage
+	}
+	if err := p.get(ctx, "query", url.Values{"query": {expr}}, &data); err != nil {
+		return nil, err
+	}
+	if data.ResultType != "vector" {
+		return nil, fmt.Errorf("the answer is a %s: a panel wants a vector", data.ResultType)
+	}
+	var all []series
+	return all, json.Unmarshal(data.Result, &all)
 }

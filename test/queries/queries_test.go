@@ -59,12 +59,14 @@ func (s server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/api/v1/label/__name__/values":
 		reply("success", "", []string{"a", "b", "r"})
-	case "/api/v1/label/instance/values":
-		reply("success", "", []string{"one", "two"})
 	case "/api/v1/query":
 		value, ok := s[r.FormValue("query")]
 		result := []any{}
 		switch {
+		case r.FormValue("query") == "group by (instance) (present_over_time(a[20s]))":
+			for _, instance := range []string{"one", "two"} {
+				result = append(result, map[string]any{"metric": map[string]string{"instance": instance}, "value": []any{1.5, "1"}})
+			}
 		case value == "refused":
 			w.WriteHeader(http.StatusBadRequest)
 			reply("error", "parse error", nil)
@@ -94,6 +96,8 @@ func TestRun(t *testing.T) {
 		{"no data for one reader", `a{instance="$reader"}`, "b", server{"b": "0", "r": "2", `a{instance="one"}`: "1"}, `no data for a{instance="two"}`},
 		{"not a number", "a", "b", server{"a": "NaN", "b": "0", "r": "2"}, "no data"},
 		{"a metric that nobody has", "c or vector(0)", "b", well, "no process has the metric c"},
+		{"a metric that nobody needs to have", "redis_master_link_up or vector(-1)", "b", server{"redis_master_link_up or vector(-1)": "-1", "b": "0", "r": "2"}, ""},
+		{"a metric that nobody needs to have, without another", "redis_master_link_up", "b", well, "no data"},
 		{"a metric of an alert that nobody has", "a", "c > 1", well, "alert A: no process has the metric c"},
 		{"an expression that Prometheus refuses", "a", "b", server{"a": "refused", "b": "0", "r": "2"}, "parse error"},
 		{"a rule that was not loaded", "a", "b", server{"a": "1", "b": "0"}, "rules.yml, record r: no data"},
