@@ -62,6 +62,7 @@ type panel struct {
 		RefID        string `json:"refId"`
 		Expr         string `json:"expr"`
 		LegendFormat string `json:"legendFormat"`
+		Instant      bool   `json:"instant"` // what is now, and not what was in the range that is shown
 	} `json:"targets"`
 	FieldConfig struct {
 		Defaults struct {
@@ -229,7 +230,7 @@ func TestDashboards(t *testing.T) {
 		}
 		uids[b.UID] = path
 	}
-	for _, uid := range []string{"heavy-read-overview", "heavy-read-reader", "heavy-read-gateway"} {
+	for _, uid := range []string{"heavy-read-overview", "heavy-read-reader", "heavy-read-gateway", "heavy-read-redis"} {
 		if uids[uid] == "" {
 			t.Errorf("no dashboard %s", uid)
 		}
