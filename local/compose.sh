@@ -1,6 +1,23 @@
 # shellcheck shell=sh
-# Sourced: compose runs Docker Compose v2, which is a plugin of docker or a program of its own.
-# no_docker says in a few words why there is none that works, and nothing when there is.
+# Sourced in the repository's folder: compose runs Docker Compose v2, which is a plugin of docker or a
+# program of its own. no_docker says in a few words why there is none that works, and nothing when
+# there is.
+#
+# REDIS=single or sentinel says how many Redis servers there are; else COMPOSE_FILE does, then the last
+# start. A stack that was started with Sentinels must not be started without by accident: another server
+# than the one that is left may have the newest posts.
+overlay=docker-compose.sentinel.yaml
+case :${COMPOSE_FILE:-}: in
+*:"$overlay":*) redis=sentinel ;;
+*)
+	redis=${REDIS:-$(cat "${RUN_DIR:-.run}/redis" 2>/dev/null || echo single)}
+	if [ "$redis" = sentinel ]; then
+		files=docker-compose.yaml
+		[ ! -f docker-compose.override.yaml ] || files=$files:docker-compose.override.yaml # Compose's default
+		export COMPOSE_FILE="${COMPOSE_FILE:-$files}:$overlay"
+	fi
+	;;
+esac
 if docker compose version >/dev/null 2>&1; then
 	compose() { docker compose "$@"; }
 else

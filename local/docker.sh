@@ -52,6 +52,8 @@ await_rotation() {
 }
 
 start() {
+	mkdir -p "${RUN_DIR:-.run}"
+	echo "$redis" >"${RUN_DIR:-.run}/redis"
 	if ! compose up --detach --wait --wait-timeout 180 --remove-orphans; then
 		health || true
 		echo "error: not everything became healthy; make logs shows why (a port that is in use: .env.example has the variables)" >&2
@@ -69,6 +71,7 @@ start() {
 		  metrics        http://$(address prometheus 9090)
 		  posts are in   the volume of Redis; make stop keeps it, make clean deletes it
 	END
+	[ "$redis" = single ] || echo "  Redis          three servers and three Sentinels; make health says which one is the primary"
 }
 
 # health writes a line for each container and fails when one is missing, or not well.
@@ -95,7 +98,7 @@ health() {
 				said = NF > 5 ? $NF : ""
 				gsub(/^"|(\\r|\\n)*"$/, "", said)
 				sub(/^not ready: /, "", said)
-				if (said != "" && $3 == "running" && (!well || said ~ /^degraded/)) state = state ": " said
+				if (said != "" && $3 == "running" && (!well || said ~ /^(degraded|primary|Redis replica|OK )/)) state = state ": " said
 				printf "%-34s %-21s %s\n", $2, $5, state
 			}
 			END {
@@ -134,15 +137,20 @@ build) compose build ;;
 logs)
 	case ${1:-} in
 	reader) set -- reader reader-direct ;;
+	redis) [ "$redis" = single ] || set -- redis redis-2 redis-3 sentinel-1 sentinel-2 sentinel-3 ;;
 	esac
 	compose logs --follow --tail 50 "$@"
 	;;
 clean)
 	compose down --volumes --remove-orphans
-	# By the label that Compose gives to what it builds: reader and reader-direct share a name.
-	docker images --all --quiet --filter "label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-heavy-read-api}" |
-		sort -u | xargs docker image rm --force >/dev/null 2>&1 || true
-	rm -f "${RUN_DIR:-.run}/runtime"
+	# By the label that Compose gives to what it makes: what ran last may have been started with another
+	# number of Redis servers, and reader and reader-direct share an image's name.
+	mine="label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-heavy-read-api}"
+	for kind in network volume; do
+		docker "$kind" ls --quiet --filter "$mine" | xargs docker "$kind" rm >/dev/null 2>&1 || true
+	done
+	docker images --all --quiet --filter "$mine" | sort -u | xargs docker image rm --force >/dev/null 2>&1 || true
+	rm -f "${RUN_DIR:-.run}/runtime" "${RUN_DIR:-.run}/redis"
 	echo "Deleted containers, networks, volumes and images of the stack."
 	;;
 *)

@@ -22,6 +22,7 @@ case "$1 $2" in
 	;;
 "compose ps") printf 'id1\nid2\nid3\n' ;;
 "compose port") echo 127.0.0.1:1 ;;
+"compose logs") echo "files $COMPOSE_FILE, services $*" ;;
 "inspect --format")
 	shift 3
 	for id; do
@@ -33,10 +34,11 @@ case "$1 $2" in
 esac
 `
 
-// docker runs docker.sh with the fake, whose gateway lists so many readers in the end.
-func docker(t *testing.T, lists string, args ...string) (output, state string, code int) {
+// docker runs docker.sh with the fake, whose gateway lists so many readers in the end. Both keep their
+// files in the folder state.
+func docker(t *testing.T, state, lists string, args ...string) (output string, code int) {
 	t.Helper()
-	bin, state := t.TempDir(), t.TempDir()
+	bin := t.TempDir()
 	for name, text := range map[string]string{"docker": fakeDocker, "sleep": "#!/bin/sh\n"} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
@@ -44,13 +46,13 @@ func docker(t *testing.T, lists string, args ...string) (output, state string, c
 	}
 	cmd := exec.CommandContext(t.Context(), "sh", append([]string{"local/docker.sh"}, args...)...)
 	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "STATE="+state, "LISTS="+lists)
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "STATE="+state, "RUN_DIR="+state, "LISTS="+lists)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	return string(out), state, cmd.ProcessState.ExitCode()
+	return string(out), cmd.ProcessState.ExitCode()
 }
 
 // Healthy containers are not all: the gateway gets a new reader some seconds later.
@@ -59,7 +61,8 @@ func TestStartAndScaleInDockerWaitForTheRotation(t *testing.T) {
 		args []string
 		text string
 	}{{[]string{"start"}, "The stack is up"}, {[]string{"scale", "3"}, "3 readers are in rotation"}} {
-		out, state, code := docker(t, "3", tt.args...)
+		state := t.TempDir()
+		out, code := docker(t, state, "3", tt.args...)
 		if code != 0 || !strings.Contains(out, tt.text) {
 			t.Errorf("%v: exit code %d, want 0 and %q\n%s", tt.args, code, tt.text, out)
 		}
@@ -67,10 +70,44 @@ func TestStartAndScaleInDockerWaitForTheRotation(t *testing.T) {
 			t.Errorf("%v: the gateway was asked for its list %q times, want 3: until all are listed", tt.args, asked)
 		}
 
-		out, _, code = docker(t, "2", tt.args...)
+		out, code = docker(t, t.TempDir(), "2", tt.args...)
 		const want = "error: the gateway does not list every reader: stack-reader-3 (running/healthy)"
 		if code != 1 || !strings.Contains(out, want) || strings.Contains(out, tt.text) {
 			t.Errorf("%v: exit code %d, want 1 and %q\n%s", tt.args, code, want, out)
 		}
+	}
+}
+
+// A stack that was started with Sentinels keeps them until REDIS=single or make clean.
+func TestRedisInDocker(t *testing.T) {
+	const overlay = "docker-compose.sentinel.yaml"
+	sentinel := "files docker-compose.yaml:" + overlay + ", services compose logs --follow --tail 50 redis redis-2 redis-3 sentinel-1 sentinel-2 sentinel-3\n"
+	for _, tt := range []struct{ redis, files, last, want string }{
+		{"", "", "", "files , services compose logs --follow --tail 50 redis\n"},
+		{"single", "", "sentinel", "files , services compose logs --follow --tail 50 redis\n"},
+		{"sentinel", "", "", sentinel},
+		{"", "", "sentinel", sentinel},
+		{"", "docker-compose.yaml:" + overlay, "", sentinel},
+		{"sentinel", "docker-compose.yaml:" + overlay, "", sentinel},
+		{"sentinel", "docker-compose.yaml", "single", sentinel},
+	} {
+		dir := t.TempDir()
+		if tt.last != "" {
+			if err := os.WriteFile(filepath.Join(dir, "redis"), []byte(tt.last+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Setenv("REDIS", tt.redis)
+		t.Setenv("COMPOSE_FILE", tt.files)
+		out, _ := docker(t, dir, "3", "logs", "redis")
+		if out != tt.want {
+			t.Errorf("REDIS=%q, COMPOSE_FILE=%q, started with %q last: %q, want %q", tt.redis, tt.files, tt.last, out, tt.want)
+		}
+	}
+	dir := t.TempDir()
+	t.Setenv("REDIS", "sentinel")
+	docker(t, dir, "3", "start")
+	if last, err := os.ReadFile(filepath.Join(dir, "redis")); string(last) != "sentinel\n" {
+		t.Errorf("what was started is kept as %q, %v", last, err)
 	}
 }

@@ -31,6 +31,14 @@ choice=$(sh local/runtime.sh)
 runtime=${choice%% *}
 dir=${RUN_DIR:-.run}
 
+case $runtime:${REDIS:-single} in
+docker:single | docker:sentinel | local:*) ;;
+*)
+	echo "error: REDIS=$REDIS: use single or sentinel in Docker" >&2
+	exit 2
+	;;
+esac
+
 if [ "$command" = start ]; then
 	echo "Runtime: $runtime (${choice#* }; RUNTIME=local or docker forces it)"
 	if [ "$runtime" = docker ] && ! sh local/docker.sh images; then
