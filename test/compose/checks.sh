@@ -1,13 +1,14 @@
 # shellcheck shell=bash disable=SC2154,SC2317
 #
-# Sourced by run.sh, which sets work and own_engine: the checks, which run in the order of this file.
+# Sourced by run.sh, which sets work and own_engine: the checks of one Redis, which run in the order of
+# this file, and what all checks share.
 # The first line of a check says what holds. No
 # grep -q: it ends at the first match, and with pipefail whoever still writes to it fails the check.
 
 project=heavy-read-api-test
-gateway=http://127.0.0.1:9080
-writer=http://127.0.0.1:8080
-prometheus=http://127.0.0.1:9090
+gateway=http://127.0.0.1:${GATEWAY_PORT:-9080}
+writer=http://127.0.0.1:${WRITER_PORT:-8080}
+prometheus=http://127.0.0.1:${PROMETHEUS_PORT:-9090}
 
 # says TEXT: what the check that runs is about.
 says() { printf '%s' "$1" >"$work/says"; }
@@ -16,11 +17,12 @@ says() { printf '%s' "$1" >"$work/says"; }
 run_check() {
 	local begun=$SECONDS status=0
 	echo "$1" >"$work/says"
+	: >"$work/output" # appended to, also by tee -a /dev/stderr
 	set +e
 	(
 		set -euo pipefail
 		"$1"
-	) >"$work/output" 2>&1
+	) >>"$work/output" 2>&1
 	status=$?
 	set -e
 	if [ "$status" -eq 0 ]; then
@@ -151,7 +153,7 @@ check_make_targets() {
 	says "make test-write, test-read, stats and logs work"
 	make test-write POST_ID=made | grep 'HTTP/1.1 201'
 	make test-read POST_ID=made | grep 'Written by make test-write'
-	make stats | tee /dev/stderr | awk '/-reader-(direct-)?[0-9]/ && $2 == "ready" && $(NF - 1) > 0 { n++ } END { exit n != 4 }'
+	make stats | tee -a /dev/stderr | awk '/-reader-(direct-)?[0-9]/ && $2 == "ready" && $(NF - 1) > 0 { n++ } END { exit n != 4 }'
 	local target
 	for target in logs logs-writer logs-reader logs-redis; do
 		{ timeout 3 make "$target" || true; } | grep .
@@ -174,7 +176,7 @@ check_docker_compose_spelling() {
 
 check_round_robin() {
 	says "the gateway spreads reads evenly over three readers"
-	names 300 | tee /dev/stderr | awk '$1 < 90 || $1 > 110 { bad = 1 } END { exit bad || NR != 3 }'
+	names 300 | tee -a /dev/stderr | awk '$1 < 90 || $1 > 110 { bad = 1 } END { exit bad || NR != 3 }'
 }
 
 check_gateway_limits() {
@@ -294,13 +296,13 @@ check_dashboards() {
 		writes=$!
 		"$work/reads" -url "http://$(addresses reader-direct)/post?id=check" -rate 50 &
 		reads=$!
-		go run ./test/queries -prometheus "$prometheus" -wait 90s >"$work/queries" || status=$?
+		go run ./test/queries -prometheus "$prometheus" -wait 90s "$@" >"$work/queries" || status=$?
 		kill "$writes" "$reads"
 		cat "$work/queries"
 		note "$(tail -n 1 "$work/queries")"
 		return "$status"
 	}
-	under_load queries
+	under_load queries "$@"
 }
 
 check_reader_killed() {
@@ -414,42 +416,4 @@ check_stop_keeps_posts() {
 	curl -sS --fail "$gateway/post?id=check" | grep "kept over a stop"
 	curl -sS --fail -o /dev/null "$gateway/post?id=kept-1234"
 	in_rotation 3
-}
-
-check_clean() { # after this the stack is gone
-	says "make clean leaves no container, network, volume or image of the stack"
-	make clean
-	local label="label=com.docker.compose.project=$project"
-	expect "" "$(docker ps --all --quiet --filter "$label")" containers
-	expect "" "$(docker network ls --quiet --filter "$label")" networks
-	expect "" "$(docker volume ls --quiet --filter "$label")" volumes
-	expect "" "$(docker images --all --quiet --filter "$label")" images
-	[ "$own_engine" = no ] || expect "" "$(docker images --quiet 'heavy-read-api-*')" "images by name"
-}
-
-check_fallback() {
-	says "without an engine make start says so and runs the local stack; RUNTIME=docker makes it an error"
-	export DOCKER_HOST=unix:///nowhere
-	! RUNTIME=docker make start >"$work/forced" 2>&1 || return
-	grep "RUNTIME=docker, but docker's daemon does not answer" "$work/forced"
-	unset COMPOSE_FILE
-	RUNTIME='' make start >"$work/fallback" 2>&1
-	cat "$work/fallback"
-	grep "Runtime: local (docker's daemon does not answer" "$work/fallback"
-	export RUNTIME=''
-	make health
-	put check local
-	make stop
-	make clean
-}
-
-check_fallback_images() {
-	says "without images make start says so and runs the local stack"
-	[ "$own_engine" = yes ] || { note "not run: the images of this machine are left alone"; return; }
-	docker image rm redis:8.2.3-alpine
-	! RUNTIME=docker make start >"$work/forced" 2>&1 || return
-	grep "RUNTIME=docker, but there are no images" "$work/forced"
-	RUNTIME='' make start | tee /dev/stderr | grep "The images cannot be had"
-	RUNTIME='' make health # it is the local stack that runs
-	RUNTIME='' make clean
 }

@@ -58,7 +58,7 @@ golang_image() {
 redis_image() {
 	local dir=$work/root
 	root "$dir" redis-server redis-cli
-	applets "$dir" sh sed sha256sum cut dirname
+	applets "$dir" sh sed sha256sum cut dirname cat mv tail sort xargs
 	mkdir "$dir/data"
 	chown 999:1000 "$dir/data"
 	import "$dir" redis:8.2.3-alpine 'WORKDIR /data' 'VOLUME /data' 'CMD ["redis-server"]'

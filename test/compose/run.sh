@@ -21,6 +21,10 @@ here=test/compose
 . "$here/images.sh"
 # shellcheck source=test/compose/checks.sh
 . "$here/checks.sh"
+# shellcheck source=test/compose/sentinel.sh
+. "$here/sentinel.sh"
+# shellcheck source=test/compose/last.sh
+. "$here/last.sh"
 
 # A name of its own, so that the stack of whoever runs this, and its data, are left alone.
 export COMPOSE_PROJECT_NAME=heavy-read-api-test RUNTIME=docker
@@ -65,10 +69,13 @@ fi
 
 part "checks"
 go build -o "$work/reads" ./test/compose/reads
+go build -o "$work/writes" ./test/compose/writes
 passed=0 failed=0
 if [ $# -eq 0 ]; then
-	mapfile -t checks < <(grep -oP '^check_\w+(?=\(\))' "$here/checks.sh")
+	mapfile -t checks < <(grep -ohP '^check_\w+(?=\(\))' "$here/checks.sh" "$here/sentinel.sh" "$here/last.sh")
 	set -- "${checks[@]}"
+elif [[ "$*" = *check_sentinel_* ]]; then
+	set -- check_start check_sentinel_start "$@"
 else
 	set -- check_start "$@"
 fi
