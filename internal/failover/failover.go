@@ -1,0 +1,186 @@
+// Package failover moves the role of the primary to another Redis server on purpose, such as before
+// maintenance, without losing a write: by Sentinel, or in a Redis Cluster.
+package failover
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/service"
+)
+
+// Config says which Redis is meant, and who asks: a user with the rights of an operator.
+type Config struct {
+	service.Redis
+	// Name returns the name of the server at an address for the report; nil reports addresses.
+	Name func(addr string) string
+	Out  io.Writer // gets a line for each step; nil discards
+}
+
+// ErrSingle says that there is only one server.
+var ErrSingle = errors.New("there is nothing to fail over to: this is a single Redis")
+
+// ParseConfig reads a configuration from flags and environment.
+func ParseConfig(args []string, getenv func(string) string) (Config, error) {
+	var c Config
+	s := service.NewSettings("failover", getenv)
+	c.Register(s)
+	if err := s.Parse(args); err != nil {
+		return Config{}, err
+	}
+	return c, c.Validate()
+}
+
+// Main runs one failover and returns the exit code.
+func Main(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	cfg, err := ParseConfig(args, getenv)
+	var help *service.HelpError
+	if errors.As(err, &help) {
+		fmt.Fprint(stdout, help.Text)
+		return 0
+	} else if err != nil {
+		fmt.Fprintln(stderr, "error:", err)
+		return service.ExitConfig
+	}
+	logging.Disable() // the report has every error that matters
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cfg.Out = stdout
+	if err := Run(ctx, cfg); err != nil {
+		fmt.Fprintln(stderr, "error:", err)
+		return 1
+	}
+	return 0
+}
+
+// Run fails over once, within 30 s. After an error the servers take writes as before, unless the error
+// says otherwise.
+func Run(ctx context.Context, cfg Config) error {
+	if cfg.MasterName == "" && len(cfg.Addr) == 1 {
+		return ErrSingle
+	}
+	cfg.Out = cmp.Or[io.Writer](cfg.Out, io.Discard)
+	if cfg.Name == nil {
+		cfg.Name = func(addr string) string { return addr }
+	}
+	s := newServers(cfg)
+	defer s.close()
+	o := &operation{cfg: cfg, servers: s}
+	if cfg.MasterName != "" {
+		return o.bySentinel(ctx)
+	}
+	return o.inCluster(ctx)
+}
+
+// operation is one failover.
+type operation struct {
+	cfg     Config
+	servers *servers
+}
+
+func (o *operation) report(format string, args ...any) { fmt.Fprintf(o.cfg.Out, format+"\n", args...) }
+
+// names lists servers as a sentence does.
+func (o *operation) names(addrs []string) string {
+	var all []string
+	for _, a := range addrs {
+		all = append(all, o.cfg.Name(a))
+	}
+	if len(all) < 2 {
+		return strings.Join(all, "")
+	}
+	return strings.Join(all[:len(all)-1], ", ") + " and " + all[len(all)-1]
+}
+
+// seconds rounds a time for the report.
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+// servers keeps a client for each address. Its methods may be called by many goroutines.
+type servers struct {
+	base redisnode.Config // credentials and TLS
+
+	mu      sync.Mutex // guards finders
+	finders map[string]*redisnode.Finder
+}
+
+func newServers(cfg Config) *servers {
+	return &servers{base: cfg.Finder(), finders: make(map[string]*redisnode.Finder)}
+}
+
+// redis returns a client of the Redis server at addr, whatever its role.
+func (s *servers) redis(ctx context.Context, addr string) (*redis.Client, error) {
+	return s.client(ctx, addr, s.base.Username, s.base.Password)
+}
+
+// sentinel returns a client of the Sentinel at addr.
+func (s *servers) sentinel(ctx context.Context, addr string) (*redis.Client, error) {
+	return s.client(ctx, addr, s.base.SentinelUsername, s.base.SentinelPassword)
+}
+
+func (s *servers) client(ctx context.Context, addr, username, password string) (*redis.Client, error) {
+	s.mu.Lock()
+	f := s.finders[addr]
+	if f == nil {
+		var err error
+		f, err = redisnode.New(redisnode.Config{
+			Addrs: []string{addr}, Username: username, Password: password, TLS: s.base.TLS,
+			ReadFrom: redisnode.Replica, // takes a primary too
+			Logger:   slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			s.mu.Unlock()
+			return nil, err
+		}
+		s.finders[addr] = f
+	}
+	s.mu.Unlock()
+	n, err := f.Node(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return n.Client, nil
+}
+
+func (s *servers) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.finders {
+		_ = f.Close()
+	}
+}
+
+// await calls done until it returns nil or ctx ends. The error is the last one that done returned before
+// that: the end of ctx cuts calls short, and their errors say nothing else.
+func await(ctx context.Context, done func() error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var last error
+	for {
+		err := done()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return last
+		case <-tick.C:
+		}
+	}
+}

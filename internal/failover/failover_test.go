@@ -1,0 +1,217 @@
+package failover
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/service"
+)
+
+func TestMain(m *testing.M) {
+	logging.Disable()
+	os.Exit(m.Run())
+}
+
+const master = "posts"
+
+// watched is a primary with two Redis replicas and three Sentinels, all of which know each other.
+type watched struct {
+	primary   *redistest.Server
+	replicas  []*redistest.Server
+	sentinels []*redistest.Server
+}
+
+func startWatched(t *testing.T) *watched {
+	t.Helper()
+	redistest.Require(t)
+	safe := redistest.Config("min-replicas-to-write 1", "min-replicas-max-lag 2")
+	w := &watched{primary: redistest.Start(t, safe)}
+	for range 2 {
+		w.replicas = append(w.replicas, redistest.Start(t, safe, redistest.ReplicaOf(w.primary)))
+	}
+	for _, r := range w.replicas {
+		r.WaitReplicaOnline()
+	}
+	for range 3 {
+		w.sentinels = append(w.sentinels, redistest.Start(t, redistest.Sentinel(master, w.primary, 2)))
+	}
+	for _, s := range w.sentinels {
+		c := s.Client(t)
+		eventually.Nil(t, func() error {
+			cmd := redis.NewMapStringStringCmd(t.Context(), "sentinel", "master", master)
+			if err := c.Process(t.Context(), cmd); err != nil {
+				return err
+			}
+			if m := cmd.Val(); m["num-other-sentinels"] != "2" || m["num-slaves"] != "2" {
+				return fmt.Errorf("%s other Sentinels, %s Redis replicas", m["num-other-sentinels"], m["num-slaves"])
+			}
+			return nil
+		})
+	}
+	return w
+}
+
+// run fails over and returns the report.
+func (w *watched) run(ctx context.Context) (string, error) {
+	var out bytes.Buffer
+	cfg := Config{Redis: service.Redis{MasterName: master}, Out: &out}
+	for _, s := range w.sentinels {
+		cfg.Addr = append(cfg.Addr, s.Addr())
+	}
+	err := Run(ctx, cfg)
+	return out.String(), err
+}
+
+// A client that writes through the failover, and knows only what the Sentinels say, finds each write
+// that was acknowledged at the new primary.
+func TestBySentinelLosesNothing(t *testing.T) {
+	w := startWatched(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	written := make(chan int, 1) // number of the last write that was acknowledged
+	begun := make(chan struct{})
+	old := w.primary.Client(t)
+	go func() { // a client that never learns of the failover, which is the worst one
+		last := 0
+		for n := 1; ctx.Err() == nil; n++ {
+			if err := old.Set(ctx, strconv.Itoa(n), "x", 0).Err(); err == nil {
+				last = n
+			} else if redis.HasErrorPrefix(err, "READONLY") {
+				break
+			}
+			if n == 100 {
+				close(begun)
+			}
+		}
+		written <- last
+	}()
+	<-begun
+	report, err := w.run(t.Context())
+	if err != nil {
+		t.Fatalf("%v\n%s", err, report)
+	}
+	if !strings.Contains(report, "Writes were out for") || strings.Count(report, "\n") != 3 {
+		t.Errorf("the report is\n%s", report)
+	}
+	last := <-written
+	var promoted *redistest.Server
+	for _, r := range w.replicas {
+		if role := r.Client(t).Do(t.Context(), "role").Val().([]any)[0]; role == "master" {
+			promoted = r
+		}
+	}
+	if promoted == nil || !strings.Contains(report, promoted.Addr()+" is the primary") {
+		t.Fatalf("the report names another primary than there is:\n%s", report)
+	}
+	c := promoted.Client(t)
+	for n := 1; n <= last; n++ {
+		if c.Exists(t.Context(), strconv.Itoa(n)).Val() != 1 {
+			t.Fatalf("write %d of %d was acknowledged and is lost", n, last)
+		}
+	}
+	if err := c.Set(t.Context(), "after", "x", 0).Err(); err != nil {
+		t.Errorf("a write at the new primary: %v", err)
+	}
+	w.primary.WaitReplicaInSync(promoted)
+	// And back: the Sentinels have to be ready for the next one at once.
+	w.primary, promoted = promoted, nil
+	if report, err := w.run(t.Context()); err != nil {
+		t.Errorf("the next failover: %v\n%s", err, report)
+	}
+}
+
+// writable fails the test unless the primary takes a write.
+func (w *watched) writable(t *testing.T) {
+	t.Helper()
+	if err := w.primary.Client(t).Set(t.Context(), "k", "v", 0).Err(); err != nil {
+		t.Errorf("the primary does not take writes: %v", err)
+	}
+}
+
+func TestBySentinelRefuses(t *testing.T) {
+	w := startWatched(t)
+	refuses := func(want string) {
+		t.Helper()
+		report, err := w.run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+		if strings.Contains(report, "paused") {
+			t.Errorf("writes were paused:\n%s", report)
+		}
+		w.writable(t)
+	}
+	w.sentinels[0].Kill()
+	w.sentinels[1].Kill()
+	refuses("1 of 3 Sentinels answer")
+	w.sentinels[0].Restart()
+	w.sentinels[1].Restart()
+
+	// A Redis replica that follows another one may lack writes that the primary has acknowledged.
+	w.replicas[0].ReplicaOf(w.replicas[1])
+	refuses("does not follow " + w.primary.Addr())
+}
+
+// A Redis replica that hangs has not all writes: the pause ends, and the primary stays.
+func TestBySentinelGivesUp(t *testing.T) {
+	w := startWatched(t)
+	cfg := Config{Redis: service.Redis{MasterName: master}}
+	for _, s := range w.sentinels {
+		cfg.Addr = append(cfg.Addr, s.Addr())
+	}
+	var out bytes.Buffer
+	cfg.Out, cfg.Name = &out, func(addr string) string { return addr }
+	s := newServers(cfg)
+	defer s.close()
+	o := &operation{cfg: cfg, servers: s}
+	watch, err := o.ask(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	replicas, err := o.replicas(t.Context(), watch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.replicas[1].Pause()
+	if _, err := o.promote(t.Context(), watch, replicas); err == nil || !strings.Contains(err.Error(), w.replicas[1].Addr()) {
+		t.Errorf("error %v, want that %s is the reason", err, w.replicas[1].Addr())
+	}
+	if !strings.Contains(out.String(), "Writes go on at "+w.primary.Addr()) {
+		t.Errorf("the report is\n%s", out.String())
+	}
+	w.writable(t)
+	w.replicas[1].Resume()
+
+	// The same when the caller gives up while writes are paused.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := o.promote(ctx, watch, replicas); err == nil {
+		t.Error("a failover without time succeeded")
+	}
+	w.writable(t)
+}
+
+func TestSingle(t *testing.T) {
+	err := Run(t.Context(), Config{Redis: service.Redis{Addr: []string{"127.0.0.1:6379"}}})
+	if !errors.Is(err, ErrSingle) {
+		t.Errorf("error %v", err)
+	}
+	var out, errs bytes.Buffer
+	if code := Main([]string{"-redis-addr=127.0.0.1:6379"}, func(string) string { return "" }, &out, &errs); code != 1 || !strings.Contains(errs.String(), "nothing to fail over to") {
+		t.Errorf("exit code %d, %q", code, errs.String())
+	}
+	if code := Main([]string{"-redis-addr=nonsense"}, func(string) string { return "" }, &out, &errs); code != service.ExitConfig {
+		t.Errorf("exit code %d for a configuration that cannot work", code)
+	}
+}

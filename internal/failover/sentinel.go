@@ -1,0 +1,432 @@
+package failover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Bounds of a failover by Sentinel. Writes are paused for pauseFor at most, even if this process dies
+// in the middle; all that needs the pause ends before that.
+const (
+	agreeWait   = 5 * time.Second // for servers and Sentinels that have not found each other yet
+	pauseFor    = 10 * time.Second
+	catchUpWait = 2 * time.Second // for the Redis replicas to have every write
+	promoteWait = 7 * time.Second // for the Sentinels to promote one; it takes 1 to 2 s
+	finishWait  = 5 * time.Second // for the new primary to take writes, and to end the pause
+)
+
+// bySentinel lets the Sentinels promote a Redis replica that has every write.
+//
+// SENTINEL FAILOVER alone loses about a second of writes: clients write to the old primary until they
+// learn of the new one, and the Sentinels demote the old one only some 10 s later. So writes are paused
+// first, the Redis replicas get what they lack, and the pause ends only after the old primary has been
+// demoted: writes that waited on it are refused then, and none is lost.
+func (o *operation) bySentinel(ctx context.Context) error {
+	var watch watch
+	var replicas []string
+	wait, cancel := context.WithTimeout(ctx, agreeWait)
+	defer cancel()
+	err := await(wait, func() (err error) {
+		if watch, err = o.ask(wait); err == nil {
+			replicas, err = o.replicas(wait, watch)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	old := watch.primary
+	o.report("Failing over from %s to %s; %d Sentinels watch them.", o.cfg.Name(old), strings.ReplaceAll(o.names(replicas), " and ", " or "), len(watch.sentinels))
+
+	begun := time.Now()
+	promoted, err := o.promote(ctx, watch, replicas)
+	if err != nil {
+		return err
+	}
+	// From here on it has to be finished, also if somebody presses Ctrl-C.
+	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), finishWait)
+	defer cancel()
+	if err := o.demote(ctx, old, promoted); err != nil {
+		// The pause stays: writes that waited for its end would be taken and lost.
+		return fmt.Errorf("%s was promoted, but %s cannot be told to follow it: its writes stay paused for %s at most, the Sentinels demote it within about 10 s: %w", o.cfg.Name(promoted), o.cfg.Name(old), pauseFor, err)
+	}
+	unpaused := o.unpause(ctx, old)
+	err = o.takesWrites(ctx, watch, promoted)
+	if err != nil {
+		err = fmt.Errorf("%s was promoted, but: %w", o.cfg.Name(promoted), err)
+	}
+	if err := errors.Join(err, unpaused); err != nil {
+		return err
+	}
+	o.report("%s is the primary, and %s follows it. Writes were out for %s; none was lost.", o.cfg.Name(promoted), o.cfg.Name(old), seconds(time.Since(begun)))
+	if err := o.settled(ctx, watch, len(replicas)); err != nil {
+		o.report("The Sentinels are not done yet: %v. Wait for that before the next failover.", err)
+	}
+	return nil
+}
+
+// settled waits until the Sentinels are ready for the next failover: they have given the other Redis
+// replicas their new primary, and see n of them.
+func (o *operation) settled(ctx context.Context, w watch, n int) error {
+	for _, addr := range w.sentinels {
+		err := await(ctx, func() error {
+			master, err := o.master(ctx, addr)
+			if err == nil && strings.Contains(master["flags"], "failover") {
+				err = fmt.Errorf("%s still moves the other Redis replicas", o.cfg.Name(addr))
+			}
+			if err != nil {
+				return err
+			}
+			known, err := o.knownReplicas(ctx, addr)
+			usable := 0
+			for _, r := range known {
+				if r.usable {
+					usable++
+				}
+			}
+			if err != nil || usable < n {
+				return errors.Join(err, fmt.Errorf("%s sees %d of %d Redis replicas", o.cfg.Name(addr), usable, n))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watch is what the Sentinels agree on.
+type watch struct {
+	sentinels []string // addresses of those that answer
+	primary   string   // address
+}
+
+// ask asks the Sentinels for the primary. Most of them have to answer, and all that do have to agree.
+func (o *operation) ask(ctx context.Context) (watch, error) {
+	var w watch
+	var silent error
+	known := len(o.cfg.Addr)
+	for _, addr := range o.cfg.Addr {
+		var primary string
+		master, err := o.master(ctx, addr)
+		if err == nil {
+			primary, err = o.primary(ctx, addr)
+		}
+		switch {
+		case err != nil:
+			silent = errors.Join(silent, fmt.Errorf("%s: %w", o.cfg.Name(addr), err))
+			continue
+		case strings.Contains(master["flags"], "down") || strings.Contains(master["flags"], "failover"):
+			return w, fmt.Errorf("%s does not reach %s, or replaces it already: see to that first", o.cfg.Name(addr), o.cfg.Name(primary))
+		case w.primary != "" && w.primary != primary:
+			return w, fmt.Errorf("the Sentinels do not agree on the primary: %s names %s, %s names %s", o.cfg.Name(w.sentinels[0]), o.cfg.Name(w.primary), o.cfg.Name(addr), o.cfg.Name(primary))
+		}
+		if others, err := strconv.Atoi(master["num-other-sentinels"]); err == nil {
+			known = max(known, others+1)
+		}
+		w.primary = primary
+		w.sentinels = append(w.sentinels, addr)
+	}
+	if 2*len(w.sentinels) <= known {
+		return w, fmt.Errorf("%d of %d Sentinels answer, which is too few for a failover: %w", len(w.sentinels), known, silent)
+	}
+	return w, nil
+}
+
+// primary returns the address that a Sentinel gives to clients.
+func (o *operation) primary(ctx context.Context, sentinel string) (string, error) {
+	c, err := o.servers.sentinel(ctx, sentinel)
+	if err != nil {
+		return "", err
+	}
+	parts, err := c.Do(ctx, "sentinel", "get-master-addr-by-name", o.cfg.MasterName).StringSlice()
+	if err != nil {
+		return "", err
+	}
+	if len(parts) != 2 {
+		return "", fmt.Errorf("the address of the primary is %q", parts)
+	}
+	return net.JoinHostPort(parts[0], parts[1]), nil
+}
+
+// master returns what a Sentinel knows about the primary.
+func (o *operation) master(ctx context.Context, sentinel string) (map[string]string, error) {
+	c, err := o.servers.sentinel(ctx, sentinel)
+	if err != nil {
+		return nil, err
+	}
+	cmd := redis.NewMapStringStringCmd(ctx, "sentinel", "master", o.cfg.MasterName)
+	err = c.Process(ctx, cmd)
+	return cmd.Val(), err
+}
+
+// replicas returns the addresses of the Redis replicas that may be promoted. All that answer have to
+// follow the primary, also those that the Sentinels cannot use at the moment: that may change before
+// they choose.
+func (o *operation) replicas(ctx context.Context, w watch) ([]string, error) {
+	known, err := o.knownReplicas(ctx, w.sentinels[0])
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for the Redis replicas: %w", o.cfg.Name(w.sentinels[0]), err)
+	}
+	var found []string
+	usable := false
+	for _, r := range known {
+		if r.priority == "0" {
+			continue // is never promoted
+		}
+		if _, err := o.replication(ctx, r.addr); err != nil && !r.usable {
+			continue // the Sentinels do not reach it either
+		}
+		if err := o.follows(ctx, r.addr, w.primary); err != nil {
+			return nil, err
+		}
+		found = append(found, r.addr)
+		usable = usable || r.usable
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("no Redis replica of %s is connected: there is nothing to fail over to", o.cfg.Name(w.primary))
+	}
+	if !usable {
+		return nil, fmt.Errorf("%s does not reach %s", o.cfg.Name(w.sentinels[0]), o.names(found))
+	}
+	slices.Sort(found)
+	return found, nil
+}
+
+// knownReplica is a Redis replica as a Sentinel sees it.
+type knownReplica struct {
+	addr     string
+	usable   bool // the Sentinel reaches it and knows its state
+	priority string
+}
+
+func (o *operation) knownReplicas(ctx context.Context, sentinel string) ([]knownReplica, error) {
+	c, err := o.servers.sentinel(ctx, sentinel)
+	if err != nil {
+		return nil, err
+	}
+	cmd := redis.NewMapStringStringSliceCmd(ctx, "sentinel", "replicas", o.cfg.MasterName)
+	if err := c.Process(ctx, cmd); err != nil {
+		return nil, err
+	}
+	var known []knownReplica
+	for _, r := range cmd.Val() {
+		known = append(known, knownReplica{
+			addr:     net.JoinHostPort(r["ip"], r["port"]),
+			usable:   !strings.Contains(r["flags"], "down") && !strings.Contains(r["flags"], "disconnected") && r["info-refresh"] != "0",
+			priority: r["slave-priority"],
+		})
+	}
+	return known, nil
+}
+
+// replication returns a server's INFO replication.
+func (o *operation) replication(ctx context.Context, addr string) (map[string]string, error) {
+	c, err := o.servers.redis(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	info, err := c.InfoMap(ctx, "replication").Result()
+	return info["Replication"], err
+}
+
+// follows reports why a server is not a Redis replica of primary with a working link.
+func (o *operation) follows(ctx context.Context, addr, primary string) error {
+	r, err := o.replication(ctx, addr)
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask %s: %w", o.cfg.Name(addr), err)
+	case r["role"] != "slave" || net.JoinHostPort(r["master_host"], r["master_port"]) != primary:
+		return fmt.Errorf("%s does not follow %s: see to that first", o.cfg.Name(addr), o.cfg.Name(primary))
+	case r["master_link_status"] != "up":
+		return fmt.Errorf("the link of %s to %s is down: see to that first", o.cfg.Name(addr), o.cfg.Name(primary))
+	}
+	return nil
+}
+
+// promote pauses the primary, waits until every Redis replica has every write, and lets the Sentinels
+// promote one, whose address it returns. After an error the primary takes writes again.
+func (o *operation) promote(ctx context.Context, w watch, replicas []string) (promoted string, err error) {
+	c, err := o.servers.redis(ctx, w.primary)
+	if err != nil {
+		return "", err
+	}
+	begun := time.Now()
+	err = c.Do(ctx, "client", "pause", pauseFor.Milliseconds(), "write").Err()
+	if refused(err) {
+		return "", fmt.Errorf("%s refuses to pause writes: %w", o.cfg.Name(w.primary), err)
+	}
+	if err == nil {
+		err = o.awaitOffset(ctx, w.primary, replicas)
+	}
+	if err == nil {
+		promoted, err = o.sentinelFailover(ctx, w, replicas)
+	}
+	if err == nil {
+		return promoted, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWait)
+	defer cancel()
+	if unpaused := o.unpause(ctx, w.primary); unpaused != nil {
+		return "", errors.Join(err, unpaused)
+	}
+	o.report("Writes go on at %s; they were paused for %s.", o.cfg.Name(w.primary), seconds(time.Since(begun)))
+	return "", err
+}
+
+// refused reports whether err is the answer of a server, which then has not done what it was asked for.
+// After any other error it may have.
+func refused(err error) bool {
+	var answer redis.Error
+	return errors.As(err, &answer)
+}
+
+// sentinelFailover lets the Sentinels promote a Redis replica and returns its address.
+func (o *operation) sentinelFailover(ctx context.Context, w watch, replicas []string) (promoted string, err error) {
+	c, err := o.servers.sentinel(ctx, w.sentinels[0])
+	if err != nil {
+		return "", err
+	}
+	if err := c.Do(ctx, "sentinel", "failover", o.cfg.MasterName).Err(); refused(err) {
+		return "", fmt.Errorf("%s refuses the failover: %w", o.cfg.Name(w.sentinels[0]), err)
+	}
+	// It goes on whatever becomes of the caller. The Redis replicas themselves are asked, because the
+	// Sentinels notice a promotion up to a second later. Until it is demoted the old primary goes on
+	// pinging its replicas, which counts as part of its history, and after a ping that the promoted one
+	// has not seen it would need a full copy of the data.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), promoteWait)
+	defer cancel()
+	err = await(ctx, func() error {
+		for _, addr := range replicas {
+			if r, err := o.replication(ctx, addr); err == nil && r["role"] == "master" {
+				promoted = addr
+				return nil
+			}
+		}
+		// One that did not answer before can still be what they choose.
+		for _, sentinel := range w.sentinels {
+			if addr, err := o.primary(ctx, sentinel); err == nil && addr != w.primary {
+				promoted = addr
+				return nil
+			}
+		}
+		return fmt.Errorf("the Sentinels have promoted none within %s; if they still do, about a second of writes can be lost", promoteWait)
+	})
+	return promoted, err
+}
+
+// awaitOffset waits until the Redis replicas have processed all that the paused primary has sent.
+func (o *operation) awaitOffset(ctx context.Context, primary string, replicas []string) error {
+	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
+	defer cancel()
+	r, err := o.replication(ctx, primary)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", o.cfg.Name(primary), err)
+	}
+	history := r["master_replid"]
+	target, err := strconv.ParseInt(r["master_repl_offset"], 10, 64)
+	if err != nil {
+		return fmt.Errorf("the offset of %s: %w", o.cfg.Name(primary), err)
+	}
+	for _, addr := range replicas {
+		err := await(ctx, func() error {
+			r, err := o.replication(ctx, addr)
+			if err != nil {
+				return fmt.Errorf("ask %s: %w", o.cfg.Name(addr), err)
+			}
+			at, err := strconv.ParseInt(r["slave_repl_offset"], 10, 64)
+			if err != nil || r["master_replid"] != history {
+				return fmt.Errorf("%s does not follow %s any more", o.cfg.Name(addr), o.cfg.Name(primary))
+			}
+			if at < target {
+				return fmt.Errorf("%s is %d bytes behind after %s", o.cfg.Name(addr), target-at, catchUpWait)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	o.report("Writes are paused on %s; %s %s every one that it took.", o.cfg.Name(primary), o.names(replicas), haveOrHas(len(replicas)))
+	return nil
+}
+
+func haveOrHas(n int) string {
+	if n == 1 {
+		return "has"
+	}
+	return "have"
+}
+
+// demote makes the old primary a Redis replica of the new one, as the Sentinels would do later.
+func (o *operation) demote(ctx context.Context, old, promoted string) error {
+	host, port, err := net.SplitHostPort(promoted)
+	if err != nil {
+		return err
+	}
+	return await(ctx, func() error {
+		c, err := o.servers.redis(ctx, old)
+		if err != nil {
+			return err
+		}
+		if err := c.Do(ctx, "replicaof", host, port).Err(); err != nil {
+			return err
+		}
+		// For its next start. Where there is no file to write to, the Sentinels have none either.
+		_ = c.ConfigRewrite(ctx).Err()
+		return nil
+	})
+}
+
+// unpause lets writes go on at a server.
+func (o *operation) unpause(ctx context.Context, addr string) error {
+	err := await(ctx, func() error {
+		c, err := o.servers.redis(ctx, addr)
+		if err != nil {
+			return err
+		}
+		return c.ClientUnpause(ctx).Err()
+	})
+	if err != nil {
+		err = fmt.Errorf("writes at %s stay paused for %s at most, because the pause cannot be ended: %w", o.cfg.Name(addr), pauseFor, err)
+	}
+	return err
+}
+
+// takesWrites waits until all Sentinels name the new primary, and it takes writes: with
+// min-replicas-to-write it does so once Redis replicas have connected to it.
+func (o *operation) takesWrites(ctx context.Context, w watch, promoted string) error {
+	for _, s := range w.sentinels {
+		err := await(ctx, func() error {
+			addr, err := o.primary(ctx, s)
+			if err == nil && addr != promoted {
+				err = fmt.Errorf("%s still names %s", o.cfg.Name(s), o.cfg.Name(addr))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return await(ctx, func() error {
+		r, err := o.replication(ctx, promoted)
+		switch {
+		case err != nil:
+			return fmt.Errorf("ask %s: %w", o.cfg.Name(promoted), err)
+		case r["role"] != "master":
+			return fmt.Errorf("%s is not a primary", o.cfg.Name(promoted))
+		case r["min_slaves_good_slaves"] == "0":
+			return fmt.Errorf("%s refuses writes until a Redis replica is connected", o.cfg.Name(promoted))
+		}
+		return nil
+	})
+}
