@@ -168,13 +168,15 @@ func (s *servers) close() {
 func await(ctx context.Context, done func() error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	deadline, bounded := ctx.Deadline()
 	var last error
 	for {
 		err := done()
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() == nil || last == nil {
+		// The clock is asked too, because a connection can notice the deadline before ctx does.
+		if over := ctx.Err() != nil || bounded && !time.Now().Before(deadline); !over || last == nil {
 			last = err
 		}
 		select {

@@ -76,6 +76,7 @@ func (w *watched) run(ctx context.Context) (string, error) {
 // A client that writes through the failover, and knows only what the Sentinels say, finds each write
 // that was acknowledged at the new primary.
 func TestBySentinelLosesNothing(t *testing.T) {
+	t.Parallel()
 	w := startWatched(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -140,6 +141,7 @@ func (w *watched) writable(t *testing.T) {
 }
 
 func TestBySentinelRefuses(t *testing.T) {
+	t.Parallel()
 	w := startWatched(t)
 	refuses := func(want string) {
 		t.Helper()
@@ -165,6 +167,7 @@ func TestBySentinelRefuses(t *testing.T) {
 
 // A Redis replica that hangs has not all writes: the pause ends, and the primary stays.
 func TestBySentinelGivesUp(t *testing.T) {
+	t.Parallel()
 	w := startWatched(t)
 	cfg := Config{Redis: service.Redis{MasterName: master}}
 	for _, s := range w.sentinels {

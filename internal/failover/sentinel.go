@@ -58,15 +58,17 @@ func (o *operation) bySentinel(ctx context.Context) error {
 		// The pause stays: writes that waited for its end would be taken and lost.
 		return fmt.Errorf("%s was promoted, but %s cannot be told to follow it: its writes stay paused for %s at most, the Sentinels demote it within about 10 s: %w", o.cfg.Name(promoted), o.cfg.Name(old), pauseFor, err)
 	}
-	unpaused := o.unpause(ctx, old)
+	// The pause ends last, so that a client that waits on the old primary is refused only when it finds the
+	// new one.
 	err = o.takesWrites(ctx, watch, promoted)
+	out := time.Since(begun)
 	if err != nil {
 		err = fmt.Errorf("%s was promoted, but: %w", o.cfg.Name(promoted), err)
 	}
-	if err := errors.Join(err, unpaused); err != nil {
+	if err := errors.Join(err, o.unpause(ctx, old)); err != nil {
 		return err
 	}
-	o.report("%s is the primary, and %s follows it. Writes were out for %s; none was lost.", o.cfg.Name(promoted), o.cfg.Name(old), seconds(time.Since(begun)))
+	o.report("%s is the primary, and %s follows it. Writes were out for %s; none was lost.", o.cfg.Name(promoted), o.cfg.Name(old), seconds(out))
 	if err := o.settled(ctx, watch, len(replicas)); err != nil {
 		o.report("The Sentinels are not done yet: %v. Wait for that before the next failover.", err)
 	}
@@ -113,7 +115,7 @@ type watch struct {
 // ask asks the Sentinels for the primary. Most of them have to answer, and all that do have to agree.
 func (o *operation) ask(ctx context.Context) (watch, error) {
 	var w watch
-	var silent error
+	var silent []string
 	known := len(o.cfg.Addr)
 	for _, addr := range o.cfg.Addr {
 		var primary string
@@ -123,7 +125,11 @@ func (o *operation) ask(ctx context.Context) (watch, error) {
 		}
 		switch {
 		case err != nil:
-			silent = errors.Join(silent, fmt.Errorf("%s: %w", o.cfg.Name(addr), err))
+			why := o.cfg.Name(addr)
+			if refused(err) {
+				why += ": " + err.Error()
+			}
+			silent = append(silent, why)
 			continue
 		case strings.Contains(master["flags"], "down") || strings.Contains(master["flags"], "failover"):
 			return w, fmt.Errorf("%s does not reach %s, or replaces it already: see to that first", o.cfg.Name(addr), o.cfg.Name(primary))
@@ -137,7 +143,7 @@ func (o *operation) ask(ctx context.Context) (watch, error) {
 		w.sentinels = append(w.sentinels, addr)
 	}
 	if 2*len(w.sentinels) <= known {
-		return w, fmt.Errorf("%d of %d Sentinels answer, which is too few for a failover: %w", len(w.sentinels), known, silent)
+		return w, fmt.Errorf("%d of %d Sentinels answer, which is too few for a failover; not %s", len(w.sentinels), known, strings.Join(silent, ", "))
 	}
 	return w, nil
 }
