@@ -9,13 +9,13 @@ ARGS ?=
 export GO
 
 .DEFAULT_GOAL := help
-.PHONY: help start stop restart health stats scale logs logs-writer logs-reader logs-redis \
+.PHONY: help start stop restart health stats scale failover logs logs-writer logs-reader logs-redis \
 	test-write test-read build test test-compose bench benchmark clean bin/local bin/writer bin/reader
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-start: ## Start the stack (in Docker where it works, else local; RUNTIME=docker or local forces it), wait until it is ready
+start: ## Start the stack (in Docker where it works, else local; RUNTIME=docker or local forces it), wait until it is ready; REDIS=sentinel: a Redis that fails over
 	@local/stack.sh start
 
 stop: ## Stop the stack; the data of Redis stays
@@ -35,6 +35,9 @@ scale: ## N readers behind the gateway: make scale N=5
 	@test -n "$(N)" || { echo "usage: make scale N=5"; exit 2; }
 	@local/stack.sh scale "$(N)"
 
+failover: ## Make a Redis replica the primary, without losing a write (REDIS=sentinel or cluster)
+	@local/stack.sh failover
+
 logs: ## Follow all logs
 	@local/stack.sh logs
 
@@ -44,7 +47,7 @@ logs-writer: ## Follow the writer's log
 logs-reader: ## Follow the readers' logs
 	@local/stack.sh logs reader
 
-logs-redis: ## Follow the log of Redis
+logs-redis: ## Follow the logs of Redis and its Sentinels
 	@local/stack.sh logs redis
 
 test-write: ## Write a post: make test-write [POST_ID=hello]

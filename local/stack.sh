@@ -67,18 +67,26 @@ if [ "$command" = start ] || [ "$command" = build ] || [ ! -x bin/local ]; then
 	"${MAKE:-make}" --no-print-directory bin/local
 fi
 case "$command" in
-start | stop | stats | clean) exec bin/local "$command" ;;
+start | stop | stats | failover | clean) exec bin/local "$command" ;;
 build) exec "${MAKE:-make}" --no-print-directory bin/writer bin/reader ;;
 health) exec bin/local status ;;
 scale) exec bin/local scale "$1" ;;
 logs)
-	if ! ls "$dir"/*.log >/dev/null 2>&1; then
+	case ${1:-} in
+	redis) set -- "$dir"/redis*.log "$dir"/sentinel*.log ;;
+	*) set -- "$dir/${1:-}"*.log ;;
+	esac
+	for log; do
+		shift
+		[ ! -e "$log" ] || set -- "$@" "$log"
+	done
+	if [ $# -eq 0 ]; then
 		echo "There are no logs yet: make start" >&2
 		exit 1
 	fi
 	# tail -F follows a file over its rotation; the lines carry the process's name, so the files'
 	# names (-q) are not needed. Without a name it is all of them.
-	exec tail -q -n 20 -F "$dir/${1:-}"*.log
+	exec tail -q -n 20 -F "$@"
 	;;
 *)
 	echo "error: there is no $command" >&2

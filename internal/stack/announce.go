@@ -32,7 +32,7 @@ func (p *progress) await(ctx context.Context, state func(context.Context) (State
 		for _, proc := range st.Processes {
 			if settled(proc) && !p.told[proc.Name] {
 				p.told[proc.Name] = true
-				fmt.Fprintf(p.out, "  %-14s ready on %s%s\n", proc.Name, proc.Address, pidText(proc))
+				fmt.Fprintf(p.out, "  %-14s ready on %s%s%s\n", proc.Name, proc.Address, pidText(proc), noteText(proc))
 			}
 		}
 		return st.settled()
@@ -77,6 +77,13 @@ func pidText(p dashboard.Process) string {
 	return fmt.Sprintf(", pid %d", p.PID)
 }
 
+func noteText(p dashboard.Process) string {
+	if p.Note == "" {
+		return ""
+	}
+	return ": " + p.Note
+}
+
 // printState writes a line for each process: ready, or why not.
 func printState(out io.Writer, st State) {
 	for _, p := range st.Processes {
@@ -85,6 +92,9 @@ func printState(out io.Writer, st State) {
 			pid = strconv.Itoa(p.PID)
 		}
 		line := fmt.Sprintf("%-14s %-7s %-15s %s", p.Name, pid, p.Address, p.State)
+		if p.Note != "" {
+			line += ", " + p.Note
+		}
 		if p.External {
 			line += ", not ours (REDIS_ADDR)"
 		}

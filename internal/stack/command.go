@@ -17,6 +17,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9/logging"
+
+	"heavy-read-api/internal/failover"
 	"heavy-read-api/internal/service"
 )
 
@@ -37,6 +40,7 @@ const help = `usage: local [command] [-setting=value ...]
   stop      stop it; Redis's data stays
   status    a line per process: ready, or why not
   scale N   N readers in rotation
+  failover  move the primary to another Redis server without losing a write
   stats     a line per reader: what it holds, how far behind it is, reads per second
   clean     stop, then delete the run folder with Redis's data
 local run -help lists the settings.
@@ -64,7 +68,7 @@ func Main(args []string, getenv func(string) string, stdout, stderr io.Writer, r
 	}
 	commands := map[string]func(c *command) error{
 		"start": (*command).start, "stop": (*command).stop, "status": (*command).status,
-		"scale": (*command).scale, "stats": (*command).stats, "clean": (*command).clean,
+		"scale": (*command).scale, "stats": (*command).stats, "failover": (*command).failover, "clean": (*command).clean,
 	}
 	do, ok := commands[name]
 	if !ok {
@@ -161,8 +165,15 @@ func (c *command) stop() error {
 	defer cancel()
 	await(ctx, func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
 	fmt.Fprintf(c.out, "Stopped in %.1f s.\n", time.Since(begun).Seconds())
-	if _, err := os.Stat(c.cfg.file("redis")); err == nil {
-		fmt.Fprintf(c.out, "Redis's data is kept in %s.\n", c.cfg.file("redis"))
+	var kept []string
+	for _, dir := range redisDirs {
+		if _, err := os.Stat(c.cfg.file(dir)); err == nil {
+			kept = append(kept, c.cfg.file(dir))
+		}
+	}
+	if len(kept) > 0 {
+		slices.Sort(kept)
+		fmt.Fprintf(c.out, "Redis's data is kept in %s.\n", strings.Join(kept, ", "))
 	}
 	return nil
 }
@@ -232,4 +243,49 @@ func (c *command) scale() error {
 	}
 	printState(c.out, st)
 	return nil
+}
+
+// failover fails over the stack's Redis, with the settings that the stack was started with.
+func (c *command) failover() error {
+	control, err := c.control()
+	if err != nil {
+		return err
+	}
+	st, err := getState(c.ctx, control)
+	if err != nil {
+		return fmt.Errorf("ask the supervisor: %w", err)
+	}
+	env := c.cfg.env
+	if st.Redis.Layout != "" {
+		env = append(slices.Clone(env), ownRedisEnv(st.Redis.Addrs, st.Redis.MasterName)...)
+	}
+	cfg, err := failover.ParseConfig(nil, func(name string) string { return getenv(env, name) })
+	if err != nil {
+		return err
+	}
+	logging.Disable() // the client repeats what the report says
+	cfg.Out = c.out
+	cfg.Name = func(addr string) string {
+		for _, p := range st.Processes {
+			if p.Address == addr {
+				return p.Name
+			}
+		}
+		return addr
+	}
+	err = failover.Run(c.ctx, cfg)
+	if errors.Is(err, failover.ErrSingle) && st.Redis.Layout != "" {
+		err = fmt.Errorf("%w; REDIS=%s or REDIS=%s start several", err, redisSentinel, redisCluster)
+	}
+	return err
+}
+
+// getenv returns the value of a variable in an environment, "" when it is not set.
+func getenv(env []string, name string) string {
+	for _, e := range slices.Backward(env) {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"heavy-read-api/internal/service"
 )
@@ -21,16 +20,15 @@ const MaxReaders = 20
 // host is the only address that the stack listens on: it is a development stack without passwords.
 const host = "127.0.0.1"
 
-// redisEmbedded as REDIS_SERVER asks for the embedded Redis even where a redis-server is on PATH.
-const redisEmbedded = "embedded"
-
 // Config is how the stack is laid out on this machine. Common.Port is the dashboard's port.
 type Config struct {
 	service.Common
 	RunDir      string   // logs, pid file, nodes file, Redis's data
 	Readers     int      // readers in rotation at the start
 	RedisAddr   []string // an existing Redis; when empty the stack starts one
+	Redis       string   // layout of the stack's own Redis: single, sentinel or cluster
 	RedisServer string   // program name of the Redis server, or "embedded"
+	MinReplicas int      // connected Redis replicas without which the primary refuses writes, with Sentinel
 	WriterToken string   // the writer's bearer token, for the dashboard's form
 	Background  bool     // no terminal: children's warnings go to their log files, not to Err
 
@@ -38,8 +36,9 @@ type Config struct {
 	// would hold up the supervisor and its children; nil discards.
 	Out, Err io.Writer
 
-	RedisPort, WriterPort, DirectPort, GatewayPort, GatewayMetricsPort int
-	ReaderPort                                                         int // of reader-1; reader-2 has the next one
+	WriterPort, DirectPort, GatewayPort, GatewayMetricsPort int
+	// Ports of the first of several processes; the others have the next ones.
+	ReaderPort, RedisPort, RedisBusPort, SentinelPort int
 
 	env []string // what the children inherit, as os.Environ gives it
 }
@@ -55,9 +54,13 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.String(&c.RunDir, "RUN_DIR", ".run", "folder of logs, pid file and Redis's data")
 	s.Int(&c.Readers, "READERS", 3, fmt.Sprintf("readers in rotation at the start, 1 to %d", MaxReaders))
 	s.List(&c.RedisAddr, "REDIS_ADDR", nil, "addresses of a Redis to use; unset: the stack starts its own")
+	s.String(&c.Redis, "REDIS", "", "layout of the stack's own Redis, each with its own posts: single; sentinel for a primary, two Redis replicas and three Sentinels; cluster for a Redis Cluster of six; empty stands for what was started last, at first single")
 	s.String(&c.RedisServer, "REDIS_SERVER", redisDefault, `Redis program to start when it is on PATH; "embedded" asks for the one built in`)
 	s.String(&c.WriterToken, "WRITER_TOKEN", "", "bearer token that the writer asks for")
-	s.Int(&c.RedisPort, "REDIS_PORT", 6379, "port of the stack's own Redis")
+	s.Int(&c.MinReplicas, "REDIS_MIN_REPLICAS", 1, "with REDIS=sentinel, Redis replicas without which the primary refuses writes: 1 bounds what a primary that was cut off can lose, 0 takes writes without any replica")
+	s.Int(&c.RedisPort, "REDIS_PORT", 6379, "port of the stack's own Redis, or of redis-1; the next ones have the next ports")
+	s.Int(&c.SentinelPort, "SENTINEL_PORT", 26379, "port of sentinel-1; the next ones have the next ports")
+	s.Int(&c.RedisBusPort, "REDIS_BUS_PORT", 16379, "port on which redis-1 talks to the other nodes of the cluster; the next ones have the next ports")
 	s.Int(&c.WriterPort, "WRITER_PORT", 8080, "port of the writer")
 	s.Int(&c.DirectPort, "DIRECT_PORT", 8081, "port of reader-direct, the reader outside of the rotation")
 	s.Int(&c.ReaderPort, "READER_PORT", 8082, "port of reader-1; the next readers have the next ports")
@@ -75,6 +78,9 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 		return Config{}, fmt.Errorf("RUN_DIR=%s: %w", c.RunDir, err)
 	}
 	c.RunDir = dir
+	if c.Redis == "" {
+		c.Redis = c.lastLayout()
+	}
 	return c, c.validate()
 }
 
@@ -82,30 +88,50 @@ func (c *Config) validate() error {
 	if c.Readers < 1 || c.Readers > MaxReaders {
 		return fmt.Errorf("READERS=%d: between 1 and %d readers can be in rotation", c.Readers, MaxReaders)
 	}
+	if err := c.validateRedis(); err != nil {
+		return err
+	}
+	return c.validatePorts()
+}
+
+// validatePorts reports a port that does not exist or that two processes want.
+func (c *Config) validatePorts() error {
 	type wanted struct {
-		env  string
-		port int
+		env         string
+		first, many int
 	}
 	all := []wanted{
-		{"DASHBOARD_PORT", c.Port}, {"WRITER_PORT", c.WriterPort}, {"DIRECT_PORT", c.DirectPort},
-		{"GATEWAY_PORT", c.GatewayPort}, {"GATEWAY_METRICS_PORT", c.GatewayMetricsPort},
+		{"DASHBOARD_PORT", c.Port, 1}, {"WRITER_PORT", c.WriterPort, 1}, {"DIRECT_PORT", c.DirectPort, 1},
+		{"GATEWAY_PORT", c.GatewayPort, 1}, {"GATEWAY_METRICS_PORT", c.GatewayMetricsPort, 1},
+		{"READER_PORT", c.ReaderPort, MaxReaders},
 	}
 	if c.ownRedis() {
-		all = append(all, wanted{"REDIS_PORT", c.RedisPort})
+		switch c.Redis {
+		case redisSingle:
+			all = append(all, wanted{"REDIS_PORT", c.RedisPort, 1})
+		case redisSentinel:
+			all = append(all, wanted{"REDIS_PORT", c.RedisPort, sentinelServers}, wanted{"SENTINEL_PORT", c.SentinelPort, sentinels})
+		case redisCluster:
+			all = append(all, wanted{"REDIS_PORT", c.RedisPort, clusterNodes}, wanted{"REDIS_BUS_PORT", c.RedisBusPort, clusterNodes})
+		}
 	}
-	for i := range MaxReaders {
-		all = append(all, wanted{"READER_PORT", c.ReaderPort + i})
+	text := func(w wanted) string {
+		if w.many == 1 {
+			return w.env
+		}
+		return fmt.Sprintf("%s (which stands for %d ports in a row)", w.env, w.many)
 	}
-	taken := make(map[int]string, len(all))
+	taken := make(map[int]wanted)
 	for _, w := range all {
-		if w.port < 1 || w.port > 65535 {
-			return fmt.Errorf("%s: %d is not a TCP port, those are between 1 and 65535", w.env, w.port)
+		for p := w.first; p < w.first+w.many; p++ {
+			if p < 1 || p > 65535 {
+				return fmt.Errorf("%s: %d is not a TCP port, those are between 1 and 65535", w.env, p)
+			}
+			if other, ok := taken[p]; ok {
+				return fmt.Errorf("%s and %s both want port %d: change one", text(other), text(w), p)
+			}
+			taken[p] = w
 		}
-		if other, ok := taken[w.port]; ok {
-			return fmt.Errorf("%s and %s both want port %d (READER_PORT stands for %d ports in a row): change one",
-				other, w.env, w.port, MaxReaders)
-		}
-		taken[w.port] = w.env
 	}
 	return nil
 }
@@ -124,17 +150,10 @@ func (c *Config) logger() *slog.Logger {
 
 // childEnv is the environment of every child: what the supervisor was given, and where things are.
 func (c *Config) childEnv() []string {
-	redis := strings.Join(c.RedisAddr, ",")
 	env := append([]string{}, c.env...) // of two entries with one name the later counts
-	if c.ownRedis() {
-		redis = address(c.RedisPort)
-		// The stack's own Redis listens on the loopback and knows no password: one that is meant
-		// for another Redis would only be refused.
-		env = append(env, "REDIS_USERNAME=", "REDIS_PASSWORD=")
-	}
+	env = append(env, c.redisEnv()...)
 	return append(env,
 		"HOST="+host,
-		"REDIS_ADDR="+redis,
 		"LOG_LEVEL="+c.LogLevel.String(),
 		"WRITER_TOKEN="+c.WriterToken,
 		"METRICS_PORT="+strconv.Itoa(c.GatewayMetricsPort),

@@ -16,11 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/reader"
 	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/writer"
 )
 
 // TestMain lets the test binary be the program that a stack under test starts again and again:
-// with childEnvironment set it is `local` with fake roles.
+// with childEnvironment set it is `local` with fake roles, or realChildren.
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnvironment) == "" {
 		os.Exit(m.Run())
@@ -28,12 +30,22 @@ func TestMain(m *testing.M) {
 	role := func(args []string) int {
 		return service.Main(args, os.Getenv, os.Stderr, parseFake, runFake)
 	}
-	os.Exit(Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr, map[string]Role{
-		roleWriter: role, roleReader: role, roleGateway: role,
-	}))
+	roles := map[string]Role{roleWriter: role, roleReader: role, roleGateway: role}
+	if os.Getenv(childEnvironment) == realChildren {
+		roles[roleWriter] = func(args []string) int {
+			return service.Main(args, os.Getenv, os.Stderr, writer.ParseConfig, writer.Run)
+		}
+		roles[roleReader] = func(args []string) int {
+			return service.Main(args, os.Getenv, os.Stderr, reader.ParseConfig, reader.Run)
+		}
+	}
+	os.Exit(Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr, roles))
 }
 
-const childEnvironment = "STACK_TEST_CHILD"
+const (
+	childEnvironment = "STACK_TEST_CHILD"
+	realChildren     = "real" // value of it with which writer and readers are the real ones
+)
 
 // fake is a process that does what the supervisor needs to see, and misbehaves on request.
 type fake struct {
@@ -202,10 +214,13 @@ func (f *fake) event(line string) {
 }
 
 // portBlock hands out blocks of ports to tests of one process; below the range from which the
-// kernel takes ports for outgoing connections.
+// kernel takes ports for outgoing connections, and apart from the ports of package redistest.
 var portBlock atomic.Int64
 
-const portsPerStack = 6 + MaxReaders
+const firstTestPort, lastTestPort = 10000, 20000
+
+// Ports of a stack: one each, then the readers, the Sentinels, the nodes of a cluster and their buses.
+const portsPerStack = 5 + MaxReaders + sentinels + 2*clusterNodes
 
 // testConfig returns the configuration of a stack of its own, on free ports, with fake children and
 // the embedded Redis.
@@ -227,9 +242,11 @@ func testEnv(t *testing.T) []string {
 	base := freeBlock(t)
 	return []string{
 		childEnvironment + "=1", "RUN_DIR=" + t.TempDir(), "REDIS_SERVER=" + redisEmbedded, "READERS=2",
-		fmt.Sprintf("DASHBOARD_PORT=%d", base), fmt.Sprintf("REDIS_PORT=%d", base+1), fmt.Sprintf("WRITER_PORT=%d", base+2),
-		fmt.Sprintf("DIRECT_PORT=%d", base+3), fmt.Sprintf("GATEWAY_PORT=%d", base+4),
-		fmt.Sprintf("GATEWAY_METRICS_PORT=%d", base+5), fmt.Sprintf("READER_PORT=%d", base+6),
+		fmt.Sprintf("DASHBOARD_PORT=%d", base), fmt.Sprintf("WRITER_PORT=%d", base+1),
+		fmt.Sprintf("DIRECT_PORT=%d", base+2), fmt.Sprintf("GATEWAY_PORT=%d", base+3),
+		fmt.Sprintf("GATEWAY_METRICS_PORT=%d", base+4), fmt.Sprintf("READER_PORT=%d", base+5),
+		fmt.Sprintf("SENTINEL_PORT=%d", base+5+MaxReaders), fmt.Sprintf("REDIS_PORT=%d", base+5+MaxReaders+sentinels),
+		fmt.Sprintf("REDIS_BUS_PORT=%d", base+5+MaxReaders+sentinels+clusterNodes),
 	}
 }
 
@@ -245,12 +262,12 @@ func lookup(env []string, name string) (value string) {
 
 func freeBlock(t *testing.T) int {
 	t.Helper()
-	portBlock.CompareAndSwap(0, int64(20000+os.Getpid()%400*portsPerStack)) // apart from other test processes
+	portBlock.CompareAndSwap(0, int64(firstTestPort+os.Getpid()%240*portsPerStack)) // apart from other test processes
 next:
 	for range 100 {
 		base := int(portBlock.Add(portsPerStack))
-		if base+portsPerStack > 32000 {
-			portBlock.Store(20000)
+		if base+portsPerStack > lastTestPort {
+			portBlock.Store(firstTestPort)
 			continue
 		}
 		for p := range portsPerStack {

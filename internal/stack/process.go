@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -35,13 +36,16 @@ func nextBackoff(previous, lived time.Duration) time.Duration {
 // spec is what a process is: how it is started, and how one tells that it is ready.
 type spec struct {
 	name    string   // unique, such as reader-1
-	role    string   // redis, writer, reader or gateway
+	role    string   // redis, sentinel, writer, reader or gateway
 	ports   []port   // what it listens on; the first is its address
 	path    string   // program
 	argv    []string // what it is called and its arguments
 	env     []string
 	metrics string // address of its metrics, "" when it has none
 	check   func(ctx context.Context) health
+	// prepare, when set, is called before each start and returns further arguments. It may block until
+	// ctx is done, which the stop of the process brings about. Its error is that of the start.
+	prepare func(ctx context.Context) ([]string, error)
 	notable func(line string) bool // which of its lines are for the terminal
 }
 
@@ -85,10 +89,22 @@ func (p *process) run() {
 	defer close(p.done)
 	defer p.output.Close()
 	begun := sync.OnceFunc(func() { close(p.started) })
+	defer begun()
 	var delay time.Duration
 	for {
+		argv, err := p.arguments()
+		if p.isStopping() {
+			return
+		}
 		start := time.Now()
-		lastError, exit := p.once(begun)
+		var lastError string
+		exit := err
+		if err != nil {
+			lastError = err.Error()
+			p.setPID(0, err)
+		} else {
+			lastError, exit = p.once(argv, begun)
+		}
 		begun()
 		lived := time.Since(start)
 		if p.isStopping() {
@@ -114,9 +130,27 @@ func (p *process) run() {
 	}
 }
 
+// arguments returns those of the next start. It blocks until stop at most.
+func (p *process) arguments() ([]string, error) {
+	if p.prepare == nil {
+		return p.argv, nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-p.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	more, err := p.prepare(ctx)
+	return append(slices.Clone(p.argv), more...), err
+}
+
 // once starts the child and waits for its end, which it brings about after stop.
-func (p *process) once(begun func()) (lastError string, exit error) {
-	cmd := &exec.Cmd{Path: p.path, Args: p.argv, Env: p.env}
+func (p *process) once(argv []string, begun func()) (lastError string, exit error) {
+	cmd := &exec.Cmd{Path: p.path, Args: argv, Env: p.env}
 	// A pipe of our own, not cmd.StdoutPipe: the reading end outlives Wait, so that the last words
 	// of a child that crashed are not lost.
 	r, w, err := os.Pipe()

@@ -19,6 +19,7 @@ const checkTimeout = 800 * time.Millisecond
 // health is what one look at a process found.
 type health struct {
 	ready  bool
+	note   string // what it is at the moment, such as "primary"
 	detail string // why not ready, or what is not as it should be although it is ready
 }
 

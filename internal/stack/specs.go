@@ -1,24 +1,19 @@
 package stack
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
-	"strings"
 )
 
 // Roles of processes. Each is also the first argument with which the program runs as one.
 const (
-	roleRedis   = "redis"
-	roleWriter  = "writer"
-	roleReader  = "reader"
-	roleGateway = "gateway"
+	roleRedis    = "redis"
+	roleSentinel = "sentinel" // has no such argument: it is a program of Redis
+	roleWriter   = "writer"
+	roleReader   = "reader"
+	roleGateway  = "gateway"
 )
-
-// redisDefault is the Redis that is started when none is asked for and it is on PATH.
-const redisDefault = "redis-server"
 
 const gatewayMetricsPath = "/apisix/prometheus/metrics"
 
@@ -45,28 +40,10 @@ const embeddedLog = 10_000
 
 func (c *Config) writer() (spec, error) {
 	s, err := c.child(roleWriter, "writer", port{c.WriterPort, "WRITER_PORT"})
-	if _, set := os.LookupEnv("CACHE_LOG_LENGTH"); !set && len(c.RedisAddr) == 0 && c.embedded() {
+	if _, set := os.LookupEnv("CACHE_LOG_LENGTH"); !set && c.ownRedis() && c.embedded() {
 		s.env = append(s.env, "CACHE_LOG_LENGTH="+strconv.Itoa(embeddedLog))
 	}
 	return s, err
-}
-
-// embedded reports whether the stack's own Redis is the embedded one: when it is asked for, or when
-// there is no other and none was asked for.
-func (c *Config) embedded() bool {
-	_, err := exec.LookPath(c.RedisServer)
-	return c.RedisServer == redisEmbedded || err != nil && c.RedisServer == redisDefault
-}
-
-// redisNote says in a line what keeps the posts.
-func (c *Config) redisNote() string {
-	switch {
-	case !c.ownRedis():
-		return strings.Join(c.RedisAddr, ",") + " (REDIS_ADDR)"
-	case c.embedded():
-		return "embedded, in memory only: THE POSTS ARE GONE AFTER A STOP (install redis-server to keep them)"
-	}
-	return c.RedisServer + ", append-only file in " + c.file("redis")
 }
 
 // reader returns the spec of the n-th reader in rotation, from 1.
@@ -92,46 +69,3 @@ func (c *Config) gateway() (spec, error) {
 	s.check = checkHTTP("http://" + metrics + "/ready")
 	return s, err
 }
-
-// redis returns the spec of the stack's own Redis and a word on what it is: the server on PATH, or
-// the embedded one.
-func (c *Config) redis() (spec, string, error) {
-	p := port{c.RedisPort, "REDIS_PORT"}
-	if c.embedded() {
-		s, err := c.child(roleRedis, "redis", p)
-		s.metrics, s.check = "", checkRedis([]string{address(c.RedisPort)})
-		why := "no " + c.RedisServer + " on PATH"
-		if c.RedisServer == redisEmbedded {
-			why = "REDIS_SERVER=" + redisEmbedded
-		}
-		return s, "the embedded one, in memory only: posts are gone after a stop (" + why + ")", err
-	}
-	path, err := exec.LookPath(c.RedisServer)
-	if err != nil {
-		return spec{}, "", fmt.Errorf("find %s: %w", c.RedisServer, err)
-	}
-	dir := c.file("redis")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return spec{}, "", fmt.Errorf("make Redis's folder: %w", err)
-	}
-	return spec{
-		name: "redis", role: roleRedis, ports: []port{p},
-		path: path,
-		argv: []string{
-			path, "--port", strconv.Itoa(c.RedisPort), "--bind", host, "--dir", dir,
-			// An acknowledged write is on disk: the promise P3 rests on these two.
-			"--appendonly", "yes", "--appendfsync", "always",
-			"--save", "", "--maxmemory-policy", "noeviction",
-			// A rewrite of the append-only file takes a core for itself, more so with compression:
-			// an import would cause one after the other.
-			"--auto-aof-rewrite-min-size", "1gb", "--rdbcompression", "no",
-			"--daemonize", "no", "--logfile", "",
-		},
-		env:     c.env,
-		check:   checkRedis([]string{address(c.RedisPort)}),
-		notable: notableRedis,
-	}, path + ", append-only file in " + dir, nil
-}
-
-// externalRedis is the state of a Redis that is not ours to start or stop.
-func (c *Config) externalRedis(ctx context.Context) health { return checkRedis(c.RedisAddr)(ctx) }

@@ -16,8 +16,8 @@ import (
 	"heavy-read-api/internal/service"
 )
 
-// redisWait is how long the others are held back at the start until Redis answers: they cope
-// without it, but would fill their logs with it.
+// redisWait is how long the others are held back at the start until each stage of Redis is well: they
+// cope without it, but would fill their logs with it.
 const redisWait = 20 * time.Second
 
 // firstStart is how young a process is while its exit still means that it cannot start at all.
@@ -67,16 +67,23 @@ func (s *stack) run(ctx context.Context) error {
 		return err
 	}
 	defer ln.Close()
-	first, rest, err := s.layout()
+	stages, err := s.layout()
 	if err != nil {
 		return err
 	}
-	for _, sp := range append(slices.Clone(first), rest...) {
-		if err := checkPorts(sp); err != nil {
-			return err
+	for _, st := range stages {
+		for _, sp := range st.specs {
+			if err := checkPorts(sp); err != nil {
+				return err
+			}
 		}
 	}
 
+	if s.cfg.ownRedis() {
+		if err := replaceFile(s.cfg.file(layoutFile), s.cfg.Redis+"\n"); err != nil {
+			return fmt.Errorf("remember the layout of Redis: %w", err)
+		}
+	}
 	web := dashboard.New(dashboard.Config{
 		Processes: func(ctx context.Context) []dashboard.Process { return s.state(ctx).Processes },
 		Token:     s.cfg.WriterToken,
@@ -105,7 +112,7 @@ func (s *stack) run(ctx context.Context) error {
 		case <-startCtx.Done():
 		}
 	})
-	if err := s.start(startCtx, first, rest); err != nil {
+	if err := s.start(startCtx, stages); err != nil {
 		return err
 	}
 	background.Go(func() { s.announce(startCtx) })
@@ -117,18 +124,26 @@ func (s *stack) run(ctx context.Context) error {
 	return context.Cause(startCtx)
 }
 
-// layout returns what to start: first Redis, if it is ours, then the rest.
-func (s *stack) layout() (first, rest []spec, err error) {
+// stage is a part of the stack whose processes are started without waiting for each other.
+type stage struct {
+	specs []spec
+	// form, when set, is called once the processes run, and makes one system of them. It blocks until
+	// that is done or ctx is.
+	form func(ctx context.Context) error
+}
+
+// layout returns what to start: Redis, if it is ours, then the rest as the last stage.
+func (s *stack) layout() (stages []stage, err error) {
 	if s.cfg.ownRedis() {
-		redis, what, err := s.cfg.redis()
-		if err != nil {
-			return nil, nil, err
+		var what string
+		if stages, what, err = s.cfg.ownRedisStages(); err != nil {
+			return nil, err
 		}
 		s.log.Info("Redis is " + what)
-		first = append(first, redis)
 	} else {
 		s.log.Info("Redis is the one of REDIS_ADDR, none is started", "addr", strings.Join(s.cfg.RedisAddr, ","))
 	}
+	var rest []spec
 	var errs []error
 	add := func(sp spec, err error) { rest, errs = append(rest, sp), append(errs, err) }
 	add(s.cfg.writer())
@@ -137,36 +152,64 @@ func (s *stack) layout() (first, rest []spec, err error) {
 	}
 	add(s.cfg.direct())
 	add(s.cfg.gateway())
-	return first, rest, errors.Join(errs...)
+	return append(stages, stage{specs: rest}), errors.Join(errs...)
 }
 
-// start starts everything in order and returns without waiting for readiness (but see redisWait).
-// A process that turns out to be unable to start is reported through s.fatal.
-func (s *stack) start(ctx context.Context, first, rest []spec) error {
-	cannotStart := reportTo(s.fatal)
-	for _, sp := range first {
-		p, err := s.launch(sp, cannotStart)
-		if err != nil {
+// start starts one stage after the other. It waits until a stage of Redis is well (see redisWait), and
+// returns without waiting for the last one, the rest of the stack. A process that turns out to be
+// unable to start is reported through s.fatal.
+func (s *stack) start(ctx context.Context, stages []stage) error {
+	for i, st := range stages {
+		procs, err := s.launchAll(ctx, st.specs)
+		if err != nil || i == len(stages)-1 {
 			return err
 		}
-		waitCtx, cancel := context.WithTimeout(ctx, redisWait)
-		await(waitCtx, func() bool { return p.check(waitCtx).ready })
-		cancel()
+		if err := s.awaitStage(ctx, st, procs); err != nil && ctx.Err() == nil {
+			return err
+		}
 	}
-	for _, sp := range rest {
+	return nil
+}
+
+// launchAll starts a process for each spec, until ctx is done.
+func (s *stack) launchAll(ctx context.Context, specs []spec) ([]*process, error) {
+	cannotStart := reportTo(s.fatal)
+	var procs []*process
+	for _, sp := range specs {
 		if ctx.Err() != nil {
-			return nil // the caller knows why
+			return procs, nil // the caller knows why
 		}
 		if sp.role == roleGateway {
 			// The readers exist by now, so the gateway finds its nodes at its first look.
 			if err := s.list(); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		if _, err := s.launch(sp, cannotStart); err != nil {
+		p, err := s.launch(sp, cannotStart)
+		if err != nil {
+			return nil, err
+		}
+		procs = append(procs, p)
+	}
+	return procs, nil
+}
+
+// awaitStage waits until the processes of a stage are formed and well, for redisWait at most. That not
+// all become well is no error: the state shows it.
+func (s *stack) awaitStage(ctx context.Context, st stage, procs []*process) error {
+	ctx, cancel := context.WithTimeout(ctx, redisWait)
+	defer cancel()
+	if st.form != nil {
+		if err := st.form(ctx); err != nil {
 			return err
 		}
 	}
+	await(ctx, func() bool {
+		return !slices.ContainsFunc(procs, func(p *process) bool {
+			h := p.check(ctx)
+			return !h.ready || h.detail != ""
+		})
+	})
 	return nil
 }
 
@@ -233,22 +276,26 @@ func (s *stack) launch(sp spec, hopeless verdict) (*process, error) {
 	return p, nil
 }
 
-// stopAll stops every process, all at once except Redis, which the others may still need.
+// stopAll stops every process: first all that use Redis, then the Sentinels, which would otherwise
+// start a failover, and Redis last.
 func (s *stack) stopAll() {
 	s.mu.Lock()
 	s.closing = true
 	procs := slices.Clone(s.procs)
 	s.mu.Unlock()
-	for _, redis := range []bool{false, true} {
+	stopThose := func(in func(role string) bool) {
 		for _, p := range procs {
-			if (p.role == roleRedis) == redis {
+			if in(p.role) {
 				p.stop()
 			}
 		}
 		for _, p := range procs {
-			if (p.role == roleRedis) == redis {
+			if in(p.role) {
 				<-p.done
 			}
 		}
 	}
+	stopThose(func(role string) bool { return role != roleRedis && role != roleSentinel })
+	stopThose(func(role string) bool { return role == roleSentinel })
+	stopThose(func(role string) bool { return role == roleRedis })
 }

@@ -15,8 +15,16 @@ import (
 type State struct {
 	PID       int                 `json:"pid"` // of the supervisor
 	RunDir    string              `json:"run_dir"`
+	Redis     Redis               `json:"redis"`
 	Complete  bool                `json:"complete"` // everything was launched
 	Processes []dashboard.Process `json:"processes"`
+}
+
+// Redis is where the stack's Redis is.
+type Redis struct {
+	Layout     string   `json:"layout,omitempty"` // single, sentinel or cluster; "" when it is not the stack's own
+	Addrs      []string `json:"addrs"`
+	MasterName string   `json:"master_name,omitempty"` // at the Sentinels, which Addrs are then
 }
 
 // ready reports whether everything is up and ready.
@@ -52,9 +60,14 @@ func (st State) missingText() string {
 }
 
 // settled reports whether a start is done with p. A reader that has lost Redis serves from memory; a
-// gateway that is degraded does not use all readers.
+// gateway that is degraded does not use all readers, and a Redis or Sentinel that is has not found the
+// others yet.
 func settled(p dashboard.Process) bool {
-	return p.Up() && (p.Role != roleGateway || p.State == dashboard.Ready)
+	switch p.Role {
+	case roleGateway, roleRedis, roleSentinel:
+		return p.State == dashboard.Ready
+	}
+	return p.Up()
 }
 
 // stateText is the state of p, and why.
@@ -70,7 +83,7 @@ func (s *stack) state(ctx context.Context) State {
 	s.mu.Lock()
 	procs := slices.Clone(s.procs)
 	s.mu.Unlock()
-	st := State{PID: os.Getpid(), RunDir: s.cfg.RunDir, Processes: make([]dashboard.Process, len(procs))}
+	st := State{PID: os.Getpid(), RunDir: s.cfg.RunDir, Redis: s.cfg.redis(), Processes: make([]dashboard.Process, len(procs))}
 	var wg sync.WaitGroup
 	for i, p := range procs {
 		wg.Go(func() { st.Processes[i] = p.state(ctx) })
@@ -79,7 +92,7 @@ func (s *stack) state(ctx context.Context) State {
 		external := dashboard.Process{
 			Name: "redis", Role: roleRedis, Address: strings.Join(s.cfg.RedisAddr, ","), External: true,
 		}
-		wg.Go(func() { external.State, external.Detail = stateOf(s.cfg.externalRedis(ctx)) })
+		wg.Go(func() { setHealth(&external, s.cfg.externalRedis(ctx)) })
 		wg.Wait()
 		st.Processes = append([]dashboard.Process{external}, st.Processes...)
 	}
@@ -103,18 +116,19 @@ func (p *process) state(ctx context.Context) dashboard.Process {
 	case st.PID == 0:
 		st.State, st.Detail = dashboard.Restarting, lastExit
 	default:
-		st.State, st.Detail = stateOf(p.check(ctx))
+		setHealth(&st, p.check(ctx))
 	}
 	return st
 }
 
-func stateOf(h health) (state, detail string) {
+func setHealth(p *dashboard.Process, h health) {
+	p.Note, p.Detail = h.note, h.detail
 	switch {
 	case !h.ready:
-		return dashboard.NotReady, h.detail
+		p.State = dashboard.NotReady
 	case h.detail != "":
-		return dashboard.Degraded, h.detail
+		p.State = dashboard.Degraded
 	default:
-		return dashboard.Ready, ""
+		p.State = dashboard.Ready
 	}
 }

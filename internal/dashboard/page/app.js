@@ -102,7 +102,10 @@ function renderLink() {
 const looks = { ready: 'ok', degraded: 'warn', 'not ready': 'bad', restarting: 'bad', stopping: 'warn' };
 
 const advice = {
-  redis: 'Reads go on from memory; writes answer 503 until it is back.',
+  redis: () => (several('redis')
+    ? 'Reads go on from memory. If it was the primary, writes answer 503 until another one has taken over, about five seconds.'
+    : 'Reads go on from memory; writes answer 503 until it is back.'),
+  sentinel: 'Reads and writes go on as long as the primary does; it takes two Sentinels to replace it.',
   writer: 'Reads go on; nothing can be written until it is back.',
   reader: 'The gateway sends reads to the readers that are ready.',
   gateway: 'Read a reader directly until it is back.',
@@ -112,6 +115,9 @@ const degraded = {
   reader: 'Reads are answered from memory.',
   gateway: 'It sends reads to the other readers.',
 };
+
+// several reports whether there is more than one process of a role.
+const several = (role) => processes.filter((p) => p.role === role).length > 1;
 
 // replace puts children into a node only when they say something new, so that a screen reader is
 // not told the same every second.
@@ -144,7 +150,8 @@ function renderBanners() {
   }
   for (const p of same.values()) {
     const title = `${list(p.names)} ${p.names.length > 1 ? 'are' : 'is'} ${p.state}${p.why ? ` (${p.why})` : ''}.`;
-    const text = p.state === 'degraded' ? degraded[p.role] || '' : p.state === 'stopping' ? '' : advice[p.role] || '';
+    const said = p.state === 'degraded' ? degraded[p.role] : p.state === 'stopping' ? '' : advice[p.role];
+    const text = (typeof said === 'function' ? said() : said) || '';
     out.push(banner(looks[p.state], title, text));
   }
   const traffic = points.some((p) => Object.values(p.v).some((v) => v.reads > 0 || v.writes > 0));
@@ -177,7 +184,9 @@ function renderProcesses() {
     if (entries !== undefined) facts.push(format.number(entries) + (entries === 1 ? ' post' : ' posts'));
     const line = element('p', 'facts');
     line.append(...facts.map((f) => element('span', '', f)));
-    li.append(top, line);
+    li.append(top);
+    if (p.note) li.append(element('p', p.note.startsWith('primary') ? 'note primary' : 'note', p.note));
+    li.append(line);
     return li;
   }));
 }

@@ -1,0 +1,229 @@
+package stack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/singleflight"
+)
+
+// lookOnce lets all that look at the same time share one look, which takes checkTimeout at most.
+type lookOnce[T any] struct{ flight singleflight.Group }
+
+func (l *lookOnce[T]) do(look func(context.Context) T) T {
+	result, _, _ := l.flight.Do("", func() (any, error) {
+		// Not a caller's context: its end must not cut the look of the others short.
+		ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+		defer cancel()
+		return look(ctx), nil
+	})
+	return result.(T)
+}
+
+// serverView is what a Redis server says about itself.
+type serverView struct {
+	peer
+	err      error // why it did not answer; then nothing else is known
+	loading  bool
+	primary  bool
+	upstream string // address of the server that a Redis replica follows
+	linkUp   bool   // to upstream
+	replicas int    // connected ones, of a primary
+	good     int    // of those: that count for min-replicas-to-write
+	required int    // min-replicas-to-write
+}
+
+// viewServer asks a server about its replication.
+func viewServer(ctx context.Context, c *redis.Client, p peer) serverView {
+	v := serverView{peer: p}
+	info, err := c.InfoMap(ctx, "replication", "persistence").Result()
+	if err != nil {
+		v.err = err
+		return v
+	}
+	r := info["Replication"]
+	v.loading = info["Persistence"]["loading"] == "1"
+	v.primary = r["role"] == "master"
+	if !v.primary {
+		v.upstream = net.JoinHostPort(r["master_host"], r["master_port"])
+	}
+	v.linkUp = r["master_link_status"] == "up"
+	v.replicas, _ = strconv.Atoi(r["connected_slaves"])
+	v.good, _ = strconv.Atoi(r["min_slaves_good_slaves"]) // absent when none is required
+	return v
+}
+
+// sentinelView is what a Sentinel says.
+type sentinelView struct {
+	peer
+	err     error  // why it did not answer; then nothing else is known
+	primary string // address
+	epoch   int64  // of the configuration that names it
+	down    bool   // the Sentinel does not reach the primary, or replaces it right now
+	usable  int    // Redis replicas that it could promote
+	alone   bool   // the Sentinels that it reaches are too few to replace the primary
+}
+
+func viewSentinel(ctx context.Context, p peer) sentinelView {
+	v := sentinelView{peer: p}
+	c := redis.NewSentinelClient(redisOptions(p.addr))
+	defer c.Close()
+	master, err := c.Master(ctx, masterName).Result()
+	if err != nil {
+		v.err = err
+		return v
+	}
+	v.epoch, _ = strconv.ParseInt(master["config-epoch"], 10, 64)
+	v.down = strings.Contains(master["flags"], "down") || strings.Contains(master["flags"], "failover")
+	// While a failover ends, this names the promoted server before SENTINEL MASTER does.
+	addr, err := c.GetMasterAddrByName(ctx, masterName).Result()
+	if err == nil && len(addr) != 2 {
+		err = fmt.Errorf("it names the primary as %q", addr)
+	}
+	if err != nil {
+		v.err = err
+		return v
+	}
+	v.primary = net.JoinHostPort(addr[0], addr[1])
+	replicas, err := c.Replicas(ctx, masterName).Result()
+	if err != nil {
+		v.err = err
+		return v
+	}
+	for _, r := range replicas {
+		if !strings.Contains(r["flags"], "down") && !strings.Contains(r["flags"], "disconnected") && r["info-refresh"] != "0" {
+			v.usable++
+		}
+	}
+	err = c.CkQuorum(ctx, masterName).Err()
+	v.alone = redis.HasErrorPrefix(err, "NOQUORUM")
+	if !v.alone {
+		v.err = err
+	}
+	return v
+}
+
+// sentinelLook is one look at servers and Sentinels.
+type sentinelLook struct {
+	servers   []serverView
+	sentinels []sentinelView
+	primary   string // address that the newest configuration names, "" when no Sentinel answers
+	agree     int    // Sentinels that name it
+}
+
+// look asks every server and every Sentinel.
+func (g *sentinelGroup) look() sentinelLook {
+	return g.looks.do(func(ctx context.Context) sentinelLook {
+		l := sentinelLook{servers: make([]serverView, len(g.servers)), sentinels: make([]sentinelView, len(g.sentinels))}
+		var all sync.WaitGroup
+		for i, p := range g.servers {
+			all.Go(func() {
+				c := redisClient(p.addr)
+				defer c.Close()
+				l.servers[i] = viewServer(ctx, c, p)
+				l.servers[i].required = g.minReplicas
+			})
+		}
+		for i, p := range g.sentinels {
+			all.Go(func() { l.sentinels[i] = viewSentinel(ctx, p) })
+		}
+		all.Wait()
+		l.settle()
+		return l
+	})
+}
+
+// settle finds out whom the Sentinels name: one that was cut off from the others still names the old
+// primary, in an older configuration.
+func (l *sentinelLook) settle() {
+	newest := int64(-1)
+	for _, s := range l.sentinels {
+		if s.err == nil && s.epoch > newest {
+			l.primary, newest = s.primary, s.epoch
+		}
+	}
+	for _, s := range l.sentinels {
+		if s.err == nil && s.primary == l.primary {
+			l.agree++
+		}
+	}
+}
+
+// canReplace reports whether the Sentinels can promote another server if self stays down.
+func (l sentinelLook) canReplace(self peer) bool {
+	return slices.ContainsFunc(l.sentinels, func(s sentinelView) bool { return s.err == nil && !s.alone }) &&
+		slices.ContainsFunc(l.servers, func(s serverView) bool { return s.err == nil && !s.primary && s.upstream == self.addr })
+}
+
+// name returns the name of a server.
+func (l sentinelLook) name(addr string) string {
+	for _, s := range l.servers {
+		if s.addr == addr {
+			return s.name
+		}
+	}
+	return addr
+}
+
+// server judges a server.
+func (l sentinelLook) server(p peer) health {
+	v := l.servers[slices.IndexFunc(l.servers, func(v serverView) bool { return v.peer == p })]
+	h := v.health(l.name)
+	switch {
+	case !h.ready || h.detail != "" || l.primary == "":
+	case v.primary && l.primary != p.addr:
+		h.detail = "the Sentinels name " + l.name(l.primary)
+	case !v.primary && l.primary != v.upstream && l.primary != p.addr:
+		h.detail = "the Sentinels name " + l.name(l.primary)
+	case !v.primary && l.primary == p.addr:
+		h.detail = "it is being promoted"
+	}
+	return h
+}
+
+// health judges a server by what it says itself.
+func (v serverView) health(name func(addr string) string) health {
+	switch {
+	case v.err != nil:
+		return health{detail: shortNetError(v.err)}
+	case v.loading:
+		return health{detail: "loads its append-only file"}
+	case v.primary && v.good < v.required:
+		return health{ready: true, note: "primary", detail: fmt.Sprintf("refuses writes: %d of %d required Redis replicas are connected (REDIS_MIN_REPLICAS)", v.good, v.required)}
+	case v.primary && v.replicas == 1:
+		return health{ready: true, note: "primary, 1 replica"}
+	case v.primary:
+		return health{ready: true, note: fmt.Sprintf("primary, %d replicas", v.replicas)}
+	case !v.linkUp:
+		return health{ready: true, note: "replica of " + name(v.upstream), detail: "the link is down"}
+	}
+	return health{ready: true, note: "replica of " + name(v.upstream) + ", link up"}
+}
+
+// sentinel judges a Sentinel.
+func (l sentinelLook) sentinel(p peer) health {
+	v := l.sentinels[slices.IndexFunc(l.sentinels, func(v sentinelView) bool { return v.peer == p })]
+	if v.err != nil {
+		return health{detail: shortNetError(v.err)}
+	}
+	h := health{ready: true, note: fmt.Sprintf("%d of %d agree on %s", l.agree, len(l.sentinels), l.name(l.primary))}
+	switch {
+	case 2*l.agree <= len(l.sentinels):
+		h.ready, h.detail = false, "no quorum: most Sentinels are silent or name another primary"
+	case v.alone:
+		h.ready, h.detail = false, "no quorum: it does not reach most of the others"
+	case v.down:
+		h.ready, h.detail = false, "no primary: "+l.name(v.primary)+" does not answer or is being replaced"
+	case v.primary != l.primary:
+		h.detail = "it still names " + l.name(v.primary)
+	case v.usable == 0:
+		h.detail = "it reaches no Redis replica that it could promote"
+	}
+	return h
+}

@@ -1,0 +1,191 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The layout REDIS=sentinel.
+const (
+	sentinelServers = 3       // one of them the primary
+	sentinels       = 3       // two of them decide
+	masterName      = "posts" // of the primary at the Sentinels
+)
+
+// replaceWait is how long a Redis that died as the primary stays down at most, until another one has
+// been promoted. A failover takes 3 s until the primary counts as down, and 1 to 2 s more.
+const replaceWait = 10 * time.Second
+
+// sentinelSettings are those of a new sentinel.conf; Sentinel rewrites the file whenever it learns
+// something, so that it is not touched later.
+//
+// A primary that is silent for 3 s counts as down: Sentinel pings once a second, and with 1 s a single
+// late reply caused a second failover. failover-timeout bounds the parts of a failover, and twice of
+// it is the pause before the next attempt after one that failed: 6 minutes with the default of 180 s,
+// 20 s with 10 s, which still is several times what a promotion takes.
+const sentinelSettings = `sentinel monitor %[1]s %[2]s %[3]s 2
+sentinel down-after-milliseconds %[1]s 3000
+sentinel failover-timeout %[1]s 10000
+sentinel parallel-syncs %[1]s 1
+`
+
+// sentinelGroup is a primary, its Redis replicas and the Sentinels that watch them.
+type sentinelGroup struct {
+	servers, sentinels []peer
+	dir                string // holds a folder for each of them
+	minReplicas        int    // connected Redis replicas without which the primary refuses writes
+	looks              lookOnce[sentinelLook]
+}
+
+// sentinelStages returns the stages of REDIS=sentinel.
+func (c *Config) sentinelStages() ([]stage, string, error) {
+	g := &sentinelGroup{
+		servers:   peers(roleRedis, c.RedisPort, sentinelServers),
+		sentinels: peers(roleSentinel, c.SentinelPort, sentinels),
+		dir:       c.redisDir(), minReplicas: c.MinReplicas,
+	}
+	primary := g.remembered()
+	if primary == "" {
+		primary = g.servers[0].addr
+	}
+	if !slices.Contains(addresses(g.servers), primary) {
+		return nil, "", fmt.Errorf("the Sentinels' files in %s know the primary as %s: set REDIS_PORT as it was, or delete that folder with its posts (make clean)", g.dir, primary)
+	}
+	// The Sentinels come after the Redis replicas have found the primary: otherwise they would first
+	// learn of them 10 s later.
+	servers, watchers := stage{}, stage{}
+	for i, p := range g.servers {
+		s, err := c.sentinelServer(g, p, port{c.RedisPort + i, "REDIS_PORT"})
+		if err != nil {
+			return nil, "", err
+		}
+		servers.specs = append(servers.specs, s)
+	}
+	for i, p := range g.sentinels {
+		s, err := c.sentinel(g, p, port{c.SentinelPort + i, "SENTINEL_PORT"}, primary)
+		if err != nil {
+			return nil, "", err
+		}
+		watchers.specs = append(watchers.specs, s)
+	}
+	what := fmt.Sprintf("%d servers and %d Sentinels, append-only files in %s; the primary was %s", sentinelServers, sentinels, g.dir, nameOf(g.servers, primary))
+	return []stage{servers, watchers}, what, nil
+}
+
+func (c *Config) sentinelServer(g *sentinelGroup, p peer, at port) (spec, error) {
+	dir := filepath.Join(g.dir, p.name)
+	s, err := c.redisServer(p.name, dir, at,
+		"--repl-ping-replica-period", "1", // lets a Redis replica notice a silent link within 2 s
+		"--repl-diskless-sync-delay", "0", // by default the first copy waits 5 s for company
+		"--repl-backlog-size", "64mb", // a Redis replica that was away for seconds needs no full copy
+		// A primary that lost all of its Redis replicas refuses writes after 2 s. So one that was cut
+		// off, and replaced meanwhile, loses 2 s of writes at most. The price: while both Redis replicas
+		// are down, nothing can be written although the primary is well.
+		"--min-replicas-to-write", strconv.Itoa(c.MinReplicas), "--min-replicas-max-lag", "2",
+	)
+	if err != nil {
+		return s, err
+	}
+	// Redis keeps in this file what a Sentinel made of it (CONFIG REWRITE). The arguments win over it.
+	conf := filepath.Join(dir, "redis.conf")
+	s.argv = slices.Insert(s.argv, 1, conf)
+	s.check = func(ctx context.Context) health { return g.look().server(p) }
+	s.prepare = func(ctx context.Context) ([]string, error) {
+		err := ensureFile(conf, "# Redis rewrites this file; the stack's settings are its arguments.\n")
+		return g.replicaOf(ctx, p), err
+	}
+	return s, nil
+}
+
+func (c *Config) sentinel(g *sentinelGroup, p peer, at port, primary string) (spec, error) {
+	dir := filepath.Join(g.dir, p.name)
+	s, err := c.redisProcess(roleSentinel, p.name, dir, at)
+	if err != nil {
+		return s, err
+	}
+	primaryHost, primaryPort, err := net.SplitHostPort(primary)
+	if err != nil {
+		return s, err
+	}
+	conf := filepath.Join(dir, sentinelConf)
+	s.argv = append(s.argv, conf, "--sentinel", "--port", strconv.Itoa(at.number), "--bind", host, "--dir", dir,
+		"--daemonize", "no", "--logfile", "")
+	s.check = func(ctx context.Context) health { return g.look().sentinel(p) }
+	s.prepare = func(context.Context) ([]string, error) {
+		return nil, ensureFile(conf, fmt.Sprintf(sentinelSettings, masterName, primaryHost, primaryPort))
+	}
+	return s, nil
+}
+
+const sentinelConf = "sentinel.conf"
+
+// replicaOf returns the arguments by which a server starts in the role that the Sentinels want it to
+// have, so that an old primary takes no write before they turn it into a Redis replica.
+//
+// A server that died as the primary is replaced, not waited for: with many posts it loads longer than
+// a failover takes, and what killed it may kill it again. So replicaOf blocks until the Sentinels have
+// promoted another one, if they can, for replaceWait or until ctx is done at most.
+func (g *sentinelGroup) replicaOf(ctx context.Context, self peer) []string {
+	l := g.look()
+	primary := l.primary
+	if primary == self.addr && l.canReplace(self) {
+		wait, cancel := context.WithTimeout(ctx, replaceWait)
+		defer cancel()
+		await(wait, func() bool {
+			if l := g.look(); l.primary != "" {
+				primary = l.primary
+			}
+			return primary != self.addr
+		})
+	}
+	if primary == "" {
+		primary = g.remembered() // no Sentinel answers
+	}
+	if primary == "" {
+		primary = g.servers[0].addr
+	}
+	if primary == self.addr {
+		return []string{"--replicaof", "no", "one"}
+	}
+	primaryHost, primaryPort, _ := net.SplitHostPort(primary)
+	return []string{"--replicaof", primaryHost, primaryPort}
+}
+
+// remembered returns the address of the primary that the newest of the Sentinels' files names, "" when
+// there is none.
+func (g *sentinelGroup) remembered() string {
+	var primary string
+	newest := int64(-1)
+	for _, p := range g.sentinels {
+		text, err := os.ReadFile(filepath.Join(g.dir, p.name, sentinelConf))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		addr, epoch := parseSentinelConf(string(text))
+		if addr != "" && epoch > newest {
+			primary, newest = addr, epoch
+		}
+	}
+	return primary
+}
+
+// parseSentinelConf returns the address of the primary in a sentinel.conf, and its configuration epoch.
+func parseSentinelConf(text string) (primary string, epoch int64) {
+	for line := range strings.Lines(text) {
+		switch f := strings.Fields(line); {
+		case len(f) == 6 && f[0] == "sentinel" && f[1] == "monitor" && f[2] == masterName:
+			primary = net.JoinHostPort(f[3], f[4])
+		case len(f) == 4 && f[0] == "sentinel" && f[1] == "config-epoch" && f[2] == masterName:
+			epoch, _ = strconv.ParseInt(f[3], 10, 64) // without a number it is as old as can be
+		}
+	}
+	return primary, epoch
+}
