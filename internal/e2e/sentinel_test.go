@@ -184,7 +184,7 @@ func TestSentinelFailover(t *testing.T) {
 func TestSentinelPartition(t *testing.T) {
 	o := redistest.SentinelOptions{
 		All:     []redistest.Option{redistest.Proxied()},
-		Servers: []redistest.Option{redistest.MinReplicas(1, 2)},
+		Servers: []redistest.Option{redistest.MinReplicas(1, 2*time.Second)},
 	}
 	w := newSentinels(t, o, setup{})
 	w.fill("old", 200, 20)
@@ -202,7 +202,7 @@ func TestSentinelPartition(t *testing.T) {
 func TestSentinelWriterAlone(t *testing.T) {
 	o := redistest.SentinelOptions{
 		All:     []redistest.Option{redistest.Proxied()},
-		Servers: []redistest.Option{redistest.MinReplicas(1, 2)},
+		Servers: []redistest.Option{redistest.MinReplicas(1, 2*time.Second)},
 	}
 	w := newSentinels(t, o, setup{})
 	w.fill("old", 200, 20)

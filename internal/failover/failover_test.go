@@ -4,16 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
 )
@@ -23,7 +22,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const master = "posts"
+const master = redistest.SentinelName
 
 // watched is a primary with two Redis replicas and three Sentinels, all of which know each other.
 type watched struct {
@@ -35,31 +34,8 @@ type watched struct {
 func startWatched(t *testing.T) *watched {
 	t.Helper()
 	redistest.Require(t)
-	safe := redistest.Config("min-replicas-to-write 1", "min-replicas-max-lag 2")
-	w := &watched{primary: redistest.Start(t, safe)}
-	for range 2 {
-		w.replicas = append(w.replicas, redistest.Start(t, safe, redistest.ReplicaOf(w.primary)))
-	}
-	for _, r := range w.replicas {
-		r.WaitReplicaOnline()
-	}
-	for range 3 {
-		w.sentinels = append(w.sentinels, redistest.Start(t, redistest.Sentinel(master, w.primary, 2)))
-	}
-	for _, s := range w.sentinels {
-		c := s.Client(t)
-		eventually.Nil(t, func() error {
-			cmd := redis.NewMapStringStringCmd(t.Context(), "sentinel", "master", master)
-			if err := c.Process(t.Context(), cmd); err != nil {
-				return err
-			}
-			if m := cmd.Val(); m["num-other-sentinels"] != "2" || m["num-slaves"] != "2" {
-				return fmt.Errorf("%s other Sentinels, %s Redis replicas", m["num-other-sentinels"], m["num-slaves"])
-			}
-			return nil
-		})
-	}
-	return w
+	d := redistest.StartSentinel(t, redistest.SentinelOptions{Quick: true, Servers: []redistest.Option{redistest.MinReplicas(1, 2*time.Second)}})
+	return &watched{primary: d.Servers()[0], replicas: d.Servers()[1:], sentinels: d.Sentinels()}
 }
 
 // run fails over and returns the report.
