@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,7 @@ type clusterGroup struct {
 	nodes   []peer
 	busPort int    // of the first node
 	key     string // decides which shard has the posts
+	log     *slog.Logger
 	looks   lookOnce[clusterLook]
 }
 
@@ -44,6 +46,7 @@ func (c *Config) clusterStages() ([]stage, string, error) {
 		nodes:   peers(roleRedis, c.RedisPort, clusterNodes),
 		busPort: c.RedisBusPort,
 		key:     cache.ShardKey(cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts")),
+		log:     c.logger(),
 	}
 	nodes := stage{form: g.form}
 	for i, p := range g.nodes {
@@ -85,6 +88,7 @@ func (g *clusterGroup) awaitReplacement(ctx context.Context, self peer) {
 	if !g.look().canReplace(self) {
 		return
 	}
+	g.log.Info(heldBack, "process", self.name, "at_most", replaceWait)
 	wait, cancel := context.WithTimeout(ctx, replaceWait)
 	defer cancel()
 	await(wait, func() bool { return !g.look().canReplace(self) })

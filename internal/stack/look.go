@@ -171,6 +171,11 @@ func (l sentinelLook) name(addr string) string {
 	return addr
 }
 
+// hasPrimary reports whether the server that the Sentinels name is there and a primary.
+func (l sentinelLook) hasPrimary() bool {
+	return slices.ContainsFunc(l.servers, func(v serverView) bool { return v.addr == l.primary && v.err == nil && v.primary })
+}
+
 // server judges a server.
 func (l sentinelLook) server(p peer) health {
 	v := l.servers[slices.IndexFunc(l.servers, func(v serverView) bool { return v.peer == p })]
@@ -218,7 +223,7 @@ func (l sentinelLook) sentinel(p peer) health {
 		h.ready, h.detail = false, "no quorum: most Sentinels are silent or name another primary"
 	case v.alone:
 		h.ready, h.detail = false, "no quorum: it does not reach most of the others"
-	case v.down:
+	case v.down || !l.hasPrimary():
 		h.ready, h.detail = false, "no primary: "+l.name(v.primary)+" does not answer or is being replaced"
 	case v.primary != l.primary:
 		h.detail = "it still names " + l.name(v.primary)

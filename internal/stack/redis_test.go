@@ -217,6 +217,10 @@ func TestHealthNamesWhatIsMissing(t *testing.T) {
 			map[string]string{"sentinel-1": "not ready, 2 of 2 agree on redis-1: no primary: redis-1 does not answer or is being replaced"},
 		},
 		{
+			"a primary that died this moment", []serverView{server("redis-1", serverView{err: away}), follower}, []sentinelView{s1, s2},
+			map[string]string{"sentinel-2": "not ready, 2 of 2 agree on redis-1: no primary: redis-1 does not answer or is being replaced"},
+		},
+		{
 			"nothing to promote", []serverView{primary, follower}, []sentinelView{{peer: s1.peer, primary: "redis-1:1", epoch: 1}, s2},
 			map[string]string{"sentinel-1": "degraded, 2 of 2 agree on redis-1: it reaches no Redis replica that it could promote"},
 		},

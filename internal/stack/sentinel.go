@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,6 +25,9 @@ const (
 // been promoted. A failover takes 3 s until the primary counts as down, and 1 to 2 s more.
 const replaceWait = 10 * time.Second
 
+// heldBack is logged when a server waits for that.
+const heldBack = "the primary died; it stays down until another one has been promoted"
+
 // sentinelSettings are those of a new sentinel.conf; Sentinel rewrites the file whenever it learns
 // something, so that it is not touched later.
 //
@@ -42,6 +46,7 @@ type sentinelGroup struct {
 	servers, sentinels []peer
 	dir                string // holds a folder for each of them
 	minReplicas        int    // connected Redis replicas without which the primary refuses writes
+	log                *slog.Logger
 	looks              lookOnce[sentinelLook]
 }
 
@@ -50,7 +55,7 @@ func (c *Config) sentinelStages() ([]stage, string, error) {
 	g := &sentinelGroup{
 		servers:   peers(roleRedis, c.RedisPort, sentinelServers),
 		sentinels: peers(roleSentinel, c.SentinelPort, sentinels),
-		dir:       c.redisDir(), minReplicas: c.MinReplicas,
+		dir:       c.redisDir(), minReplicas: c.MinReplicas, log: c.logger(),
 	}
 	primary := g.remembered()
 	if primary == "" {
@@ -137,6 +142,7 @@ func (g *sentinelGroup) replicaOf(ctx context.Context, self peer) []string {
 	l := g.look()
 	primary := l.primary
 	if primary == self.addr && l.canReplace(self) {
+		g.log.Info(heldBack, "process", self.name, "at_most", replaceWait)
 		wait, cancel := context.WithTimeout(ctx, replaceWait)
 		defer cancel()
 		await(wait, func() bool {

@@ -105,7 +105,7 @@ const advice = {
   redis: () => (several('redis')
     ? 'Reads go on from memory. If it was the primary, writes answer 503 until another one has taken over, about five seconds.'
     : 'Reads go on from memory; writes answer 503 until it is back.'),
-  sentinel: 'Reads and writes go on as long as the primary does; it takes two Sentinels to replace it.',
+  sentinel: 'Reads go on. It takes two Sentinels to replace a primary that fails.',
   writer: 'Reads go on; nothing can be written until it is back.',
   reader: 'The gateway sends reads to the readers that are ready.',
   gateway: 'Read a reader directly until it is back.',
