@@ -10,7 +10,7 @@ overlay=docker-compose.sentinel.yaml
 case :${COMPOSE_FILE:-}: in
 *:"$overlay":*) redis=sentinel ;;
 *)
-	redis=${REDIS:-$(cat "${RUN_DIR:-.run}/redis" 2>/dev/null || echo single)}
+	redis=${REDIS:-$(cat "${RUN_DIR:-.run}/docker-redis" 2>/dev/null || echo single)}
 	if [ "$redis" = sentinel ]; then
 		files=docker-compose.yaml
 		[ ! -f docker-compose.override.yaml ] || files=$files:docker-compose.override.yaml # Compose's default

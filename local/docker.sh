@@ -53,7 +53,7 @@ await_rotation() {
 
 start() {
 	mkdir -p "${RUN_DIR:-.run}"
-	echo "$redis" >"${RUN_DIR:-.run}/redis"
+	echo "$redis" >"${RUN_DIR:-.run}/docker-redis"
 	if ! compose up --detach --wait --wait-timeout 180 --remove-orphans; then
 		health || true
 		echo "error: not everything became healthy; make logs shows why (a port that is in use: .env.example has the variables)" >&2
@@ -150,7 +150,7 @@ clean)
 		docker "$kind" ls --quiet --filter "$mine" | xargs docker "$kind" rm >/dev/null 2>&1 || true
 	done
 	docker images --all --quiet --filter "$mine" | sort -u | xargs docker image rm --force >/dev/null 2>&1 || true
-	rm -f "${RUN_DIR:-.run}/runtime" "${RUN_DIR:-.run}/redis"
+	rm -f "${RUN_DIR:-.run}/runtime" "${RUN_DIR:-.run}/docker-redis"
 	echo "Deleted containers, networks, volumes and images of the stack."
 	;;
 *)

@@ -200,16 +200,11 @@ func (r *Replica) Direct(ctx context.Context, key string) (e Entry, present bool
 	if r.cfg.Direct == nil {
 		return e, false, fmt.Errorf("%w: the replica has no connections for direct reads", ErrUnavailable)
 	}
-	n, err := r.cfg.Direct.Node(ctx)
-	if err != nil {
-		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	stored, err := n.Get(ctx, r.keys.prefix+key).Result()
+	stored, err := r.directGet(ctx, r.keys.prefix+key)
 	if errors.Is(err, redis.Nil) {
 		return e, false, nil
 	}
 	if err != nil {
-		r.cfg.Direct.Doubt(n, err)
 		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	written, rec, err := decodeStored(stored)
@@ -217,6 +212,25 @@ func (r *Replica) Direct(ctx context.Context, key string) (e Entry, present bool
 		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return Entry{Epoch: written.Epoch, Version: written.Version, Value: rec.value}, true, nil
+}
+
+// directGet reads from the server that is right now, which the connections for direct reads may learn only
+// from the refusal of another one.
+func (r *Replica) directGet(ctx context.Context, key string) (string, error) {
+	for {
+		n, err := r.cfg.Direct.Node(ctx)
+		if err != nil {
+			return "", err
+		}
+		stored, err := n.Get(ctx, key).Result()
+		if err == nil || errors.Is(err, redis.Nil) {
+			return stored, err
+		}
+		r.cfg.Direct.Doubt(n, err)
+		if !redisnode.Refused(err) {
+			return "", err
+		}
+	}
 }
 
 // Reached reports whether the replica has applied the write that t names; the zero token names none.

@@ -79,6 +79,48 @@ func TestClusterPause(t *testing.T) {
 	}
 }
 
+// Readers read from the Redis replica of the shard, and go on when it becomes the primary.
+func TestClusterRelay(t *testing.T) {
+	w := newClusterWorld(t, setup{replicas: -1})
+	w.fill("old", 200, 20)
+	owner := w.Owner(w.key)
+	replica := w.ReplicaOf(owner)
+	w.WaitStable()
+	both := w.setup.nodes
+	w.setup.nodes = func(c *redisnode.Config) {
+		both(c)
+		c.ReadFrom = redisnode.Replica
+	}
+	r := w.addReader()
+	w.ready(r)
+	before, after := w.subscribers(replica), w.subscribers(owner)
+	if before != 1 || after != 0 {
+		t.Fatalf("%d subscribers at the Redis replica, %d at the primary", before, after)
+	}
+	stop := w.run(load{pause: 20 * time.Millisecond})
+	w.flow(100)
+	w.history.Break(func() {
+		w.Failover(replica)
+		w.WaitStable()
+		w.follow(replica)
+	})
+	w.flow(50)
+	w.recovered("failover of the shard that a relay is of", time.Now())
+	stop()
+	w.neverFailed()
+	w.verify()
+}
+
+// subscribers returns how many connections have subscribed to the updates at s.
+func (w *clusterWorld) subscribers(s *redistest.Server) int64 {
+	w.t.Helper()
+	n, err := s.Client(w.t).PubSubNumSub(w.t.Context(), "posts_updates").Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return n["posts_updates"]
+}
+
 // While a slot moves key by key, posts that have moved are not taken for deleted: not by misses, not by
 // a reader that loses its connection in the middle, and not by one that takes its snapshot then.
 func TestClusterMigration(t *testing.T) {

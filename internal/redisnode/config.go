@@ -138,6 +138,10 @@ func (c *Config) options(addr, name string) *redis.Options {
 			Mode: maintnotifications.ModeDisabled, // a managed service's protocol, not ours
 		},
 	}
+	if c.ReadFrom == Replica && len(c.Addrs) > 1 && c.MasterName == "" {
+		// Without this a Redis replica in a cluster sends every read to its primary.
+		o.OnConnect = func(ctx context.Context, conn *redis.Conn) error { return conn.ReadOnly(ctx).Err() }
+	}
 	if c.certificates != nil {
 		o.Dialer = c.certificates.dialer(name, c.Timeout)
 	}
