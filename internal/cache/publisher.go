@@ -20,7 +20,7 @@ import (
 //go:embed lua/write.lua
 var writeLua string
 
-var writeScript = redis.NewScript(writeLua)
+var writeScript = redis.NewScript(readLua + writeLua)
 
 // PublisherConfig configures the write side. The Finder stays the caller's, who closes it after the last
 // write.

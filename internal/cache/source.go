@@ -80,10 +80,14 @@ const (
 	stepLeast  = 16 << 10
 )
 
-//go:embed lua/step.lua
-var stepLua string
+var (
+	//go:embed lua/read.lua
+	readLua string
+	//go:embed lua/step.lua
+	stepLua string
 
-var stepScript = redis.NewScript(stepLua)
+	stepScript = redis.NewScript(readLua + stepLua)
+)
 
 // redisSource reads from the Redis node that holds the shard.
 type redisSource struct {

@@ -32,16 +32,6 @@ local begun, done = ARGV[6], tonumber(ARGV[7])
 local byte, sub = string.byte, string.sub
 local last_of = '-18446744073709551615' -- behind every other id of the same millisecond part
 
--- A key of another type than ours counts as absent. Every other error ends the script.
-local function read(...)
-  local reply = redis.pcall(...)
-  if type(reply) == 'table' and reply.err then
-    if string.find(reply.err, 'WRONGTYPE', 1, true) then return false end
-    error(reply.err, 0)
-  end
-  return reply
-end
-
 local version, head = '0', ''
 local top = (read('XREVRANGE', log, '+', '-', 'COUNT', 1) or {})[1]
 if top then

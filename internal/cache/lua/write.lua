@@ -32,17 +32,6 @@ if time[1] * 1000 + math.floor(time[2] / 1000) > deadline then
   return {0, now}
 end
 
--- A key of another type than ours counts as absent: the write replaces it. Every other error ends the
--- script.
-local function read(...)
-  local reply = redis.pcall(...)
-  if type(reply) == 'table' and reply.err then
-    if string.find(reply.err, 'WRONGTYPE', 1, true) then return false end
-    error(reply.err, 0)
-  end
-  return reply
-end
-
 -- Versions stay below this limit, because a Lua number is not exact beyond 2^53.
 local limit = 9000000000000000
 local function valid(n) -- n may be nil or nan
