@@ -93,7 +93,7 @@ func TestRedisInDocker(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		if tt.last != "" {
-			if err := os.WriteFile(filepath.Join(dir, "redis"), []byte(tt.last+"\n"), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "docker-redis"), []byte(tt.last+"\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -107,7 +107,7 @@ func TestRedisInDocker(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("REDIS", "sentinel")
 	docker(t, dir, "3", "start")
-	if last, err := os.ReadFile(filepath.Join(dir, "redis")); string(last) != "sentinel\n" {
+	if last, err := os.ReadFile(filepath.Join(dir, "docker-redis")); string(last) != "sentinel\n" {
 		t.Errorf("what was started is kept as %q, %v", last, err)
 	}
 }

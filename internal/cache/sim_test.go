@@ -830,13 +830,13 @@ func TestSimulation(t *testing.T) {
 func TestSimulationFindsBrokenProtocols(t *testing.T) {
 	for _, broken := range []string{"two-step", "skip", "no chain", "no look ahead", "late page", "any connection", "any epoch", "no shrinking", "no patience", "part too large"} {
 		t.Run(broken, func(t *testing.T) {
-			for seed := range uint64(5000) {
+			for seed := range uint64(20_000) {
 				if failed, _ := simulate(seed, broken); failed != "" {
 					t.Logf("found by schedule %d: %s", seed, failed)
 					return
 				}
 			}
-			t.Error("5,000 schedules did not find it")
+			t.Error("20,000 schedules did not find it")
 		})
 	}
 }

@@ -82,9 +82,9 @@ func New(cfg Config) (*Finder, error) {
 // ErrClosed is returned by Node after Close.
 var ErrClosed = errors.New("the finder is closed")
 
-// Node returns the server to talk to. While there is none it blocks until one is found, a search
-// fails or ctx is done; callers share a search, and searches that fail are some time apart. It also has the source asked in the background, at most once a period,
-// whether the node is still the right one.
+// Node returns the server to talk to. While there is none it blocks until one is found, a search fails
+// or ctx is done; callers share a search, and searches that fail are some time apart. It also has the
+// source asked in the background, at most once a period, whether the node is still the right one.
 func (f *Finder) Node(ctx context.Context) (*Node, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -154,12 +154,9 @@ const usedLately = 5 * time.Second
 // settle takes in the answer to a question that was asked while current was the node. f.mu is held.
 func (f *Finder) settle(current, found *Node, err error) {
 	switch {
-	case f.closed || f.node != current: // left meanwhile: what was found may be what was left
+	case f.closed || f.node != current: // left meanwhile: what was found may be what was left, so callers ask again
 		if found != nil && found != f.node {
 			_ = found.Close()
-		}
-		if f.node == nil && f.err == nil {
-			f.err = errLeft
 		}
 		return
 	case err != nil:
@@ -179,8 +176,6 @@ func (f *Finder) settle(current, found *Node, err error) {
 	f.cfg.Logger.Warn("Redis has moved; closing all connections to the old server", "from", current.Addr, "to", found.Addr)
 	_ = current.Close()
 }
-
-var errLeft = errors.New("the server was left")
 
 // find asks the source and returns current, if it is among the candidates, or the first candidate
 // that has the wanted role.
