@@ -460,7 +460,7 @@ func TestNodesReaderStops(t *testing.T) {
 	}
 }
 
-// TestNodesSilentReaders lists a ready reader without waiting for each of those that say nothing.
+// TestNodesSilentReaders lists a ready reader without waiting for each silent one.
 func TestNodesSilentReaders(t *testing.T) {
 	c := newContainer(t)
 	silent, _ := c.silent()

@@ -22,7 +22,7 @@ var writeLua string
 
 var writeScript = redis.NewScript(readLua + writeLua)
 
-// PublisherConfig configures the write side. The Finder stays the caller's, who closes it after the last
+// PublisherConfig configures the write side. The caller owns the Finder, and closes it after the last
 // write.
 type PublisherConfig struct {
 	Redis     *redisnode.Finder

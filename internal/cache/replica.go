@@ -17,7 +17,7 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// ReplicaConfig configures the read side. The Finders stay the caller's, who closes them after Run.
+// ReplicaConfig configures the read side. The caller owns the Finders, and closes them after Run.
 type ReplicaConfig struct {
 	Redis      *redisnode.Finder
 	Direct     *redisnode.Finder // for Replica.Direct, made with DirectConfig and never Redis itself; nil where that is not called

@@ -134,7 +134,7 @@ func (s *store) capacity() int64 {
 // held estimates the heap that the entries take now, in bytes. Any goroutine may call it.
 func (s *store) held() int64 { return s.slabs.bytes() + indexMean*s.entries.Load() }
 
-// get looks key up. It allocates nothing, blocks on nothing of ours, and does not hold on to key. Once
+// get looks key up. It allocates nothing, takes no lock of this package, and does not keep key. Once
 // the store is closed it misses.
 func (s *store) get(key []byte) (Entry, Lookup) {
 	complete := s.complete.Load()

@@ -23,7 +23,7 @@ import (
 	"heavy-read-api/internal/service"
 )
 
-// Config says which Redis is meant, and who asks: a user with the rights of an operator.
+// Config names the Redis deployment, and a user with the rights of an operator.
 type Config struct {
 	service.Redis
 	// Name returns the name of the server at an address for the report; nil reports addresses.

@@ -108,7 +108,7 @@ func (o *operation) settled(ctx context.Context, w watch, n int) error {
 
 // watch is what the Sentinels agree on.
 type watch struct {
-	sentinels []string // addresses of those that answer
+	sentinels []string // addresses of the Sentinels that answer
 	primary   string   // address
 }
 

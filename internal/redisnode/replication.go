@@ -11,30 +11,29 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Replication is what a server says about its replication.
-type Replication struct {
+// replication is what a server says about its replication.
+type replication struct {
 	Role     Role
 	Upstream string        // address of the server that a Redis replica replicates
 	LinkUp   bool          // the link to Upstream works, as far as the server has noticed
 	Silence  time.Duration // since Upstream was heard, in whole seconds
-	Replicas int           // that are connected to it
 }
 
 // replicationOf asks a server. It blocks until ctx is done at most. A server without that section,
 // such as the embedded one, counts as a primary.
-func replicationOf(ctx context.Context, c *redis.Client) (Replication, error) {
+func replicationOf(ctx context.Context, c *redis.Client) (replication, error) {
 	info, err := c.Info(ctx, "replication").Result()
 	if err != nil {
 		if strings.Contains(err.Error(), "is not supported") {
-			return Replication{Role: Primary}, nil
+			return replication{Role: Primary}, nil
 		}
-		return Replication{}, err
+		return replication{}, err
 	}
 	return parseReplication(info), nil
 }
 
-func parseReplication(info string) Replication {
-	r := Replication{Role: Primary}
+func parseReplication(info string) replication {
+	r := replication{Role: Primary}
 	var host, port string
 	for line := range strings.Lines(info) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
@@ -53,8 +52,6 @@ func parseReplication(info string) Replication {
 			if n, err := strconv.Atoi(value); err == nil && n > 0 {
 				r.Silence = time.Duration(n) * time.Second
 			}
-		case "connected_slaves":
-			r.Replicas, _ = strconv.Atoi(value)
 		}
 	}
 	if r.Role == Replica {
@@ -105,7 +102,7 @@ func (f *Finder) Current(ctx context.Context, n *Node) error {
 }
 
 // roleError reports a role that the node must not have.
-func (f *Finder) roleError(r Replication) error {
+func (f *Finder) roleError(r replication) error {
 	if f.cfg.ReadFrom == Primary && r.Role != Primary {
 		return fmt.Errorf("%w: it replicates %s", ErrNotPrimary, r.Upstream)
 	}

@@ -9,7 +9,7 @@ import (
 	"heavy-read-api/internal/dashboard"
 )
 
-// progress tells whoever waits for a start what has become ready.
+// progress prints each process of a start as it becomes ready.
 type progress struct {
 	out  io.Writer
 	told map[string]bool // by name of the process

@@ -201,14 +201,23 @@ func (c *command) control() (string, error) {
 	return control, err
 }
 
-func (c *command) status() error {
+// state returns the state of the running stack.
+func (c *command) state() (State, error) {
 	control, err := c.control()
 	if err != nil {
-		return err
+		return State{}, err
 	}
 	st, err := getState(c.ctx, control)
 	if err != nil {
-		return fmt.Errorf("ask the supervisor: %w", err)
+		return State{}, fmt.Errorf("ask the supervisor: %w", err)
+	}
+	return st, nil
+}
+
+func (c *command) status() error {
+	st, err := c.state()
+	if err != nil {
+		return err
 	}
 	printState(c.out, st)
 	if !st.ready() {
@@ -247,13 +256,9 @@ func (c *command) scale() error {
 
 // failover fails over the stack's Redis, with the settings that the stack was started with.
 func (c *command) failover() error {
-	control, err := c.control()
+	st, err := c.state()
 	if err != nil {
 		return err
-	}
-	st, err := getState(c.ctx, control)
-	if err != nil {
-		return fmt.Errorf("ask the supervisor: %w", err)
 	}
 	env := c.cfg.env
 	if st.Redis.Layout != "" {

@@ -55,7 +55,7 @@ func TestStubbornChildIsKilled(t *testing.T) {
 	}
 }
 
-// A first start that fails must not keep whoever launches waiting: it is repeated.
+// A launch returns although the first start fails; the start is repeated.
 func TestLaunchReturnsWhenTheFirstStartFails(t *testing.T) {
 	s := &stack{cfg: Config{RunDir: t.TempDir(), Err: io.Discard}, log: slog.New(slog.DiscardHandler), starter: newStarter()}
 	launched := make(chan *process, 1)

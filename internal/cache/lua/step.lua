@@ -52,7 +52,7 @@ end
 local values, seen = {}, {}
 -- take reads the values of the keys in a log entry: write id, write id before it, then operation (1),
 -- length of the key (2) and key of each write. It returns false for what the write script did not make,
--- else the number of writes whose values are not read yet for lack of room, and of those that are.
+-- else how many writes have no value read yet, for lack of room, and how many have.
 local function take(id, packed)
   local size, at = #packed, 17
   if sub(id, -2) ~= '-0' or size < at then return false end
