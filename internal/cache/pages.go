@@ -60,7 +60,8 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 	s.mean.CompareAndSwap(0, firstMean)
 	p := &redisPages{
 		scanning: n.Conn(), shard: s.keys, mean: &s.mean, limit: &s.page,
-		asked: make(chan struct{}, 1+pagesAhead), read: make(chan []lookup, 1+pagesAhead),
+		checkRole: func(ctx context.Context) error { return s.redis.CheckRole(ctx, n) },
+		asked:     make(chan struct{}, 1+pagesAhead), read: make(chan []lookup, 1+pagesAhead),
 	}
 	for i := range p.reading {
 		p.reading[i] = n.Conn()
@@ -69,7 +70,7 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 		p.close()
 		return nil, fmt.Errorf("identify the server: %w", err)
 	}
-	if err := p.whole(ctx); err != nil {
+	if err := p.checkRole(ctx); err != nil {
 		p.close()
 		return nil, err
 	}
@@ -91,11 +92,12 @@ type redisPages struct {
 	scanning *redis.Conn
 	reading  [reads]*redis.Conn
 
-	shard keys
-	run   string
-	size  int64
-	mean  *atomic.Int64 // the source's
-	limit *byteBound    // the source's
+	shard     keys
+	run       string
+	size      int64
+	mean      *atomic.Int64 // the source's
+	limit     *byteBound    // the source's
+	checkRole func(ctx context.Context) error
 
 	stop     context.CancelFunc // nil before the first page
 	asked    chan struct{}      // has a token for each page that may be read; never closed
@@ -106,6 +108,9 @@ type redisPages struct {
 
 func (p *redisPages) next(ctx context.Context, ahead bool) (page, error) {
 	if p.stop == nil {
+		if err := p.whole(ctx); err != nil {
+			return page{}, err
+		}
 		p.start(ctx)
 	}
 	wanted := 1
@@ -248,6 +253,11 @@ func (p *redisPages) finish(ctx context.Context) (Head, error) {
 		return Head{}, fmt.Errorf("read the head: %w", err)
 	}
 	if err := p.whole(ctx); err != nil {
+		return Head{}, err
+	}
+	// A primary that is demoted drops its values before it receives those of its new primary, and stays the
+	// same run of the server: without this check the snapshot of an empty server would empty the replica.
+	if err := p.checkRole(ctx); err != nil {
 		return Head{}, err
 	}
 	for _, conn := range p.conns() { // last: it vouches for all that was read before

@@ -47,7 +47,6 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 	for round := 1; ; round++ {
 		var err error
 		progress.Loaded, progress.Began = 0, a.now()
-		a.store.beginLoad(quiet)
 		if at, err = a.load(ctx, &progress, quiet); err != nil {
 			a.failed, a.err = a.now(), err
 			a.publish(Head{}, nil)
@@ -91,6 +90,8 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress, quiet bo
 	}
 	defer pages.close()
 	progress.Total = pages.total()
+	// Only now: while no primary can be asked, absent keys are answered from the set that is complete.
+	a.store.beginLoad(quiet)
 
 	a.ahead = Head{} // nothing that the store holds now will be there after the load
 	st, err := a.step(ctx, endOfLog)

@@ -11,6 +11,7 @@ import (
 
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -164,5 +165,29 @@ func TestOneValueTooLargeForTheLink(t *testing.T) {
 	}
 	if s := r.Status(); !s.Synced {
 		t.Errorf("not in sync: %+v", s)
+	}
+}
+
+// A primary that is demoted drops its values and keeps its run id: a snapshot of what is left is refused.
+func TestSnapshotOfADemotedServer(t *testing.T) {
+	redistest.Require(t)
+	server, next := redistest.Start(t), redistest.Start(t)
+	write(t, publisher(t, server.Addr()), set("a", "x"))
+	p, err := newRedisSource(nodes(t, server.Addr()), newKeys(defaultNamespace)).open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	server.ReplicaOf(next)
+	server.WaitReplicaOnline()
+	for more := true; more; {
+		got, err := p.next(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		more = got.more
+	}
+	if head, err := p.finish(t.Context()); !errors.Is(err, redisnode.ErrNotPrimary) {
+		t.Errorf("the snapshot ended at %+v, %v", head, err)
 	}
 }

@@ -27,7 +27,9 @@ func TestReaderOnAReplicaOfNobody(t *testing.T) {
 		return nil
 	})
 	replica.Promote()
+	w.fill("old", 20, 20)
 	w.ready(r)
+	w.settled() // the first write began a history: only after its snapshot is everything in memory
 	stop := w.run(load{})
 	w.flow(50)
 	replica.ReplicaOf(primary) // demoted under load

@@ -72,13 +72,8 @@ const maxHops = 8
 // is up while the one above it is cut. A node that has to be a primary and is not is left at once.
 // Current blocks until ctx is done at most.
 func (f *Finder) Current(ctx context.Context, n *Node) error {
-	r, err := replicationOf(ctx, n.Client)
+	r, err := f.checkRole(ctx, n)
 	if err != nil {
-		f.Doubt(n, err)
-		return err
-	}
-	if err := f.roleError(r); err != nil {
-		f.Leave(n, err)
 		return err
 	}
 	var chain []string
@@ -99,6 +94,26 @@ func (f *Finder) Current(ctx context.Context, n *Node) error {
 	}
 	f.chain.keep(chain)
 	return nil
+}
+
+// CheckRole reports whether n still has the role that it has to have; a node that has not is left at
+// once. CheckRole blocks until ctx is done at most.
+func (f *Finder) CheckRole(ctx context.Context, n *Node) error {
+	_, err := f.checkRole(ctx, n)
+	return err
+}
+
+func (f *Finder) checkRole(ctx context.Context, n *Node) (replication, error) {
+	r, err := replicationOf(ctx, n.Client)
+	if err != nil {
+		f.Doubt(n, err)
+		return r, err
+	}
+	if err := f.roleError(r); err != nil {
+		f.Leave(n, err)
+		return r, err
+	}
+	return r, nil
 }
 
 // roleError reports a role that the node must not have.
