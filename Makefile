@@ -3,10 +3,11 @@
 # into .env (see .env.example).
 
 GO ?= go
-POST_ID ?=
-N ?=
+# As they were written: make would expand a $, and a shell what is pasted into a recipe.
+override POST_ID := $(value POST_ID)
+override N := $(value N)
 ARGS ?=
-export GO
+export GO POST_ID N
 
 .DEFAULT_GOAL := help
 .PHONY: help start stop restart health stats scale failover logs logs-writer logs-reader logs-redis \
@@ -32,8 +33,8 @@ stats: ## A line per reader: reads per second, latency, propagation, entries, me
 	@local/stack.sh stats
 
 scale: ## N readers behind the gateway: make scale N=5
-	@test -n "$(N)" || { echo "usage: make scale N=5"; exit 2; }
-	@local/stack.sh scale "$(N)"
+	@test -n "$$N" || { echo "usage: make scale N=5"; exit 2; }
+	@local/stack.sh scale "$$N"
 
 failover: ## Make a Redis replica the primary, without losing a write (REDIS=sentinel or cluster)
 	@local/stack.sh failover
@@ -51,11 +52,11 @@ logs-redis: ## Follow the logs of Redis and its Sentinels
 	@local/stack.sh logs redis
 
 test-write: ## Write a post: make test-write [POST_ID=hello]
-	@local/stack.sh test-write "$(POST_ID)"
+	@local/stack.sh test-write "$$POST_ID"
 
 test-read: ## Read a post through the gateway: make test-read POST_ID=hello
-	@test -n "$(POST_ID)" || { echo "usage: make test-read POST_ID=hello"; exit 2; }
-	@local/stack.sh test-read "$(POST_ID)"
+	@test -n "$$POST_ID" || { echo "usage: make test-read POST_ID=hello"; exit 2; }
+	@local/stack.sh test-read "$$POST_ID"
 
 build: ## Build what the stack runs: the images in Docker, else the programs in bin/
 	@local/stack.sh build

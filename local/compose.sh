@@ -24,6 +24,18 @@ else
 	compose() { docker-compose "$@"; }
 fi
 
+# published SERVICE PORT prints where a client on this machine reaches the port, host:port. Compose writes an
+# IPv6 address without brackets, and one that stands for all addresses as it is.
+published() {
+	compose port "$@" 2>/dev/null | sed -n '1{
+		s/^\[\(.*\)\]:/\1:/
+		s/^0\.0\.0\.0:/127.0.0.1:/
+		s/^:::/::1:/
+		s/^\(.*:.*\):/[\1]:/
+		p
+	}'
+}
+
 no_docker() {
 	if [ ! -f docker-compose.yaml ]; then
 		echo "there is no docker-compose.yaml"
@@ -32,9 +44,10 @@ no_docker() {
 	elif ! docker info >/dev/null 2>&1; then
 		echo "docker's daemon does not answer (docker info says why)"
 	else
-		case $(compose version --short 2>/dev/null) in
-		'') echo "docker has no Compose (the docker-compose-plugin)" ;;
-		1.* | v1.*) echo "docker-compose is version 1, which ended in 2023: version 2 is needed" ;;
+		version=$(compose version --short 2>/dev/null)
+		case ${version#v}. in
+		.) echo "docker has no Compose (the docker-compose-plugin)" ;;
+		1.* | 2.[0-9].* | 2.1[0-9].* | 2.2[0-3].*) echo "Docker Compose is version $version: 2.24 or newer is needed" ;;
 		esac
 	fi
 }

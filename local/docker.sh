@@ -3,7 +3,10 @@
 set -eu
 . local/compose.sh
 
-max_readers=10 # READER_PORTS has as many ports
+# The most readers: as many as READER_PORTS has ports, and 20, as on the local stack.
+ports=${READER_PORTS:-8082-8101}
+max_readers=$((${ports#*-} - ${ports%-*} + 1))
+[ "$max_readers" -le 20 ] || max_readers=20
 
 # images pulls and builds what is missing. It returns false, and why, when that does not work.
 images() {
@@ -51,7 +54,18 @@ await_rotation() {
 	sleep 2 # APISIX reads the list once a second
 }
 
+# check_readers N WHERE-IT-STANDS refuses a number that cannot run.
+check_readers() {
+	case $1 in
+	'' | *[!0-9]* | ???*) ;;
+	*) [ "$1" -lt 1 ] || [ "$1" -gt "$max_readers" ] || return 0 ;;
+	esac
+	echo "error: $2=$1: between 1 and $max_readers readers can be in rotation (READER_PORTS=$ports)" >&2
+	exit 2
+}
+
 start() {
+	check_readers "${READERS:-3}" READERS
 	mkdir -p "${RUN_DIR:-.run}"
 	echo "$redis" >"${RUN_DIR:-.run}/docker-redis"
 	if ! compose up --detach --wait --wait-timeout 180 --remove-orphans; then
@@ -60,7 +74,7 @@ start() {
 		exit 1
 	fi
 	await_rotation || exit 1
-	address() { compose port "$@" 2>/dev/null | sed 's/^127.0.0.1:/localhost:/'; }
+	address() { published "$@" | sed 's/^127.0.0.1:/localhost:/'; }
 	cat <<-END
 
 		The stack is up:
@@ -109,13 +123,7 @@ health() {
 }
 
 scale() {
-	case $1 in
-	[1-9] | 10) ;;
-	*)
-		echo "error: N=$1: use 1 to $max_readers readers, as many as READER_PORTS has ports" >&2
-		exit 2
-		;;
-	esac
+	check_readers "$1" N
 	if ! compose up --detach --wait --wait-timeout 120 --no-deps --no-recreate --scale "reader=$1" reader; then
 		health || true
 		exit 1

@@ -21,12 +21,14 @@ case "$1 $2" in
 	done
 	;;
 "compose ps") printf 'id1\nid2\nid3\n' ;;
-"compose port") echo 127.0.0.1:1 ;;
+"compose port") echo "${PUBLISHED-127.0.0.1:1}" ;;
+"compose version") echo "${COMPOSE_VERSION:-2.40.3}" ;;
 "compose logs") echo "files $COMPOSE_FILE, services $*" ;;
 "inspect --format")
 	shift 3
 	for id; do
 		i=${id#id}
+		[ -z "$READER" ] || { echo "stack-reader-$i $READER"; continue; }
 		echo "stack-reader-$i running/healthy 10.2.0.1$i 10.1.0.1$i"
 	done
 	;;
@@ -38,15 +40,28 @@ esac
 // files in the folder state.
 func docker(t *testing.T, state, lists string, args ...string) (output string, code int) {
 	t.Helper()
+	return run(t, append([]string{"STATE=" + state, "RUN_DIR=" + state, "LISTS=" + lists}, fakePath(t)),
+		append([]string{"sh", "local/docker.sh"}, args...)...)
+}
+
+// fakePath returns a PATH, as an entry of an environment, on which docker is the fake and nobody sleeps.
+func fakePath(t *testing.T) string {
+	t.Helper()
 	bin := t.TempDir()
 	for name, text := range map[string]string{"docker": fakeDocker, "sleep": "#!/bin/sh\n"} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", append([]string{"local/docker.sh"}, args...)...)
+	return "PATH=" + bin + ":" + os.Getenv("PATH")
+}
+
+// run runs a command in the tree's root, with env beside the environment of the test.
+func run(t *testing.T, env []string, command ...string) (output string, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
 	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "STATE="+state, "RUN_DIR="+state, "LISTS="+lists)
+	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

@@ -7,18 +7,32 @@ cd "$(dirname "$0")/.."
 command=$1
 shift
 
-# test_write writes a post with the id, and test_read reads it: the same whatever the stack runs on.
+# find_url GIVEN SERVICE ITS-PORT PORT sets url: what was given, which may be behind a proxy, or where the stack
+# on this machine answers, which never is. In Docker BIND_ADDRESS may have moved it.
+find_url() {
+	url=$1
+	[ -z "$url" ] || return 0
+	export no_proxy='*'
+	choice=$(sh local/runtime.sh)
+	address=127.0.0.1:$4
+	if [ "${choice%% *}" = docker ]; then
+		address=$(. local/compose.sh && published "$2" "$3")
+	fi
+	url=http://${address:?the stack is not running: make start}
+}
+
+# test_write writes a post with the id, and test_read reads it.
 test_write() {
 	id=${1:-hello}
-	url=${WRITER_URL:-http://localhost:${WRITER_PORT:-8080}}
+	find_url "${WRITER_URL:-}" writer 8080 "${WRITER_PORT:-8080}"
 	curl -sS -i --fail-with-body -X POST "$url/create" -H 'Content-Type: application/json' \
 		${WRITER_TOKEN:+-H "Authorization: Bearer $WRITER_TOKEN"} \
-		-d "{\"id\":\"$id\",\"title\":\"A post\",\"content\":\"Written by make test-write at $(date)\",\"author\":\"make\"}"
-	echo "Read it: make test-read POST_ID=$id"
+		-d "{\"id\":\"$(printf %s "$id" | sed 's/[\\"]/\\&/g')\",\"title\":\"A post\",\"content\":\"Written by make test-write at $(date)\",\"author\":\"make\"}"
+	printf "Read it: make test-read POST_ID='%s'\n" "$(printf %s "$id" | sed "s/'/'\\\\''/g")"
 }
 
 test_read() {
-	url=${GATEWAY_URL:-http://localhost:${GATEWAY_PORT:-9080}}
+	find_url "${GATEWAY_URL:-}" apisix 9080 "${GATEWAY_PORT:-9080}"
 	curl -sS -i --fail-with-body -G "$url/post" --data-urlencode "id=$1"
 }
 

@@ -17,16 +17,16 @@ if [ ! -s "$dir/readers" ]; then
 	echo "error: no reader runs: make start" >&2
 	exit 1
 fi
-gateway=$(compose port apisix 9091)
-writer=$(compose port writer 8080)
+gateway=$(published apisix 9091)
+writer=$(published writer 8080)
 
 # look N asks everybody at the same time.
 look() {
 	while read -r name address; do
-		curl -sS --max-time 2 "http://$address/metrics" >"$dir/$name.$1" &
+		curl -sS --noproxy '*' --max-time 2 "http://$address/metrics" >"$dir/$name.$1" &
 	done <"$dir/readers"
-	curl -sS --max-time 2 "http://$gateway/apisix/prometheus/metrics" >"$dir/gateway.$1" &
-	curl -sS --max-time 2 "http://$writer/metrics" >"$dir/writer.$1" &
+	curl -sS --noproxy '*' --max-time 2 "http://$gateway/apisix/prometheus/metrics" >"$dir/gateway.$1" &
+	curl -sS --noproxy '*' --max-time 2 "http://$writer/metrics" >"$dir/writer.$1" &
 	wait
 }
 

@@ -24,7 +24,7 @@ func probe(c *Common, timeout time.Duration) (string, error) {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	client := http.Client{Timeout: timeout}
+	client := http.Client{Timeout: timeout, Transport: new(http.Transport)} // no proxy of the environment
 	res, err := client.Get("http://" + net.JoinHostPort(host, strconv.Itoa(cmp.Or(c.ReadyPort, c.Port))) + "/ready")
 	if err != nil {
 		return "", err

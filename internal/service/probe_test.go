@@ -3,10 +3,13 @@ package service
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,6 +51,25 @@ func TestHealthFlagWithoutProcess(t *testing.T) {
 	gone.Close()
 	if code, says := runMain(t, "-health", "-port="+port); code != 1 || !strings.Contains(says, "refused") {
 		t.Errorf("exit code %d and %q, want 1 and a refused connection", code, says)
+	}
+}
+
+// A HOST of the local network is no reason to ask a proxy that the environment names. net/http reads the
+// environment once in a process, hence one of its own.
+func TestProbeAsksNoProxy(t *testing.T) {
+	const child = "SERVICE_TEST_PROXIED"
+	if os.Getenv(child) != "" {
+		code, says := runMain(t, "-health", "-port=1", "-host=255.255.255.255") // to which nothing can connect
+		fmt.Println(code, says)
+		return
+	}
+	port := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		t.Errorf("the proxy was asked for %s", r.URL)
+	})
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProbeAsksNoProxy$")
+	cmd.Env = append(os.Environ(), child+"=yes", "http_proxy=http://127.0.0.1:"+port, "HTTP_PROXY=http://127.0.0.1:"+port, "NO_PROXY=")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "1 not ready: ") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

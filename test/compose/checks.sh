@@ -10,6 +10,9 @@ gateway=http://127.0.0.1:${GATEWAY_PORT:-9080}
 writer=http://127.0.0.1:${WRITER_PORT:-8080}
 prometheus=http://127.0.0.1:${PROMETHEUS_PORT:-9090}
 
+curl() { command curl --noproxy '*' "$@"; } # all that is asked runs here
+export -f curl # for the README's lines
+
 # says TEXT: what the check that runs is about.
 says() { printf '%s' "$1" >"$work/says"; }
 
@@ -262,7 +265,7 @@ check_redis_reach() {
 	[ -n "$address" ]
 	! docker compose exec -T apisix timeout 2 bash -c "exec 3<>/dev/tcp/$address/6379" || return
 	! docker compose exec -T apisix getent ahostsv4 redis || return
-	! docker compose exec -T prometheus wget -q -T 2 -O - "http://$address:6379" || return
+	! docker compose exec -T prometheus wget -Y off -q -T 2 -O - "http://$address:6379" || return
 	docker compose exec -T apisix bash -c "exec 3<>/dev/tcp/writer/8080" # the way of asking works
 }
 

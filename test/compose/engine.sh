@@ -62,6 +62,18 @@ stop_engine() {
 	[ "$had_bridge" = yes ] || ip link delete docker0 2>/dev/null || true
 }
 
+# dead_proxy names a proxy at which nobody listens, in the environment and, for an engine of our own, in Docker's
+# configuration, which hands it to every container: nothing of the stack may ask it about another part.
+dead_proxy() {
+	export http_proxy=http://127.0.0.1:1 no_proxy='' NO_PROXY=''
+	[ "$own_engine" = yes ] || return 0
+	local plugins=${DOCKER_CONFIG:-$HOME/.docker}/cli-plugins
+	export DOCKER_CONFIG=$work/proxied
+	mkdir "$DOCKER_CONFIG"
+	[ ! -d "$plugins" ] || ln -s "$plugins" "$DOCKER_CONFIG/cli-plugins"
+	echo "{\"proxies\": {\"default\": {\"httpProxy\": \"$http_proxy\"}}}" >"$DOCKER_CONFIG/config.json"
+}
+
 # compose_plugin builds Docker Compose from its Go module where docker has none.
 compose_plugin() {
 	if docker compose version >/dev/null 2>&1; then

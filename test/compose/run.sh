@@ -60,6 +60,7 @@ trap 'exit 143' INT TERM
 part "engine and Compose"
 engine
 compose_plugin
+dead_proxy
 
 if [ "$own_engine" = yes ]; then
 	part "stand-ins for the images"

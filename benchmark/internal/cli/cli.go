@@ -141,7 +141,7 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	runtime, err := target.Detect(ctx, ".", addresses)
+	runtime, addresses, err := target.Detect(ctx, ".", addresses)
 	if err != nil {
 		return 0, err
 	}

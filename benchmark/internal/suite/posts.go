@@ -100,7 +100,7 @@ func (s *suite) importPosts(ctx context.Context) error {
 	if s.addresses.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+s.addresses.Token)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := target.Client.Do(req)
 	if err != nil {
 		return fmt.Errorf("import the posts: %w", err)
 	}

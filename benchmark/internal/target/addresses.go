@@ -6,17 +6,21 @@ import (
 	"cmp"
 	"fmt"
 	"net"
+	"net/http"
 	"strconv"
 )
 
 // Addresses are where the stack's services answer, host:port. They come from the same environment
 // variables, with the same defaults, as those that make start uses. Where the readers behind the
-// gateway and Redis are, the Runtime knows.
+// gateway and Redis are, the Runtime knows; in Docker it also knows where BIND_ADDRESS has put the writer and the gateway.
 type Addresses struct {
 	Writer, Direct, Gateway, GatewayMetrics, Dashboard string
 	Token                                              string // of the writer
 	RedisUsername, RedisPassword                       string // of a Redis that the stack did not start
 }
+
+// Client asks the stack's processes. No proxy of the environment stands between them and the benchmark.
+var Client = &http.Client{Transport: new(http.Transport)}
 
 // Authorization returns the header line that writes need, or "".
 func (a Addresses) Authorization() string {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -121,13 +122,35 @@ func (d *docker) Readers(ctx context.Context) ([]Reader, error) {
 
 // reachable turns an address that stands for all of this machine's into one to connect to.
 func reachable(addr string) string {
-	addr, _, _ = strings.Cut(addr, "\n") // IPv4 and IPv6
-	for _, every := range []string{"0.0.0.0:", "[::]:"} {
-		if port, ok := strings.CutPrefix(addr, every); ok {
-			return host + ":" + port
-		}
+	lines := strings.Split(addr, "\n") // one of IPv4 and one of IPv6, or one of the two
+	addr = lines[max(0, slices.IndexFunc(lines, func(line string) bool { return strings.Count(line, ":") == 1 }))]
+	colon := strings.LastIndexByte(addr, ':')
+	if colon < 0 {
+		return addr
 	}
-	return addr
+	name, port := strings.Trim(addr[:colon], "[]"), addr[colon+1:] // Compose writes IPv6 without brackets
+	switch name {
+	case "0.0.0.0":
+		name = host
+	case "::":
+		name = "::1"
+	}
+	return net.JoinHostPort(name, port)
+}
+
+// locate corrects the addresses that BIND_ADDRESS decides about.
+func (d *docker) locate(ctx context.Context, a Addresses) (Addresses, error) {
+	for _, s := range []struct {
+		to            *string
+		service, port string
+	}{{&a.Writer, "writer", "8080"}, {&a.Gateway, "apisix", "9080"}} {
+		addr, err := d.ask(ctx, "port", s.service, s.port)
+		if err != nil || addr == "" {
+			return a, errors.Join(ErrNotRunning, err)
+		}
+		*s.to = reachable(addr)
+	}
+	return a, nil
 }
 
 func (d *docker) Redis(ctx context.Context) (RedisServer, error) {

@@ -53,7 +53,7 @@ func (l *local) processes(ctx context.Context) ([]process, error) {
 }
 
 func call(req *http.Request, into any) error {
-	res, err := http.DefaultClient.Do(req)
+	res, err := Client.Do(req)
 	if err != nil {
 		return err
 	}

@@ -42,23 +42,26 @@ type Runtime interface {
 // ErrNotRunning says that there is nothing to measure.
 var ErrNotRunning = errors.New("the stack is not running: start it with `make start`, then run the benchmark again")
 
-// Detect finds out in which way the stack runs, as the Makefile does: root is its folder.
-func Detect(ctx context.Context, root string, a Addresses) (Runtime, error) {
+// Detect finds out in which way the stack runs, as the Makefile does: root is its folder. The addresses that it
+// returns are those of the environment, corrected by what the runtime knows.
+func Detect(ctx context.Context, root string, a Addresses) (Runtime, Addresses, error) {
 	cmd := exec.CommandContext(ctx, "sh", filepath.Join("local", "runtime.sh"))
 	cmd.Dir = root
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return nil, errors.New(strings.TrimPrefix(strings.TrimSpace(string(exit.Stderr)), "error: "))
+		return nil, a, errors.New(strings.TrimPrefix(strings.TrimSpace(string(exit.Stderr)), "error: "))
 	} else if err != nil {
-		return nil, fmt.Errorf("find out how the stack runs: %w", err)
+		return nil, a, fmt.Errorf("find out how the stack runs: %w", err)
 	}
 	switch kind, _, _ := strings.Cut(string(out), " "); kind {
 	case "local":
-		return &local{addresses: a}, nil
+		return &local{addresses: a}, a, nil
 	case "docker":
-		return newDocker(ctx, root), nil
+		d := newDocker(ctx, root)
+		a, err := d.locate(ctx, a)
+		return d, a, err
 	default:
-		return nil, fmt.Errorf("local/runtime.sh says %q, neither local nor docker", strings.TrimSpace(string(out)))
+		return nil, a, fmt.Errorf("local/runtime.sh says %q, neither local nor docker", strings.TrimSpace(string(out)))
 	}
 }

@@ -95,7 +95,7 @@ func ProcessUsage(ctx context.Context, url string) (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := Client.Do(req)
 	if err != nil {
 		return Usage{}, err
 	}
@@ -150,7 +150,7 @@ func answers(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := Client.Do(req)
 	if err != nil {
 		return err
 	}

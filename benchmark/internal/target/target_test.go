@@ -38,6 +38,13 @@ func TestParseAddresses(t *testing.T) {
 	}
 }
 
+// On a LAN address a proxy of the environment would be asked for the stack.
+func TestClientAsksNoProxy(t *testing.T) {
+	if Client.Transport.(*http.Transport).Proxy != nil {
+		t.Error("the client goes by the environment's proxy")
+	}
+}
+
 // fakeDocker puts a docker on the PATH that answers as Compose is documented to, and keeps what it
 // was asked.
 func fakeDocker(t *testing.T, script string) (root string, asked func() []string) {
@@ -80,28 +87,33 @@ EOF
 "compose port --index 1 reader 80") echo 0.0.0.0:32768 ;;
 "compose port --index 3 reader 80") printf '[::]:32770\n127.0.0.1:32770\n' ;;
 "compose port redis 6379") echo 127.0.0.1:6379 ;;
+"compose port writer 8080") echo 192.0.2.7:8080 ;;
+"compose port apisix 9080") echo ::1:9080 ;;
 "compose exec -T redis printenv REDIS_ADMIN_PASSWORD") echo secret ;;
 "kill heavy-redis-1" | "start heavy-redis-1" | "kill heavy-reader-3" | "start heavy-reader-3") ;;`
 
 func TestDetect(t *testing.T) {
 	root, _ := fakeDocker(t, docker3)
-	r, err := Detect(t.Context(), root, Addresses{})
+	r, a, err := Detect(t.Context(), root, Addresses{Writer: "127.0.0.1:1", Gateway: "127.0.0.1:2", Direct: "127.0.0.1:3"})
 	if err != nil || r.Name() != "docker" {
 		t.Errorf("with a docker: %v (%v), want docker", r, err)
 	}
+	if want := (Addresses{Writer: "192.0.2.7:8080", Gateway: "[::1]:9080", Direct: "127.0.0.1:3"}); a != want {
+		t.Errorf("with a docker: %+v, want %+v", a, want)
+	}
 	t.Setenv("RUNTIME", "local")
-	if r, err = Detect(t.Context(), root, Addresses{}); err != nil || r.Name() != "local" {
+	if r, _, err = Detect(t.Context(), root, Addresses{}); err != nil || r.Name() != "local" {
 		t.Errorf("RUNTIME=local: %v (%v)", r, err)
 	}
 	t.Setenv("RUNTIME", "podman")
-	if _, err = Detect(t.Context(), root, Addresses{}); err == nil || err.Error() != "RUNTIME=podman: use local or docker" {
+	if _, _, err = Detect(t.Context(), root, Addresses{}); err == nil || err.Error() != "RUNTIME=podman: use local or docker" {
 		t.Errorf("RUNTIME=podman: %v", err)
 	}
 	t.Setenv("RUNTIME", "")
 	if err := os.Remove(filepath.Join(root, "docker-compose.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	if r, err = Detect(t.Context(), root, Addresses{}); err != nil || r.Name() != "local" {
+	if r, _, err = Detect(t.Context(), root, Addresses{}); err != nil || r.Name() != "local" {
 		t.Errorf("without docker-compose.yaml: %v (%v), want local", r, err)
 	}
 }
