@@ -19,7 +19,8 @@ import (
 	"heavy-read-api/internal/service"
 )
 
-// configuration is config.yaml, as far as the rules below go.
+// configuration is config.yaml. It has exactly the keys that APISIX has and that are used: any other is dropped
+// without a word.
 type configuration struct {
 	Deployment struct {
 		Role          string
@@ -28,18 +29,42 @@ type configuration struct {
 		} `yaml:"role_data_plane"`
 	}
 	APISIX struct {
-		NodeListen []address `yaml:"node_listen"`
+		NodeListen   []address `yaml:"node_listen"`
+		SSL          struct{ Enable bool }
+		ServerTokens *bool `yaml:"enable_server_tokens"`
 	}
-	Plugins    []string
-	PluginAttr struct {
+	Plugins       []string
+	StreamPlugins *[]string `yaml:"stream_plugins"`
+	PluginAttr    struct {
 		Prometheus struct {
-			ExportAddr address `yaml:"export_addr"`
+			ExportAddr      address `yaml:"export_addr"`
+			RefreshInterval int     `yaml:"refresh_interval"`
+			Metrics         struct {
+				UpstreamStatus struct{ Expire int } `yaml:"upstream_status"`
+			}
 		}
 	} `yaml:"plugin_attr"`
 	NginxConfig struct {
+		WorkerProcesses       int    `yaml:"worker_processes"`
+		WorkerShutdownTimeout string `yaml:"worker_shutdown_timeout"`
+		ErrorLog              string `yaml:"error_log"`
+		ErrorLogLevel         string `yaml:"error_log_level"`
+		Event                 struct {
+			WorkerConnections int `yaml:"worker_connections"`
+		}
 		Snippet string `yaml:"http_configuration_snippet"`
 		HTTP    struct {
-			MaxBody string `yaml:"client_max_body_size"`
+			EnableAccessLog bool   `yaml:"enable_access_log"`
+			MaxBody         string `yaml:"client_max_body_size"`
+			HeaderTimeout   string `yaml:"client_header_timeout"`
+			BodyTimeout     string `yaml:"client_body_timeout"`
+			SendTimeout     string `yaml:"send_timeout"`
+			Keepalive       string `yaml:"keepalive_timeout"`
+			Upstream        struct {
+				Keepalive int
+				Timeout   string `yaml:"keepalive_timeout"`
+				Requests  int    `yaml:"keepalive_requests"`
+			}
 		}
 	} `yaml:"nginx_config"`
 }
@@ -49,8 +74,8 @@ type address struct {
 	Port int
 }
 
-// routesFile is apisix.yaml. It has exactly the members that APISIX's schema has and that are used:
-// an item with any other is dropped by APISIX, without a word.
+// routesFile is apisix.yaml. It has exactly the members that APISIX's schema has and that are used: an item with
+// any other is dropped, which APISIX logs when it runs.
 type routesFile struct {
 	Routes      []route
 	Upstreams   []upstream
@@ -69,6 +94,7 @@ type route struct {
 type upstream struct {
 	ID, Name, Type, Scheme string
 	PassHost               string `yaml:"pass_host"`
+	UpstreamHost           string `yaml:"upstream_host"`
 	Nodes                  []node
 	KeepalivePool          struct {
 		Size, Requests int
@@ -117,14 +143,12 @@ func read(t *testing.T, path string) string {
 	return string(content)
 }
 
-func parseRoutes(content string) (*routesFile, error) {
+// parse decodes a file that has no other keys than T.
+func parse[T any](content string) (*T, error) {
 	d := yaml.NewDecoder(strings.NewReader(content))
 	d.KnownFields(true)
-	var f routesFile
-	if err := d.Decode(&f); err != nil {
-		return nil, err
-	}
-	return &f, nil
+	v := new(T)
+	return v, d.Decode(v)
 }
 
 // judge returns what in the two files breaks a rule of APISIX, or of the readers.
@@ -135,8 +159,8 @@ func judge(config, routes string) error {
 			faults = append(faults, fmt.Errorf(format, args...))
 		}
 	}
-	var c configuration
-	if err := yaml.Unmarshal([]byte(config), &c); err != nil {
+	c, err := parse[configuration](config)
+	if err != nil {
 		return err
 	}
 	rule(c.Deployment.Role == "data_plane" && c.Deployment.RoleDataPlane.ConfigProvider == "yaml", "not standalone")
@@ -146,11 +170,14 @@ func judge(config, routes string) error {
 	rule(slices.Equal(c.APISIX.NodeListen, []address{{"0.0.0.0", 9080}}), "listens on %v", c.APISIX.NodeListen)
 	rule(c.PluginAttr.Prometheus.ExportAddr == address{"0.0.0.0", 9091}, "metrics on %v: other containers cannot reach them", c.PluginAttr.Prometheus.ExportAddr)
 	rule(c.NginxConfig.HTTP.MaxBody == "16k", "bodies of up to %s", c.NginxConfig.HTTP.MaxBody)
-	rule(strings.Contains(c.NginxConfig.Snippet, "large_client_header_buffers 2 8k;"), "headers are not limited to the readers' 16 KiB")
+	rule(strings.Contains(c.NginxConfig.Snippet, "large_client_header_buffers 1 16k;"), "one line of a header may not have the readers' 16 KiB")
+	rule(c.NginxConfig.ErrorLog == "stderr", "error_log %s: a file that its user may not open ends nginx", c.NginxConfig.ErrorLog)
+	rule(c.APISIX.ServerTokens != nil && !*c.APISIX.ServerTokens, "the Server header tells the version")
+	rule(c.StreamPlugins != nil && len(*c.StreamPlugins) == 0, "plugins of TCP streams are loaded")
 
 	// Read as APISIX does: the end of the last ten bytes.
 	rule(regexp.MustCompile(`#END\s*$`).MatchString(routes[max(0, len(routes)-10):]), "no #END")
-	f, err := parseRoutes(routes)
+	f, err := parse[routesFile](routes)
 	if err != nil {
 		return errors.Join(append(faults, err)...)
 	}
@@ -183,7 +210,8 @@ func judge(config, routes string) error {
 }
 
 func judgeUpstream(u *upstream, rule func(bool, string, ...any)) {
-	rule(u.Type == "roundrobin" && u.Scheme == "http" && u.PassHost == "pass", "upstream is %s, %s, %s", u.Type, u.Scheme, u.PassHost)
+	rule(u.Type == "roundrobin" && u.Scheme == "http", "upstream is %s, %s", u.Type, u.Scheme)
+	rule(u.PassHost == "rewrite" && u.UpstreamHost != "", "pass_host: %s: a request without a Host reaches a reader without one", u.PassHost)
 	rule(u.Retries == 2, "retries: %d", u.Retries)
 	rule(u.Timeout.Connect > 0 && u.Timeout.Send > 0 && u.Timeout.Read > 0, "a timeout is 0")
 	rule(u.RetryTimeout > u.Timeout.Read, "retry_timeout %v is not above the read timeout %v: a reader that hangs uses it up", u.RetryTimeout, u.Timeout.Read)
@@ -228,7 +256,17 @@ func TestJudge(t *testing.T) {
 		{"      port: 9091", "      port: 9092"},
 		{"  - prometheus\n", ""},
 		{"client_max_body_size: 16k", "client_max_body_size: 0"},
-		{"    large_client_header_buffers 2 8k;\n", ""},
+		{"    large_client_header_buffers 1 16k;\n", ""},
+		{"large_client_header_buffers 1 16k;", "large_client_header_buffers 2 8k;"},
+		{"error_log: stderr", "error_log: /dev/stderr"},
+		{"enable_server_tokens: false", "enable_server_tokens: true"},
+		{"  enable_server_tokens: false #", "server_tokens: false #"},
+		{"stream_plugins: []", "stream_plugins: [syslog]"},
+		{"stream_plugins: []", "stream_plugin: []"},
+		{"worker_shutdown_timeout: 8s", "worker_shutdown_timout: 8s"},
+		{"refresh_interval: 5", "refresh: 5"},
+		{"pass_host: rewrite", "pass_host: pass"},
+		{"    upstream_host: reader\n", ""},
 		{"#END", "#End"},
 		{"#END\n", "#END\n# and a long line after it\n"},
 		{"uri: /post-redis", "uris: /post-redis"},
@@ -269,7 +307,7 @@ func TestJudge(t *testing.T) {
 
 // TestRoutesOfReader asks a reader for each path that the gateway passes on.
 func TestRoutesOfReader(t *testing.T) {
-	f, err := parseRoutes(read(t, "apisix.yaml"))
+	f, err := parse[routesFile](read(t, "apisix.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -155,7 +155,7 @@ func (c *container) listed() ([]string, error) {
 	if err := judge(string(config), string(content)); err != nil {
 		return nil, err
 	}
-	f, err := parseRoutes(string(content))
+	f, err := parse[routesFile](string(content))
 	if err != nil {
 		return nil, err
 	}
@@ -341,7 +341,7 @@ func (c *container) watch(stop <-chan struct{}) {
 		if content == last.content {
 			continue
 		}
-		if _, err := parseRoutes(content); err != nil || !strings.HasSuffix(content, "\n#END\n") {
+		if _, err := parse[routesFile](content); err != nil || !strings.HasSuffix(content, "\n#END\n") {
 			c.t.Errorf("half a file: %v", err)
 		}
 		if last.info != nil {
