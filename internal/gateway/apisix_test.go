@@ -26,8 +26,11 @@ func TestSameAsAPISIX(t *testing.T) {
 				Size        int
 				IdleTimeout int `yaml:"idle_timeout"`
 			} `yaml:"keepalive_pool"`
-			Timeout struct{ Connect, Send, Read float64 }
-			Checks  struct {
+			Retries      int
+			RetryTimeout float64 `yaml:"retry_timeout"`
+			UpstreamHost string  `yaml:"upstream_host"`
+			Timeout      struct{ Connect, Send, Read float64 }
+			Checks       struct {
 				Active struct {
 					Timeout   float64
 					Healthy   struct{ Interval, Successes int }
@@ -62,6 +65,10 @@ func TestSameAsAPISIX(t *testing.T) {
 		ours, theirs any
 	}{
 		{"name of the readers", upstreamName, u.ID},
+		{"host that readers are asked for", upstreamName, u.UpstreamHost},
+		{"tries after the first", retries, u.Retries},
+		{"time for all tries", retryTimeout, seconds(u.RetryTimeout)},
+
 		{"connections kept", idleConnsPerNode, u.KeepalivePool.Size},
 		{"time they are kept", idleTimeout, seconds(float64(u.KeepalivePool.IdleTimeout))},
 		{"time to connect", cfg.Timeout, seconds(u.Timeout.Connect)},

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -197,7 +198,7 @@ func TestFailedReadIsRepeatedOnAnotherReader(t *testing.T) {
 		}
 		t.Run(fault.name+"/everywhere", func(t *testing.T) {
 			t.Parallel()
-			bad, g := broken(t, startWith(t), 3)
+			bad, g := broken(t, startWith(t), 2+retries)
 			res, body := do(t, http.MethodGet, g.url("/post?id=1"), nil)
 			wantProblem(t, res, body, fault.code)
 			var tries int64
@@ -207,10 +208,48 @@ func TestFailedReadIsRepeatedOnAnotherReader(t *testing.T) {
 					t.Error("one reader was tried twice")
 				}
 			}
-			if !fault.refuse && tries != 2 {
-				t.Errorf("%d tries, want 2", tries)
+			if !fault.refuse && tries != 1+retries {
+				t.Errorf("%d tries, want %d", tries, 1+retries)
 			}
 		})
+	}
+}
+
+// TestAllButOneReaderFrozen freezes them at the same instant, before any check notices.
+func TestAllButOneReaderFrozen(t *testing.T) {
+	t.Parallel()
+	addrs := []string{newReader(t, nil).addr}
+	for range retries {
+		frozen := newFaulty(t, func(conn net.Conn) { conn.Read(make([]byte, 1)) })
+		addrs = append(addrs, frozen.addr)
+	}
+	g := start(t, Config{Readers: addrs, CheckInterval: time.Hour, Timeout: 200 * time.Millisecond})
+	g.awaitReady(t, len(addrs))
+	send(t, g, 40)
+}
+
+// TestClientThatClosesItsSide sends a request and then FIN, as nc does, and reads the answer.
+func TestClientThatClosesItsSide(t *testing.T) {
+	t.Parallel()
+	r := newReader(t, func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done(): // the gateway has given up
+		case <-time.After(50 * time.Millisecond): // how long this read takes
+		}
+		io.WriteString(w, "whole")
+	})
+	g := start(t, Config{Readers: []string{r.addr}})
+	g.awaitReady(t, 1)
+	conn, err := net.Dial("tcp", g.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET /post?id=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+	conn.(*net.TCPConn).CloseWrite()
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 ") || !strings.HasSuffix(string(answer), "whole") {
+		t.Errorf("answer %q, %v", answer, err)
 	}
 }
 
@@ -277,7 +316,6 @@ func TestAnswersOfAReaderNeitherEjectNorRepeat(t *testing.T) {
 func TestClientThatLeavesEjectsNobody(t *testing.T) {
 	t.Parallel()
 	arrived, release := make(chan struct{}, 16), make(chan struct{})
-	defer close(release)
 	slow := newReader(t, func(http.ResponseWriter, *http.Request) {
 		arrived <- struct{}{}
 		<-release
@@ -293,7 +331,8 @@ func TestClientThatLeavesEjectsNobody(t *testing.T) {
 		<-arrived
 		conn.Close()
 	}
-	gone := "code=499 consumer= matched_host= matched_uri=/post node=" + slow.addr + " route=post service=reader"
+	close(release)
+	gone := "code=200 consumer= matched_host= matched_uri=/post node=" + slow.addr + " route=post service="
 	eventually.True(t, "the requests are counted", func() bool {
 		return samples(g.families(t)["apisix_http_status"])[gone] == timeoutLimit+refusedLimit
 	})

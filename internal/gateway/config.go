@@ -1,5 +1,5 @@
 // Package gateway stands in for APISIX where there is no Docker, and in tests: it spreads reads over
-// the readers that are ready, repeats a failed read once on another reader, and counts what it does
+// the readers that are ready, repeats a failed read on other readers, and counts what it does
 // under the metric names of APISIX.
 package gateway
 

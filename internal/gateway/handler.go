@@ -18,8 +18,6 @@ const (
 	requestTimeout = 30 * time.Second // for a whole exchange: the server's bound for writing the answer
 	maxRequestID   = 128              // bytes
 	maxBody        = 16 << 10         // bytes; above it a request is too large, below it is merely wrong
-	// statusClientGone is what nginx logs for a client that left before its answer.
-	statusClientGone = 499
 )
 
 // routes maps the paths that are passed on to the names of their routes.
@@ -76,7 +74,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.ContentLength != 0:
 		service.Problem{Status: http.StatusBadRequest, Detail: "a read takes no body: send it without one"}.WriteTo(rec)
 	default:
-		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), exchangeKey{}, x), requestTimeout)
+		// net/http cancels the request's context when the client closes its sending side, and such a client still
+		// reads. Without it the tries are bounded all the same.
+		ctx := context.WithValue(context.WithoutCancel(r.Context()), exchangeKey{}, x)
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
 		h.proxy.ServeHTTP(rec, r.WithContext(ctx))
 	}
@@ -89,9 +90,6 @@ func answerError(w http.ResponseWriter, r *http.Request, err error, log *slog.Lo
 	case errors.Is(err, errNoReader):
 		p = service.Problem{Status: http.StatusServiceUnavailable, Detail: "no reader is listed: try again later"}
 		w.Header().Set("Retry-After", "1")
-	case errors.Is(r.Context().Err(), context.Canceled):
-		w.WriteHeader(statusClientGone)
-		return
 	case isTimeout(err):
 		p = service.Problem{Status: http.StatusGatewayTimeout, Detail: "no reader answered in time: try again"}
 	}

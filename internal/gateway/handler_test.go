@@ -270,7 +270,7 @@ func TestBodyThatBreaksOffIsNotTakenForWhole(t *testing.T) {
 	if res, body, err := fetch(http.MethodGet, g.url("/post?id=1"), nil, nil); err == nil {
 		t.Errorf("%s with %d bytes, want an error", res.Status, len(body))
 	}
-	want := "code=200 consumer= matched_host= matched_uri=/post node=" + r.addr + " route=post service=reader"
+	want := "code=200 consumer= matched_host= matched_uri=/post node=" + r.addr + " route=post service="
 	eventually.True(t, "the broken answer is counted", func() bool {
 		return samples(g.families(t)["apisix_http_status"])[want] == 1
 	})

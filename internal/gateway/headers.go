@@ -16,6 +16,7 @@ import (
 // header that readers rely on is therefore set here: a client cannot have it removed.
 func rewrite(pr *httputil.ProxyRequest) {
 	pr.Out.URL.Scheme = "http"
+	pr.Out.Host = upstreamName               // HTTP/1.0 need not have a Host, and the readers want one
 	pr.Out.URL.RawQuery = pr.In.URL.RawQuery // ReverseProxy drops what it cannot parse: let the reader judge
 
 	h := pr.Out.Header

@@ -65,7 +65,7 @@ func TestHeadersToReader(t *testing.T) {
 	}
 	// What the gateway says, whatever the client does.
 	always := http.Header{
-		"Host": {"posts.example"}, "X-Request-Id": {"id-1"}, "X-Real-Ip": {"127.0.0.1"}, "X-Forwarded-For": {"127.0.0.1"},
+		"Host": {"reader"}, "X-Request-Id": {"id-1"}, "X-Real-Ip": {"127.0.0.1"}, "X-Forwarded-For": {"127.0.0.1"},
 		"X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"posts.example"}, "X-Forwarded-Port": {port},
 	}
 	tests := []struct {
@@ -118,6 +118,18 @@ func TestHeadersToReader(t *testing.T) {
 				t.Errorf("the reader got\n%v\nwant\n%v", got, want)
 			}
 		})
+	}
+}
+
+// TestNoHost: HTTP/1.0 need not have a Host, and a reader gets HTTP/1.1, which must.
+func TestNoHost(t *testing.T) {
+	t.Parallel()
+	r := newReader(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto+" "+r.Host) })
+	g := start(t, Config{Readers: []string{r.addr}})
+	g.awaitReady(t, 1)
+	answer := g.exchangeBytes(t, "GET /post?id=1 HTTP/1.0\r\n\r\n")
+	if !strings.HasPrefix(answer, "HTTP/1.0 200 OK\r\n") || !strings.HasSuffix(answer, "HTTP/1.1 reader") {
+		t.Errorf("answer %q", answer)
 	}
 }
 

@@ -11,11 +11,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// upstreamName is the name of the group of readers in metrics.
+// upstreamName is the name of the group of readers: of the upstream in APISIX, and the Host that they are asked for.
 const upstreamName = "reader"
 
 // metrics has the names, labels and units of APISIX, so that one dashboard fits both. A node is
 // named host:port, where APISIX has the address alone: here all readers share one address.
+// There is no service in APISIX's sense, so that label is empty.
 // Counters of readers that left stay, or sums over them would step back.
 type metrics struct {
 	requests  atomic.Int64
@@ -50,24 +51,30 @@ func newMetrics(reg prometheus.Registerer, n *nodes) *metrics {
 // observe counts a request that was answered. A route of "" is none.
 func (m *metrics) observe(route string, r *http.Request, rec *recorder, x *exchange, took time.Duration) {
 	m.requests.Add(1)
-	uri, svc := "", ""
+	uri := ""
 	if route != "" {
-		uri, svc = r.URL.Path, upstreamName
+		uri = r.URL.Path
 	}
-	m.status.WithLabelValues(strconv.Itoa(rec.status), route, uri, "", svc, "", x.node).Inc()
-	observe := func(kind string, d time.Duration) {
-		m.latency.WithLabelValues(kind, route, svc, "", x.node).Observe(float64(d) / float64(time.Millisecond))
+	m.status.WithLabelValues(strconv.Itoa(rec.status), route, uri, "", "", "", x.node).Inc()
+	observe := func(kind string, milliseconds float64) {
+		m.latency.WithLabelValues(kind, route, "", "", x.node).Observe(milliseconds)
 	}
-	observe("request", took)
+	request, upstream := milliseconds(took), milliseconds(x.upstream)
+	observe("request", request)
 	if x.node != "" {
-		observe("upstream", x.upstream)
+		observe("upstream", upstream)
 	}
-	observe("apisix", took-x.upstream)
+	observe("apisix", request-upstream)
 
 	requestLine := len(r.Method) + len(r.RequestURI) + len("  HTTP/1.1\r\n") + len("Host: \r\n") + len(r.Host)
 	answer := len("HTTP/1.1 200 OK\r\n") + headerSize(rec.Header()) + rec.bytes
-	m.bandwidth.WithLabelValues("ingress", route, svc, "", x.node).Add(float64(requestLine + headerSize(r.Header)))
-	m.bandwidth.WithLabelValues("egress", route, svc, "", x.node).Add(float64(answer))
+	m.bandwidth.WithLabelValues("ingress", route, "", "", x.node).Add(float64(requestLine + headerSize(r.Header)))
+	m.bandwidth.WithLabelValues("egress", route, "", "", x.node).Add(float64(answer))
+}
+
+// milliseconds returns d in whole milliseconds, as APISIX measures.
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond) / time.Millisecond)
 }
 
 // headerSize returns the bytes of h on the wire, with the empty line that ends it.
@@ -109,7 +116,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 			value = 1
 		}
 		host, port, _ := net.SplitHostPort(s.addr) // the list holds valid addresses alone
-		gauge(upstreamDesc, value, upstreamName, host, port)
+		gauge(upstreamDesc, value, "/upstreams/"+upstreamName, host, port)
 	}
 	for state, n := range m.conns.count() {
 		gauge(connectionsDesc, float64(n), state)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"io"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -51,7 +52,7 @@ func TestMetricsAreThoseOfAPISIX(t *testing.T) {
 	}
 
 	host, port, _ := net.SplitHostPort(r.addr)
-	post, redis, none := "node="+r.addr+" route=post service=reader", "node="+r.addr+" route=post-redis service=reader", "node= route= service="
+	post, redis, none := "node="+r.addr+" route=post service=", "node="+r.addr+" route=post-redis service=", "node= route= service="
 	want := map[string]map[string]float64{
 		"apisix_http_status": {
 			"code=200 consumer= matched_host= matched_uri=/post " + post:        3,
@@ -63,7 +64,7 @@ func TestMetricsAreThoseOfAPISIX(t *testing.T) {
 			"consumer= " + redis + " type=request": 1, "consumer= " + redis + " type=upstream": 1, "consumer= " + redis + " type=apisix": 1,
 			"consumer= " + none + " type=request": 1, "consumer= " + none + " type=apisix": 1,
 		},
-		"apisix_upstream_status": {"ip=" + host + " name=reader port=" + port: 1},
+		"apisix_upstream_status": {"ip=" + host + " name=/upstreams/reader port=" + port: 1},
 	}
 	for name, values := range want {
 		if got := samples(families[name]); !maps.Equal(got, values) {
@@ -130,6 +131,11 @@ func TestLatencyIsInMilliseconds(t *testing.T) {
 		}
 		return len(sums) == 3
 	})
+	for kind, sum := range sums {
+		if sum != math.Trunc(sum) {
+			t.Errorf("%s is %v ms, APISIX measures in whole ones", kind, sum)
+		}
+	}
 	// Four checks at 20 ms stand between the rounds' changes, at least.
 	if sums["upstream"] < 20 || sums["request"] < sums["upstream"] || sums["apisix"] > sums["request"]-sums["upstream"]+0.001 {
 		t.Errorf("latencies %v, want the reader's part to be most of the request", sums)
@@ -147,7 +153,7 @@ func TestUpstreamStatusFollowsTheList(t *testing.T) {
 		expected := make(map[string]float64)
 		for i, value := range values {
 			host, port, _ := net.SplitHostPort(addrs[i])
-			expected["ip="+host+" name=reader port="+port] = value
+			expected["ip="+host+" name=/upstreams/reader port="+port] = value
 		}
 		var got map[string]float64
 		eventually.True(t, "upstream status", func() bool {

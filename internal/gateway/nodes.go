@@ -106,13 +106,13 @@ func (p *nodes) publish() {
 }
 
 // pick returns the next reader in turn among those that are ready, or among all when none is. It is
-// another one than not (nil allows all); nil when there is none.
-func (p *nodes) pick(not *node) *node {
+// none of those that were tried; nil when there is no other.
+func (p *nodes) pick(tried []*node) *node {
 	v := p.view.Load()
 	turn := p.turn.Add(1) - 1
 	for _, candidates := range [][]*node{v.ready, v.all} {
 		for i := range uint64(len(candidates)) {
-			if n := candidates[(turn+i)%uint64(len(candidates))]; n != not {
+			if n := candidates[(turn+i)%uint64(len(candidates))]; !slices.Contains(tried, n) {
 				return n
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // newTestNodes returns a list without checks.
@@ -99,7 +101,7 @@ func TestPick(t *testing.T) {
 		name  string
 		addrs []string
 		ready []string
-		not   string
+		tried string
 		want  string // of six picks
 	}{
 		{"none", nil, nil, "", "- - - - - -"},
@@ -108,23 +110,24 @@ func TestPick(t *testing.T) {
 		{"a new one waits for its first check", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "c:1"}, "", "a:1 c:1 a:1 c:1 a:1 c:1"},
 		{"another ready one", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "c:1"}, "a:1", "c:1 c:1 c:1 c:1 c:1 c:1"},
 		{"another one, ready or not", []string{"a:1", "b:1"}, []string{"a:1"}, "a:1", "b:1 b:1 b:1 b:1 b:1 b:1"},
+		{"a third one", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "b:1", "c:1"}, "a:1 c:1", "b:1 b:1 b:1 b:1 b:1 b:1"},
 		{"no other", []string{"a:1"}, []string{"a:1"}, "a:1", "- - - - - -"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			p := newTestNodes(test.addrs...)
-			var not *node
+			var tried []*node
 			for _, n := range p.list {
 				if slices.Contains(test.ready, n.addr) {
 					p.checked(n, nil)
 				}
-				if n.addr == test.not {
-					not = n
+				if strings.Contains(test.tried, n.addr) {
+					tried = append(tried, n)
 				}
 			}
 			var got []string
 			for range 6 {
-				if n := p.pick(not); n != nil {
+				if n := p.pick(tried); n != nil {
 					got = append(got, n.addr)
 				} else {
 					got = append(got, "-")
@@ -168,11 +171,34 @@ func TestSetKeepsWhatIsKnown(t *testing.T) {
 }
 
 // failing is a transport whose every try fails.
-type failing struct{ hosts []string }
+type failing struct {
+	hosts []string
+	after time.Duration
+}
 
 func (f *failing) RoundTrip(req *http.Request) (*http.Response, error) {
 	f.hosts = append(f.hosts, req.URL.Host)
+	time.Sleep(f.after)
 	return nil, errors.New("reset")
+}
+
+func TestNoTryBeginsAfterRetryTimeout(t *testing.T) {
+	for after, want := range map[time.Duration]string{0: "a:1 b:1 c:1", retryTimeout/2 - 1: "a:1 b:1 c:1", retryTimeout / 2: "a:1 b:1", retryTimeout: "a:1"} {
+		synctest.Test(t, func(t *testing.T) { // a clock of its own
+			req, err := http.NewRequest(http.MethodGet, "http://-/post", http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next := &failing{after: after}
+			b := &balancer{nodes: newTestNodes("a:1", "b:1", "c:1"), next: next}
+			if _, err := b.RoundTrip(req); err == nil {
+				t.Error("no error")
+			}
+			if got := strings.Join(next.hosts, " "); got != want {
+				t.Errorf("each try takes %v: tried %s, want %s", after, got, want)
+			}
+		})
+	}
 }
 
 func TestOnlyReadsWithoutABodyAreRepeated(t *testing.T) {
@@ -180,8 +206,8 @@ func TestOnlyReadsWithoutABodyAreRepeated(t *testing.T) {
 		method, body string
 		want         string
 	}{
-		{"GET", "", "a:1 b:1"},
-		{"HEAD", "", "a:1 b:1"},
+		{"GET", "", "a:1 b:1 c:1"},
+		{"HEAD", "", "a:1 b:1 c:1"},
 		{"GET", "x", "a:1"},
 		{"POST", "", "a:1"},
 		{"POST", "x", "a:1"},
@@ -198,7 +224,7 @@ func TestOnlyReadsWithoutABodyAreRepeated(t *testing.T) {
 			t.Fatal(err)
 		}
 		next := new(failing)
-		b := &balancer{nodes: newTestNodes("a:1", "b:1", "c:1"), next: next}
+		b := &balancer{nodes: newTestNodes("a:1", "b:1", "c:1", "d:1"), next: next}
 		if _, err := b.RoundTrip(req); err == nil {
 			t.Error("no error")
 		}

@@ -11,6 +11,8 @@ const (
 	maxResponseHeader = 64 << 10         // bytes
 	idleConnsPerNode  = 320              // as APISIX keeps them
 	idleTimeout       = 60 * time.Second // below the readers' 75 s: who closes first cannot meet a request
+	retries           = 2                // tries after the first, each on another reader
+	retryTimeout      = 3 * time.Second  // after which no further try begins
 )
 
 var errNoReader = errors.New("no reader is listed")
@@ -23,7 +25,7 @@ type exchange struct {
 
 type exchangeKey struct{}
 
-// balancer sends each request to the next reader, and once more to another one when that failed.
+// balancer sends each request to the next reader, and to others when that failed.
 type balancer struct {
 	nodes *nodes
 	next  http.RoundTripper
@@ -51,19 +53,23 @@ func (b *balancer) RoundTrip(req *http.Request) (*http.Response, error) {
 	start := time.Now()
 	defer func() { x.upstream = time.Since(start) }()
 
-	n := b.nodes.pick(nil)
-	if n == nil {
-		return nil, errNoReader
+	tried := make([]*node, 0, 1+retries)
+	err := errNoReader
+	for range 1 + retries {
+		n := b.nodes.pick(tried)
+		if n == nil {
+			break
+		}
+		var res *http.Response
+		if res, err = b.try(req, n, x); err == nil {
+			return res, nil
+		}
+		if req.Context().Err() != nil || !repeatable(req) || time.Since(start) >= retryTimeout {
+			break
+		}
+		tried = append(tried, n)
 	}
-	res, err := b.try(req, n, x)
-	if err == nil || req.Context().Err() != nil || !repeatable(req) {
-		return res, err
-	}
-	other := b.nodes.pick(n)
-	if other == nil {
-		return nil, err
-	}
-	return b.try(req, other, x)
+	return nil, err
 }
 
 // try sends req to n and tells the list of nodes how n did.
@@ -81,7 +87,7 @@ func (b *balancer) try(req *http.Request, n *node, x *exchange) (*http.Response,
 		answer := *res
 		answer.Trailer = nil
 		res = &answer
-	case req.Context().Err() == nil: // else the client left, or its time is over
+	case req.Context().Err() == nil: // else the time of the whole request is over
 		b.nodes.missed(n, isTimeout(err), err)
 	}
 	return res, err
