@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/redistest"
 )
 
 // container runs nodes.sh as the gateway's container does, with a fake DNS and a fake APISIX.
@@ -57,7 +58,7 @@ cat "dns.$n" 2>/dev/null || cat dns 2>/dev/null || exit 2
 
 func newContainer(t *testing.T) *container {
 	t.Parallel()
-	c := &container{t: t, dir: t.TempDir(), port: freePort(t), log: new(syncBuffer), ended: make(chan struct{})}
+	c := &container{t: t, dir: t.TempDir(), port: redistest.FreePort(t), log: new(syncBuffer), ended: make(chan struct{})}
 	script, err := filepath.Abs("nodes.sh")
 	if err != nil {
 		t.Fatal(err)
@@ -239,25 +240,6 @@ func (c *container) silent() ([]string, *net.TCPListener) {
 		}
 	}
 	return addresses, first
-}
-
-// freePort returns a port that is free on the addresses that the tests use.
-func freePort(t *testing.T) int {
-	t.Helper()
-	var port int
-	eventually.Nil(t, func() error {
-		port = 0
-		for i := 1; i <= firstSilent+manySilent; i++ {
-			ln, err := net.Listen("tcp", net.JoinHostPort(host(i), strconv.Itoa(port)))
-			if err != nil {
-				return err
-			}
-			defer ln.Close()
-			port = ln.Addr().(*net.TCPAddr).Port
-		}
-		return nil
-	})
-	return port
 }
 
 const (

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ import (
 
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/logtest"
+	"heavy-read-api/internal/redistest"
 )
 
 // patience bounds every wait of the tests.
@@ -305,13 +307,8 @@ func (p *process) kill() {
 	}
 }
 
-// freeAddr returns an address that nobody listens on.
+// freeAddr returns an address that nobody listens on, nor will until the test ends.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t)))
 }

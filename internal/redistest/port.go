@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"testing"
 )
 
 // Ports lie below the range that Linux and macOS hand out for outgoing
@@ -48,6 +49,18 @@ func reservePort() (port, error) {
 		return port{n, reservation}, nil
 	}
 	return port{}, fmt.Errorf("find a free port from %d: %w", firstPort, last)
+}
+
+// FreePort returns a TCP port that the kernel gives to no outgoing connection, and no test that asks here takes
+// until tb ends, on whatever address of 127.0.0.0/8 it is used.
+func FreePort(tb testing.TB) int {
+	tb.Helper()
+	p, err := reservePort()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(p.release)
+	return p.number
 }
 
 // localAddr is host:port of a port here.

@@ -310,3 +310,14 @@ func TestPasswordAndUser(t *testing.T) {
 	replica.WaitReplicaInSync(s)
 	wantValue(t, replica.Client(t), "posts:1", "v")
 }
+
+func TestFreePortIsKeptUntilTheEnd(t *testing.T) {
+	n := FreePort(t)
+	if again, err := net.ListenPacket("udp", localAddr(n)); err == nil {
+		_ = again.Close()
+		t.Errorf("port %d is not reserved", n)
+	}
+	if n < firstPort || n >= firstPort+numPorts {
+		t.Errorf("port %d may be that of an outgoing connection", n)
+	}
+}

@@ -270,15 +270,31 @@ next:
 			portBlock.Store(firstTestPort)
 			continue
 		}
+		// Of the number of the first port: it excludes other test processes, and is not in the way of TCP.
+		reservation, err := net.ListenPacket("udp", address(base))
+		if err != nil {
+			continue
+		}
 		for p := range portsPerStack {
 			ln, err := net.Listen("tcp", address(base+p))
 			if err != nil {
+				reservation.Close()
 				continue next
 			}
 			ln.Close()
 		}
+		t.Cleanup(func() { reservation.Close() })
 		return base
 	}
 	t.Fatal("no block of free ports")
 	return 0
+}
+
+// TestBlocksAreReserved starts the search where another process, which counts by itself, would.
+func TestBlocksAreReserved(t *testing.T) {
+	first := freeBlock(t)
+	portBlock.Store(int64(first - portsPerStack))
+	if second := freeBlock(t); second == first {
+		t.Errorf("ports from %d on were given to two tests at once", first)
+	}
 }
