@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/redisnode"
@@ -64,6 +66,9 @@ func Run(ctx context.Context, cfg Config) error {
 
 	h := &handler{getter: getter{replica: replica}, podID: cfg.PodID}
 	s := &state{replica: replica, podID: cfg.PodID}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "reader_stopping", Help: "1 while the reader serves on before an orderly stop, else 0.",
+	}, s.stoppingMetric))
 	metrics := service.NewHTTPMetrics(registry)
 	router := service.NewRouter(metrics)
 	router.Handle(postPath, service.Read(h.serve(fromMemory)))

@@ -100,9 +100,17 @@ func TestStop(t *testing.T) {
 	publish(t, p, post.Post{ID: "a", Title: "t"})
 	r := startReady(t, b.Addr(), func(c *Config) { c.Drain = 2 * time.Second })
 
+	stopping := func(want string) {
+		t.Helper()
+		if body := string(r.wantStatus(t, "/metrics", 200).body); !strings.Contains(body, "\nreader_stopping "+want+"\n") {
+			t.Errorf("reader_stopping is not %s", want)
+		}
+	}
+	stopping("0")
 	began := time.Now()
 	r.Stop()
 	r.waitReady(t, "stopping")
+	stopping("1")
 	r.wantStatus(t, "/ready", 503)
 	r.wantStatus(t, "/health", 200)
 	r.wantStatus(t, "/post?id=a", 200)

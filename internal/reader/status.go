@@ -54,6 +54,14 @@ type readiness struct {
 	Reasons    []string  `json:"reasons,omitempty"`
 }
 
+// stoppingMetric tells a reader that somebody stops from one that dies: the next scrape is too late for both.
+func (s *state) stoppingMetric() float64 {
+	if s.stopping.Load() {
+		return 1
+	}
+	return 0
+}
+
 func (s *state) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	service.JSON(w, http.StatusOK, map[string]string{"status": "ok", "pod_id": s.podID})
 }

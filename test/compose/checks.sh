@@ -399,7 +399,7 @@ check_access_counters() {
 }
 
 check_scale() {
-	says "make scale N=5 puts five readers into rotation, N=3 takes two out, and no read fails"
+	says "make scale N=5 puts five readers into rotation, N=3 takes two out, no read fails, and nobody is missed"
 	both_ways() {
 		make scale N=5
 		in_rotation 5
@@ -408,6 +408,10 @@ check_scale() {
 	}
 	under_load both_ways
 	eventually 20 converged
+	three() { [ "$(query 'count(up{job="reader"})')" = 3 ]; }
+	eventually 20 three
+	sleep 6 # so that the rules are evaluated after it
+	expect "" "$(query 'ALERTS{alertname="ReaderGone"}')" "alert for readers that were stopped"
 }
 
 check_stop_keeps_posts() {
