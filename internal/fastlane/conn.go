@@ -15,8 +15,9 @@ import (
 type Handler interface {
 	// Serve adds the answer to q to out. It may block; then it should call out.Flush before, so
 	// that the answers before this one do not wait with it, and return without an answer when Flush
-	// returns false. With closing, the answer must say that the connection is closed after it.
-	Serve(out *Output, q *Request, closing bool)
+	// returns false. When out.Closing returns true, the answer must say that the connection is closed
+	// after it.
+	Serve(out *Output, q *Request)
 	// Flushed is called when all answers so far have been written, or could not be.
 	Flushed()
 }
@@ -64,6 +65,7 @@ type conn struct {
 	least   int    // of them that net/http would take for a request
 	since   uint32 // tick at which the first of them came, or the last answer had been written
 	asleep  bool   // poked since
+	last    bool   // the connection closes after the next answer, or when there is nothing to read
 	end     func() // runs after serve: closes the connection, or hands it over
 }
 
@@ -95,8 +97,14 @@ func (c *conn) serve() {
 // An idle connection releases its buffers here, so that many idle connections are cheap. A late poke
 // may interrupt a header instead: the connection is not idle then, and must be poked again later.
 func (c *conn) onlyPoked(err error) bool {
-	if !errors.Is(err, os.ErrDeadlineExceeded) || c.phase() == cut {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
+	}
+	if c.phase() == cut {
+		if c.filled > 0 || c.last {
+			return false
+		}
+		c.last = true // a request may have arrived in this moment: one more look
 	}
 	_ = c.SetReadDeadline(time.Time{})
 	if c.filled == 0 {
@@ -122,8 +130,8 @@ func rawConn(nc net.Conn) syscall.RawConn {
 // waits, and mostly learns that there is nothing yet: a third of the system calls of a request.
 // Inside of RawConn.Read, an edge that comes after our last read is not lost, so a read that did
 // not fill the buffer says as much. Only the end of the stream, if it came together with the last
-// bytes, may have had no edge of its own; the sweep pokes connections that fall idle to look for
-// it.
+// bytes, may have had no edge of its own: with half a request at hand we look for it at once, and the
+// sweep pokes connections that fall idle to look for it.
 func (c *conn) serveRaw(raw syscall.RawConn) {
 	step := func(fd uintptr) (done bool) {
 		c.out.fd = fd // open as long as step runs
@@ -134,11 +142,14 @@ func (c *conn) serveRaw(raw syscall.RawConn) {
 			case err == syscall.EINTR:
 				continue
 			case err == syscall.EAGAIN:
-				return false
+				if c.last && c.filled == 0 {
+					c.end = c.close
+				}
+				return c.end != nil
 			case n == 0 && err == nil:
 				err = io.EOF
 			}
-			if c.arrived(n, err); n < room && n > 0 {
+			if c.arrived(n, err); n < room && n > 0 && c.filled == 0 {
 				return !c.prepare()
 			}
 		}
@@ -172,8 +183,11 @@ func (c *conn) prepare() bool {
 	} else if c.asleep {
 		p = poked
 	}
-	if c.enter(p, c.since) == cut || c.filled == 0 && c.server.stopping.Load() {
-		c.end = c.close
+	if c.enter(p, c.since) == cut {
+		if c.filled > 0 {
+			c.end = c.close
+		}
+		c.last = true
 	}
 	return c.end == nil
 }
@@ -195,8 +209,11 @@ func (c *conn) arrived(n int, err error) {
 	}
 	c.filled += n
 	if c.enter(serving, now) == cut {
-		c.end = c.close
-		return
+		if c.filled > n {
+			c.end = c.close
+			return
+		}
+		c.last = true // given up while it was idle, and yet here is a request
 	}
 
 	begin, v, closing := 0, partial, false
@@ -205,9 +222,10 @@ func (c *conn) arrived(n int, err error) {
 		if end, v = c.next(c.buf[begin:c.filled]); v != complete {
 			break
 		}
-		closing = s.stopping.Load()
-		c.handler.Serve(&c.out, &c.q, closing)
 		begin += end
+		c.out.closing, c.out.after = false, c.buf[begin:c.filled]
+		c.handler.Serve(&c.out, &c.q)
+		closing = c.out.closing
 		if c.out.full() {
 			c.out.Flush()
 			c.handler.Flushed()
@@ -245,6 +263,19 @@ func (c *conn) next(b []byte) (end int, v verdict) {
 		return 0, other
 	}
 	return end, complete
+}
+
+// closing reports whether the connection closes after the answer to a request that b follows. Of
+// requests that have arrived together the last one is answered so: the others must have answers too.
+func (c *conn) closing(b []byte) bool {
+	if !c.last && !c.server.draining.Load() {
+		return false
+	}
+	if len(b) < stdLeast {
+		return true
+	}
+	_, v := findEnd(b, 0)
+	return v == partial && c.server.shape.begins(b)
 }
 
 // handOver has the connection given to net/http, with the bytes that it has not seen yet. They stay

@@ -16,6 +16,9 @@ type Output struct {
 	large []segment
 	size  int
 	err   error
+
+	after   []byte // what has arrived after the request that is being answered
+	closing bool   // its answer says that the connection closes
 }
 
 const noFD = ^uintptr(0)
@@ -31,6 +34,13 @@ const (
 	// maxOutput bounds what waits for one write: a client that does not read holds as much.
 	maxOutput = 64 << 10
 )
+
+// Closing reports whether the answer to the request at hand must say that the connection closes after
+// it. A handler that waits asks after the wait: the server may have begun to drain meanwhile.
+func (o *Output) Closing() bool {
+	o.closing = o.closing || o.conn.closing(o.after)
+	return o.closing
+}
 
 // Append adds bytes to the answer.
 func (o *Output) Append(b []byte) { o.buf = append(o.buf, b...) }

@@ -10,15 +10,17 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"heavy-read-api/internal/service"
 )
 
 // Config configures a Server.
 type Config struct {
-	Path      string         // of the requests that the fast lane takes, such as "/post"
-	Parameter string         // the one parameter of their query, such as "id"
-	Handler   func() Handler // makes the handler of a connection
-	Std       *http.Server   // serves everything else; its timeouts bound the fast lane too
-	MaxConns  int            // connections at a time, both lanes together; default 20,000
+	Path      string              // of the requests that the fast lane takes, such as "/post"
+	Parameter string              // the one parameter of their query, such as "id"
+	Handler   func() Handler      // makes the handler of a connection
+	Std       *service.HTTPServer // serves everything else; its timeouts bound the fast lane too
+	MaxConns  int                 // connections at a time, both lanes together; default 20,000
 	Logger    *slog.Logger
 }
 
@@ -27,13 +29,14 @@ type Config struct {
 type Server struct {
 	shape      shape
 	newHandler func() Handler
-	http       *http.Server
+	http       *service.HTTPServer
 	std        *handoff
 	maxConns   int
 	log        *slog.Logger
 
 	tick     atomic.Uint32 // clock of the sweep, in units of sweepPause
 	date     atomic.Pointer[[]byte]
+	draining atomic.Bool // every answer says that its connection closes
 	stopping atomic.Bool
 	turned   atomic.Int32 // connections that are being turned away
 
@@ -194,18 +197,25 @@ func (s *Server) each(f func(*conn)) int {
 	return len(s.conns)
 }
 
+// Drain makes every answer from now on say that its connection closes, in both lanes.
+func (s *Server) Drain() {
+	s.draining.Store(true)
+	s.http.Drain()
+}
+
 // Shutdown stops in order: no new connections, idle ones are closed, requests under way get their
 // answers and are told that the connection closes. It returns when all connections are gone, or
 // with the error of ctx; then call Close.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopping.Store(true)
+	s.Drain()
 	s.closeListener()
-	s.http.SetKeepAlivesEnabled(false) // closes the other lane's idle connections now, and each of the others after its answer
-	// http.Server.Shutdown comes last, when both lanes are empty: from then on net/http accepts no
-	// connection from the fast lane, and closes those of which it is still reading a header.
+	// The other lane's Shutdown comes last, when both lanes are empty: from then on net/http accepts no
+	// connection from the fast lane.
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for s.each((*conn).cutIdle) > 0 {
+		s.http.CutIdle()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/service"
 )
 
 // echo answers with the parameter's value, and says which lane it is in. "wait" blocks until it is
@@ -43,7 +44,7 @@ func body(value string) string {
 	return "post " + value
 }
 
-func (e *echo) Serve(out *Output, q *Request, closing bool) {
+func (e *echo) Serve(out *Output, q *Request) {
 	e.served++
 	value := string(q.Value)
 	if value == "wait" {
@@ -55,7 +56,7 @@ func (e *echo) Serve(out *Output, q *Request, closing bool) {
 	}
 	b := append(out.Buffer(), "HTTP/1.1 200 OK\r\nX-Lane: fast\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body(value))), 10)
-	if closing {
+	if out.Closing() {
 		b = append(b, "\r\nConnection: close"...)
 	}
 	out.SetBuffer(append(b, "\r\n\r\n"...))
@@ -95,14 +96,14 @@ func startWrapped(t testing.TB, wrap func(net.Conn) net.Conn, options ...func(*C
 	cfg := Config{
 		Path: "/post", Parameter: "id",
 		Handler: func() Handler { return &echo{fixture: f} },
-		Std: &http.Server{
+		Std: service.Track(&http.Server{
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("X-Lane", "std")
 				_, _ = io.Copy(io.Discard, r.Body)
 				fmt.Fprint(w, body(r.URL.Query().Get("id")))
 			}),
 			ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, WriteTimeout: 10 * time.Second,
-		},
+		}),
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, o := range options {
@@ -522,7 +523,7 @@ type static struct{}
 
 const staticAnswer = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npost"
 
-func (static) Serve(out *Output, _ *Request, _ bool) {
+func (static) Serve(out *Output, _ *Request) {
 	out.SetBuffer(append(out.Buffer(), staticAnswer...))
 }
 func (static) Flushed() {}

@@ -62,7 +62,7 @@ type laneConn struct {
 }
 
 // Serve implements fastlane.Handler.
-func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request, closing bool) {
+func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request) {
 	var began time.Time
 	if c.untilSample--; c.untilSample == 0 {
 		c.untilSample = sampleEvery
@@ -83,6 +83,7 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request, closing bool
 		c.sampled = began // only now: the call of Flushed above is for earlier answers
 	}
 
+	closing := out.Closing()
 	b := out.Buffer()
 	switch a.status {
 	case http.StatusOK:

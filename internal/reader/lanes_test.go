@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -74,7 +73,7 @@ func newLanes(t testing.TB) *lanes {
 	}
 
 	h := &handler{getter: getter{replica: replica}, podID: "pod"}
-	stdServer := func(m *service.HTTPMetrics) *http.Server {
+	stdServer := func(m *service.HTTPMetrics) *service.HTTPServer {
 		router := service.NewRouter(m)
 		router.Handle(postPath, service.Read(h.serve(fromMemory)))
 		return service.NewServer(h.signed(router), log)

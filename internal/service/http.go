@@ -4,18 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
 	"strconv"
 	"time"
 )
 
-// Bounds of every HTTP server of the stack.
 const (
-	readHeaderTimeout = 5 * time.Second
-	idleTimeout       = 75 * time.Second // longer than the gateway's 60 s, so that the gateway closes first
-	maxHeaderBytes    = 16 << 10
 	// stopTimeout is how long requests in flight may take once the server stops: with Drain it
 	// stays under the 10 s after which a supervisor kills.
 	stopTimeout = 6 * time.Second
@@ -36,31 +30,18 @@ func Listen(c *Common) (net.Listener, error) {
 	return ln, nil
 }
 
-// NewServer returns a server with the stack's limits. The caller may lengthen the timeouts of a
-// request that streams with http.ResponseController.
-func NewServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       idleTimeout,
-		// net/http adds 4 KiB of slop to this bound.
-		MaxHeaderBytes: maxHeaderBytes - 4<<10,
-		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-}
-
-// Server is what Serve runs: an http.Server, or what stops like one.
+// Server is what Serve runs: an HTTPServer, or what stops like one.
 type Server interface {
 	Serve(net.Listener) error
+	Drain() // from now on every answer says that its connection closes
 	Shutdown(context.Context) error
 	Close() error
 }
 
 // Serve answers on ln until ctx is done, then stops in order: stopping is called (readiness turns
-// to 503), the server goes on for drain, the listener closes, requests in flight finish. It
-// returns nil after an orderly stop, also when some requests had to be cut at the bound.
+// to 503), the server goes on for drain, with answers after which their connections close, the
+// listener closes, requests in flight finish. It returns nil after an orderly stop, also when some
+// requests had to be cut at the bound.
 func Serve(ctx context.Context, ln net.Listener, srv Server, drain time.Duration, stopping func()) error {
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()
@@ -72,6 +53,7 @@ func Serve(ctx context.Context, ln net.Listener, srv Server, drain time.Duration
 	if stopping != nil {
 		stopping()
 	}
+	srv.Drain()
 	if drain > 0 {
 		timer := time.NewTimer(drain)
 		defer timer.Stop()

@@ -1,0 +1,177 @@
+package fastlane
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/eventually"
+)
+
+const postRequest = "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello"
+
+// expectLast reads an answer that must say that the connection closes, and the end of the connection.
+func expectLast(t testing.TB, r *bufio.Reader, lane, content string) {
+	t.Helper()
+	if res := expect(t, r, lane, content); !res.Close {
+		t.Fatal("the answer does not say that the connection closes")
+	}
+	closed(t, r)
+}
+
+// During the drain connections are served, and told to leave. Of requests that arrive together the
+// last one is told, or those behind it would have no answer.
+func TestAnswersOfTheDrainClose(t *testing.T) {
+	f := start(t)
+	type client struct {
+		net.Conn
+		*bufio.Reader
+	}
+	var clients [4]client
+	for i := range clients {
+		c := dial(t, f)
+		clients[i] = client{c, bufio.NewReader(c)}
+		send(t, c, get("0"))
+		if res := expect(t, clients[i].Reader, "fast", "post 0"); res.Close {
+			t.Fatal("an answer before the drain says that the connection closes")
+		}
+	}
+	f.Drain()
+	send(t, clients[0].Conn, get("1"))
+	expectLast(t, clients[0].Reader, "fast", "post 1")
+
+	send(t, clients[1].Conn, get("1")+get("2")+get("3")+get("4")[:20])
+	expect(t, clients[1].Reader, "fast", "post 1")
+	expect(t, clients[1].Reader, "fast", "post 2")
+	expectLast(t, clients[1].Reader, "fast", "post 3")
+
+	send(t, clients[2].Conn, get("1")+postRequest)
+	expect(t, clients[2].Reader, "fast", "post 1")
+	expectLast(t, clients[2].Reader, "std", "post 3")
+
+	send(t, clients[3].Conn, postRequest)
+	expectLast(t, clients[3].Reader, "std", "post 3")
+
+	late := dial(t, f)
+	send(t, late, get("1"))
+	expectLast(t, bufio.NewReader(late), "fast", "post 1")
+}
+
+// The drain may begin while a request waits, and its answer tells.
+func TestADrainMeetsARequestThatWaits(t *testing.T) {
+	f := start(t)
+	c := dial(t, f)
+	send(t, c, get("wait"))
+	eventually.True(t, "waiting handler", func() bool { return f.waiting.Load() == 1 })
+	f.Drain()
+	close(f.release)
+	expectLast(t, bufio.NewReader(c), "fast", "post wait")
+}
+
+// A request that arrives just when its idle connection is given up has its answer, whole or in pieces.
+func TestALateCutDropsNoRequest(t *testing.T) {
+	for _, pieces := range [][]string{{get("1")}, {get("1")[:20], get("1")[20:]}} {
+		f := start(t)
+		c := dial(t, f)
+		var server *conn
+		eventually.True(t, "idle connection", func() bool {
+			f.each(func(c *conn) { server = c })
+			return server != nil && server.phase() == idle
+		})
+		server.mu.Lock() // as the sweep does, between its decision and the deadline
+		server.enter(cut, 0)
+		send(t, c, pieces[0])
+		eventually.True(t, "bytes of a request", func() bool { return server.phase() != cut })
+		_ = server.SetReadDeadline(expired)
+		server.mu.Unlock()
+		for _, piece := range pieces[1:] {
+			send(t, c, piece)
+		}
+		expectLast(t, bufio.NewReader(c), "fast", "post 1")
+	}
+}
+
+// Shutdown waits for a header that net/http is reading, also on a connection that had an answer of
+// net/http before.
+func TestShutdownWaitsForNetHTTP(t *testing.T) {
+	f := start(t)
+	used, idle := dial(t, f), dial(t, f)
+	usedReader, idleReader := bufio.NewReader(used), bufio.NewReader(idle)
+	for c, r := range map[net.Conn]*bufio.Reader{used: usedReader, idle: idleReader} {
+		send(t, c, postRequest)
+		expect(t, r, "std", "post 3")
+	}
+	send(t, used, postRequest[:30])
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		done <- f.Server.Shutdown(ctx)
+	}()
+	closed(t, idleReader)
+	send(t, used, postRequest[30:])
+	expectLast(t, usedReader, "std", "post 3")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// Half a request whose client has closed its side is answered with 400, or its connection closed, at
+// once: whether it came alone or together with a whole one, and whether the end came with it or later.
+func TestHalfARequestAtTheEndOfTheStream(t *testing.T) {
+	f := start(t, func(c *Config) { c.Std.ReadHeaderTimeout = time.Hour })
+	for _, whole := range []string{"", get("1"), postRequest} {
+		for _, half := range []string{"G", "GET /post", get("2")[:30], postRequest[:30], "X"} {
+			for _, later := range []bool{false, true} {
+				c := dial(t, f)
+				_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+				r := bufio.NewReader(c)
+				if later {
+					send(t, c, whole)
+					if whole != "" {
+						answer(t, r)
+					}
+					send(t, c, half)
+				} else {
+					send(t, c, whole+half)
+				}
+				_ = c.(*net.TCPConn).CloseWrite()
+				if whole != "" && !later {
+					answer(t, r)
+				}
+				rest, err := io.ReadAll(r)
+				if err != nil || len(rest) > 0 && !strings.HasPrefix(string(rest), "HTTP/1.1 400 ") {
+					t.Errorf("%.20q, half of %.20q, later: %v: %q, %v", whole, half, later, rest, err)
+				}
+			}
+		}
+	}
+}
+
+// A client that resets its connection ends the reading from it in net/http too.
+func TestAWriteErrorEndsTheOtherLane(t *testing.T) {
+	arrived, release := make(chan struct{}, 100), make(chan struct{})
+	f := start(t, func(c *Config) {
+		c.Std.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			arrived <- struct{}{}
+			<-release
+			_, _ = io.WriteString(w, large)
+		})
+	})
+	c := dial(t, f)
+	send(t, c, strings.Repeat(postRequest, 20))
+	<-arrived
+	_ = c.(*net.TCPConn).SetLinger(0)
+	_ = c.Close()
+	close(release)
+	eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+	if n := 1 + len(arrived); n > 3 {
+		t.Errorf("%d requests were served", n)
+	}
+}
