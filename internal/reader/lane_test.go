@@ -1,6 +1,12 @@
 package reader
 
 import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -9,6 +15,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
+
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redistest"
 )
 
 const plainRead = "GET /post?id=a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -20,14 +30,19 @@ func (l *lanes) waitingRead() string {
 	return "GET /post?id=a HTTP/1.1\r\nHost: a\r\nX-Min-Version: " + future.String() + "\r\n\r\n"
 }
 
-// samples returns how many requests the fast lane has timed, and their time together.
+// samples returns how many requests the fast lane has timed, and their time together. Each has been
+// observed for the requests for which it stands.
 func (l *lanes) samples(t *testing.T) (n uint64, sum time.Duration) {
 	t.Helper()
 	var m dto.Metric
 	if err := l.taken.Duration.WithLabelValues(postPath).(prometheus.Metric).Write(&m); err != nil {
 		t.Fatal(err)
 	}
-	return m.Histogram.GetSampleCount(), time.Duration(m.Histogram.GetSampleSum() * float64(time.Second))
+	observed := m.Histogram.GetSampleCount()
+	if observed%sampleEvery != 0 {
+		t.Errorf("%d observations, want a multiple of %d", observed, sampleEvery)
+	}
+	return observed / sampleEvery, time.Duration(m.Histogram.GetSampleSum() / sampleEvery * float64(time.Second))
 }
 
 // Each connection has exactly one sample among its first sampleEvery requests.
@@ -42,6 +57,55 @@ func TestEveryConnectionIsTimed(t *testing.T) {
 			t.Fatalf("%d samples of %d connections", n, i+1)
 		}
 	}
+}
+
+// Of two lanes that share a histogram, as they do in a reader, each has the share of its requests.
+func TestLanesWeighAlike(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
+	r := startReady(t, b.Addr())
+	const reads = 4 * sampleEvery
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	answers := bufio.NewReader(conn)
+	for _, request := range []string{plainRead, "POST /post?id=a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"} {
+		for range reads {
+			if _, err := io.WriteString(conn, request); err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+		}
+	}
+	eventually.Nil(t, func() error { // a read is counted just after its answer has been written
+		var requests, observed float64
+		all := r.metrics(t)
+		for _, m := range all["http_requests_total"].GetMetric() {
+			if hasLabel(m, "route", postPath) {
+				requests += m.GetCounter().GetValue()
+			}
+		}
+		for _, m := range all["http_request_duration_seconds"].GetMetric() {
+			if hasLabel(m, "route", postPath) {
+				observed += float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+		if requests != 2*reads || observed != requests {
+			return fmt.Errorf("%v observations of %v requests, want %d of as many", observed, requests, 2*reads)
+		}
+		return nil
+	})
+}
+
+func hasLabel(m *dto.Metric, name, value string) bool {
+	return slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetName() == name && l.GetValue() == value })
 }
 
 // The sample of a read that waits includes the wait, also when the answers before it are written in
