@@ -1,9 +1,15 @@
 package reader
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -250,4 +256,70 @@ func TestForeignValue(t *testing.T) {
 	for _, path := range paths {
 		wantProblem(t, r.do(t, "GET", path+"?id=odd"), 500, "id")
 	}
+}
+
+// Clients can ask for versions that do not exist. So many of them wait, and no more: the next one has
+// its answer at once, in both lanes, while reads that memory can answer, and the probes, go on.
+func TestWaitsForVersionsAreBounded(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
+	g := newGetter(t, b.Addr())
+	future := w.token
+	future.Version += 1000
+	q := request{id: []byte("a"), minVersion: []byte(future.String())}
+
+	g.behind.Store(maxBehind - 1)
+	if a := g.get(t.Context(), &q, fromMemory); a.problem != &behind {
+		t.Errorf("the last that may wait: %+v", a)
+	}
+	g.behind.Store(maxBehind)
+	if a := g.get(t.Context(), &q, fromMemory); a.problem != &tooManyBehind {
+		t.Errorf("one too many: %+v", a)
+	}
+	q.minVersion = []byte(w.token.String())
+	if a := g.get(t.Context(), &q, fromMemory); a.status != 200 {
+		t.Errorf("a version that is there: %+v", a)
+	}
+	q.minVersion = nil
+	if a := g.get(t.Context(), &q, fromMemory); a.status != 200 {
+		t.Errorf("a read without a version: %+v", a)
+	}
+	if n := g.behind.Load(); n != maxBehind {
+		t.Errorf("%d reads wait in the end, want %d", n, maxBehind)
+	}
+
+	r := startReady(t, b.Addr())
+	request := "GET /post?id=a HTTP/1.1\r\nHost: a\r\nX-Min-Version: " + future.String() + "\r\n\r\n"
+	var clients sync.WaitGroup
+	var refused atomic.Int64
+	for range 8 * maxBehind {
+		clients.Go(func() {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(r.URL, "http://"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			if _, err := io.WriteString(conn, request); err != nil {
+				t.Error(err)
+				return
+			}
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil || res.StatusCode != 503 {
+				t.Errorf("%v, %v", res, err)
+				return
+			}
+			body, _ := io.ReadAll(res.Body)
+			if strings.Contains(string(body), "too many reads wait") {
+				refused.Add(1)
+			}
+		})
+	}
+	eventually.True(t, "refused read", func() bool {
+		r.wantStatus(t, "/ready", 200)
+		r.wantStatus(t, "/post?id=a", 200)
+		return refused.Load() > 0
+	})
+	clients.Wait()
 }

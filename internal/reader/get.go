@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"heavy-read-api/internal/cache"
@@ -14,6 +15,10 @@ import (
 // waitBudget bounds all waiting of one read together. It leaves 50 ms of the promised 500 ms for
 // the answer itself.
 const waitBudget = 450 * time.Millisecond
+
+// maxBehind is how many reads may wait for a version at the same time. A client can ask for versions
+// that do not exist, and each such read takes up to waitBudget.
+const maxBehind = 256
 
 // source is where a read gets its post from.
 type source int
@@ -41,7 +46,10 @@ type answer struct {
 }
 
 // getter does the work of a read.
-type getter struct{ replica *cache.Replica }
+type getter struct {
+	replica *cache.Replica
+	behind  atomic.Int32 // reads that wait for a version, at most maxBehind
+}
 
 // get answers q. It blocks for waitBudget at most, and only where memory cannot answer.
 func (g *getter) get(ctx context.Context, q *request, from source) answer {
@@ -97,9 +105,15 @@ func (g *getter) wait(ctx context.Context, q *request) answer {
 	}
 	ctx, cancel := context.WithTimeout(ctx, waitBudget)
 	defer cancel()
-	if !g.replica.Reached(token) && g.replica.WaitFor(ctx, token) {
-		if a, ok := g.look(q); ok {
-			return a
+	if !g.replica.Reached(token) {
+		defer g.behind.Add(-1)
+		if g.behind.Add(1) > maxBehind {
+			return failed(&tooManyBehind)
+		}
+		if g.replica.WaitFor(ctx, token) {
+			if a, ok := g.look(q); ok {
+				return a
+			}
 		}
 	}
 	entry, present, err := g.replica.Fetch(ctx, string(q.id), token)
@@ -194,6 +208,7 @@ var (
 	notFound      = service.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
 	notAPost      = service.Problem{Status: http.StatusInternalServerError, Field: "id", Detail: "what is stored under this id is no post: write it again"}
 	behind        = service.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and Redis did not bring it in time: try again, or read without X-Min-Version"}
+	tooManyBehind = service.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and too many reads wait for theirs: try again, or read without X-Min-Version"}
 	unavailable   = service.Problem{Status: http.StatusServiceUnavailable, Field: "id", Detail: "this read needs Redis, and Redis did not answer in time: try again"}
 )
 

@@ -37,7 +37,7 @@ const (
 
 // handler answers reads with net/http.
 type handler struct {
-	getter
+	*getter
 	podID string
 }
 

@@ -16,7 +16,7 @@ import (
 // lane answers reads of /post in the fast lane, with the bytes that net/http would send for what
 // handler says.
 type lane struct {
-	getter
+	*getter
 	server *fastlane.Server // set once, before the first connection
 	podID  string
 
@@ -34,7 +34,7 @@ var laneCodes = [...]int{http.StatusOK, http.StatusNotModified, http.StatusNotFo
 // for which it stands: net/http times each of its own. Counts are exact.
 const sampleEvery = 64
 
-func newLane(g getter, podID string, m *service.HTTPMetrics) *lane {
+func newLane(g *getter, podID string, m *service.HTTPMetrics) *lane {
 	l := &lane{getter: g, podID: podID, bytes: m.Bytes.WithLabelValues(postPath), duration: m.Duration.WithLabelValues(postPath)}
 	for i, method := range []string{"get", "head"} {
 		for j, code := range laneCodes {

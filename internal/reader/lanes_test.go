@@ -72,7 +72,7 @@ func newLanes(t testing.TB) *lanes {
 		time.Sleep(time.Millisecond) // between polls
 	}
 
-	h := &handler{getter: getter{replica: replica}, podID: "pod"}
+	h := &handler{getter: &getter{replica: replica}, podID: "pod"}
 	stdServer := func(m *service.HTTPMetrics) *service.HTTPServer {
 		router := service.NewRouter(m)
 		router.Handle(postPath, service.Read(h.serve(fromMemory)))

@@ -64,7 +64,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer following.Wait()
 	defer stop()
 
-	h := &handler{getter: getter{replica: replica}, podID: cfg.PodID}
+	h := &handler{getter: &getter{replica: replica}, podID: cfg.PodID}
 	s := &state{replica: replica, podID: cfg.PodID}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "reader_stopping", Help: "1 while the reader serves on before an orderly stop, else 0.",
