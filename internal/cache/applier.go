@@ -71,6 +71,7 @@ type applier struct {
 	ignored map[uint64]struct{}
 
 	snapshotFailing bool // the last one failed
+	dropped         int  // entries that the last snapshot has dropped, because Redis did not have them
 
 	invalidMessages, invalidValues, failedSnapshots loglimit.Limit
 

@@ -17,10 +17,17 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-//go:embed lua/write.lua
-var writeLua string
+var (
+	//go:embed lua/denied.lua
+	deniedLua string
+	//go:embed lua/write.lua
+	writeLua string
+	//go:embed lua/check.lua
+	checkLua string
 
-var writeScript = redis.NewScript(readLua + writeLua)
+	writeScript = redis.NewScript(readLua + deniedLua + writeLua)
+	checkScript = redis.NewScript(deniedLua + checkLua)
+)
 
 // PublisherConfig configures the write side. The caller owns the Finder, and closes it after the last
 // write.
@@ -310,21 +317,39 @@ func (p *Publisher) results(n *redis.Client, reply []any, writes []Write) ([]Res
 	return results, nil
 }
 
-// Ping reports whether Redis answers.
-func (p *Publisher) Ping(ctx context.Context) error {
+// Check reports why Redis would refuse a write now, or cannot be asked; nil when it would take one. It
+// writes nothing and blocks until ctx is done at most.
+func (p *Publisher) Check(ctx context.Context) error {
 	n, err := p.cfg.Redis.Node(ctx)
 	if err != nil {
 		return err
 	}
-	if err := n.Ping(ctx).Err(); err != nil {
+	// No value is stored under the prefix alone, because no key is empty.
+	keys := []string{p.keys.seq, p.keys.epoch, p.keys.log, p.keys.prefix}
+	if err := checkScript.Run(ctx, n, keys, p.cfg.Channel).Err(); err != nil {
 		p.cfg.Redis.Doubt(n, err)
 		return err
 	}
 	return nil
 }
 
-// refusals are the errors with which Redis turns a script away before it runs.
-var refusals = []string{"LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOAUTH", "WRONGPASS", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS"}
+// Hazards returns, in words, the settings by which Redis loses values without a write. The error says why
+// that could not be checked, as on managed services that hide it. It blocks until ctx is done at most.
+func (p *Publisher) Hazards(ctx context.Context) ([]string, error) {
+	n, err := p.cfg.Redis.Node(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := takeCensus(ctx, n)
+	return c.hazards(), err
+}
+
+// refusals are the errors with which Redis turns a script away before it has written anything.
+var refusals = []string{"LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOAUTH", "WRONGPASS", "NOPERM", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS"}
+
+// deniedInScript is what Redis 7.0 says instead of NOPERM of a command in a script. Only one that reads can
+// fail so: write.lua checks the others first.
+const deniedInScript = "The user executing the script can't"
 
 // classify wraps an error of the client in ErrNotWritten where that is certain, else in ErrUnknown.
 func classify(err error) error {
@@ -337,7 +362,7 @@ func classify(err error) error {
 		}
 	}
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) {
+	if errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) || strings.Contains(err.Error(), deniedInScript) {
 		return fmt.Errorf("%w: %w", ErrNotWritten, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnknown, err)

@@ -61,7 +61,7 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 			break
 		}
 	}
-	a.watermark, a.synced, a.loaded, a.snapshotFailing = at, true, true, false
+	a.watermark, a.synced, a.loaded, a.snapshotFailing, a.dropped = at, true, true, false, dropped
 	a.exemptUpTo(at)
 	a.snapshotAt, a.snapshotTook = a.now(), a.now().Sub(began)
 	if a.noHistory() {

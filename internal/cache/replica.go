@@ -39,6 +39,7 @@ type Replica struct {
 	misses  *missQueue
 	sub     *subscription
 	over    overEpochs
+	vanish  *vanishWatch
 	metrics *metrics
 	ready   atomic.Bool
 }
@@ -73,6 +74,7 @@ func NewReplica(cfg ReplicaConfig) (*Replica, error) {
 	in := newInbox()
 	src := newRedisSource(cfg.Redis, r.keys)
 	r.applier = newApplier(src, st, in, r.misses, cfg.Logger, r.metrics)
+	r.vanish = newVanishWatch(cfg.Redis, cfg.Logger)
 	r.sub = &subscription{redis: cfg.Redis, channel: cfg.Channel, inbox: in, log: cfg.Logger, metrics: r.metrics}
 	if cfg.Registerer != nil {
 		r.metrics.register(cfg.Registerer, r)
@@ -91,6 +93,7 @@ func (r *Replica) Run(ctx context.Context) {
 	probe := time.NewTicker(r.cfg.Probe)
 	defer probe.Stop()
 	a := r.applier
+	r.vanish.begin(ctx)
 	a.doubt(ctx, "start")
 	for {
 		// A probe that is due goes first: under a flood of misses or messages the select below
@@ -130,6 +133,7 @@ func (r *Replica) probe(ctx context.Context) {
 		r.sub.redial("silent")
 	}
 	r.confirm(live)
+	r.vanish.check(ctx, r.applier)
 }
 
 // confirm makes the replica ready when a step has reached the end of the log after the subscription
@@ -275,15 +279,16 @@ func (r *Replica) WaitFor(ctx context.Context, t Token) bool {
 
 // Status is what a replica knows of itself.
 type Status struct {
-	Ready       bool   // the whole set was loaded and the subscription confirmed; stays true
-	Synced      bool   // every write that Redis has is applied, as far as the last look tells
-	Complete    bool   // the whole set is in memory
-	Subscribed  bool   // the subscription is confirmed
-	Degraded    bool   // ready, but not known to be up to date
-	Problem     string // why the replica is not known to be up to date, or ""
-	NoHistory   bool   // Redis has values, but sequence, epoch or log were deleted: not synced until the next write
-	Applied     Head   // every write up to here is applied
-	Newest      Head   // newest that Redis reported
+	Ready       bool     // the whole set was loaded and the subscription confirmed; stays true
+	Synced      bool     // every write that Redis has is applied, as far as the last look tells
+	Complete    bool     // the whole set is in memory
+	Subscribed  bool     // the subscription is confirmed
+	Degraded    bool     // ready, but not known to be up to date
+	Problem     string   // why the replica is not known to be up to date, or ""
+	Hazards     []string // in words: how Redis may lose values without a write, or just has
+	NoHistory   bool     // Redis has values, but sequence, epoch or log were deleted: not synced until the next write
+	Applied     Head     // every write up to here is applied
+	Newest      Head     // newest that Redis reported
 	LagVersions uint64
 	Lag         time.Duration     // since the replica last knew that it had every write; 0 while it does
 	Snapshot    *SnapshotProgress // the load that is running, or nil
@@ -306,6 +311,7 @@ func (r *Replica) Status() Status {
 		Snapshot:    p.snapshot,
 		NoHistory:   p.noHistory,
 		Problem:     p.problem,
+		Hazards:     *r.vanish.hazards.Load(),
 		Entries:     r.store.entries.Load(),
 		Bytes:       r.store.used.Load(),
 		Held:        r.store.held(),

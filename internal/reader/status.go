@@ -129,7 +129,7 @@ func (s *state) reasons(now *cache.Status) (reasons []string) {
 	if p := now.Snapshot; p != nil {
 		add("loading all posts (%s): %d of about %d", p.Reason, p.Loaded, p.Total)
 	} else if !now.Ready && !now.Synced {
-		add("the posts are not loaded: Redis does not answer")
+		add("the posts are not loaded")
 	}
 	if now.Problem != "" {
 		add("%s", now.Problem)
@@ -146,7 +146,7 @@ func (s *state) reasons(now *cache.Status) (reasons []string) {
 	if now.Ready && now.Snapshot == nil && !now.Complete && !now.NoHistory {
 		add("not all posts fit into memory: the others are read from Redis")
 	}
-	return reasons
+	return append(reasons, now.Hazards...)
 }
 
 func progress(p *cache.SnapshotProgress) *snapshot {

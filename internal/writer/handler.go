@@ -20,6 +20,7 @@ type handler struct {
 	metrics   *metrics
 	log       *slog.Logger
 	failures  loglimit.Limit
+	failed    func() // called after each write that Redis has not taken; must not block
 }
 
 // success is the answer to a post that was written.
@@ -151,7 +152,6 @@ func (h *handler) write(r *http.Request, write cache.Write) (cache.Result, time.
 var (
 	preconditionFailed = service.Problem{Status: http.StatusPreconditionFailed, Detail: "the post is not the one that If-Match or If-None-Match names: read it, and try again with its ETag"}
 	notFound           = service.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
-	notWritten         = service.Problem{Status: http.StatusServiceUnavailable, Detail: "nothing was written, because Redis cannot take writes: send the request again"}
 	unknown            = service.Problem{Status: http.StatusServiceUnavailable, Detail: "Redis did not confirm in time: the write may have taken place, or not; it will not take place later. Read the post to find out; sending the same post again is safe"}
 	unexpected         = service.Problem{Status: http.StatusInternalServerError, Detail: "the write was not understood: nothing was written"}
 )
@@ -162,10 +162,11 @@ func (h *handler) refuse(w http.ResponseWriter, op string, p *service.Problem) {
 
 func (h *handler) failWrite(w http.ResponseWriter, op string, err error) {
 	h.failures.Log(h.log.Warn, time.Now(), "write failed", "op", op, "err", err)
+	h.failed()
 	switch {
 	case errors.Is(err, cache.ErrNotWritten):
 		w.Header().Set("Retry-After", "1")
-		h.fail(w, op, outcomeUnavailable, &notWritten)
+		h.fail(w, op, outcomeUnavailable, notWritten(err))
 	case errors.Is(err, cache.ErrUnknown):
 		w.Header().Set("Retry-After", "1")
 		h.fail(w, op, outcomeUnknown, &unknown)

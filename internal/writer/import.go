@@ -74,7 +74,7 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 	if err := i.ping(r.Context()); err != nil {
 		i.refusals.Log(i.log.Warn, time.Now(), "import refused", "err", err)
 		w.Header().Set("Retry-After", "1")
-		notWritten.WriteTo(w)
+		notWritten(err).WriteTo(w)
 		return
 	}
 	conn := http.NewResponseController(w)
@@ -95,7 +95,7 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 func (i *importer) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, i.timeout/2)
 	defer cancel()
-	return i.publisher.Ping(ctx)
+	return i.publisher.Check(ctx)
 }
 
 // Reasons to stop an import before its end, as the client is told.
@@ -348,7 +348,7 @@ func verdict(err error) (status, reason string) {
 	case errors.Is(err, cache.ErrUnknown):
 		return lineUnknown, "Redis did not confirm in time: the post may have been written; send the line again"
 	case errors.Is(err, cache.ErrNotWritten):
-		return lineNotWritten, "Redis cannot take writes: send the line again"
+		return lineNotWritten, cmp.Or(advice(err), "Redis cannot take writes: send the line again")
 	}
 	return lineRefused, "the post cannot be written: " + err.Error() // the publisher sent nothing to Redis
 }

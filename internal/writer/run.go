@@ -5,16 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/service"
 )
-
-// pingTimeout bounds a look at Redis for /ready.
-const pingTimeout = 500 * time.Millisecond
 
 // Run runs a writer until ctx is done, then lets requests in flight finish. It returns nil after an
 // orderly stop, and an error when the configuration cannot work or the port cannot be served.
@@ -48,7 +45,13 @@ func Run(ctx context.Context, cfg Config) error {
 	m := newMetrics(registry)
 	h := &handler{publisher: publisher, metrics: m, log: log}
 	i := newImporter(ctx, bulk, importTimeout, m, log)
-	s := &state{publisher: publisher}
+	s := newState(publisher, log)
+	h.failed = s.suspect
+	var watching sync.WaitGroup
+	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // what drains still asks for /ready
+	watching.Go(func() { s.watch(watchCtx) })
+	defer watching.Wait()
+	defer stopWatching()
 	lock := newLock(cfg.Token)
 	router := service.NewRouter(service.NewHTTPMetrics(registry))
 	router.Handle("/create", service.Methods{http.MethodPost: lock.guard(h.serveCreate)})
@@ -88,32 +91,4 @@ func (c *Config) newPublisher(timeout time.Duration) (p *cache.Publisher, end fu
 		return nil, nil, fmt.Errorf("set up the publisher: %w", err)
 	}
 	return p, finder.Close, nil
-}
-
-// state tells others whether the writer can write.
-type state struct {
-	publisher *cache.Publisher
-	stopping  atomic.Bool
-}
-
-func (s *state) serveHealth(w http.ResponseWriter, _ *http.Request) {
-	service.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
-}
-
-func (s *state) serveReady(w http.ResponseWriter, r *http.Request) {
-	type readiness struct {
-		Status  string   `json:"status"` // ready, no redis or stopping
-		Reasons []string `json:"reasons,omitempty"`
-	}
-	if s.stopping.Load() {
-		service.JSON(w, http.StatusServiceUnavailable, readiness{"stopping", []string{"the writer is stopping"}})
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), pingTimeout)
-	defer cancel()
-	if err := s.publisher.Ping(ctx); err != nil {
-		service.JSON(w, http.StatusServiceUnavailable, readiness{"no redis", []string{"Redis does not answer: " + err.Error()}})
-		return
-	}
-	service.JSON(w, http.StatusOK, readiness{Status: "ready"})
 }

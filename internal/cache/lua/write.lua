@@ -78,9 +78,18 @@ if outcome == 'F' or outcome == 'N' then
   return {1, now, history or '', string.format('%.0f', version or 0), outcome}
 end
 
+local change = delete and {'DEL', KEYS[4]} or {'MSET', KEYS[4], ''}
+local refusal = denied({{'SET', seq, ''}, {'SET', epoch, ''}, {'DEL', log}, {'XADD', log, '1-0', 'e', ''}, change, {'PUBLISH', channel, ''}})
+if refusal then return refusal end
+
+-- Redis checks its memory at the first command of a script that writes. A delete comes first and passes,
+-- because it frees memory; for sets the first one is SET or XADD, which is refused before anything changes.
+if delete then
+  redis.call('DEL', KEYS[4])
+end
 local function begin_history()
-  redis.call('DEL', log) -- XADD refuses an id below the last one
   redis.call('SET', epoch, ARGV[4])
+  redis.call('DEL', log) -- XADD refuses an id below the last one
   history, version, previous = ARGV[4], math.max(version or 0, logged or 0), string.rep('\0', 8)
   if version >= limit / 2 then
     version = 0 -- near the limit, the new history would end soon too
@@ -117,9 +126,7 @@ if type(added) == 'table' and added.err then
   append(redis.call)
 end
 redis.call('SET', seq, string.format('%.0f', last))
-if delete then
-  redis.call('DEL', KEYS[4])
-else
+if not delete then
   local values, page, stamp = {}, nil, nil
   for i = 1, writes do
     local v = version + i
@@ -132,7 +139,6 @@ else
   end
   redis.call('MSET', unpack(values))
 end
--- Last, because it alone can be refused (by an access list that does not have the channel), and
--- then the log tells the readers.
+-- Last, so that a reader that hears of the commit finds all of it.
 redis.call('PUBLISH', channel, history .. bytes8(last) .. id .. previous .. table.concat(ARGV, '', frames))
 return {1, now, history, string.format('%.0f', version), outcome}

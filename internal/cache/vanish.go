@@ -1,0 +1,159 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"heavy-read-api/internal/redisnode"
+)
+
+// vanishWatch notices values that Redis has lost without a write, which the log does not show: evicted,
+// expired, or deleted by somebody else. Its methods are for the goroutine of the applier, but for hazards.
+//
+// Counters of the server and the number of keys tell that something has gone, not whose it was, so a
+// snapshot has to settle it. Where other programs use the same Redis it mostly finds nothing missing, and
+// then the next one comes later and later.
+type vanishWatch struct {
+	redis *redisnode.Finder
+	log   *slog.Logger
+
+	last      census
+	strangers int64         // keys in the database that are not ours, at the last look; -1 when unknown
+	due       time.Time     // of the next look
+	suspect   string        // why a snapshot is wanted, or ""
+	notBefore time.Time     // the next snapshot
+	pause     time.Duration // between two snapshots
+	found     string        // what was missing in the last snapshot of this kind, or ""
+	foundAt   time.Time
+	unseen    bool // the last look failed
+
+	hazards atomic.Pointer[[]string]
+}
+
+const (
+	vanishPeriod   = 5 * time.Second // between two looks
+	vanishMinPause = 5 * time.Second
+	vanishMaxPause = time.Hour
+	vanishKept     = 10 * time.Minute // how long a finding is shown
+	vanishTimeout  = 500 * time.Millisecond
+	ownKeys        = 3 // sequence, epoch and log
+)
+
+func newVanishWatch(f *redisnode.Finder, log *slog.Logger) *vanishWatch {
+	w := &vanishWatch{redis: f, log: log, strangers: -1, pause: vanishMinPause}
+	w.hazards.Store(new([]string))
+	return w
+}
+
+// begin notes the counters from before the first snapshot, so that they cover it.
+func (w *vanishWatch) begin(ctx context.Context) {
+	if c, err := w.take(ctx); err == nil {
+		w.last = c
+	}
+}
+
+// check looks at Redis when that is due, and has the applier take a snapshot when values may have gone. It
+// blocks for a few round trips, and for the snapshot.
+func (w *vanishWatch) check(ctx context.Context, a *applier) {
+	if !a.synced || a.watermark.Epoch == 0 || a.now().Before(w.due) {
+		return
+	}
+	w.due = a.now().Add(vanishPeriod)
+	for range 3 {
+		c, err := w.take(ctx)
+		if err != nil {
+			if !w.unseen {
+				w.log.Debug("cannot check whether Redis evicts or expires values", "err", err)
+			}
+			w.unseen = true
+			return
+		}
+		w.unseen = false
+		// The keys can be compared with memory if no write came between.
+		head, err := a.look(ctx)
+		if err != nil {
+			return
+		}
+		still := head == a.watermark && a.store.complete.Load() != 0
+		w.compare(c, still, c.keys-a.store.entries.Load()-ownKeys)
+		if still || a.store.complete.Load() == 0 {
+			break
+		}
+		if err := a.catchUp(ctx, "probe"); err != nil {
+			return
+		}
+	}
+	if w.suspect != "" && !a.now().Before(w.notBefore) {
+		w.settle(ctx, a)
+	}
+	w.tell(a.now())
+}
+
+func (w *vanishWatch) take(ctx context.Context) (census, error) {
+	ctx, cancel := context.WithTimeout(ctx, vanishTimeout)
+	defer cancel()
+	n, err := w.redis.Node(ctx)
+	if err != nil {
+		return census{}, err
+	}
+	return takeCensus(ctx, n)
+}
+
+// compare takes in a census. strangers, the keys that are not ours, is valid if the census and memory are
+// of the same instant.
+func (w *vanishWatch) compare(c census, valid bool, strangers int64) {
+	if c.run == w.last.run {
+		switch {
+		case c.evicted > w.last.evicted:
+			w.suspect = fmt.Sprintf("Redis has evicted %d keys", c.evicted-w.last.evicted)
+		case c.expired > w.last.expired:
+			w.suspect = fmt.Sprintf("in Redis %d keys have expired", c.expired-w.last.expired)
+		}
+	}
+	w.last = c
+	if !valid {
+		return
+	}
+	if strangers < max(w.strangers, 0) {
+		w.suspect = fmt.Sprintf("Redis has %d keys less than expected", max(w.strangers, 0)-strangers)
+	}
+	w.strangers = max(strangers, 0)
+}
+
+// settle takes a snapshot, which drops what Redis does not have any more.
+func (w *vanishWatch) settle(ctx context.Context, a *applier) {
+	why := w.suspect
+	if err := a.reload(ctx, "vanished"); err != nil {
+		return // the applier goes on with it
+	}
+	w.suspect, w.strangers = "", -1
+	w.pause = min(2*w.pause, vanishMaxPause)
+	if a.dropped > 0 && a.store.complete.Load() != 0 {
+		w.pause = vanishMinPause
+		w.found, w.foundAt = fmt.Sprintf("%d posts were gone from Redis without a write: %s", a.dropped, why), a.now()
+		w.log.Error("values were gone from Redis without a write, and are gone from memory now", "values", a.dropped, "reason", why)
+	}
+	w.notBefore = a.now().Add(max(w.pause, 10*a.snapshotTook))
+}
+
+// tell makes known what endangers the values in Redis, and logs what is new.
+func (w *vanishWatch) tell(now time.Time) {
+	hazards := w.last.hazards()
+	// Of more keys that expire than strangers there are, some are ours.
+	if ours := w.last.expire - w.strangers; w.strangers >= 0 && ours > 0 {
+		hazards = append(hazards, fmt.Sprintf("at least %d of the posts in Redis will expire: remove their expiry (PERSIST)", ours))
+	}
+	if w.found != "" && now.Sub(w.foundAt) < vanishKept {
+		hazards = append(hazards, w.found)
+	}
+	last := w.hazards.Swap(&hazards)
+	for _, h := range hazards {
+		if h != w.found && !slices.Contains(*last, h) {
+			w.log.Warn("Redis may lose values without a write", "reason", h)
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package cache
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/logtest"
+	"heavy-read-api/internal/redistest"
+)
+
+// hazard waits until the replica shows a hazard with this text.
+func hazard(t testing.TB, r *Replica, want string) {
+	t.Helper()
+	eventually.Nil(t, func() error {
+		if all := strings.Join(r.Status().Hazards, "\n"); !strings.Contains(all, want) {
+			return fmt.Errorf("hazards %q, want %q", all, want)
+		}
+		return nil
+	})
+}
+
+// What Redis loses without a write leaves memory too, and the loss is reported.
+func TestVanishedValues(t *testing.T) {
+	redistest.Require(t)
+	prefix := newKeys(defaultNamespace).prefix
+	for name, lose := range map[string]func(t *testing.T, c *redis.Client) error{
+		"deleted": func(t *testing.T, c *redis.Client) error { return c.Del(t.Context(), prefix+"a").Err() },
+		"expired": func(t *testing.T, c *redis.Client) error {
+			return c.PExpire(t.Context(), prefix+"a", time.Millisecond).Err()
+		},
+		// Strangers hide the number of keys that are missing.
+		"evicted beside strangers": func(t *testing.T, c *redis.Client) error {
+			if err := c.Expire(t.Context(), prefix+"a", time.Hour).Err(); err != nil {
+				return err
+			}
+			if err := c.ConfigSet(t.Context(), "maxmemory-policy", "volatile-ttl").Err(); err != nil {
+				return err
+			}
+			fill(t, c)
+			eventually.True(t, "eviction", func() bool {
+				_ = c.Set(t.Context(), "stranger", "", 0).Err() // refused, once there is nothing to evict
+				return c.Exists(t.Context(), prefix+"a").Val() == 0
+			})
+			if err := c.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
+				return err
+			}
+			return c.MSet(t.Context(), "s1", "", "s2", "").Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr := redistest.Start(t).Addr()
+			p, c := publisher(t, addr), client(t, addr)
+			write(t, p, set("a", "1"), set("b", "1"))
+			var log logtest.Buffer
+			r := replica(t, addr, func(cfg *ReplicaConfig) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			ready(t, r)
+			holds(t, r, "a", "1")
+			if err := lose(t, c); err != nil {
+				t.Fatal(err)
+			}
+			holds(t, r, "a", "")
+			holds(t, r, "b", "1")
+			hazard(t, r, "1 posts were gone from Redis without a write")
+			if !strings.Contains(log.String(), "level=ERROR") {
+				t.Errorf("the loss is not logged: %s", log.String())
+			}
+		})
+	}
+}
+
+// Settings by which Redis loses values are reported, and what comes of others' keys costs ever fewer
+// snapshots.
+func TestHazards(t *testing.T) {
+	redistest.Require(t)
+	addr := redistest.Start(t, redistest.Config("maxmemory-policy allkeys-lru")).Addr()
+	p, c := publisher(t, addr), client(t, addr)
+	write(t, p, set("a", "1"), set("b", "1"))
+	var log logtest.Buffer
+	r := replica(t, addr, func(cfg *ReplicaConfig) { cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	hazard(t, r, "maxmemory-policy allkeys-lru")
+	if n := strings.Count(log.String(), "Redis may lose values without a write"); n != 1 {
+		t.Errorf("%d warnings: %s", n, log.String())
+	}
+	if found, err := p.Hazards(t.Context()); err != nil || len(found) != 1 {
+		t.Errorf("the publisher sees %q, %v", found, err)
+	}
+	if err := c.ConfigSet(t.Context(), "maxmemory-policy", "noeviction").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Expire(t.Context(), newKeys(defaultNamespace).prefix+"a", time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	hazard(t, r, "at least 1 of the posts in Redis will expire")
+	if all := strings.Join(r.Status().Hazards, "\n"); strings.Contains(all, "maxmemory-policy") {
+		t.Errorf("it still shows %s", all)
+	}
+}
+
+// Without INFO nothing is claimed, and the log says so at the debug level alone.
+func TestHazardsCannotBeChecked(t *testing.T) {
+	addr := redistest.StartEmbedded(t).Addr()
+	p := publisher(t, addr)
+	write(t, p, set("a", "1"))
+	var log logtest.Buffer
+	r := replica(t, addr, func(cfg *ReplicaConfig) {
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	eventually.True(t, "line of the log", func() bool { return strings.Contains(log.String(), "cannot check whether Redis evicts") })
+	for line := range bytes.Lines([]byte(log.String())) {
+		if bytes.Contains(line, []byte("cannot check")) && !bytes.Contains(line, []byte("level=DEBUG")) {
+			t.Errorf("%s", line)
+		}
+	}
+	if s := r.Status(); len(s.Hazards) > 0 || !s.Synced {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Losses that are others' cost ever fewer snapshots.
+func TestVanishWatchCompares(t *testing.T) {
+	now := census{run: "1", policy: "noeviction"}
+	w := newVanishWatch(nil, quiet())
+	step := func(want bool, valid bool, strangers int64, change func(c *census)) {
+		t.Helper()
+		change(&now)
+		w.suspect = ""
+		if w.compare(now, valid, strangers); (w.suspect != "") != want {
+			t.Errorf("%+v with %d strangers: %q", now, strangers, w.suspect)
+		}
+	}
+	same := func(*census) {}
+	step(false, true, 5, func(c *census) { c.evicted, c.expired = 7, 7 }) // before the first look
+	step(false, true, 5, same)
+	step(false, true, 6, same)
+	step(true, true, 5, same)
+	step(false, false, -3, same) // not of the same instant
+	step(true, true, 5, func(c *census) { c.evicted++ })
+	step(true, true, 5, func(c *census) { c.expired++ })
+	step(false, true, 5, func(c *census) { c.run, c.evicted, c.expired = "2", 100, 100 })
+	step(true, true, -1, same)
+}

@@ -1,0 +1,127 @@
+package writer
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/loglimit"
+	"heavy-read-api/internal/service"
+)
+
+// How often Redis is asked whether it would take a write, and what bounds one such question.
+const (
+	checkPeriod  = time.Second
+	checkTimeout = 500 * time.Millisecond
+)
+
+// hazardPeriod is the time between two looks at the settings by which Redis loses posts.
+const hazardPeriod = 10 * time.Second
+
+// state tells others whether a write would be taken. watch keeps it up to date; all other methods may be
+// called by many goroutines.
+type state struct {
+	publisher *cache.Publisher
+	log       *slog.Logger
+	suspected chan struct{} // holds a token when a write has failed since the last check
+	checked   atomic.Pointer[checked]
+	stopping  atomic.Bool
+	repeated  loglimit.Limit
+}
+
+// checked is what the last check has found.
+type checked struct {
+	status  string   // of /ready
+	problem string   // why Redis would refuse a write, "" when it would take one
+	hazards []string // settings by which it loses posts
+}
+
+func newState(p *cache.Publisher, log *slog.Logger) *state {
+	s := &state{publisher: p, log: log, suspected: make(chan struct{}, 1)}
+	s.checked.Store(&checked{status: "no redis", problem: "Redis has not been asked yet"})
+	return s
+}
+
+// suspect has Redis checked at once, because a write has failed.
+func (s *state) suspect() {
+	select {
+	case s.suspected <- struct{}{}:
+	default:
+	}
+}
+
+// watch checks Redis until ctx is done.
+func (s *state) watch(ctx context.Context) {
+	tick := time.NewTicker(checkPeriod)
+	defer tick.Stop()
+	var looked time.Time // at the hazards
+	for first := true; ctx.Err() == nil; first = false {
+		last := s.checked.Load()
+		now := &checked{status: "ready", hazards: last.hazards}
+		if err := s.check(ctx); err != nil {
+			now.status, now.problem = unready(err)
+		}
+		if now.problem == "" && time.Since(looked) >= hazardPeriod {
+			now.hazards, looked = s.hazards(ctx), time.Now()
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		s.checked.Store(now)
+		switch {
+		case now.problem != "" && (first || last.problem == ""):
+			s.log.Warn("Redis takes no writes; clients get 503", "err", now.problem)
+		case now.problem != "" && now.problem != last.problem:
+			s.repeated.Log(s.log.Warn, time.Now(), "Redis still takes no writes", "err", now.problem)
+		case now.problem == "" && last.problem != "" && !first:
+			s.log.Info("Redis takes writes again")
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		case <-s.suspected:
+		}
+	}
+}
+
+// check asks Redis whether it would take a write now.
+func (s *state) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	return s.publisher.Check(ctx)
+}
+
+// hazards returns the settings by which Redis loses posts, and logs those that are new.
+func (s *state) hazards(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	found, err := s.publisher.Hazards(ctx)
+	if err != nil {
+		s.log.Debug("cannot check whether Redis evicts posts", "err", err)
+	}
+	return found
+}
+
+func (s *state) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	service.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// serveReady answers 200 while a write would be taken.
+func (s *state) serveReady(w http.ResponseWriter, _ *http.Request) {
+	type readiness struct {
+		Status  string   `json:"status"` // ready, no writes, no redis or stopping
+		Reasons []string `json:"reasons,omitempty"`
+	}
+	now := s.checked.Load()
+	switch {
+	case s.stopping.Load():
+		service.JSON(w, http.StatusServiceUnavailable, readiness{"stopping", []string{"the writer is stopping"}})
+	case now.problem != "":
+		service.JSON(w, http.StatusServiceUnavailable, readiness{now.status, append([]string{now.problem}, now.hazards...)})
+	default:
+		service.JSON(w, http.StatusOK, readiness{now.status, now.hazards})
+	}
+}

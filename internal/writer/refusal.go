@@ -1,0 +1,53 @@
+package writer
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/service"
+)
+
+// refusals are the errors by which Redis says that it takes no writes, and what to do.
+var refusals = []struct{ prefix, advice string }{
+	{"OOM", "Redis is out of memory: raise its maxmemory, or delete posts, which still works"},
+	{"MISCONF", "Redis cannot write to its disk: its log says why, often there is no space left"},
+	{"NOPERM", "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"},
+	{"The user executing the script can't", "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"}, // Redis 7.0, of a command in a script
+	{"NOREPLICAS", "the Redis primary has lost its Redis replicas: bring one back, or set REDIS_MIN_REPLICAS=0"},
+}
+
+// advice returns what to do about a refusal, "" where it says so itself.
+func advice(err error) string {
+	for _, r := range refusals {
+		if redis.HasErrorPrefix(err, r.prefix) {
+			return r.advice
+		}
+	}
+	return ""
+}
+
+// unready returns the status of a writer whose Redis refuses writes with err, and the reason in words.
+func unready(err error) (status, reason string) {
+	reason, _, _ = strings.Cut(err.Error(), " script: ") // behind it are the script's digest and line
+	if advice := advice(err); advice != "" {
+		return "no writes", advice + " (" + reason + ")"
+	}
+	var answer redis.Error
+	if errors.As(err, &answer) || errors.Is(err, redisnode.ErrNotPrimary) {
+		return "no writes", "Redis takes no writes: " + reason
+	}
+	return "no redis", "Redis does not answer: " + reason
+}
+
+// notWritten is the answer to a write that Redis has refused with err.
+func notWritten(err error) *service.Problem {
+	detail := "nothing was written, because Redis cannot take writes: send the request again"
+	if advice := advice(err); advice != "" {
+		detail = "nothing was written: " + advice
+	}
+	return &service.Problem{Status: http.StatusServiceUnavailable, Detail: detail}
+}
