@@ -279,16 +279,15 @@ func (r *Replica) WaitFor(ctx context.Context, t Token) bool {
 
 // Status is what a replica knows of itself.
 type Status struct {
-	Ready       bool     // the whole set was loaded and the subscription confirmed; stays true
-	Synced      bool     // every write that Redis has is applied, as far as the last look tells
-	Complete    bool     // the whole set is in memory
-	Subscribed  bool     // the subscription is confirmed
-	Degraded    bool     // ready, but not known to be up to date
-	Problem     string   // why the replica is not known to be up to date, or ""
-	Hazards     []string // in words: how Redis may lose values without a write, or just has
-	NoHistory   bool     // Redis has values, but sequence, epoch or log were deleted: not synced until the next write
-	Applied     Head     // every write up to here is applied
-	Newest      Head     // newest that Redis reported
+	Ready       bool   // the whole set was loaded and the subscription confirmed; stays true
+	Synced      bool   // every write that Redis has is applied, as far as the last look tells
+	Complete    bool   // the whole set is in memory
+	Subscribed  bool   // the subscription is confirmed
+	Degraded    bool   // ready, but not known to be up to date
+	Problem     string // why the replica is not known to be up to date, or ""
+	NoHistory   bool   // Redis has values, but sequence, epoch or log were deleted: not synced until the next write
+	Applied     Head   // every write up to here is applied
+	Newest      Head   // newest that Redis reported
 	LagVersions uint64
 	Lag         time.Duration     // since the replica last knew that it had every write; 0 while it does
 	Snapshot    *SnapshotProgress // the load that is running, or nil
@@ -296,6 +295,8 @@ type Status struct {
 	Bytes       int64 // most memory that the entries may come to take, index and dead space included
 	Held        int64 // estimate of the heap that the entries take now, in bytes
 	MaxBytes    int64
+	SubProblem  string   // why the subscription is not confirmed, as far as that is known
+	Hazards     []string // in words: how Redis may lose values without a write, or just has
 }
 
 // Status returns the state of the replica. It does not block.
@@ -316,6 +317,9 @@ func (r *Replica) Status() Status {
 		Bytes:       r.store.used.Load(),
 		Held:        r.store.held(),
 		MaxBytes:    r.store.max,
+	}
+	if !s.Subscribed {
+		s.SubProblem, _ = r.sub.err.Load().(string)
 	}
 	age := time.Since(p.contact)
 	if p.contact.IsZero() {

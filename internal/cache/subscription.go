@@ -26,6 +26,7 @@ type subscription struct {
 	// live is the number of the connection that Redis confirmed, 0 while there is none.
 	live  atomic.Uint64
 	count uint64
+	err   atomic.Value // string: why the last connection ended, or could not be had
 
 	lost loglimit.Limit
 
@@ -52,6 +53,7 @@ func (s *subscription) run(ctx context.Context) {
 		if time.Since(began) > maxRedial {
 			pause = minRedial
 		}
+		s.err.Store(err.Error())
 		s.lost.Log(s.log.Warn, time.Now(), "subscription lost", "channel", s.channel, "err", err, "redial_in", pause)
 		select {
 		case <-ctx.Done():

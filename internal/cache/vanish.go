@@ -40,7 +40,6 @@ const (
 	vanishMaxPause = time.Hour
 	vanishKept     = 10 * time.Minute // how long a finding is shown
 	vanishTimeout  = 500 * time.Millisecond
-	ownKeys        = 3 // sequence, epoch and log
 )
 
 func newVanishWatch(f *redisnode.Finder, log *slog.Logger) *vanishWatch {
@@ -59,7 +58,7 @@ func (w *vanishWatch) begin(ctx context.Context) {
 // check looks at Redis when that is due, and has the applier take a snapshot when values may have gone. It
 // blocks for a few round trips, and for the snapshot.
 func (w *vanishWatch) check(ctx context.Context, a *applier) {
-	if !a.synced || a.watermark.Epoch == 0 || a.now().Before(w.due) {
+	if !a.synced || a.now().Before(w.due) {
 		return
 	}
 	w.due = a.now().Add(vanishPeriod)
@@ -79,7 +78,11 @@ func (w *vanishWatch) check(ctx context.Context, a *applier) {
 			return
 		}
 		still := head == a.watermark && a.store.complete.Load() != 0
-		w.compare(c, still, c.keys-a.store.entries.Load()-ownKeys)
+		strangers := c.keys - a.store.entries.Load()
+		if a.watermark.Epoch != 0 {
+			strangers -= 3 // sequence, epoch and log
+		}
+		w.compare(c, still, strangers)
 		if still || a.store.complete.Load() == 0 {
 			break
 		}

@@ -3,6 +3,7 @@ package reader
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -135,7 +136,7 @@ func (s *state) reasons(now *cache.Status) (reasons []string) {
 		add("%s", now.Problem)
 	}
 	if !now.Subscribed {
-		add("the subscription to updates is not live")
+		add("%s", strings.TrimSuffix("the subscription to updates is not live: "+now.SubProblem, ": "))
 	}
 	switch {
 	case now.NoHistory:

@@ -30,8 +30,8 @@ var checkClient = &http.Client{
 	Transport: &http.Transport{DisableKeepAlives: true},
 }
 
-// checkHTTP returns a check that asks for url and is content with 200. A gateway that does not use
-// all of its readers says which beside its 200.
+// checkHTTP returns a check that asks for url and is content with 200. What is not as it should be all the
+// same stands beside the 200: a gateway says which readers it does not use, a writer that Redis evicts posts.
 func checkHTTP(url string) func(context.Context) health {
 	return func(ctx context.Context) health {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -56,9 +56,9 @@ func checkHTTP(url string) func(context.Context) health {
 		why := strings.Join(body.Reasons, ", ")
 		if res.StatusCode == http.StatusOK {
 			if body.Status == "degraded" || body.Ready < body.Readers {
-				return health{ready: true, detail: cmp.Or(why, body.Status)}
+				why = cmp.Or(why, body.Status)
 			}
-			return health{ready: true}
+			return health{ready: true, detail: why}
 		}
 		return health{detail: cmp.Or(why, body.Detail, body.Status, "/ready answers "+res.Status)}
 	}

@@ -74,19 +74,12 @@ func TestRedisAway(t *testing.T) {
 			w.wantUnavailable(t, "DELETE", "/post?id=a", "", "")
 			// What is wrong with the request is told without Redis.
 			wantProblem(t, w.do(t, "POST", "/create", `{}`), 400, "id")
-			if res := w.do(t, "GET", "/ready", ""); res.status != 503 || !strings.Contains(string(res.body), `"no redis"`) {
-				t.Errorf("/ready: %d %s", res.status, res.body)
-			}
+			w.waitReady(t, 503, `"no redis"`)
 			if res := w.do(t, "GET", "/health", ""); res.status != 200 {
 				t.Errorf("/health: %d", res.status)
 			}
 			tt.end(proxy)
-			eventually.Nil(t, func() error {
-				if res := w.do(t, "GET", "/ready", ""); res.status != 200 {
-					return fmt.Errorf("/ready: %d %s", res.status, res.body)
-				}
-				return nil
-			})
+			w.waitReady(t, 200, "")
 			wantSuccess(t, db, w.do(t, "POST", "/create", line("d", "t")), 201, "d")
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -101,6 +102,11 @@ func (s *state) hazards(ctx context.Context) []string {
 	found, err := s.publisher.Hazards(ctx)
 	if err != nil {
 		s.log.Debug("cannot check whether Redis evicts posts", "err", err)
+	}
+	for _, h := range found {
+		if !slices.Contains(s.checked.Load().hazards, h) {
+			s.log.Warn("Redis may lose posts", "reason", h)
+		}
 	}
 	return found
 }

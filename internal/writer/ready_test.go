@@ -1,0 +1,143 @@
+package writer
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/logtest"
+	"heavy-read-api/internal/redistest"
+)
+
+// waitReady waits until /ready answers with this status and all of these texts.
+func (w *instance) waitReady(t *testing.T, status int, texts ...string) {
+	t.Helper()
+	eventually.Nil(t, func() error {
+		res := w.do(t, "GET", "/ready", "")
+		for _, text := range texts {
+			if res.status != status || !strings.Contains(string(res.body), text) {
+				return fmt.Errorf("/ready: %d %s, want %d and %q", res.status, res.body, status, text)
+			}
+		}
+		if res.status != status {
+			return fmt.Errorf("/ready: %d %s, want %d", res.status, res.body, status)
+		}
+		return nil
+	})
+}
+
+// /ready says whether a write would be taken, and why not, without a write having been tried. The answer to
+// a write says the same.
+func TestReadyMeansThatWritesAreTaken(t *testing.T) {
+	redistest.Require(t)
+	set := func(name, value string) func(*testing.T, *redistest.Server, *redis.Client) error {
+		return func(t *testing.T, _ *redistest.Server, c *redis.Client) error {
+			return c.ConfigSet(t.Context(), name, value).Err()
+		}
+	}
+	do := func(args ...any) func(*testing.T, *redistest.Server, *redis.Client) error {
+		return func(t *testing.T, _ *redistest.Server, c *redis.Client) error {
+			return c.Do(t.Context(), args...).Err()
+		}
+	}
+	for _, tt := range []struct {
+		name         string
+		spoil, mend  func(*testing.T, *redistest.Server, *redis.Client) error
+		ready        []string // in /ready
+		answer       string   // to a write
+		deletesStill bool
+	}{
+		{"maxmemory", set("maxmemory", "1"), set("maxmemory", "0"),
+			[]string{`"no writes"`, "Redis is out of memory: raise its maxmemory, or delete posts", "OOM"}, "Redis is out of memory: raise its maxmemory, or delete posts, which still works", true},
+		{"replica", do("REPLICAOF", "127.0.0.1", "1"), do("REPLICAOF", "NO", "ONE"),
+			[]string{`"no writes"`, "not a primary: it replicates 127.0.0.1:1"}, "send the request again", false},
+		{"access list", do("ACL", "SETUSER", "default", "-publish"), do("ACL", "SETUSER", "default", "+publish"),
+			[]string{`"no writes"`, "access list of Redis does not let", "PUBLISH"}, "access list of Redis does not let the writer write", false},
+		{"access list without a read", do("ACL", "SETUSER", "default", "-exists"), do("ACL", "SETUSER", "default", "+exists"),
+			[]string{`"no writes"`, "access list of Redis does not let", "EXISTS"}, "access list of Redis does not let the writer write", false},
+		{"access list without scripts", do("ACL", "SETUSER", "default", "-evalsha"), do("ACL", "SETUSER", "default", "+evalsha"),
+			[]string{`"no writes"`, "access list of Redis does not let", "evalsha"}, "access list of Redis does not let the writer write", false},
+		{"disk", func(t *testing.T, s *redistest.Server, c *redis.Client) error {
+			// A folder in the place of its file: the snapshot cannot be saved.
+			if err := os.MkdirAll(filepath.Join(s.Dir(), "dump.rdb", "x"), 0o700); err != nil {
+				return err
+			}
+			return c.BgSave(t.Context()).Err()
+		}, func(t *testing.T, s *redistest.Server, c *redis.Client) error {
+			if err := os.RemoveAll(filepath.Join(s.Dir(), "dump.rdb")); err != nil {
+				return err
+			}
+			return c.BgSave(t.Context()).Err()
+		}, []string{`"no writes"`, "Redis cannot write to its disk", "MISCONF"}, "Redis cannot write to its disk", false},
+		{"replicas", set("min-replicas-to-write", "1"), set("min-replicas-to-write", "0"),
+			[]string{`"no writes"`, "NOREPLICAS"}, "has lost its Redis replicas", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := redistest.Start(t, redistest.Config("save 3600 1000000"))
+			db := s.Client(t)
+			var log logtest.Buffer
+			w := start(t, s.Addr(), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			w.waitReady(t, 200, `"ready"`)
+			wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
+			if err := tt.spoil(t, s, db); err != nil {
+				t.Fatal(err)
+			}
+			w.waitReady(t, 503, tt.ready...)
+			eventually.True(t, "warning in the log", func() bool { return strings.Contains(log.String(), "Redis takes no writes") })
+			p := wantProblem(t, w.do(t, "POST", "/create", line("b", "t")), 503, "")
+			if !strings.Contains(p.Detail, "nothing was written") || !strings.Contains(p.Detail, tt.answer) {
+				t.Errorf("the answer to a write: %q, want %q", p.Detail, tt.answer)
+			}
+			res := w.do(t, "DELETE", "/post?id=a", "")
+			if tt.deletesStill && res.status != 204 || !tt.deletesStill && res.status != 503 {
+				t.Errorf("DELETE: %d %s", res.status, res.body)
+			}
+			if err := tt.mend(t, s, db); err != nil {
+				t.Fatal(err)
+			}
+			w.waitReady(t, 200, `"ready"`)
+			wantSuccess(t, db, w.do(t, "POST", "/create", line("b", "t")), 201, "b")
+		})
+	}
+}
+
+// A writer that cannot use its Redis says so in Redis's own words.
+func TestReadyQuotesRedis(t *testing.T) {
+	redistest.Require(t)
+	addr := redistest.Start(t, redistest.Password("right")).Addr()
+	for _, tt := range []struct {
+		name string
+		set  func(c *Config)
+		want string
+	}{
+		{"wrong password", func(c *Config) { c.Redis.Password = "wrong" }, "WRONGPASS"},
+		{"no password", func(*Config) {}, "NOAUTH"},
+		{"database", func(c *Config) { c.Redis.Password, c.Redis.DB = "right", 99 }, "DB index is out of range"},
+		{"host", func(c *Config) { c.Redis.Addr = []string{"unknown.invalid:6379"} }, "unknown.invalid"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var log logtest.Buffer
+			w := start(t, addr, prompt, tt.set, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			w.waitReady(t, 503, tt.want)
+			eventually.True(t, "reason in the log", func() bool { return strings.Contains(log.String(), tt.want) })
+		})
+	}
+}
+
+// A Redis that evicts is still taken, with a warning.
+func TestReadyWarnsOfEviction(t *testing.T) {
+	redistest.Require(t)
+	s := redistest.Start(t, redistest.Config("maxmemory-policy allkeys-lru"))
+	var log logtest.Buffer
+	w := start(t, s.Addr(), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	w.waitReady(t, 200, `"ready"`, "maxmemory-policy allkeys-lru")
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "allkeys-lru") {
+		t.Errorf("%d warnings: %s", n, log.String())
+	}
+}
