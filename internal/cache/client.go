@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"heavy-read-api/internal/redisnode"
@@ -29,6 +30,14 @@ const replicaConns = 1 + 1 + reads
 func checkPool(f *redisnode.Finder) error {
 	if size := f.PoolSize(); size < replicaConns {
 		return fmt.Errorf("a pool of %d Redis connections: a replica needs %d, set PoolSize", size, replicaConns)
+	}
+	return nil
+}
+
+// CheckNamespace reports a namespace that cannot be the first part of a key.
+func CheckNamespace(namespace string) error {
+	if strings.ContainsAny(namespace, "{}") {
+		return fmt.Errorf("namespace %q: braces mark the shard, leave them out", namespace)
 	}
 	return nil
 }

@@ -65,8 +65,8 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	cfg.Namespace = cmp.Or(cfg.Namespace, defaultNamespace)
 	cfg.LogLength = cmp.Or(cfg.LogLength, DefaultLogLength)
 	cfg.Timeout = cmp.Or(cfg.Timeout, 1500*time.Millisecond)
-	if strings.ContainsAny(cfg.Namespace, "{}") {
-		return nil, fmt.Errorf("namespace %q: braces mark the shard, leave them out", cfg.Namespace)
+	if err := CheckNamespace(cfg.Namespace); err != nil {
+		return nil, err
 	}
 	return &Publisher{cfg: cfg, keys: newKeys(cfg.Namespace), clock: serverClock{now: time.Now}}, nil
 }

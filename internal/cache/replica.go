@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,8 +58,8 @@ func NewReplica(cfg ReplicaConfig) (*Replica, error) {
 	cfg.Namespace = cmp.Or(cfg.Namespace, defaultNamespace)
 	cfg.Probe = cmp.Or(cfg.Probe, 500*time.Millisecond)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
-	if strings.ContainsAny(cfg.Namespace, "{}") {
-		return nil, fmt.Errorf("namespace %q: braces mark the shard, leave them out", cfg.Namespace)
+	if err := CheckNamespace(cfg.Namespace); err != nil {
+		return nil, err
 	}
 	var err error
 	if cfg.Local, err = cfg.Local.WithDefaults(); err != nil {

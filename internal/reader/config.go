@@ -25,7 +25,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	c.Register(s, 80)
 	s.String(&c.PodID, "POD_ID", "", "name of this reader in X-Served-By; empty stands for the host name")
 	s.String((*string)(&c.ReadFrom), "REDIS_READ_FROM", string(redisnode.Primary), "what to read from: primary, or replica for a Redis replica that relays to many readers")
-	s.Int64(&c.Local.MaxSize, "CACHE_MAX_SIZE", 512<<20, "most memory that posts may take, in bytes")
+	s.Bytes(&c.Local.MaxSize, "CACHE_MAX_SIZE", 512<<20, "most memory that posts may take")
 	s.Int64(&c.Local.NumCounters, "CACHE_NUM_COUNTERS", 1_000_000, "counters of the admission policy, about one for each expected post")
 	s.Int64(&c.Local.BufferItems, "CACHE_BUFFER_ITEMS", 64, "size of the Get buffers of the admission policy")
 	if err := s.Parse(args); err != nil {

@@ -41,9 +41,10 @@ func TestParseConfig(t *testing.T) {
 			"CACHE_NAMESPACE": "n", "CACHE_MAX_SIZE": "1048576", "CACHE_NUM_COUNTERS": "10", "CACHE_BUFFER_ITEMS": "32", "LOG_LEVEL": "debug",
 		}, ""},
 		{"flag", []string{"-cache-max-size=65536", "-pod-id", "x"}, map[string]string{"CACHE_MAX_SIZE": "2"}, ""},
-		{"size", nil, map[string]string{"CACHE_MAX_SIZE": "-1"}, "CACHE_MAX_SIZE=-1"},
+		{"size", nil, map[string]string{"CACHE_MAX_SIZE": "-1"}, `CACHE_MAX_SIZE="-1": write a number of bytes`},
 		{"size that holds nothing", nil, map[string]string{"CACHE_MAX_SIZE": "10"}, "cache size of 10 bytes: use at least 65536"},
-		{"size with a unit", nil, map[string]string{"CACHE_MAX_SIZE": "512MB"}, `CACHE_MAX_SIZE="512MB"`},
+		{"size beyond any", nil, map[string]string{"CACHE_MAX_SIZE": "10EB"}, `CACHE_MAX_SIZE="10EB": write a number of bytes`},
+		{"size in no unit", nil, map[string]string{"CACHE_MAX_SIZE": "512 bananas"}, `CACHE_MAX_SIZE="512 bananas": write a number of bytes`},
 		{"counters", nil, map[string]string{"CACHE_NUM_COUNTERS": "-1"}, "CACHE_NUM_COUNTERS"},
 		{"buffer", nil, map[string]string{"CACHE_BUFFER_ITEMS": "-64"}, "CACHE_BUFFER_ITEMS"},
 		{"port", nil, map[string]string{"PORT": "70000"}, "PORT=70000: a TCP port is between"},
@@ -68,6 +69,15 @@ func TestParseConfig(t *testing.T) {
 	c, err := ParseConfig(tests[2].args, func(name string) string { return tests[2].env[name] })
 	if err != nil || c.Local.MaxSize != 65536 || c.PodID != "x" || c.Port != 80 || !slices.Equal(c.Redis.Addr, []string{"127.0.0.1:6379"}) {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+func TestSizesHaveUnits(t *testing.T) {
+	for text, want := range map[string]int64{"536870912": 512 << 20, "512MB": 512_000_000, "512MiB": 512 << 20, "1GiB": 1 << 30, "1 gib": 1 << 30, "1.5GB": 1_500_000_000, "": 512 << 20} {
+		c, err := ParseConfig(nil, func(name string) string { return map[string]string{"CACHE_MAX_SIZE": text}[name] })
+		if err != nil || c.Local.MaxSize != want {
+			t.Errorf("CACHE_MAX_SIZE=%s: %d, %v, want %d", text, c.Local.MaxSize, err, want)
+		}
 	}
 }
 

@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 // Settings reads configuration: every setting has one name, which is an environment variable
@@ -52,6 +55,20 @@ func (s *Settings) Int(p *int, env string, value int, usage string) {
 // Int64 registers a setting that is a whole number, such as a size in bytes.
 func (s *Settings) Int64(p *int64, env string, value int64, usage string) {
 	s.flags.Int64Var(p, s.flagName(env), value, usage)
+}
+
+// Bytes registers a setting that is a size: a number of bytes, or one with a unit, such as 512MB (10^6) or
+// 1GiB (2^30).
+func (s *Settings) Bytes(p *int64, env string, value int64, usage string) {
+	*p = value
+	s.flags.Func(s.flagName(env), fmt.Sprintf("%s: in bytes, or with a unit, such as 512MB or 1GiB (default %s)", usage, humanize.IBytes(uint64(value))), func(text string) error {
+		n, err := humanize.ParseBytes(text)
+		if err != nil || n > math.MaxInt64 {
+			return errors.New("write a number of bytes, or one with a unit, such as 512MB or 1GiB")
+		}
+		*p = int64(n)
+		return nil
+	})
 }
 
 // Duration registers a setting such as "1500ms" or "2s".

@@ -66,6 +66,9 @@ func (r *Redis) Validate() error {
 	case tls != "" && !r.UseTLS:
 		return fmt.Errorf("REDIS_TLS_* files or a name without REDIS_TLS=true: the connections would not be encrypted")
 	}
+	if err := cache.CheckNamespace(r.Namespace); err != nil {
+		return fmt.Errorf("CACHE_NAMESPACE: %w", err)
+	}
 	finder, err := redisnode.New(r.Finder())
 	if err != nil {
 		return fmt.Errorf("REDIS_ADDR and the settings beside it: %w", err)

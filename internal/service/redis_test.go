@@ -32,6 +32,7 @@ func TestRedisSettings(t *testing.T) {
 		{"negative database", map[string]string{"REDIS_DB": "-1"}, "numbered from 0"},
 		{"database of a cluster", map[string]string{"REDIS_DB": "1", "REDIS_ADDR": "a:1,b:2"}, "has database 0 only"},
 		{"user without password", map[string]string{"REDIS_USERNAME": "u"}, "set both"},
+		{"namespace", map[string]string{"CACHE_NAMESPACE": "a{b}"}, "CACHE_NAMESPACE: namespace"},
 		{"user and password", map[string]string{"REDIS_USERNAME": "u", "REDIS_PASSWORD": "p"}, ""},
 	}
 	for _, tt := range tests {

@@ -2,9 +2,12 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
+	"time"
 
 	"heavy-read-api/internal/dashboard"
 )
@@ -41,9 +44,23 @@ func (p *progress) await(ctx context.Context, state func(context.Context) (State
 }
 
 // announce tells when everything is ready, and where it is. What is not ready after startWait is told
-// once.
-func (s *stack) announce(ctx context.Context) {
-	look := func(ctx context.Context) (State, error) { return s.state(ctx), nil }
+// once. It returns an error when Redis refuses the settings of a process, which no waiting mends.
+func (s *stack) announce(ctx context.Context) error {
+	ctx, refused := context.WithCancelCause(ctx)
+	defer refused(nil)
+	var since time.Time // when Redis was first seen to refuse
+	look := func(ctx context.Context) (State, error) {
+		st := s.state(ctx)
+		switch why := st.refused(); {
+		case why == "":
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) >= refusedWait:
+			refused(errors.New(why))
+		}
+		return st, nil
+	}
 	p := newProgress(s.cfg.Out)
 	bound, cancel := context.WithTimeout(ctx, startWait)
 	defer cancel()
@@ -54,7 +71,38 @@ func (s *stack) announce(ctx context.Context) {
 	}
 	if st.settled() {
 		s.cfg.printAddresses(s.cfg.Out)
+		return nil
 	}
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// refusedWait is how long a process may be refused by Redis before its start is given up.
+const refusedWait = 2 * time.Second
+
+// refusals are the words of a Redis that does not take the settings it is used with, and which these are.
+var refusals = []struct{ words, settings string }{
+	{"WRONGPASS", "REDIS_USERNAME and REDIS_PASSWORD"},
+	{"invalid password", "REDIS_PASSWORD"},
+	{"NOAUTH", "REDIS_PASSWORD"},
+	{"without any password configured", "REDIS_PASSWORD"},
+	{"DB index is out of range", "REDIS_DB"},
+	{"no such host", "REDIS_ADDR"},
+	{"NOPERM", "the access list of Redis"},
+}
+
+// refused returns why a process is not ready that Redis refuses, and which settings to change, or "".
+func (st State) refused() string {
+	for _, p := range st.Processes {
+		for _, r := range refusals {
+			if p.State == dashboard.NotReady && strings.Contains(p.Detail, r.words) {
+				return fmt.Sprintf("%s cannot work: %s (check %s)", p.Name, p.Detail, r.settings)
+			}
+		}
+	}
+	return ""
 }
 
 func (c *Config) printAddresses(out io.Writer) {

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -78,9 +79,10 @@ func (l *logFile) Close() error { return l.file.Close() }
 
 // copyLines copies a child's output line by line, each behind prefix, to log and, where notable says so,
 // to terminal, which must not block. It returns when the child and all that hold its output are gone.
-// last is the newest line that names an error, for a child that did not get far.
+// last is its newest line that names an error, else its newest line, for a child that did not get far.
 func copyLines(r io.Reader, prefix string, log, terminal io.Writer, notable func(line string) bool) (last string) {
 	br := bufio.NewReaderSize(r, 64<<10) // a longer line is broken into pieces
+	var failure string
 	for {
 		piece, err := br.ReadSlice('\n')
 		if text := strings.TrimRight(string(piece), "\r\n"); text != "" {
@@ -89,12 +91,13 @@ func copyLines(r io.Reader, prefix string, log, terminal io.Writer, notable func
 			if notable(text) {
 				_, _ = io.WriteString(terminal, line)
 			}
-			if strings.HasPrefix(text, "error: ") {
-				last = strings.TrimPrefix(text, "error: ")
+			last = text
+			if strings.HasPrefix(text, "error: ") || strings.HasPrefix(text, "panic: ") {
+				failure = strings.TrimPrefix(text, "error: ")
 			}
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return last
+			return cmp.Or(failure, last)
 		}
 	}
 }

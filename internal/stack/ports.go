@@ -24,15 +24,24 @@ func (e *portInUseError) Error() string {
 		e.port.number, e.name, e.port.env)
 }
 
+// portError returns why a process cannot listen on a port, in a sentence.
+func portError(p port, name string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return &portInUseError{port: p, name: name}
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s may not listen on port %d: this user lacks the permission, so set %s to a port above 1023", name, p.number, p.env)
+	}
+	return fmt.Errorf("%s cannot listen on port %d (%s): %w", name, p.number, p.env, err)
+}
+
 // checkPorts reports the first port of a process that cannot be had, with a portInUseError when
 // something else listens there.
 func checkPorts(s spec) error {
 	for _, p := range s.ports {
 		ln, err := net.Listen("tcp", address(p.number))
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return &portInUseError{port: p, name: s.name}
-		} else if err != nil {
-			return fmt.Errorf("%s cannot listen on port %d (%s): %w", s.name, p.number, p.env, err)
+		if err != nil {
+			return portError(p, s.name, err)
 		}
 		ln.Close()
 	}

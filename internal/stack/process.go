@@ -47,6 +47,9 @@ type spec struct {
 	// ctx is done, which the stop of the process brings about. Its error is that of the start.
 	prepare func(ctx context.Context) ([]string, error)
 	notable func(line string) bool // which of its lines are for the terminal
+	// cure, when set, takes the last line of the process, and returns what it says, and what to do about
+	// it, "" unless no restart can help.
+	cure func(line string) (words, cure string)
 }
 
 // process is one supervised child. Its goroutine, run, ends after stop once the child is gone.
@@ -57,9 +60,9 @@ type process struct {
 	log      *slog.Logger
 	output   *logFile
 	terminal io.Writer // for notable lines; must not block
-	// hopeless, when set, is called after the child's first exit, before the first restart. When it
+	// hopeless, when set, is called after each of the child's first exits, maxAttempts at most. When it
 	// returns true the child is not started again.
-	hopeless func(p *process, exit error, lived time.Duration, lastError string) bool
+	hopeless verdict
 
 	stopOnce sync.Once
 	stopping chan struct{} // closed by stop
@@ -91,7 +94,7 @@ func (p *process) run() {
 	begun := sync.OnceFunc(func() { close(p.started) })
 	defer begun()
 	var delay time.Duration
-	for {
+	for attempt := 1; ; attempt++ {
 		argv, err := p.arguments()
 		if p.isStopping() {
 			return
@@ -111,7 +114,7 @@ func (p *process) run() {
 			p.log.Debug("process stopped", "process", p.name, "exit", exitText(exit))
 			return
 		}
-		if delay == 0 && p.hopeless != nil && p.hopeless(p, exit, lived, lastError) {
+		if attempt <= maxAttempts && p.hopeless != nil && p.hopeless(p, end{exit, lived, lastError, attempt}) {
 			return
 		}
 		delay = nextBackoff(delay, lived)

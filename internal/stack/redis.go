@@ -176,6 +176,16 @@ func (c *Config) redisServer(name, dir string, p port, more ...string) (spec, er
 		"--daemonize", "no", "--logfile", "",
 	)
 	s.argv = append(s.argv, more...)
+	s.cure = func(line string) (words, cure string) {
+		if _, text, ok := strings.Cut(line, " # "); ok { // behind process and time
+			line = text
+		}
+		if strings.Contains(line, "reading the append only file") {
+			data := filepath.Join(dir, "appendonlydir")
+			cure = fmt.Sprintf("; what is damaged is cut off by redis-check-aof --fix %s (first copy %s)", filepath.Join(data, "appendonly.aof.manifest"), data)
+		}
+		return line, cure
+	}
 	return s, err
 }
 

@@ -60,8 +60,8 @@ func (s *stack) scaleUp(ctx context.Context, from, to int) error {
 	defer over()
 	var added []*process
 	for _, sp := range specs {
-		p, err := s.launch(sp, func(p *process, exit error, lived time.Duration, lastError string) bool {
-			return scaling.Err() == nil && report(p, exit, lived, lastError) // nobody reads failed any more later
+		p, err := s.launch(sp, func(p *process, e end) bool {
+			return scaling.Err() == nil && report(p, e) // nobody reads failed any more later
 		})
 		if err != nil {
 			s.remove(added)

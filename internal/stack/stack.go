@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"heavy-read-api/internal/dashboard"
@@ -61,10 +60,8 @@ func Run(ctx context.Context, cfg Config) error {
 
 func (s *stack) run(ctx context.Context) error {
 	ln, err := service.Listen(&s.cfg.Common)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return &portInUseError{port{s.cfg.Port, "DASHBOARD_PORT"}, "the dashboard"}
-	} else if err != nil {
-		return err
+	if err != nil {
+		return portError(port{s.cfg.Port, "DASHBOARD_PORT"}, "the dashboard", err)
 	}
 	defer ln.Close()
 	stages, err := s.layout()
@@ -115,7 +112,11 @@ func (s *stack) run(ctx context.Context) error {
 	if err := s.start(startCtx, stages); err != nil {
 		return err
 	}
-	background.Go(func() { s.announce(startCtx) })
+	background.Go(func() {
+		if err := s.announce(startCtx); err != nil {
+			cancel(err)
+		}
+	})
 	<-startCtx.Done()
 	if ctx.Err() != nil {
 		s.log.Info("stopping")
@@ -213,14 +214,22 @@ func (s *stack) awaitStage(ctx context.Context, st stage, procs []*process) erro
 	return nil
 }
 
+// end is how a process ended.
+type end struct {
+	exit      error
+	lived     time.Duration
+	lastError string // what copyLines returns
+	attempt   int    // number of the start, from 1
+}
+
 // verdict decides about a process that ended, as process.hopeless describes.
-type verdict func(p *process, exit error, lived time.Duration, lastError string) bool
+type verdict func(p *process, e end) bool
 
 // reportTo returns a verdict that sends the reason why a process cannot start to failed, unless
 // failed is full: one reason is enough.
 func reportTo(failed chan<- error) verdict {
-	return func(p *process, exit error, lived time.Duration, lastError string) bool {
-		err := cannotStart(p, exit, lived, lastError)
+	return func(p *process, e end) bool {
+		err := cannotStart(p, e)
 		if err == nil {
 			return false
 		}
@@ -232,24 +241,36 @@ func reportTo(failed chan<- error) verdict {
 	}
 }
 
-// cannotStart returns why a process that ended young cannot start at all, nil when it may: its port
-// was taken after the check, or a restart would fail in the same way. Anything else, such as a
-// panic, is for the restarts.
-func cannotStart(p *process, exit error, lived time.Duration, lastError string) error {
-	if lived > firstStart {
-		return nil
+// maxAttempts is how often a process is started that ends young each time: what a restart does not mend,
+// more of them do not mend either.
+const maxAttempts = 3
+
+// cannotStart returns why a process that ended cannot start at all, nil when it may: its port was taken
+// after the check, a restart would fail in the same way, or it has ended young maxAttempts times.
+func cannotStart(p *process, e end) error {
+	words, cure := e.lastError, ""
+	if p.cure != nil {
+		words, cure = p.cure(words)
 	}
-	err := checkPorts(p.spec)
-	var inUse *portInUseError
-	if errors.As(err, &inUse) {
-		return err
-	} else if !permanent(exit) {
-		return nil
+	if cure == "" {
+		if e.lived > firstStart {
+			return nil
+		}
+		err := checkPorts(p.spec)
+		var inUse *portInUseError
+		if errors.As(err, &inUse) {
+			return err
+		} else if !permanent(e.exit) && e.attempt < maxAttempts {
+			return nil
+		}
 	}
-	if lastError == "" {
-		lastError = exitText(exit) + ", see " + p.output.path
+	switch {
+	case words == "":
+		words = exitText(e.exit) + ", see " + p.output.path
+	case !permanent(e.exit):
+		words += " (" + exitText(e.exit) + ", see " + p.output.path + ")"
 	}
-	return fmt.Errorf("%s cannot start: %s", p.name, lastError)
+	return errors.New(p.name + " cannot start: " + words + cure)
 }
 
 // launch starts and supervises a process. It returns once the process exists or its first start

@@ -20,6 +20,7 @@ import (
 
 	"heavy-read-api/internal/dashboard"
 	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/redistest"
 )
 
 const testWait = 30 * time.Second
@@ -674,5 +675,67 @@ func TestNoOrphans(t *testing.T) {
 	}
 	if out, code := local(t, env, "stop"); code != 0 {
 		t.Errorf("stop: exit code %d\n%s", code, out)
+	}
+}
+
+// A start that can never work ends within seconds, leaves nothing behind, and quotes whoever failed.
+func TestStartThatCannotWorkEnds(t *testing.T) {
+	redistest.Require(t)
+	guarded := redistest.Start(t, redistest.Password("right")).Addr()
+	script := filepath.Join(t.TempDir(), "redis-server")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho 'out of luck'\nexit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		env  []string
+		want []string
+	}{
+		{"append-only file", []string{"REDIS_SERVER=redis-server"}, []string{"redis cannot start: Bad file format reading the append only file", "redis-check-aof --fix"}},
+		{"program", []string{"REDIS_SERVER=" + script}, []string{"redis cannot start: out of luck (exit status 3, see "}},
+		{"silent program", []string{"REDIS_SERVER=false"}, []string{"redis cannot start: exit status 1, see "}},
+		{"namespace", []string{"CACHE_NAMESPACE={x}"}, []string{"writer cannot start: CACHE_NAMESPACE: namespace \"{x}\": braces mark the shard"}},
+		{"password", []string{"REDIS_ADDR=" + guarded, "REDIS_PASSWORD=wrong"}, []string{"cannot work", "WRONGPASS", "check REDIS_USERNAME and REDIS_PASSWORD"}},
+		{"no password", []string{"REDIS_ADDR=" + guarded}, []string{"cannot work", "NOAUTH", "check REDIS_PASSWORD"}},
+		{"database", []string{"REDIS_ADDR=" + guarded, "REDIS_PASSWORD=right", "REDIS_DB=99"}, []string{"cannot work", "DB index is out of range", "check REDIS_DB"}},
+		{"host", []string{"REDIS_ADDR=unknown.invalid:6379"}, []string{"cannot work", "unknown.invalid", "check REDIS_ADDR"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			env := append(testEnv(t), childEnvironment+"="+realChildren)
+			env = append(env, tt.env...)
+			dir := filepath.Join(lookup(env, "RUN_DIR"), "redis", "appendonlydir")
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for name, text := range map[string]string{"appendonly.aof.manifest": "file appendonly.aof.1.incr.aof seq 1 type i\n", "appendonly.aof.1.incr.aof": "garbage\n"} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			began := time.Now()
+			out, code := local(t, env, "start")
+			if took := time.Since(began); took > 20*time.Second {
+				t.Errorf("the start took %v to fail", took)
+			}
+			if code != 1 {
+				t.Errorf("exit code %d", code)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("%q is missing in\n%s", want, out)
+				}
+			}
+			if out, _ := local(t, env, "status"); !strings.Contains(out, "not running") {
+				t.Errorf("after the failed start: %s", out)
+			}
+		})
+	}
+}
+
+// A port that this user may not bind is not in use.
+func TestPortThatMayNotBeBound(t *testing.T) {
+	err := portError(port{80, "GATEWAY_PORT"}, "gateway", &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EACCES)})
+	if want := "gateway may not listen on port 80: this user lacks the permission, so set GATEWAY_PORT to a port above 1023"; err.Error() != want {
+		t.Errorf("%q, want %q", err, want)
 	}
 }
