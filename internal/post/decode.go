@@ -16,9 +16,14 @@ const maxName = 64
 
 const knownMembers = "send only id, title, content and author, in lower case"
 
+// byteOrderMark is put in front of UTF-8 by editors and tools of Windows. It is no JSON.
+var byteOrderMark = []byte("\ufeff")
+
 // Decode parses and validates the JSON of one post. data must be one JSON
-// object whose members are strings, each at most once, named exactly id, title,
-// content and author; content and author may be absent. Any error is a
+// object, after a byte order mark or none, whose members are strings, each at
+// most once, named exactly id, title, content and author; content and author may
+// be absent or null. The members that [Post.Encode] adds, timestamp and hash,
+// are ignored, so that a post can be sent back as it was read. Any error is a
 // [*FieldError]. The post shares no memory with data.
 func Decode(data []byte) (Post, error) {
 	if len(data) > MaxBody {
@@ -29,7 +34,7 @@ func Decode(data []byte) (Post, error) {
 		}
 	}
 	var r request
-	if err := json.Unmarshal(data, &r); err != nil {
+	if err := json.Unmarshal(bytes.TrimPrefix(data, byteOrderMark), &r); err != nil {
 		return Post{}, requestError(err)
 	}
 	p := Post(r)
@@ -40,7 +45,7 @@ func Decode(data []byte) (Post, error) {
 }
 
 // request is a Post that reads itself token by token. The struct decoder of the
-// library would take null for an empty string, and would parse a value of the
+// library would take null for an empty title, and would parse a value of the
 // wrong type to its end; here a value is looked at before it is parsed, so no
 // nesting and no number is ever descended into.
 type request Post
@@ -61,36 +66,61 @@ func (r *request) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 			return err
 		}
 		name := tok.String() // the next call of dec voids tok
-		dst, err := r.member(name)
+		m, err := r.member(name)
 		if err != nil {
 			return err
 		}
-		if k := dec.PeekKind(); k != jsontext.KindString && k != jsontext.KindInvalid {
-			return &FieldError{Field: name, Reason: "must be a JSON string, not " + kindName(k)}
+		k := dec.PeekKind()
+		if err := m.refuses(k); err != nil {
+			return err
 		}
 		if tok, err = dec.ReadToken(); err != nil {
 			return err
 		}
-		*dst = tok.String()
+		if m.value != nil && k == jsontext.KindString {
+			*m.value = tok.String()
+		}
 	}
 	_, err := dec.ReadToken()
 	return err
 }
 
-func (r *request) member(name string) (*string, error) {
+// member is what a request may have under a name.
+type member struct {
+	name     string
+	value    *string // nil for one that is ignored
+	optional bool    // null counts as absent
+}
+
+func (r *request) member(name string) (member, error) {
 	switch name {
 	case "id":
-		return &r.ID, nil
+		return member{name, &r.ID, false}, nil
 	case "title":
-		return &r.Title, nil
+		return member{name, &r.Title, false}, nil
 	case "content":
-		return &r.Content, nil
+		return member{name, &r.Content, true}, nil
 	case "author":
-		return &r.Author, nil
+		return member{name, &r.Author, true}, nil
+	case "timestamp", "hash":
+		return member{name, nil, true}, nil
 	case "": // as a Field it would blame the body
-		return nil, &FieldError{Reason: "has a member with an empty name; " + knownMembers}
+		return member{}, &FieldError{Reason: "has a member with an empty name; " + knownMembers}
 	}
-	return nil, &FieldError{Field: name, Reason: "is not known here; " + knownMembers}
+	return member{}, &FieldError{Field: name, Reason: "is not known here; " + knownMembers}
+}
+
+// refuses returns why the member cannot have a value of kind k.
+func (m member) refuses(k jsontext.Kind) error {
+	switch {
+	case k == jsontext.KindString || k == jsontext.KindInvalid || k == jsontext.KindNull && m.optional:
+		return nil
+	case m.value != nil:
+		return &FieldError{Field: m.name, Reason: "must be a JSON string, not " + kindName(k)}
+	case k != jsontext.KindNumber:
+		return &FieldError{Field: m.name, Reason: "is ignored, but cannot be " + kindName(k) + "; leave it out"}
+	}
+	return nil
 }
 
 // longName says whether the next token, in the unread bytes after a value, is

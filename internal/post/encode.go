@@ -23,7 +23,9 @@ const maxTimestamp = len("-9223372036854775808")
 //
 //	{"id":"..","title":"..","content":"..","author":"..","timestamp":N,"hash":".."}
 //
-// timestamp is now in Unix nanoseconds. hash is the last member, so that the
+// timestamp is now in Unix milliseconds: more digits than a float64 holds would be
+// changed by JavaScript and jq, and the hash of what they write would not match.
+// (Posts of older writers have nanoseconds; they are served as they are.) hash is the last member, so that the
 // JSON it is computed over is the body without `,"hash":"..."`: it changes
 // exactly when the served bytes change. MD5 names a version here and protects
 // nothing: whoever can write a post can also write its hash.
@@ -40,7 +42,7 @@ func (p Post) Encode(now time.Time) Encoded {
 	b = appendQuoted(append(b, `,"title":`...), p.Title)
 	b = appendQuoted(append(b, `,"content":`...), p.Content)
 	b = appendQuoted(append(b, `,"author":`...), p.Author)
-	b = strconv.AppendInt(append(b, `,"timestamp":`...), now.UnixNano(), 10)
+	b = strconv.AppendInt(append(b, `,"timestamp":`...), now.UnixMilli(), 10)
 
 	end := len(b)
 	sum := md5.Sum(append(b, '}')) // the brace gives way to the hash member

@@ -9,32 +9,33 @@ import (
 	"heavy-read-api/internal/service"
 )
 
-// condition returns what the headers of a write demand of the post that is there. never says that
-// no post can meet it.
-func condition(h http.Header, mayCreate bool) (c cache.Condition, never bool, problem *service.Problem) {
+// condition returns what the headers of a write demand of the post that is there, or the answer to a
+// condition that is malformed or that no post can meet.
+func condition(h http.Header, mayCreate bool) (c cache.Condition, problem *service.Problem) {
 	ifMatch, ifNoneMatch := h["If-Match"], h["If-None-Match"]
 	switch {
 	case len(ifMatch) > 0 && len(ifNoneMatch) > 0:
-		return c, false, badHeader("If-None-Match", "cannot be combined with If-Match: send one of them")
+		return c, badHeader("If-None-Match", "cannot be combined with If-Match: send one of them")
 	case len(ifNoneMatch) > 0:
 		if !mayCreate || !service.AnyETag([]byte(strings.Join(ifNoneMatch, ", "))) {
-			return c, false, badHeader("If-None-Match", "of a write can only be *, which creates a post and replaces none; to change what you have read, send its ETag as If-Match")
+			return c, badHeader("If-None-Match", "of a write can only be *, which creates a post and replaces none; to change what you have read, send its ETag as If-Match")
 		}
-		return cache.Condition{Absent: true}, false, nil
+		return cache.Condition{Absent: true}, nil
 	case len(ifMatch) > 0:
 		return ifMatchCondition([]byte(strings.Join(ifMatch, ", ")))
 	}
-	return c, false, nil
+	return c, nil
 }
 
-func ifMatchCondition(list []byte) (c cache.Condition, never bool, problem *service.Problem) {
+func ifMatchCondition(list []byte) (c cache.Condition, problem *service.Problem) {
 	if service.AnyETag(list) {
-		return cache.Condition{Exists: true}, false, nil
+		return cache.Condition{Exists: true}, nil
 	}
+	none := &preconditionFailed // why no tag is left
 	for {
 		tag, weak, rest, err := service.NextETag(list)
 		if err != nil {
-			return c, false, badHeader("If-Match", err.Error())
+			return c, badHeader("If-Match", err.Error())
 		}
 		if len(tag) == 0 {
 			break
@@ -42,12 +43,24 @@ func ifMatchCondition(list []byte) (c cache.Condition, never bool, problem *serv
 		list = rest
 		// The comparison is the strong one: a weak tag matches nothing (RFC 9110, section 13.1.1), and
 		// no post has a tag that is not one of ours.
-		if sum, ok := post.ParseETag(string(tag)); ok && !weak {
+		sum, ok := post.ParseETag(string(tag))
+		switch {
+		case weak:
+			none = &weakETag
+		case ok:
 			c.Tags = append(c.Tags, sum)
 		}
 	}
-	return c, len(c.Tags) == 0, nil
+	if len(c.Tags) == 0 {
+		return c, none
+	}
+	return c, nil
 }
+
+var (
+	preconditionFailed = service.Problem{Status: http.StatusPreconditionFailed, Detail: "the post is not the one that If-Match or If-None-Match names: read it, and try again with its ETag"}
+	weakETag           = service.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "If-Match has only weak ETags (W/ in front), which never match: something between you and the reader made them weak, a gateway that compresses for instance. Send the ETag without W/"}
+)
 
 func badHeader(name, reason string) *service.Problem {
 	return &service.Problem{Status: http.StatusBadRequest, Field: name, Detail: name + " " + reason}

@@ -69,13 +69,9 @@ func (h *handler) decode(w http.ResponseWriter, r *http.Request, decode func([]b
 
 // set writes a post. op is what it counts as until it is known whether a post was there.
 func (h *handler) set(w http.ResponseWriter, r *http.Request, p post.Post, op string) {
-	c, never, problem := condition(r.Header, true)
+	c, problem := condition(r.Header, true)
 	if problem != nil {
 		h.refuse(w, op, problem)
-		return
-	}
-	if never {
-		h.fail(w, op, outcomeConflict, &preconditionFailed)
 		return
 	}
 	encoded := p.Encode(time.Now())
@@ -92,7 +88,7 @@ func (h *handler) set(w http.ResponseWriter, r *http.Request, p post.Post, op st
 	case cache.Replaced:
 		op = opReplace
 	case cache.ConditionFailed:
-		h.fail(w, op, outcomeConflict, &preconditionFailed)
+		h.refuse(w, op, &preconditionFailed)
 		return
 	}
 	h.metrics.writes.WithLabelValues(op, outcomeOK).Inc()
@@ -110,13 +106,9 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, opDelete, problem)
 		return
 	}
-	c, never, problem := condition(r.Header, false)
+	c, problem := condition(r.Header, false)
 	if problem != nil {
 		h.refuse(w, opDelete, problem)
-		return
-	}
-	if never {
-		h.fail(w, opDelete, outcomeConflict, &preconditionFailed)
 		return
 	}
 	result, _, err := h.write(r, cache.Write{Op: cache.Delete, Key: id, If: c})
@@ -126,7 +118,7 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 	}
 	switch result.Outcome {
 	case cache.ConditionFailed:
-		h.fail(w, opDelete, outcomeConflict, &preconditionFailed)
+		h.refuse(w, opDelete, &preconditionFailed)
 	case cache.NotFound:
 		h.fail(w, opDelete, outcomeNotFound, &notFound)
 	default:
@@ -150,14 +142,17 @@ func (h *handler) write(r *http.Request, write cache.Write) (cache.Result, time.
 }
 
 var (
-	preconditionFailed = service.Problem{Status: http.StatusPreconditionFailed, Detail: "the post is not the one that If-Match or If-None-Match names: read it, and try again with its ETag"}
-	notFound           = service.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
-	unknown            = service.Problem{Status: http.StatusServiceUnavailable, Detail: "Redis did not confirm in time: the write may have taken place, or not; it will not take place later. Read the post to find out; sending the same post again is safe"}
-	unexpected         = service.Problem{Status: http.StatusInternalServerError, Detail: "the write was not understood: nothing was written"}
+	notFound   = service.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
+	unknown    = service.Problem{Status: http.StatusServiceUnavailable, Detail: "Redis did not confirm in time: the write may have taken place, or not; it will not take place later. Read the post to find out; sending the same post again is safe"}
+	unexpected = service.Problem{Status: http.StatusInternalServerError, Detail: "the write was not understood: nothing was written"}
 )
 
 func (h *handler) refuse(w http.ResponseWriter, op string, p *service.Problem) {
-	h.fail(w, op, outcomeRefused, p)
+	outcome := outcomeRefused
+	if p.Status == http.StatusPreconditionFailed {
+		outcome = outcomeConflict
+	}
+	h.fail(w, op, outcome, p)
 }
 
 func (h *handler) failWrite(w http.ResponseWriter, op string, err error) {

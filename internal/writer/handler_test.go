@@ -25,6 +25,7 @@ func TestCreate(t *testing.T) {
 			if have := stored(t, db, id); !strings.HasPrefix(have, strings.TrimSuffix(body, "}")+`,"timestamp":`) {
 				t.Errorf("Redis has %s", have)
 			}
+			later(t)
 			res = w.do(t, "POST", "/create", body, "Content-Type", "application/json; charset=UTF-8")
 			if second := wantSuccess(t, db, res, 200, id); second == first {
 				t.Error("a later timestamp has the same ETag")
@@ -116,7 +117,7 @@ func TestRefused(t *testing.T) {
 		{`{"id":"a\n","title":"t"}`, nil, 400, "id", 0},
 		{`{"id":"a","title":"t","title":"t"}`, nil, 400, "title", 0},
 		{`{"id":"a","title":"t","Title":"t"}`, nil, 400, "Title", 0},
-		{`{"id":"a","title":"t","hash":"t"}`, nil, 400, "hash", 0},
+		{`{"id":"a","title":"t","hash":["t"]}`, nil, 400, "hash", 0},
 		{"{\"id\":\"a\",\"title\":\"\xff\"}", nil, 400, "title", 0},
 		{`{"id":"` + long(post.MaxID+1) + `","title":"t"}`, nil, 413, "id", post.MaxID},
 		{`{"id":"a","title":"` + long(post.MaxTitle+1) + `"}`, nil, 413, "title", post.MaxTitle},
@@ -125,6 +126,7 @@ func TestRefused(t *testing.T) {
 		{`{"id":"a","title":"t"` + strings.Repeat(" ", post.MaxBody) + `}`, nil, 413, "", post.MaxBody},
 		{`{"id":"a","title":"t"}`, []string{"Content-Type", "text/plain"}, 415, "Content-Type", 0},
 		{`{"id":"a","title":"t"}`, []string{"Content-Type", "application/json; charset=latin1"}, 415, "Content-Type", 0},
+		{`{"id":"a","title":"t"}`, []string{"Content-Type", "application/json; charset=utf-16"}, 415, "Content-Type", 0},
 		{`{"id":"a","title":"t"}`, []string{"Content-Type", "application/json; charset"}, 415, "Content-Type", 0},
 		{`{"id":"a","title":"t"}`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "Content-Type", 0},
 		{`{"id":"a","title":"t"}`, []string{"Content-Encoding", "gzip"}, 415, "Content-Encoding", 0},
@@ -141,6 +143,41 @@ func TestRefused(t *testing.T) {
 	}
 	if keys := b.Keys(); len(keys) != 0 {
 		t.Errorf("keys %q were written", keys)
+	}
+}
+
+// TestAsRead sends back what a reader sent, changed by an editor, and posts as clients of other kinds write them.
+func TestAsRead(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	db := b.Client(t)
+	wantSuccess(t, db, w.do(t, "POST", "/create", `{"id":"a","title":"old","content":"c"}`), 201, "a")
+	read := stored(t, db, "a")
+	edited := strings.Replace(read, "old", "new", 1)
+	wantSuccess(t, db, w.do(t, "PUT", "/post?id=a", edited, "If-Match", post.ETag(read)), 200, "a")
+	if have := stored(t, db, "a"); !strings.Contains(have, `"title":"new","content":"c"`) || post.ETag(have) == post.ETag(read) {
+		t.Errorf("%s was sent, Redis has %s", edited, have)
+	}
+	wantSuccess(t, db, w.do(t, "POST", "/create", edited), 200, "a")
+
+	for _, body := range []string{
+		`{"id":"b","title":"t","content":null,"author":null}`,
+		"\ufeff" + `{"id":"b","title":"t"}`,
+	} {
+		w.do(t, "DELETE", "/post?id=b", "")
+		wantSuccess(t, db, w.do(t, "POST", "/create", body), 201, "b")
+		if have := stored(t, db, "b"); !strings.Contains(have, `{"id":"b","title":"t","content":"","author":"",`) {
+			t.Errorf("%q was sent, Redis has %s", body, have)
+		}
+	}
+	wantSuccess(t, db, w.do(t, "PUT", "/post?id=b", "\ufeff"+`{"title":"t"}`), 200, "b")
+	lines := "\ufeff" + stored(t, db, "a") + "\n" + stored(t, db, "b") + "\n" + `{"id":"c","title":"t","author":null}`
+	res := w.do(t, "POST", "/import", lines, "Content-Type", "application/x-ndjson; charset=UTF8")
+	if !strings.Contains(string(res.body), `"written":3,"created":1,"replaced":2`) {
+		t.Errorf("import of what was read: %d %s", res.status, res.body)
+	}
+	for _, charset := range []string{"utf-8", "UTF-8", "Utf-8", "utf8", "UTF8", `"utf-8"`} {
+		wantSuccess(t, db, w.do(t, "PUT", "/post?id=b", `{"title":"t"}`, "Content-Type", "application/json;charset="+charset), 200, "b")
 	}
 }
 
@@ -175,6 +212,7 @@ func TestConditions(t *testing.T) {
 		db := b.Client(t)
 		other := `"00000000000000000000000000000000"`
 		const there, absent = true, false
+		const weak = -412 // with the reason that the tag is weak
 		for i, tt := range []struct {
 			exists bool
 			header []string // TAG stands for the ETag of the post
@@ -187,8 +225,11 @@ func TestConditions(t *testing.T) {
 			{there, []string{"If-Match", other}, 412, 412},
 			{there, []string{"If-Match", other + ", TAG"}, 200, 204},
 			{there, []string{"If-Match", other, "If-Match", "TAG"}, 200, 204},
-			{there, []string{"If-Match", "W/TAG"}, 412, 412},
+			{there, []string{"If-Match", "W/TAG"}, weak, weak},
+			{there, []string{"If-Match", `W/TAG, "foreign"`}, weak, weak},
 			{there, []string{"If-Match", "W/TAG, " + other}, 412, 412},
+			{there, []string{"If-Match", "W/TAG, TAG"}, 200, 204},
+			{absent, []string{"If-Match", "W/TAG"}, weak, weak},
 			{there, []string{"If-Match", `"foreign"`}, 412, 412},
 			{there, []string{"If-Match", ""}, 412, 412}, // an empty list has no tag that could match
 			{there, []string{"If-Match", "*"}, 200, 204},
@@ -224,13 +265,17 @@ func TestConditions(t *testing.T) {
 						t.Errorf("%s %v: %d %s", method, header, res.status, res.body)
 					}
 					continue
-				case want < 300:
+				case want > 0 && want < 300:
 					wantSuccess(t, db, res, want, id)
 					continue
 				case want == 400:
 					wantProblem(t, res, 400, header[len(header)-2])
 				case want == 404:
 					wantProblem(t, res, 404, "id")
+				case want == weak:
+					if p := wantProblem(t, res, 412, "If-Match"); !strings.Contains(p.Detail, "W/") {
+						t.Errorf("%s %v: %q does not name W/", method, header, p.Detail)
+					}
 				default:
 					wantProblem(t, res, 412, "")
 				}

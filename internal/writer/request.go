@@ -48,7 +48,7 @@ func checkType(h http.Header, want ...string) *service.Problem {
 		return nil
 	}
 	media, params, err := mime.ParseMediaType(header)
-	if err == nil && (params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8")) {
+	if err == nil && isUTF8(params["charset"]) {
 		for _, m := range want {
 			if media == m {
 				return nil
@@ -60,6 +60,12 @@ func checkType(h http.Header, want ...string) *service.Problem {
 		Field:  "Content-Type",
 		Detail: "the body has to be " + want[0] + " in UTF-8: send it with Content-Type: " + want[0],
 	}
+}
+
+// isUTF8 reports whether a charset is UTF-8, which JSON is without one too. Its name has a hyphen, but many
+// clients leave that out.
+func isUTF8(charset string) bool {
+	return charset == "" || strings.EqualFold(charset, "utf-8") || strings.EqualFold(charset, "utf8")
 }
 
 // decodePut decodes the body of a PUT. The body may leave out the id, which the URL has already.

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/service"
 	"heavy-read-api/internal/servicetest"
@@ -60,6 +61,13 @@ func (w *instance) send(t testing.TB, method, target string, body io.Reader, hea
 	t.Helper()
 	res, answer := w.Send(t, method, target, body, header...)
 	return response{res.StatusCode, res.Header, answer}
+}
+
+// later returns in another millisecond: what is written then has another timestamp.
+func later(t testing.TB) {
+	t.Helper()
+	now := time.Now().UnixMilli()
+	eventually.True(t, "another millisecond", func() bool { return time.Now().UnixMilli() > now })
 }
 
 // stored returns what Redis has under a post's key, without the frame; "" for nothing.
