@@ -22,6 +22,7 @@ type applier struct {
 	log     *slog.Logger
 	metrics *metrics
 	now     func() time.Time
+	clock   *measuredClock // of Redis, as the steps show it
 
 	// watermark is the history up to here: every write up to it is in the store. While synced, the
 	// store holds exactly the watermark's state. While not, single values may be newer, and no
@@ -118,7 +119,7 @@ func (p *SnapshotProgress) copy() *SnapshotProgress {
 }
 
 func newApplier(src source, st *store, in *inbox, misses *missQueue, log *slog.Logger, m *metrics) *applier {
-	a := &applier{source: src, store: st, inbox: in, misses: misses, log: log, metrics: m, now: time.Now,
+	a := &applier{source: src, store: st, inbox: in, misses: misses, log: log, metrics: m, now: time.Now, clock: newMeasuredClock(),
 		stepLimit: byteBound{least: stepLeast, most: stepBytes}, ignored: make(map[uint64]struct{})}
 	a.public.Store(&progress{})
 	return a
@@ -166,9 +167,10 @@ func (a *applier) hear(ctx context.Context, messages []string) {
 		a.watermark = to
 		a.holds(to.token())
 		a.publish(Head{}, nil)
-		now := a.now()
+		now := a.clock.now(a.now())
 		for _, t := range published {
-			a.metrics.propagation.Observe(now.Sub(t).Seconds())
+			// The writer's estimate of Redis's clock and this one are each off by a part of a round trip.
+			a.metrics.propagation.Observe(max(0, now.Sub(t)).Seconds())
 		}
 		a.metrics.messages.WithLabelValues("applied").Add(float64(commits))
 		batch.reset()
@@ -338,9 +340,18 @@ func (a *applier) look(ctx context.Context) (Head, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
+	began := a.now()
 	st, err := a.source.step(ctx, query{watermark: endOfLog, limit: stepLeast})
 	a.note(err)
+	a.noteTime(began, &st)
 	return st.head, err
+}
+
+// noteTime takes in the time of a step that was asked for at began.
+func (a *applier) noteTime(began time.Time, st *step) {
+	if st.micros != 0 {
+		a.clock.observe(began, a.now(), st.micros)
+	}
 }
 
 // note remembers whether the last question to Redis was answered, and logs when that changes.
@@ -528,6 +539,7 @@ func (a *applier) step(ctx context.Context, w Head) (step, error) {
 	}
 	st, err := a.source.step(ctx, q)
 	a.note(err)
+	a.noteTime(began, &st)
 	switch {
 	case err != nil:
 		a.stepLimit.shrink() // it may have been too much for the link

@@ -2,6 +2,8 @@ package cache
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,8 +19,10 @@ import (
 // may land, by as much as the step; readings expire to keep that window short. A failover to a server
 // with another clock behind the same address counts as such a step.
 type serverClock struct {
-	now  func() time.Time // time.Now; its result has a monotonic reading
-	last atomic.Pointer[serverTime]
+	now      func() time.Time // time.Now; its result has a monotonic reading
+	log      string           // key of the log
+	last     atomic.Pointer[serverTime]
+	measured *measuredClock // gets the same replies
 }
 
 // maxReadingAge is how long a reading is used. After a longer pause a write costs one more round trip.
@@ -29,6 +33,7 @@ type serverTime struct {
 	node   *redis.Client
 	at     time.Time // local time at which the reply arrived
 	micros int64     // Unix time of the node when it replied, in microseconds
+	head   Head      // of the node's log, no later than the reply; without an epoch
 }
 
 // millis returns the node's Unix time at the local time t, in milliseconds. It is too low by the time
@@ -43,17 +48,36 @@ func (c *serverClock) read(ctx context.Context, n *redis.Client) (serverTime, er
 	if last := c.last.Load(); last != nil && last.node == n && c.now().Sub(last.at) < maxReadingAge {
 		return *last, nil
 	}
-	t, err := n.Time(ctx).Result()
-	if err != nil {
-		return serverTime{}, err
+	sent := c.now()
+	pipe := n.Pipeline()
+	at, top := pipe.Time(ctx), pipe.XRevRangeN(ctx, c.log, "+", "-", 1)
+	if _, err := pipe.Exec(ctx); err != nil && at.Err() != nil {
+		return serverTime{}, at.Err()
 	}
-	return c.set(n, t.UnixMicro()), nil
+	return c.set(n, sent, at.Val().UnixMicro(), headOf(top.Val())), nil
 }
 
-// set stores the time in a reply of n that has just arrived.
-func (c *serverClock) set(n *redis.Client, micros int64) serverTime {
-	s := serverTime{node: n, at: c.now(), micros: micros}
+// headOf returns the head, without an epoch, of a log that ends in top. It is the zero Head for an empty
+// log, and for one whose last entry is not of the write script.
+func headOf(top []redis.XMessage) (h Head) {
+	if len(top) == 0 {
+		return h
+	}
+	packed, _ := top[0].Values["e"].(string)
+	version, ours := strings.CutSuffix(top[0].ID, "-0")
+	v, err := strconv.ParseUint(version, 10, 64)
+	if !ours || err != nil || len(packed) < 8 {
+		return h
+	}
+	return Head{Version: v, WriteID: uint64At(packed, 0)}
+}
+
+// set stores the time and the head in a reply of n that has just arrived, to what was sent at the local
+// time sent.
+func (c *serverClock) set(n *redis.Client, sent time.Time, micros int64, head Head) serverTime {
+	s := serverTime{node: n, at: c.now(), micros: micros, head: head}
 	c.last.Store(&s)
+	c.measured.observe(sent, s.at, micros)
 	return s
 }
 

@@ -84,7 +84,7 @@ func TestReadingsOfTheServerClock(t *testing.T) {
 		nodes[i] = servers[i].Client(t)
 	}
 	var later time.Duration
-	c := serverClock{now: func() time.Time { return time.Now().Add(later) }}
+	c := serverClock{now: func() time.Time { return time.Now().Add(later) }, measured: newMeasuredClock()}
 	// shows checks that the clock of a node reads base and ahead, with room for the time this test takes.
 	shows := func(node int, ahead time.Duration) {
 		t.Helper()

@@ -11,8 +11,8 @@ import (
 //
 //	message = head after the commit (24) + previous write id (8) + frames
 //	stored  = epoch (8) + version (8) + write id (8) + frame
-//	frame   = format (1) + operation (1) + key length (2) + published, Unix ns (8) + tag (16) +
-//	          value length (4) + key + value
+//	frame   = format (1) + operation (1) + key length (2) + published, Unix ns by Redis's clock (8) +
+//	          tag (16) + value length (4) + key + value
 //
 // A commit is what one call of the script wrote, under one write id. The writer makes the frames
 // once; the script puts its stamp in front. A delete is published and logged but not stored. What

@@ -27,7 +27,7 @@ func newMetrics() *metrics {
 	return &metrics{
 		propagation: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "cache_propagation_seconds",
-			Help: "Time from the writer framing a value to this replica serving it, by both hosts' clocks, for values that came by the channel.",
+			Help: "Time from the writer framing a value to this replica serving it, in seconds, for values that came by the channel. Both hosts measure by the clock of Redis.",
 			Buckets: []float64{50e-6, 100e-6, 150e-6, 200e-6, 300e-6, 400e-6, 500e-6, 700e-6, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3,
 				7.5e-3, 10e-3, 20e-3, 35e-3, 50e-3, 75e-3, 100e-3, 200e-3, 500e-3, 1, 2, 5, 10},
 		}),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	_ "embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -36,7 +37,7 @@ type PublisherConfig struct {
 	Channel   string        // Pub/Sub channel; default posts_updates
 	Namespace string        // first part of every key in Redis; default posts
 	LogLength int64         // writes that the log keeps at least; default DefaultLogLength
-	Timeout   time.Duration // of one Write call; default 1.5 s
+	Timeout   time.Duration // of a write; default 1.5 s. Write takes a quarter longer to find out what became of one whose reply was lost
 	Replicas  int           // Redis replicas that must confirm a write before it counts as written; default none
 }
 
@@ -68,7 +69,9 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	if err := CheckNamespace(cfg.Namespace); err != nil {
 		return nil, err
 	}
-	return &Publisher{cfg: cfg, keys: newKeys(cfg.Namespace), clock: serverClock{now: time.Now}}, nil
+	p := &Publisher{cfg: cfg, keys: newKeys(cfg.Namespace)}
+	p.clock = serverClock{now: time.Now, log: p.keys.log, measured: newMeasuredClock()}
+	return p, nil
 }
 
 // Condition is what must hold of a key for a write to take place. The zero value always holds.
@@ -136,8 +139,9 @@ type Result struct {
 var (
 	// ErrNotWritten: none of the writes took place, and none will.
 	ErrNotWritten = errors.New("not written")
-	// ErrUnknown: the writes may have taken place, and if so all of them. They will not take place
-	// later than Timeout after the call, unless Redis's clock is set back in the meantime.
+	// ErrUnknown: the writes may have taken place, and if so all of them, and Redis could not be asked
+	// for them. They will not take place later than Timeout after the call, unless Redis's clock is set
+	// back in the meantime.
 	ErrUnknown = errors.New("outcome unknown")
 )
 
@@ -149,8 +153,9 @@ const (
 )
 
 // Write performs a write, or several sets without conditions, in one atomic step and in their order:
-// all of them take place, or none. It is never repeated by itself. It blocks for Timeout or until
-// ctx is done; the error is nil, wraps ErrNotWritten or ErrUnknown, or reports an invalid write.
+// all of them take place, or none. It is never repeated by itself. It blocks for Timeout, for a quarter
+// more when the reply is lost, or until ctx is done; the error is nil, wraps ErrNotWritten or ErrUnknown,
+// or reports an invalid write.
 func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error) {
 	if len(writes) == 0 || len(writes) > MaxWrites {
 		return nil, fmt.Errorf("%d writes in a call: use 1 to %d", len(writes), MaxWrites)
@@ -168,19 +173,20 @@ func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error
 			return nil, fmt.Errorf("write %d: %w", i+1, err)
 		}
 	}
-	published, timeout := p.clock.now(), p.cfg.Timeout
+	began, timeout := p.clock.now(), p.cfg.Timeout
 	if d, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, d.Sub(published))
+		timeout = min(timeout, d.Sub(began))
 	}
-	deadline := published.Add(timeout)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	deadline := began.Add(timeout)
+	inTime, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	for {
-		n, err := p.cfg.Redis.Node(ctx)
+		n, err := p.cfg.Redis.Node(inTime)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNotWritten, err)
 		}
-		results, err := p.send(ctx, n, writes, published, deadline)
+		c := &call{node: n, writes: writes, deadline: deadline}
+		results, err := p.send(inTime, c)
 		if err == nil {
 			return results, nil
 		}
@@ -188,28 +194,51 @@ func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error
 		p.cfg.Redis.Doubt(n, err)
 		// A server that is no primary any more, or not this shard's, has refused to run the script, so
 		// sending it to the one that is cannot write twice.
-		if !redisnode.Refused(err) {
-			return nil, classify(err)
+		if redisnode.Refused(err) {
+			continue
 		}
+		if lost(err) {
+			return p.settle(ctx, c, err)
+		}
+		return nil, classify(err)
 	}
 }
 
-// send performs the writes on one node.
-func (p *Publisher) send(ctx context.Context, n *redisnode.Node, writes []Write, published, deadline time.Time) ([]Result, error) {
-	server, err := p.clock.read(ctx, n.Client)
+// send performs a call, of which it sets what is not set yet.
+func (p *Publisher) send(ctx context.Context, c *call) ([]Result, error) {
+	server, err := p.clock.read(ctx, c.node.Client)
 	if err != nil {
 		return nil, fmt.Errorf("%w: ask Redis for its time: %w", ErrNotWritten, err)
 	}
-	keys, args := p.arguments(writes, published, server.millis(deadline))
-	reply, replicas, err := p.run(ctx, n, keys, args, deadline)
+	c.before, c.expires = server.head, server.millis(c.deadline)
+	keys, args := p.arguments(c)
+	sent := p.clock.now()
+	reply, replicas, err := p.run(ctx, c.node, keys, args, c.deadline)
 	if err != nil {
 		return nil, err
 	}
-	results, err := p.results(n.Client, reply, writes)
+	results, err := decodeResults(reply, c.writes)
+	p.noteTime(c, sent, reply, results)
 	if err == nil && replicas < p.cfg.Replicas && results[0].Outcome != NotFound && results[0].Outcome != ConditionFailed {
 		return nil, fmt.Errorf("%w: only %d Redis replicas confirmed the write in time, want %d", ErrUnknown, replicas, p.cfg.Replicas)
 	}
 	return results, err
+}
+
+// noteTime stores the time in a reply of write.lua, and the head of the log after it.
+func (p *Publisher) noteTime(c *call, sent time.Time, reply []any, results []Result) {
+	if len(reply) < 2 {
+		return
+	}
+	now, err := strconv.ParseInt(fmt.Sprint(reply[1]), 10, 64)
+	if err != nil {
+		return
+	}
+	head := c.before
+	if n := len(results); n > 0 && results[0].Outcome != NotFound && results[0].Outcome != ConditionFailed {
+		head = Head{Version: results[n-1].Token.Version, WriteID: binary.BigEndian.Uint64(c.id)}
+	}
+	p.clock.set(c.node.Client, sent, now, head)
 }
 
 // run runs write.lua, and returns its reply and the number of Redis replicas that have confirmed what it
@@ -237,9 +266,10 @@ func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, a
 	return reply, replicas, err
 }
 
-// arguments returns the keys and arguments of write.lua; deadline is in Unix ms of Redis's clock.
-func (p *Publisher) arguments(writes []Write, published time.Time, deadline int64) (keys []string, args []any) {
+// arguments returns the keys and arguments of write.lua, and sets the write id of the call.
+func (p *Publisher) arguments(c *call) (keys []string, args []any) {
 	const fixed = 8
+	writes, published := c.writes, p.clock.measured.now(p.clock.now())
 	keys = make([]string, 3, 3+len(writes))
 	keys[0], keys[1], keys[2] = p.keys.seq, p.keys.epoch, p.keys.log
 	frames, logged := 0, 0 // bytes
@@ -261,25 +291,23 @@ func (p *Publisher) arguments(writes []Write, published time.Time, deadline int6
 	if _, err := rand.Read(ids); err != nil {
 		panic(err) // crypto/rand never fails on a system that can run at all
 	}
+	c.id = ids[8:]
 	args[0] = p.cfg.Channel
-	args[1] = strconv.FormatInt(deadline, 10)
+	args[1] = strconv.FormatInt(c.expires, 10)
 	args[2] = p.cfg.LogLength
 	args[3] = ids[:8]
 	args[4] = tagOffset
 	args[5] = writes[0].If.encode()
-	args[6] = ids[8:]
+	args[6] = c.id
 	args[7] = log
 	return keys, args
 }
 
-// results reads the reply of write.lua on node n.
-func (p *Publisher) results(n *redis.Client, reply []any, writes []Write) ([]Result, error) {
+// decodeResults reads a reply of write.lua, or of settle.lua for a commit that took place.
+func decodeResults(reply []any, writes []Write) ([]Result, error) {
 	malformed := fmt.Errorf("%w: malformed reply of %d parts", ErrUnknown, len(reply))
 	if len(reply) < 2 {
 		return nil, malformed
-	}
-	if now, err := strconv.ParseInt(fmt.Sprint(reply[1]), 10, 64); err == nil {
-		p.clock.set(n, now)
 	}
 	if reply[0] == int64(0) {
 		return nil, fmt.Errorf("%w: it reached Redis after its deadline", ErrNotWritten)

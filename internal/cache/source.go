@@ -54,6 +54,7 @@ type step struct {
 	part    part     // of the entry after entries
 	missed  []lookup // of the missed keys, in their order
 	size    int64    // of entries and values, in bytes
+	micros  int64    // Unix time of the node, in microseconds; 0 when it does not tell
 }
 
 // logEntry is a commit in the log.
@@ -142,8 +143,8 @@ func runStep(ctx context.Context, on redis.Scripter, k keys, q query) (step, err
 // decodeStep reads the reply of step.lua.
 func decodeStep(reply []any, missed []string) (st step, err error) {
 	var r replyReader
-	if len(reply) != 10 {
-		return st, fmt.Errorf("a reply of %d parts, want 10", len(reply))
+	if len(reply) != 11 {
+		return st, fmt.Errorf("a reply of %d parts, want 11", len(reply))
 	}
 	st.head = Head{Epoch: r.id(reply[0]), Version: r.number(reply[1]), WriteID: r.id(reply[2])}
 	st.at, st.ahead = r.id(reply[3]), r.id(reply[4])
@@ -167,6 +168,7 @@ func decodeStep(reply []any, missed []string) (st step, err error) {
 	st.part.writeID = r.id(reply[8])
 	writes, _ := reply[9].(int64)
 	st.part.writes = int(writes)
+	st.micros, _ = strconv.ParseInt(r.text(reply[10]), 10, 64)
 	st.measure()
 	return st, r.err
 }

@@ -1,4 +1,4 @@
--- In front of both scripts. read runs a command that reads. A key of another type than ours counts as
+-- In front of every script. read runs a command that reads. A key of another type than ours counts as
 -- absent: nothing must stop because of it, and the next write replaces it. Every other error ends the
 -- script.
 local function read(...)

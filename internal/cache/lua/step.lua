@@ -14,11 +14,13 @@
 --
 -- Returns {epoch, version, write id of the head, write ids at the watermark and at the newest trace,
 --   {version, entry as write.lua packs it, ...}, {key, value or false, ...}, {value or false or 0, ...},
---   write id of the entry after those of which the values are a part, number of its writes so far}
+--   write id of the entry after those of which the values are a part, number of its writes so far,
+--   server time in us}
 -- An empty string stands for an epoch or write id that is not there. The list ends when a bound is
 -- reached. An entry whose values do not fit is returned in parts: its values first, and the entry
 -- with the last of them. For a missed key, 0 means that its value was not read because of the bound;
--- the value of the first missed key is always read.
+-- the value of the first missed key is always read. The time is empty where TIME is refused: by the
+-- access list of an older version, or by the embedded Redis in scripts that only read.
 --
 -- Clients with write access can append entries that the write script did not make. They are found by
 -- their ids, which have a sequence part, or by their contents. The first one ends the list, as an
@@ -113,4 +115,7 @@ for i = 8, #ARGV do
   missed[#missed + 1] = value
 end
 
-return {read('GET', epoch) or '', version, head, id_at(watermark), id_at(ARGV[2]), entries, values, missed, part, part_writes}
+local time = redis.pcall('TIME')
+local now = time.err and '' or string.format('%.0f', time[1] * 1000000 + time[2])
+
+return {read('GET', epoch) or '', version, head, id_at(watermark), id_at(ARGV[2]), entries, values, missed, part, part_writes, now}

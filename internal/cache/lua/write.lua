@@ -11,7 +11,8 @@
 --
 -- Written are
 --   the values: epoch (8), version (8), write id (8), frame
---   an entry of the log, whose id is the last version: write id (8), the one before (8), the writes
+--   an entry of the log, whose id is the last version: write id (8), the one before (8), the writes; and
+--   in a second field the outcome, for a writer that lost the reply (settle.lua)
 --   the message: epoch (8), last version (8), write id (8), the one before (8), the frames
 --
 -- Returns {0, server time in us} when the deadline has passed, else
@@ -116,7 +117,7 @@ local last
 -- '..' alone would write a version as 1e+14
 local function append(call)
   last = version + writes
-  return call('XADD', log, 'MINID', '~', string.format('%.0f', math.max(0, last - length)), string.format('%.0f-0', last), 'e', id .. previous .. ARGV[8])
+  return call('XADD', log, 'MINID', '~', string.format('%.0f', math.max(0, last - length)), string.format('%.0f-0', last), 'e', id .. previous .. ARGV[8], 'o', outcome)
 end
 -- A log that had entries with higher ids refuses this one, though they have been deleted.
 local added = append(redis.pcall)

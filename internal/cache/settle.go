@@ -1,0 +1,98 @@
+package cache
+
+import (
+	"context"
+	_ "embed"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/redisnode"
+)
+
+//go:embed lua/settle.lua
+var settleLua string
+
+var settleScript = redis.NewScript(readLua + settleLua)
+
+// call is a call of write.lua.
+type call struct {
+	node     *redisnode.Node
+	writes   []Write
+	id       []byte    // write id
+	deadline time.Time // by this host's clock
+	expires  int64     // the deadline by Redis's clock, in Unix ms
+	before   Head      // a head of the log before the call, without an epoch
+}
+
+// lost reports whether err, the error of a call, says that its reply did not arrive: the script may have
+// run, and Redis knows. An error that Redis replied does not say so.
+func lost(err error) bool {
+	var reply redis.Error
+	return !errors.As(err, &reply) && !errors.Is(err, ErrUnknown) && errors.Is(classify(err), ErrUnknown)
+}
+
+// Pauses between two questions for the outcome of a call.
+const (
+	minSettlePause = 10 * time.Millisecond
+	maxSettlePause = 200 * time.Millisecond
+)
+
+// settle returns what became of a call whose reply was lost, because of why. A commit that took place is
+// found by its write id. That it did not is certain once its deadline has passed by Redis's clock. settle
+// blocks until a quarter of Timeout after the deadline, or until ctx is done, and wraps ErrUnknown then.
+func (p *Publisher) settle(ctx context.Context, c *call, why error) ([]Result, error) {
+	ctx, cancel := context.WithDeadline(ctx, c.deadline.Add(p.cfg.Timeout/4))
+	defer cancel()
+	for pause := minSettlePause; ; pause = min(2*pause, maxSettlePause) {
+		reply, err := p.askFor(ctx, c)
+		if err == nil && reply[0] != int64(2) {
+			return p.settled(c, reply)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, fmt.Errorf("%w: %w", ErrUnknown, why)
+		}
+	}
+}
+
+// askFor runs settle.lua.
+func (p *Publisher) askFor(ctx context.Context, c *call) (reply []any, err error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout/8) // so that a dead connection leaves time for another one
+	defer cancel()
+	n, err := p.cfg.Redis.Node(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var before []byte
+	if c.before.WriteID != 0 {
+		before = binary.BigEndian.AppendUint64(nil, c.before.WriteID)
+	}
+	reply, err = settleScript.Run(ctx, n, []string{p.keys.epoch, p.keys.log}, c.id, c.expires, len(c.writes), c.before.Version, before).Slice()
+	switch {
+	case err != nil:
+		p.cfg.Redis.Doubt(n, err)
+	case len(reply) < 2:
+		err = fmt.Errorf("malformed reply of %d parts", len(reply))
+	case reply[0] == int64(0) && n != c.node:
+		err = errors.New("another server was asked, which may lack what the one before it took")
+	}
+	return reply, err
+}
+
+// settled returns what a reply of settle.lua says.
+func (p *Publisher) settled(c *call, reply []any) ([]Result, error) {
+	if reply[0] == int64(0) {
+		return nil, fmt.Errorf("%w: the reply of Redis was lost, but its log does not have the write, and the deadline has passed", ErrNotWritten)
+	}
+	if p.cfg.Replicas > 0 {
+		return nil, fmt.Errorf("%w: Redis has the write, but the reply that counts its Redis replicas was lost", ErrUnknown)
+	}
+	return decodeResults(reply, c.writes)
+}

@@ -1,0 +1,169 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/redistest"
+)
+
+// lossy returns a publisher behind a proxy, over which it has asked for the time already, so that the next
+// script is the write of the test.
+func lossy(t *testing.T, addr string) (*Publisher, *faultnet.Proxy) {
+	t.Helper()
+	proxy := faultnet.NewProxy(t, addr)
+	p := publisher(t, proxy.Addr())
+	write(t, p, set("there", "old"), set("there too", "old"))
+	return p, proxy
+}
+
+// A write whose reply is lost is answered with what happened, and happens once.
+func TestLostReplyIsSettled(t *testing.T) {
+	tag := Tag{7}
+	tagged := Write{Op: Set, Key: "there", Value: []byte("tagged"), Tag: tag}
+	for name, tt := range map[string]struct {
+		before   *Write
+		writes   []Write
+		outcomes string // of write.lua; "" when nothing is written
+	}{
+		"create":              {nil, []Write{set("a", "1")}, "C"},
+		"replace":             {nil, []Write{set("there", "1")}, "R"},
+		"delete":              {nil, []Write{{Op: Delete, Key: "there"}}, "D"},
+		"the right tag":       {&tagged, []Write{{Op: Set, Key: "there", Value: []byte("1"), If: Condition{Tags: []Tag{tag}}}}, "R"},
+		"delete by tag":       {&tagged, []Write{{Op: Delete, Key: "there", If: Condition{Tags: []Tag{tag}}}}, "D"},
+		"absent":              {nil, []Write{{Op: Set, Key: "a", Value: []byte("1"), If: Condition{Absent: true}}}, "C"},
+		"several":             {nil, []Write{set("a", "1"), set("there", "1"), set("a", "2"), set("b", "1")}, "CRRC"},
+		"the wrong tag":       {nil, []Write{{Op: Set, Key: "there", Value: []byte("1"), If: Condition{Tags: []Tag{tag}}}}, ""},
+		"present":             {nil, []Write{{Op: Set, Key: "there", Value: []byte("1"), If: Condition{Absent: true}}}, ""},
+		"delete of nothing":   {nil, []Write{{Op: Delete, Key: "a"}}, ""},
+		"the request is lost": {nil, []Write{set("a", "1")}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+				action := faultnet.CutAtReply // which shows at once; a reply that is swallowed does at the deadline
+				if name == "the request is lost" {
+					action = faultnet.CutNow
+				}
+				p, proxy := lossy(t, b.Addr())
+				if tt.before != nil {
+					write(t, p, *tt.before)
+				}
+				first := write(t, p, set("other", "x"))[0].Token
+				proxy.OnceContains(faultnet.ToServer, "evalsha", action)
+				began := time.Now()
+				results, err := p.Write(t.Context(), tt.writes...)
+				took := time.Since(began)
+				last := first.Version
+				if tt.outcomes == "" {
+					if !errors.Is(err, ErrNotWritten) || took < p.cfg.Timeout {
+						t.Errorf("%+v, %v after %v", results, err, took)
+					}
+				} else {
+					var outcomes strings.Builder
+					for _, r := range results {
+						last++
+						outcomes.WriteByte(byte(r.Outcome))
+						if want := (Token{first.Epoch, last}); r.Token != want {
+							t.Errorf("token %v, want %v", r.Token, want)
+						}
+					}
+					if err != nil || outcomes.String() != tt.outcomes {
+						t.Errorf("outcomes %s, %v, want %s", outcomes.String(), err, tt.outcomes)
+					}
+				}
+				if got := write(t, p, set("other", "y"))[0].Token.Version; got != last+1 {
+					t.Errorf("the next version is %d, want %d", got, last+1)
+				}
+			})
+		})
+	}
+}
+
+// Others write as well, before and after the write whose reply is swallowed.
+func TestSettledAmongOthers(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		p, proxy := lossy(t, b.Addr())
+		other := publisher(t, b.Addr())
+		for i := range 600 { // more than a page of the log
+			write(t, other, set(fmt.Sprint("before", i), "x"))
+		}
+		hook := proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.SwallowReply)
+		done := make(chan error, 1)
+		go func() {
+			<-hook.Fired()
+			for i := range 600 {
+				if _, err := other.Write(t.Context(), set(fmt.Sprint("after", i), "x")); err != nil {
+					done <- err
+					return
+				}
+			}
+			_, err := other.Write(t.Context(), Write{Op: Delete, Key: "there"})
+			done <- err
+		}()
+		results, err := p.Write(t.Context(), Write{Op: Set, Key: "there", Value: []byte("1"), If: Condition{Exists: true}})
+		if err != nil || results[0].Outcome != Replaced {
+			t.Errorf("%+v, %v", results, err)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What the log cannot prove stays unknown.
+func TestWhatTheLogDoesNotTell(t *testing.T) {
+	k := newKeys(defaultNamespace)
+	for name, command := range map[string][]any{
+		"trimmed":     {"XTRIM", k.log, "MAXLEN", 0},
+		"deleted":     {"DEL", k.log},
+		"rolled back": {"EVAL", "redis.call('DEL', KEYS[1]) return redis.call('XADD', KEYS[1], '2-0', 'e', 'other write id')", 1, k.log},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			each(t, func(t *testing.T, addr string) {
+				p, proxy := lossy(t, addr)
+				c := client(t, addr)
+				hook := proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.Swallow)
+				done := make(chan error, 1)
+				go func() {
+					_, err := p.Write(t.Context(), set("a", "1"))
+					done <- err
+				}()
+				<-hook.Fired()
+				if err := c.Do(t.Context(), command...).Err(); err != nil {
+					t.Fatal(err)
+				}
+				if err := <-done; !errors.Is(err, ErrUnknown) {
+					t.Errorf("%v, want that the outcome is unknown", err)
+				}
+			})
+		})
+	}
+}
+
+// The first write of all is settled too, and one after an empty log was seen.
+func TestFirstWriteIsSettled(t *testing.T) {
+	for _, action := range []faultnet.Action{faultnet.CutAtReply, faultnet.CutNow} {
+		each(t, func(t *testing.T, addr string) {
+			proxy := faultnet.NewProxy(t, addr)
+			p := publisher(t, proxy.Addr())
+			proxy.OnceContains(faultnet.ToServer, "evalsha", action)
+			if err := writeScript.Load(t.Context(), client(t, addr)).Err(); err != nil {
+				t.Fatal(err)
+			}
+			results, err := p.Write(t.Context(), set("a", "1"))
+			if action == faultnet.CutNow {
+				if !errors.Is(err, ErrNotWritten) {
+					t.Errorf("%+v, %v", results, err)
+				}
+			} else if err != nil || results[0].Outcome != Created || results[0].Token.Version != 1 {
+				t.Errorf("%+v, %v", results, err)
+			}
+		})
+	}
+}
