@@ -17,7 +17,7 @@ type Config struct {
 	Token     string        // bearer token that writes need; "" asks for none
 	LogLength int64         // entries of the log in Redis that are kept at least; 0 is the default of package cache
 	Replicas  int           // Redis replicas that must confirm a write before it is answered as written
-	Timeout   time.Duration // bound of a write, 1.5 s by default: with all the rest the client has its answer within 2 s
+	Timeout   time.Duration // bound of a write, 1.5 s by default: with a quarter more after a lost reply, and all the rest, the client has its answer within 2 s
 }
 
 // ParseConfig reads a configuration from flags and environment.

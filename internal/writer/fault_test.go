@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
@@ -22,10 +23,10 @@ import (
 const tooLong = 4 * time.Second
 
 // unavailable is a write that got 503: it was not written, or nobody knows.
-func (w *instance) wantUnavailable(t *testing.T, method, target, body, detail string) {
+func (w *instance) wantUnavailable(t *testing.T, method, target, body, detail string, header ...string) {
 	t.Helper()
 	began := time.Now()
-	res := w.do(t, method, target, body)
+	res := w.do(t, method, target, body, header...)
 	if took := time.Since(began); took > tooLong {
 		t.Errorf("%s %s: the answer took %v", method, target, took)
 	}
@@ -94,24 +95,130 @@ func TestNeverThere(t *testing.T) {
 	w.wantUnavailable(t, "DELETE", "/post?id=a", "", surelyNot)
 }
 
-// TestReplyLost loses the reply to a write that Redis took. The client is told the truth, and the
-// write happened once.
+// TestReplyLost loses the reply to a write, or the write itself. The client is told what happened, as if
+// nothing had been lost, and what was written was written once.
 func TestReplyLost(t *testing.T) {
-	for name, action := range map[string]faultnet.Action{"swallowed": faultnet.SwallowReply, "cut": faultnet.CutAtReply} {
+	redistest.Require(t)
+	for name, tt := range map[string]struct {
+		method, target, body, header, value string
+		status                              int
+	}{
+		"create":             {"POST", "/create", line("b", "new"), "", "", 201},
+		"replace":            {"POST", "/create", line("a", "new"), "", "", 200},
+		"put":                {"PUT", "/post?id=a", `{"title":"new"}`, "", "", 200},
+		"put if it matches":  {"PUT", "/post?id=a", `{"title":"new"}`, "If-Match", "TAG", 200},
+		"put if there":       {"PUT", "/post?id=a", `{"title":"new"}`, "If-Match", "*", 200},
+		"create only":        {"PUT", "/post?id=b", `{"title":"new"}`, "If-None-Match", "*", 201},
+		"delete":             {"DELETE", "/post?id=a", "", "", "", 204},
+		"delete if it match": {"DELETE", "/post?id=a", "", "If-Match", "TAG", 204},
+	} {
+		for how, action := range map[string]faultnet.Action{"swallowed": faultnet.SwallowReply, "cut": faultnet.CutAtReply, "write lost": faultnet.CutNow} {
+			t.Run(name+" "+how, func(t *testing.T) {
+				t.Parallel()
+				b := redistest.Start(t)
+				proxy := faultnet.NewProxy(t, b.Addr())
+				w := start(t, proxy.Addr(), prompt)
+				db := b.Client(t)
+				etag := wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "old")), 201, "a")
+				var header []string
+				if tt.header != "" {
+					header = []string{tt.header, strings.ReplaceAll(tt.value, "TAG", etag)}
+				}
+				proxy.OnceContains(faultnet.ToServer, "evalsha", action)
+				began := time.Now()
+				res := w.do(t, tt.method, tt.target, tt.body, header...)
+				if took := time.Since(began); took > tooLong {
+					t.Errorf("the answer took %v", took)
+				}
+				if action == faultnet.CutNow {
+					if p := wantProblem(t, res, 503, ""); !strings.Contains(p.Detail, surelyNot) || version(t, db) != "1" {
+						t.Errorf("%q at version %s", p.Detail, version(t, db))
+					}
+					res = w.do(t, tt.method, tt.target, tt.body, header...) // as the answer says
+				}
+				token, err := cache.ParseToken(res.header.Get("X-Version"))
+				if res.status != tt.status || err != nil || token.Version != 2 || version(t, db) != "2" {
+					t.Errorf("%d, version %v (%v), %s; Redis has version %s", res.status, token, err, res.body, version(t, db))
+				}
+				switch id := "a"; tt.status {
+				case 204:
+					if have := stored(t, db, id); have != "" {
+						t.Errorf("Redis has %s", have)
+					}
+				case 201:
+					id = "b"
+					fallthrough
+				default:
+					wantSuccess(t, db, res, tt.status, id)
+				}
+			})
+		}
+	}
+}
+
+// TestConditionFailsUnheard loses the reply to a write whose condition did not hold: nothing was written,
+// and the repetition is told so.
+func TestConditionFailsUnheard(t *testing.T) {
+	redistest.Require(t)
+	b := redistest.Start(t)
+	proxy := faultnet.NewProxy(t, b.Addr())
+	w := start(t, proxy.Addr(), prompt)
+	db := b.Client(t)
+	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "old")), 201, "a")
+	for _, header := range [][]string{{"If-Match", `"00000000000000000000000000000000"`}, {"If-None-Match", "*"}} {
+		proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply)
+		w.wantUnavailable(t, "PUT", "/post?id=a", `{"title":"new"}`, surelyNot, header...)
+		wantProblem(t, w.do(t, "PUT", "/post?id=a", `{"title":"new"}`, header...), 412, "")
+	}
+	if have := stored(t, db, "a"); !strings.Contains(have, "old") {
+		t.Errorf("Redis has %s", have)
+	}
+}
+
+// TestImportReplyLost loses the reply to the lines of an import.
+func TestImportReplyLost(t *testing.T) {
+	redistest.Require(t)
+	b := redistest.Start(t)
+	proxy := faultnet.NewProxy(t, b.Addr())
+	w := start(t, proxy.Addr(), prompt)
+	wantSuccess(t, b.Client(t), w.do(t, "POST", "/create", line("a", "old")), 201, "a")
+	for _, want := range []string{`"created":2,"replaced":1`, `"created":0,"replaced":3`} {
+		proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply)
+		res := w.do(t, "POST", "/import", line("a", "new")+"\n"+line("b", "t")+"\n"+line("c", "t")+"\n")
+		if !strings.Contains(string(res.body), `"written":3,`+want) || strings.Contains(string(res.body), `"unknown":1`) {
+			t.Errorf("%d %s, want %s", res.status, res.body, want)
+		}
+	}
+}
+
+// TestAdvice has a Redis that takes writes and whose replies never arrive. What to do next depends on the
+// condition of the write.
+func TestAdvice(t *testing.T) {
+	for name, tt := range map[string]struct {
+		method, target, body string
+		header, value        string
+		advice               string
+	}{
+		"create":               {"POST", "/create", line("b", "t"), "", "", "sending the same post again is safe"},
+		"put":                  {"PUT", "/post?id=b", `{"title":"t"}`, "", "", "sending the same post again is safe"},
+		"put if it matches":    {"PUT", "/post?id=a", `{"title":"t"}`, "If-Match", "TAG", "still has the ETag that you named"},
+		"put if there":         {"PUT", "/post?id=a", `{"title":"t"}`, "If-Match", "*", "still has the ETag that you named"},
+		"create only":          {"PUT", "/post?id=c", `{"title":"t"}`, "If-None-Match", "*", "this write created it"},
+		"delete":               {"DELETE", "/post?id=a", "", "", "", "a 404 may then mean"},
+		"delete if it matches": {"DELETE", "/post?id=a", "", "If-Match", "TAG", "if it is gone, this may have deleted it"},
+	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := redistest.StartEmbedded(t)
 			proxy := faultnet.NewProxy(t, b.Addr())
 			w := start(t, proxy.Addr(), prompt)
-			db := b.Client(t)
-			wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "old")), 201, "a")
-			proxy.OnceContains(faultnet.ToServer, "evalsha", action)
-			w.wantUnavailable(t, "POST", "/create", line("a", "new"), maybe)
-			if have := stored(t, db, "a"); !strings.Contains(have, "new") {
-				t.Errorf("Redis has %s", have)
+			etag := wantSuccess(t, b.Client(t), w.do(t, "POST", "/create", line("a", "t")), 201, "a")
+			var header []string
+			if tt.header != "" {
+				header = []string{tt.header, strings.ReplaceAll(tt.value, "TAG", etag)}
 			}
-			if got := version(t, db); got != "2" {
-				t.Errorf("version %s, want 2", got)
-			}
+			proxy.BlackHole(faultnet.ToClient, true)
+			w.wantUnavailable(t, tt.method, tt.target, tt.body, tt.advice, header...)
 		})
 	}
 }
@@ -205,7 +312,7 @@ func TestStop(t *testing.T) {
 		return nil
 	})
 	wantSuccess(t, db, w.do(t, "POST", "/create", line("c", "t")), 201, "c")
-	if got := <-answer; got != "503 Service Unavailable" {
+	if got := <-answer; got != "201 Created" {
 		t.Error(got)
 	}
 	for err := range w.Done {

@@ -77,7 +77,7 @@ func (h *handler) set(w http.ResponseWriter, r *http.Request, p post.Post, op st
 	encoded := p.Encode(time.Now())
 	result, took, err := h.write(r, cache.Write{Op: cache.Set, Key: p.ID, Value: encoded.Body, Tag: encoded.Sum, If: c})
 	if err != nil {
-		h.failWrite(w, op, err)
+		h.failWrite(w, op, c, err)
 		return
 	}
 	status := http.StatusOK
@@ -113,7 +113,7 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 	}
 	result, _, err := h.write(r, cache.Write{Op: cache.Delete, Key: id, If: c})
 	if err != nil {
-		h.failWrite(w, opDelete, err)
+		h.failWrite(w, opDelete, c, err)
 		return
 	}
 	switch result.Outcome {
@@ -128,7 +128,7 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// write blocks for the publisher's timeout at most. It goes on when the client leaves: a write that is given
+// write blocks for the publisher's timeout, and a quarter more when the reply of Redis is lost. It goes on when the client leaves: a write that is given
 // up half-way would be one of which nobody knows whether it happened.
 func (h *handler) write(r *http.Request, write cache.Write) (cache.Result, time.Duration, error) {
 	began := time.Now()
@@ -143,7 +143,6 @@ func (h *handler) write(r *http.Request, write cache.Write) (cache.Result, time.
 
 var (
 	notFound   = service.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
-	unknown    = service.Problem{Status: http.StatusServiceUnavailable, Detail: "Redis did not confirm in time: the write may have taken place, or not; it will not take place later. Read the post to find out; sending the same post again is safe"}
 	unexpected = service.Problem{Status: http.StatusInternalServerError, Detail: "the write was not understood: nothing was written"}
 )
 
@@ -155,7 +154,27 @@ func (h *handler) refuse(w http.ResponseWriter, op string, p *service.Problem) {
 	h.fail(w, op, outcome, p)
 }
 
-func (h *handler) failWrite(w http.ResponseWriter, op string, err error) {
+// unknown is the answer to a write of which nobody knows whether it took place. What to do next depends on
+// the condition: a repetition that meets its own first attempt fails.
+func unknown(op string, c cache.Condition) *service.Problem {
+	advice := "Read the post to find out; sending the same post again is safe"
+	switch conditional := c.Exists || len(c.Tags) > 0; {
+	case c.Absent:
+		advice = "Read the post before you send it again: if it is the one that you sent, this write created it, and a repetition would be answered with 412"
+	case op == opDelete && conditional:
+		advice = "Read the post before you send this again: if it is gone, this may have deleted it, and a repetition would be answered with 412"
+	case op == opDelete:
+		advice = "Sending it again is safe; a 404 may then mean that the first one deleted the post"
+	case conditional:
+		advice = "Read the post before you send it again: if it is the one that you sent, this write took place, and a repetition would be answered with 412; if it still has the ETag that you named, send the write again"
+	}
+	return &service.Problem{
+		Status: http.StatusServiceUnavailable,
+		Detail: "Redis did not confirm in time, and could not be asked: the write may have taken place, or not; it will not take place later. " + advice,
+	}
+}
+
+func (h *handler) failWrite(w http.ResponseWriter, op string, c cache.Condition, err error) {
 	h.failures.Log(h.log.Warn, time.Now(), "write failed", "op", op, "err", err)
 	h.failed()
 	switch {
@@ -164,7 +183,7 @@ func (h *handler) failWrite(w http.ResponseWriter, op string, err error) {
 		h.fail(w, op, outcomeUnavailable, notWritten(err))
 	case errors.Is(err, cache.ErrUnknown):
 		w.Header().Set("Retry-After", "1")
-		h.fail(w, op, outcomeUnknown, &unknown)
+		h.fail(w, op, outcomeUnknown, unknown(op, c))
 	default:
 		h.fail(w, op, outcomeRefused, &unexpected)
 	}
