@@ -62,7 +62,7 @@ func Run(ctx context.Context, cfg Config) error {
 	router.Handle("/metrics", service.Read(service.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("writer started", "addr", ln.Addr().String(), "redis", strings.Join(cfg.Redis.Addr, ","), "token", cfg.Token != "")
-	err = service.Serve(ctx, ln, service.NewServer(router, log), cfg.Drain, func() {
+	err = service.Serve(ctx, ln, service.NewServer(linger(router), log), cfg.Drain, func() {
 		s.stopping.Store(true)
 		log.Info("writer stopping", "drain", cfg.Drain)
 	})

@@ -1,0 +1,43 @@
+package writer
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redistest"
+)
+
+// TestEarlyAnswers sends all of a large body before it reads an answer that does not need it.
+func TestEarlyAnswers(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr(), func(c *Config) { c.Token = "token" })
+	large := strings.Repeat("x", 2*post.MaxBody)
+	for _, tt := range []struct {
+		request string
+		header  []string
+		status  int
+		field   string
+	}{
+		{"POST /create", nil, 401, "Authorization"},
+		{"POST /create", []string{"Authorization: Bearer token"}, 413, ""},
+		{"POST /import", []string{"Authorization: Bearer token", "Content-Encoding: gzip"}, 415, "Content-Encoding"},
+		{"DELETE /create", nil, 405, ""},
+		{"POST /nowhere", nil, 404, ""},
+	} {
+		s := w.dial(t)
+		s.begin(t, tt.request, len(large), tt.header...)
+		s.write(t, large)
+		wantProblem(t, s.answer(t), tt.status, tt.field)
+	}
+	// A client that asks before it sends need not send.
+	s := w.dial(t)
+	s.begin(t, "POST /create", len(large), "Expect: 100-continue")
+	res := s.answer(t)
+	wantProblem(t, res, 401, "Authorization")
+	if _, err := s.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the connection goes on: %v", err)
+	}
+}
