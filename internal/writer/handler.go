@@ -17,6 +17,7 @@ import (
 // handler writes single posts.
 type handler struct {
 	publisher *cache.Publisher
+	budget    *budget
 	metrics   *metrics
 	log       *slog.Logger
 	failures  loglimit.Limit
@@ -148,8 +149,12 @@ var (
 
 func (h *handler) refuse(w http.ResponseWriter, op string, p *service.Problem) {
 	outcome := outcomeRefused
-	if p.Status == http.StatusPreconditionFailed {
+	switch p.Status {
+	case http.StatusPreconditionFailed:
 		outcome = outcomeConflict
+	case http.StatusServiceUnavailable:
+		outcome = outcomeBusy
+		w.Header().Set("Retry-After", "1")
 	}
 	h.fail(w, op, outcome, p)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +24,8 @@ const (
 	maxImports     = 4                // at the same time
 	maxBatchLines  = cache.MaxWrites  // of one script call
 	maxBatchBytes  = 1 << 20          // of ids and encoded posts in a script call; a larger post goes alone
-	stallTimeout   = 30 * time.Second // for a client that neither sends nor reads
+	importClaim    = post.MaxBody     // of the budget, in bytes: the largest line sets what an import may take
+	stallTimeout   = 30 * time.Second // for a client that neither sends nor, at the end, reads
 	maxFailures    = 5                // batches in a row, after which an import gives up
 	recoverTimeout = 3 * time.Second  // that Redis is given after each of them
 )
@@ -51,11 +51,12 @@ type importer struct {
 	metrics   *metrics
 	log       *slog.Logger
 	refusals  loglimit.Limit
-	slots     chan struct{} // has a token for each import that runs
+	budget    *budget
+	places    places
 }
 
-func newImporter(stopping context.Context, publisher *cache.Publisher, timeout time.Duration, m *metrics, log *slog.Logger) *importer {
-	return &importer{stopping: stopping, publisher: publisher, timeout: timeout, metrics: m, log: log, slots: make(chan struct{}, maxImports)}
+func newImporter(stopping context.Context, publisher *cache.Publisher, timeout time.Duration, b *budget, m *metrics, log *slog.Logger) *importer {
+	return &importer{stopping: stopping, publisher: publisher, timeout: timeout, budget: b, metrics: m, log: log, places: newPlaces()}
 }
 
 func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
@@ -63,33 +64,40 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 		p.WriteTo(w)
 		return
 	}
-	select {
-	case i.slots <- struct{}{}:
-		defer func() { <-i.slots }()
-	default:
-		w.Header().Set("Retry-After", "1")
-		service.Problem{Status: http.StatusServiceUnavailable, Detail: fmt.Sprintf("%d imports are running: wait until one is done", maxImports)}.WriteTo(w)
+	c := &claim{budget: i.budget}
+	if !c.resize(importClaim) {
+		i.refuse(w, &busy)
 		return
 	}
-	if err := i.ping(r.Context()); err != nil {
+	defer c.resize(0)
+	// The request's context ends when the client closes its sending side, which it may do after the last line.
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
+	defer cancel(nil)
+	defer context.AfterFunc(i.stopping, func() { cancel(errStopping) })()
+	if err := i.ping(ctx); err != nil {
 		i.refusals.Log(i.log.Warn, time.Now(), "import refused", "err", err)
-		w.Header().Set("Retry-After", "1")
-		notWritten(err).WriteTo(w)
+		i.refuse(w, notWritten(err))
 		return
 	}
 	conn := http.NewResponseController(w)
-	if err := conn.EnableFullDuplex(); err != nil {
-		service.Problem{Status: http.StatusHTTPVersionNotSupported, Detail: "an import is answered while it is read: send it over HTTP/1.1"}.WriteTo(w)
+	t := &transfer{importer: i, ctx: ctx, cancel: cancel, began: time.Now(), batches: make(chan *batch), open: make(chan *batch, 1)}
+	t.in = &patientReader{r: r.Body, ctx: ctx, conn: conn}
+	if !i.places.enter(t, i.timeout) {
+		i.refuse(w, &crowded)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
+	t.answer = newAnswer(w, conn)
+	t.run()
+	i.places.leave(t)
+	c.resize(int64(t.answer.size())) // a client may take longer to read than its import had a place
+	t.answer.end()
+}
 
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	defer context.AfterFunc(i.stopping, func() { cancel(errStopping) })()
-	t := &transfer{importer: i, ctx: ctx, cancel: cancel, conn: conn, out: json.NewEncoder(w), began: time.Now(), batches: make(chan *batch), open: make(chan *batch, 1)}
-	t.run(r.Body)
+func (i *importer) refuse(w http.ResponseWriter, p *service.Problem) {
+	w.Header().Set("Retry-After", "1")
+	p.WriteTo(w)
 }
 
 func (i *importer) ping(ctx context.Context) error {
@@ -104,31 +112,11 @@ var (
 	errStalled  = fmt.Errorf("nothing was sent for %v: send the lines that are left again", stallTimeout)
 	errBroken   = errors.New("the body broke off: send the lines that are left again")
 	errNoRedis  = errors.New("no write gets through to Redis: send the lines that are left again later")
+	errSlow     = errors.New("another import needs the place, and this one is the slowest: send the lines that are left again")
+	errUnread   = errors.New("too much of the answer is unread: send the lines that are left again, and read meanwhile")
 )
 
-// report is the line of the answer for a line that was not written for sure.
-type report struct {
-	Line   int64  `json:"line"` // number of the line, from 1
-	Status string `json:"status"`
-	ID     string `json:"id,omitempty"`
-	Field  string `json:"field,omitempty"`
-	Reason string `json:"reason"`
-}
-
-// summary is the last line of the answer. A line has a report or is written, or is empty, up to
-// Lines; after a stop it goes on with the line after that.
-type summary struct {
-	Status     string  `json:"status"` // "done" or "stopped"
-	Reason     string  `json:"reason,omitempty"`
-	Lines      int64   `json:"lines"`
-	Written    int64   `json:"written"`
-	Created    int64   `json:"created"`
-	Replaced   int64   `json:"replaced"`
-	Refused    int64   `json:"refused"`
-	Unknown    int64   `json:"unknown"`
-	NotWritten int64   `json:"not_written"`
-	Seconds    float64 `json:"seconds"`
-}
+var crowded = service.Problem{Status: http.StatusServiceUnavailable, Detail: fmt.Sprintf("nothing was written, because %d imports are running: send the request again", maxImports)}
 
 // batch is some lines that follow each other.
 type batch struct {
@@ -186,21 +174,21 @@ type transfer struct {
 	*importer
 	ctx     context.Context // its cause is why the import stops early
 	cancel  context.CancelCauseFunc
-	conn    *http.ResponseController
-	out     *json.Encoder
+	in      *patientReader
+	answer  *answer
 	began   time.Time
 	batches chan *batch // full ones, from parse to run; parse closes it
 	open    chan *batch // holds the batch that is not full while parse waits for the client: run may take it
 	err     error       // why parse ended before the end of the body; read it after batches is closed
 	sum     summary
+	refused refusals
 }
 
-// run reads body to its end and answers.
-func (t *transfer) run(body io.Reader) {
-	in := &patientReader{r: body, ctx: t.ctx, conn: t.conn}
-	defer context.AfterFunc(t.ctx, in.interrupt)()
+// run reads the body to its end and adds all lines of the answer.
+func (t *transfer) run() {
+	defer context.AfterFunc(t.ctx, t.in.interrupt)()
 	var parsing sync.WaitGroup
-	parsing.Go(func() { t.parse(in) })
+	parsing.Go(t.parse)
 
 	failures := 0
 	for b := t.next(); b != nil; b = t.next() {
@@ -221,13 +209,13 @@ func (t *transfer) run(body io.Reader) {
 	}
 	parsing.Wait() // nobody may read the body once the handler has returned
 
-	t.sum.Status, t.sum.Seconds = "done", time.Since(t.began).Seconds()
+	t.sum.Status, t.sum.Unreported, t.sum.Seconds = "done", t.refused.unreported(), time.Since(t.began).Seconds()
 	if why := cmp.Or(context.Cause(t.ctx), t.err); why != nil {
 		t.sum.Status, t.sum.Reason = "stopped", why.Error()
 	}
 	t.log.Info("import ended", "status", t.sum.Status, "reason", t.sum.Reason, "lines", t.sum.Lines, "written", t.sum.Written,
 		"refused", t.sum.Refused, "unknown", t.sum.Unknown, "not_written", t.sum.NotWritten, "seconds", t.sum.Seconds)
-	_ = tell(t, t.sum) // a client that is gone cannot be told
+	t.answer.add(t.sum)
 }
 
 // next returns the batch after the last one; nil after the last of all.
@@ -241,17 +229,17 @@ func (t *transfer) next() *batch {
 }
 
 // parse makes batches of the lines until the body or ctx ends.
-func (t *transfer) parse(in *patientReader) {
+func (t *transfer) parse() {
 	defer close(t.batches)
 	b := new(batch)
 	// A client that sends a line now and then has it written at once: while parse waits for more,
 	// run may have what there is.
-	in.waiting = func() {
+	t.in.waiting = func() {
 		if b.last > 0 {
 			t.open <- b
 		}
 	}
-	in.resumed = func() {
+	t.in.resumed = func() {
 		if b.last == 0 {
 			return
 		}
@@ -261,7 +249,7 @@ func (t *transfer) parse(in *patientReader) {
 			b = new(batch) // run has taken the other one
 		}
 	}
-	lines := newLineReader(in, post.MaxBody)
+	lines := newLineReader(t.in, post.MaxBody)
 	for number := int64(1); ; number++ {
 		line, tooLong, err := lines.next()
 		if err != nil {
@@ -331,8 +319,13 @@ func (t *transfer) publish(b *batch) error {
 	t.sum.Written = t.sum.Created + t.sum.Replaced
 	t.sum.Lines = b.last
 
-	if len(reports) > 0 && tell(t, reports...) != nil {
-		t.cancel(errors.New("the client does not read the answer"))
+	for _, r := range reports {
+		if t.refused.report(r) {
+			t.answer.add(r)
+		}
+	}
+	if t.answer.size() > maxUnsent {
+		t.cancel(errUnread)
 	}
 	return err
 }
@@ -384,53 +377,4 @@ func (t *transfer) sleep(d time.Duration) {
 	case <-timer.C:
 	case <-t.ctx.Done():
 	}
-}
-
-// patientReader reads from the client as long as it sends something now and then.
-type patientReader struct {
-	r       io.Reader
-	ctx     context.Context
-	conn    *http.ResponseController
-	waiting func() // called before each read
-	resumed func() // called after it
-
-	mu sync.Mutex // orders the deadlines: that of interrupt comes last
-}
-
-func (p *patientReader) Read(b []byte) (int, error) {
-	p.waiting()
-	defer p.resumed()
-	if err := p.extend(); err != nil {
-		return 0, err
-	}
-	return p.r.Read(b)
-}
-
-func (p *patientReader) extend() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.ctx.Err(); err != nil {
-		return err
-	}
-	return p.conn.SetReadDeadline(time.Now().Add(stallTimeout))
-}
-
-// interrupt ends the read that is under way, once ctx is done.
-func (p *patientReader) interrupt() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_ = p.conn.SetReadDeadline(time.Unix(1, 0)) // fails on a closed connection, which needs none
-}
-
-// tell sends lines of the answer. It fails when the client does not take them.
-func tell[L report | summary](t *transfer, lines ...L) error {
-	if err := t.conn.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
-		return fmt.Errorf("set the deadline of the answer: %w", err)
-	}
-	for _, line := range lines {
-		if err := t.out.Encode(line); err != nil {
-			return fmt.Errorf("write the answer: %w", err)
-		}
-	}
-	return t.conn.Flush()
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -68,7 +69,7 @@ func (r *result) want(t testing.TB, want summary) {
 		t.Errorf("it took %v seconds", got.Seconds)
 	}
 	got.Seconds, got.Reason = 0, ""
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("summary %+v, want %+v", got, want)
 	}
 }
@@ -223,11 +224,10 @@ func TestBatchesAreBounded(t *testing.T) {
 		"half of what fits": strings.Repeat(escaped("b", maxBatchBytes/12, 0), 4),
 	} {
 		t.Run(name, func(t *testing.T) {
-			tr, _ := newTransfer(t)
+			tr := newTransfer(t)
+			tr.in.r = strings.NewReader(body)
 			var parsing sync.WaitGroup
-			parsing.Go(func() {
-				tr.parse(&patientReader{r: strings.NewReader(body), ctx: tr.ctx, conn: tr.conn})
-			})
+			parsing.Go(tr.parse)
 			defer parsing.Wait()
 			last, lines := int64(0), int64(0)
 			for b := range tr.batches {
@@ -254,35 +254,35 @@ func TestBatchesAreBounded(t *testing.T) {
 
 // TestImportRefusesABatch publishes a batch that the publisher does not accept. That is not a failure of Redis.
 func TestImportRefusesABatch(t *testing.T) {
-	tr, answer := newTransfer(t)
+	tr := newTransfer(t)
 	w := cache.Write{Op: cache.Set, Key: "a", Value: make([]byte, cache.MaxValue+1)}
 	if err := tr.publish(&batch{writes: []cache.Write{w}, lines: []int64{7}, last: 7}); err != nil {
 		t.Errorf("a refused batch counts as a failure: %v", err)
 	}
-	if want := (summary{Lines: 7, Refused: 1}); tr.sum != want {
+	if want := (summary{Lines: 7, Refused: 1}); !reflect.DeepEqual(tr.sum, want) {
 		t.Errorf("summary %+v, want %+v", tr.sum, want)
 	}
 	var rep report
-	if err := strict(answer.Bytes(), &rep); err != nil || rep.Line != 7 || rep.ID != "a" || rep.Status != lineRefused || !strings.Contains(rep.Reason, "use at most") {
+	if err := strict(tr.answer.queue, &rep); err != nil || rep.Line != 7 || rep.ID != "a" || rep.Status != lineRefused || !strings.Contains(rep.Reason, "use at most") {
 		t.Errorf("report %+v, %v", rep, err)
 	}
 }
 
 // newTransfer returns an import without a server and without Redis.
-func newTransfer(t *testing.T) (*transfer, *recorder) {
+func newTransfer(t *testing.T) *transfer {
 	t.Helper()
 	publisher, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodetest.New(t, "127.0.0.1:1")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := newImporter(t.Context(), publisher, time.Second, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	i := newImporter(t.Context(), publisher, time.Second, &budget{}, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancelCause(t.Context())
 	t.Cleanup(func() { cancel(nil) })
-	answer := &recorder{}
+	conn := http.NewResponseController(&recorder{})
 	return &transfer{
-		importer: i, ctx: ctx, cancel: cancel, conn: http.NewResponseController(answer), out: json.NewEncoder(answer),
+		importer: i, ctx: ctx, cancel: cancel, in: &patientReader{ctx: ctx, conn: conn}, answer: &answer{conn: conn, more: make(chan struct{}, 1)},
 		batches: make(chan *batch), open: make(chan *batch, 1),
-	}, answer
+	}
 }
 
 // recorder is the client's end of an import.
@@ -308,6 +308,14 @@ func TestImportSmall(t *testing.T) {
 		{strings.Repeat("x\n", 3000), summary{Status: "done", Lines: 3000, Refused: 3000}},
 	} {
 		r := decodeResult(t, w.do(t, "POST", "/import", tt.body))
+		told := int64(len(r.reports))
+		for _, u := range r.Unreported {
+			told += u.Lines
+		}
+		if told != tt.want.Refused {
+			t.Errorf("%d refused lines are accounted for, want %d", told, tt.want.Refused)
+		}
+		r.Unreported = nil
 		r.want(t, tt.want)
 	}
 	for _, header := range [][]string{
@@ -440,6 +448,86 @@ func TestImportBreaksOff(t *testing.T) {
 	}
 	if have := stored(t, db, "half"); have != "" {
 		t.Errorf("half a line became %s", have)
+	}
+}
+
+// TestHalfClosed closes the sending side after the last byte, as many programs do that have nothing else to
+// say. What has arrived is written, and the answer is complete.
+func TestHalfClosed(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	proxy := faultnet.NewProxy(t, b.Addr())
+	proxy.Delay(faultnet.ToClient, 50*time.Millisecond) // the end is there long before the last line is written
+	w := start(t, proxy.Addr())
+	db := b.Client(t)
+	const lines = 5000
+	file := func(name string, n int) string {
+		var body strings.Builder
+		for i := range n {
+			body.WriteString(line(fmt.Sprint(name, i), "t"))
+		}
+		return body.String()
+	}
+	for _, tt := range []struct {
+		name   string
+		lines  int
+		send   func(s socket, body string)
+		status string
+	}{
+		{"length", lines, func(s socket, body string) {
+			s.begin(t, "POST /import", len(body))
+			s.write(t, body)
+		}, "done"},
+		{"few", 3, func(s socket, body string) {
+			s.begin(t, "POST /import", len(body))
+			s.write(t, body)
+		}, "done"},
+		{"nothing", 0, func(s socket, _ string) { s.begin(t, "POST /import", 0) }, "done"},
+		{"chunked", lines, func(s socket, body string) {
+			s.begin(t, "POST /import", -1)
+			s.write(t, chunk(body)+chunk(""))
+		}, "done"},
+		{"too short", lines, func(s socket, body string) {
+			s.begin(t, "POST /import", len(body)+100)
+			s.write(t, body+`{"id":"half","ti`)
+		}, "stopped"},
+		{"no last chunk", lines, func(s socket, body string) {
+			s.begin(t, "POST /import", -1)
+			s.write(t, chunk(body)+chunk(`{"id":"half","title":"t"}`))
+		}, "stopped"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := w.dial(t)
+			tt.send(s, file(tt.name, tt.lines))
+			if err := s.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			r := decodeResult(t, s.answer(t))
+			n := int64(tt.lines)
+			r.want(t, summary{Status: tt.status, Lines: n, Written: n, Created: n})
+			if tt.status == "stopped" && r.Reason != errBroken.Error() {
+				t.Errorf("reason %q", r.Reason)
+			}
+		})
+	}
+	if have := stored(t, db, "half"); have != "" {
+		t.Errorf("half a line became %s", have)
+	}
+	for _, request := range []string{"POST /create", "PUT /post?id=a"} {
+		for _, length := range []int{len(line("a", "t")), -1} {
+			s := w.dial(t)
+			s.begin(t, request, length)
+			text := line("a", "t")
+			if length < 0 {
+				text = chunk(text) + chunk("")
+			}
+			s.write(t, text)
+			if err := s.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if res := s.answer(t); res.status/100 != 2 {
+				t.Errorf("%s: %d %s", request, res.status, res.body)
+			}
+		}
 	}
 }
 

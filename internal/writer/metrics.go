@@ -12,6 +12,7 @@ const (
 	outcomeRefused     = "refused"     // the request was wrong
 	outcomeConflict    = "conflict"    // its condition did not hold
 	outcomeNotFound    = "not_found"   // nothing to delete
+	outcomeBusy        = "busy"        // too many bytes in flight
 	outcomeUnavailable = "unavailable" // not written, for lack of Redis
 	outcomeUnknown     = "unknown"     // Redis may have it
 )
@@ -43,6 +44,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		for _, outcome := range []string{outcomeOK, outcomeRefused, outcomeConflict, outcomeUnavailable, outcomeUnknown} {
 			m.writes.WithLabelValues(op, outcome)
 		}
+	}
+	for _, op := range []string{opCreate, opReplace} { // a delete has no body
+		m.writes.WithLabelValues(op, outcomeBusy)
 	}
 	m.writes.WithLabelValues(opDelete, outcomeNotFound)
 	for _, outcome := range []string{lineCreated, lineReplaced, lineRefused, lineUnknown, lineNotWritten} {

@@ -11,8 +11,8 @@ import (
 	"heavy-read-api/internal/service"
 )
 
-// refusals are the errors by which Redis says that it takes no writes, and what to do.
-var refusals = []struct{ prefix, advice string }{
+// redisRefusals are the errors by which Redis says that it takes no writes, and what to do.
+var redisRefusals = []struct{ prefix, advice string }{
 	{"OOM", "Redis is out of memory: raise its maxmemory, or delete posts, which still works"},
 	{"MISCONF", "Redis cannot write to its disk: its log says why, often there is no space left"},
 	{"NOPERM", "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"},
@@ -22,7 +22,7 @@ var refusals = []struct{ prefix, advice string }{
 
 // advice returns what to do about a refusal, "" where it says so itself.
 func advice(err error) string {
-	for _, r := range refusals {
+	for _, r := range redisRefusals {
 		if redis.HasErrorPrefix(err, r.prefix) {
 			return r.advice
 		}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"strings"
@@ -18,19 +17,23 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *service.Problem)
 	if p := checkType(r.Header, "application/json"); p != nil {
 		return nil, p
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, post.MaxBody))
-	var tooLarge *http.MaxBytesError
+	tooLarge := &service.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "the body is too large: send one post", Limit: post.MaxBody}
+	if r.ContentLength > post.MaxBody {
+		return nil, tooLarge
+	}
+	var body bytes.Buffer
+	body.Grow(int(max(r.ContentLength, 0)) + bytes.MinRead) // with a length, it never grows again
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, post.MaxBody))
+	var over *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
-		return nil, &service.Problem{
-			Status: http.StatusRequestEntityTooLarge,
-			Detail: "the body is too large: send one post",
-			Limit:  post.MaxBody,
-		}
+	case errors.As(err, &over):
+		return nil, tooLarge
+	case errors.Is(err, errBusy):
+		return nil, &busy
 	case err != nil:
 		return nil, &service.Problem{Status: http.StatusBadRequest, Detail: "the body broke off: send it again"}
 	}
-	return body, nil
+	return body.Bytes(), nil
 }
 
 // checkType reports a body that is not of one of the media types. One that does not say what it is

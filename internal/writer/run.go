@@ -43,8 +43,9 @@ func Run(ctx context.Context, cfg Config) error {
 
 	registry := service.NewRegistry("writer")
 	m := newMetrics(registry)
-	h := &handler{publisher: publisher, metrics: m, log: log}
-	i := newImporter(ctx, bulk, importTimeout, m, log)
+	b := &budget{}
+	h := &handler{publisher: publisher, budget: b, metrics: m, log: log}
+	i := newImporter(ctx, bulk, importTimeout, b, m, log)
 	s := newState(publisher, log)
 	h.failed = s.suspect
 	var watching sync.WaitGroup
@@ -54,8 +55,8 @@ func Run(ctx context.Context, cfg Config) error {
 	defer stopWatching()
 	lock := newLock(cfg.Token)
 	router := service.NewRouter(service.NewHTTPMetrics(registry))
-	router.Handle("/create", service.Methods{http.MethodPost: lock.guard(h.serveCreate)})
-	router.Handle("/post", service.Methods{http.MethodPut: lock.guard(h.servePut), http.MethodDelete: lock.guard(h.serveDelete)})
+	router.Handle("/create", service.Methods{http.MethodPost: lock.guard(h.admit(opCreate, h.serveCreate))})
+	router.Handle("/post", service.Methods{http.MethodPut: lock.guard(h.admit(opReplace, h.servePut)), http.MethodDelete: lock.guard(h.serveDelete)})
 	router.Handle("/import", service.Methods{http.MethodPost: lock.guard(i.serve)})
 	router.Handle("/health", service.Read(s.serveHealth))
 	router.Handle("/ready", service.Read(s.serveReady))

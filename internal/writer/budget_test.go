@@ -1,0 +1,117 @@
+package writer
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redistest"
+)
+
+// withhold sends all of a body but its last byte.
+func (w *instance) withhold(t testing.TB, request string, size int) socket {
+	t.Helper()
+	s := w.dial(t)
+	s.begin(t, request, size)
+	s.write(t, strings.Repeat(" ", size-1))
+	return s
+}
+
+// TestBudget withholds the ends of large bodies until the writer takes no more. All others are answered at once,
+// small ones are written, and everything goes on when the bodies end.
+func TestBudget(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	db := b.Client(t)
+	var held []socket
+	for range maxLarge / post.MaxBody {
+		held = append(held, w.withhold(t, "POST /create", post.MaxBody))
+	}
+	// Clients that send everything before they read get their answer too.
+	large := strings.Repeat("x", post.MaxBody)
+	refused := func(request string, length int, body string) {
+		t.Helper()
+		s := w.dial(t)
+		s.begin(t, request, length)
+		s.write(t, body)
+		res := s.answer(t)
+		p := wantProblem(t, res, 503, "")
+		if res.header.Get("Retry-After") != "1" || !strings.Contains(p.Detail, "nothing was written") {
+			t.Errorf("%s: %v, %s", request, res.header, res.body)
+		}
+	}
+	eventually.Nil(t, func() error {
+		res := w.do(t, "POST", "/create", large)
+		if res.status != 503 {
+			return fmt.Errorf("%d %s", res.status, res.body)
+		}
+		return nil
+	})
+	refused("POST /create", len(large), large)
+	refused("PUT /post?id=a", len(large), large)
+	refused("POST /create", len(large), "") // at once, before the body is sent
+	refused("POST /import", len(large), large)
+	refused("POST /import", -1, chunk(large)+chunk(""))
+	refused("POST /create", -1, chunk(large)+chunk(""))
+	wantSuccess(t, db, w.do(t, "POST", "/create", line("small", "t")), 201, "small")
+	s := w.dial(t)
+	s.begin(t, "POST /create", -1)
+	s.write(t, chunk(line("chunked", "t"))+chunk(""))
+	wantSuccess(t, db, s.answer(t), 201, "chunked")
+	wantProblem(t, w.do(t, "POST", "/create", large+"x"), 413, "")
+
+	for i, s := range held {
+		if i%2 == 0 {
+			_ = s.Close()
+			continue
+		}
+		s.write(t, " ")
+		wantProblem(t, s.answer(t), 400, "")
+	}
+	eventually.Nil(t, func() error {
+		if res := w.do(t, "POST", "/create", largest("largest")); res.status/100 != 2 {
+			return fmt.Errorf("%d %s", res.status, res.body)
+		}
+		return nil
+	})
+	r := decodeResult(t, w.do(t, "POST", "/import", line("a", "t")))
+	r.want(t, summary{Status: "done", Lines: 1, Written: 1, Created: 1})
+}
+
+// TestClaims fills the budget with claims of all sizes, and gives all back.
+func TestClaims(t *testing.T) {
+	b := &budget{}
+	take := func(size int64) *claim {
+		c := &claim{budget: b}
+		if !c.resize(size) {
+			return nil
+		}
+		return c
+	}
+	var all []*claim
+	for _, size := range []int64{post.MaxBody, 1 << 20, smallBody + 1, smallBody, 1} {
+		for c := take(size); c != nil; c = take(size) {
+			all = append(all, c)
+		}
+		if size > smallBody && b.all > maxLarge {
+			t.Errorf("bodies of %d bytes leave no room for small ones", size)
+		}
+	}
+	if b.all != maxInFlight || b.large > maxLarge || b.large < maxLarge-smallBody-1 {
+		t.Errorf("%d bytes, %d of them large", b.all, b.large)
+	}
+	small := all[len(all)-1]
+	if small.resize(small.size + 1) {
+		t.Error("a claim outgrew the budget")
+	}
+	for _, c := range all {
+		if !c.resize(min(c.size, smallBody)) || !c.resize(c.size) || !c.resize(0) {
+			t.Errorf("a claim could not be given back")
+		}
+	}
+	if b.all != 0 || b.large != 0 {
+		t.Errorf("%d bytes are left, %d large", b.all, b.large)
+	}
+}
