@@ -16,8 +16,9 @@ import (
 // address, which no fault affects.
 //
 // Redis announces one address to clients, replicas and Sentinels, so they share the
-// first proxy. Their connections are classified by the first bytes: a replica sends
-// PING in upper case, which no client library does, and a Sentinel sets the name of
+// first proxy. Their connections are classified by the first bytes: a replica begins with
+// PING, or with AUTH or REPLCONF on the second connection by which Redis 8 takes its
+// snapshot, in upper case, which no client library does, and a Sentinel sets the name of
 // its connection. A test can therefore break
 //
 //   - the clients' connections: Server.FromClients. Server.Proxy().Only with
@@ -72,7 +73,13 @@ func (s *Server) requireProxy() {
 }
 
 func fromNode(head []byte) bool {
-	return bytes.HasPrefix(head, []byte("*1\r\n$4\r\nPING\r\n")) || bytes.Contains(head, []byte("\r\nsentinel-"))
+	_, command, _ := bytes.Cut(head, []byte("\r\n")) // after the number of its parts
+	for _, first := range []string{"$4\r\nPING\r\n", "$4\r\nAUTH\r\n", "$8\r\nREPLCONF\r\n"} {
+		if bytes.HasPrefix(command, []byte(first)) {
+			return true
+		}
+	}
+	return bytes.Contains(head, []byte("\r\nsentinel-"))
 }
 
 // signature is the text by which a node identifies itself on its connections. A
