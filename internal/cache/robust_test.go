@@ -175,16 +175,18 @@ func TestRollbackIsNoticedByMessages(t *testing.T) {
 	r := replica(t, addr, func(c *ReplicaConfig) { c.Probe = time.Minute })
 	ready(t, r)
 	var tokens []Token
-	for i := range 20 {
-		tokens = append(tokens, write(t, p, set("a", fmt.Sprint(i)))[0].Token)
-	}
-	reached(t, r, tokens[19])
-	for v := 20; v > 10; v-- { // as a Redis replica that lacks the last ten writes
-		if err := c.XDel(t.Context(), k.log, fmt.Sprint(tokens[v-1].Version, "-0")).Err(); err != nil {
-			t.Fatal(err)
+	writes := func() {
+		for range 10 {
+			tokens = append(tokens, write(t, p, set("a", fmt.Sprint(len(tokens))))[0].Token)
 		}
 	}
-	if err := errors.Join(c.Do(t.Context(), "XSETID", k.log, fmt.Sprint(tokens[9].Version, "-0")).Err(), c.Set(t.Context(), k.seq, tokens[9].Version, 0).Err()); err != nil {
+	writes()
+	log, seq := c.Dump(t.Context(), k.log), c.Dump(t.Context(), k.seq)
+	writes()
+	reached(t, r, tokens[19])
+	// As a Redis replica that lacks the last ten writes.
+	err := errors.Join(c.RestoreReplace(t.Context(), k.log, 0, log.Val()).Err(), c.RestoreReplace(t.Context(), k.seq, 0, seq.Val()).Err())
+	if err != nil {
 		t.Fatal(err)
 	}
 	token := write(t, p, set("a", "again"))[0].Token
