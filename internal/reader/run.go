@@ -42,6 +42,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer direct.Close()
 	registry := service.NewRegistry("reader")
+	finder.Register(registry)
 	replica, err := cache.NewReplica(cache.ReplicaConfig{
 		Redis:      finder,
 		Direct:     direct,
@@ -65,7 +66,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer stop()
 
 	h := &handler{getter: &getter{replica: replica}, podID: cfg.PodID}
-	s := &state{replica: replica, podID: cfg.PodID}
+	s := &state{replica: replica, redis: finder, podID: cfg.PodID}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "reader_stopping", Help: "1 while the reader serves on before an orderly stop, else 0.",
 	}, s.stoppingMetric))

@@ -23,6 +23,7 @@ import (
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/logtest"
 	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
 	"heavy-read-api/internal/servicetest"
@@ -248,6 +249,7 @@ func TestMetrics(t *testing.T) {
 		"cache_propagation_seconds", "cache_applied_version", "cache_newest_version", "cache_lag_versions", "cache_lag_seconds",
 		"cache_messages_total", "cache_bytes", "cache_max_bytes", "cache_evictions_total", "cache_rejections_total",
 		"cache_fallbacks_total", "cache_complete", "cache_synced", "cache_subscribed", "go_goroutines", "process_cpu_seconds_total",
+		"redis_moves_total", "redis_server_found",
 	} {
 		if all[name] == nil {
 			t.Errorf("no metric %s", name)
@@ -272,10 +274,14 @@ func TestStatus(t *testing.T) {
 		if s.Bytes <= 0 || s.MaxBytes <= s.Bytes || s.Reasons == nil {
 			t.Errorf("%+v", s)
 		}
-		s.Bytes, s.MaxBytes, s.Reasons = 0, 0, nil
+		if b.Real() == (s.Redis.Product == "") {
+			t.Errorf("Redis is %+v", s.Redis)
+		}
+		s.Bytes, s.MaxBytes, s.Reasons, s.Redis.Product = 0, 0, nil, ""
 		want := report{
 			PodID: "reader-under-test", Ready: true, Epoch: strings.Split(w.token.String(), "-")[0], AppliedVersion: 2, NewestVersion: 2,
 			Entries: 2, Complete: true, Synced: true, Subscription: "live",
+			Redis: redisnode.Server{Addr: b.Addr(), Role: redisnode.Primary},
 		}
 		if fmt.Sprint(s) != fmt.Sprint(want) {
 			t.Errorf("%+v, want %+v", s, want)

@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/service"
 )
 
 // state tells others what the reader can do.
 type state struct {
 	replica  *cache.Replica
+	redis    *redisnode.Finder // that the replica uses
 	podID    string
 	stopping atomic.Bool
 }
@@ -43,6 +45,8 @@ type report struct {
 	Subscription   string    `json:"subscription"` // live or down
 	Snapshot       *snapshot `json:"snapshot"`
 	Reasons        []string  `json:"reasons"`
+
+	Redis redisnode.Server `json:"redis"`
 }
 
 // readiness is what /ready tells.
@@ -111,6 +115,7 @@ func (s *state) serveStatus(w http.ResponseWriter, _ *http.Request) {
 		Subscription:   "down",
 		Snapshot:       progress(now.Snapshot),
 		Reasons:        s.reasons(&now),
+		Redis:          s.redis.Server(),
 	}
 	if now.Subscribed {
 		body.Subscription = "live"

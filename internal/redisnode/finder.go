@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,6 +18,8 @@ import (
 type Node struct {
 	*redis.Client
 	Addr string // host:port as it was found, or the path of a socket
+
+	seen atomic.Pointer[seen] // when it was looked at last; nil where INFO is refused
 }
 
 // Finder finds the server and remembers it. Its methods may be called by many goroutines.
@@ -28,6 +31,8 @@ type Finder struct {
 
 	mu      sync.Mutex // guards what follows
 	node    *Node      // nil while there is none
+	last    string     // address of the node, or of the one before while there is none
+	moves   uint64     // times that last has changed
 	closed  bool
 	used    time.Time     // when the node was asked for last
 	next    *time.Timer   // of the next question; nil before the first
@@ -169,6 +174,10 @@ func (f *Finder) settle(current, found *Node, err error) {
 		return
 	}
 	f.node = found
+	if f.last != "" && f.last != found.Addr {
+		f.moves++
+	}
+	f.last = found.Addr
 	if current == nil {
 		f.cfg.Logger.Info("connected to Redis", "addr", found.Addr)
 		return
@@ -190,7 +199,7 @@ func (f *Finder) find(ctx context.Context, current *Node, doubt bool) (*Node, er
 		if !doubt {
 			return current, nil
 		}
-		err := f.fits(ctx, current)
+		err := f.look(ctx, current)
 		if err == nil {
 			return current, nil
 		}
@@ -201,7 +210,7 @@ func (f *Finder) find(ctx context.Context, current *Node, doubt bool) (*Node, er
 			continue
 		}
 		n := &Node{Client: redis.NewClient(f.cfg.options(c.addr, c.name)), Addr: c.addr}
-		if err := f.fits(ctx, n); err != nil {
+		if err := f.look(ctx, n); err != nil {
 			_ = n.Close()
 			reasons = append(reasons, fmt.Errorf("%s: %w", c.addr, err))
 			continue
@@ -209,18 +218,6 @@ func (f *Finder) find(ctx context.Context, current *Node, doubt bool) (*Node, er
 		return n, nil
 	}
 	return nil, fmt.Errorf("no Redis %s: %w", f.cfg.ReadFrom, oneLine(reasons))
-}
-
-// fits reports why n cannot be the node.
-func (f *Finder) fits(ctx context.Context, n *Node) error {
-	r, err := replicationOf(ctx, n.Client)
-	if redis.HasErrorPrefix(err, "NOPERM") {
-		return nil // an access list without INFO; a write to a Redis replica is refused anyway
-	}
-	if err != nil {
-		return err
-	}
-	return f.roleError(r)
 }
 
 // ErrNotPrimary says that a server is a Redis replica where a primary is wanted.

@@ -109,6 +109,9 @@ func (f *Finder) checkRole(ctx context.Context, n *Node) (replication, error) {
 		f.Doubt(n, err)
 		return r, err
 	}
+	if last := n.seen.Load(); last != nil {
+		n.seen.Store(&seen{last.product, r})
+	}
 	if err := f.roleError(r); err != nil {
 		f.Leave(n, err)
 		return r, err

@@ -27,26 +27,27 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer ln.Close() // a no-op once the server has closed it
 
-	publisher, closeClient, err := cfg.newPublisher(cfg.Timeout)
+	publisher, finder, err := cfg.newPublisher(cfg.Timeout)
 	if err != nil {
 		return err
 	}
-	defer closeClient()
+	defer finder.Close()
 	// Clients of imports wait for many lines, not for one: a Redis that pauses, as it does when it
 	// forks, must not make a thousand of them unknown.
 	importTimeout := 2 * cfg.Timeout
-	bulk, closeBulk, err := cfg.newPublisher(importTimeout)
+	bulk, bulkFinder, err := cfg.newPublisher(importTimeout)
 	if err != nil {
 		return err
 	}
-	defer closeBulk()
+	defer bulkFinder.Close()
 
 	registry := service.NewRegistry("writer")
+	finder.Register(registry)
 	m := newMetrics(registry)
 	b := &budget{}
 	h := &handler{publisher: publisher, budget: b, metrics: m, log: log}
 	i := newImporter(ctx, bulk, importTimeout, b, m, log)
-	s := newState(publisher, log)
+	s := newState(publisher, finder, log)
 	h.failed = s.suspect
 	var watching sync.WaitGroup
 	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // what drains still asks for /ready
@@ -60,6 +61,7 @@ func Run(ctx context.Context, cfg Config) error {
 	router.Handle("/import", service.Methods{http.MethodPost: lock.guard(i.serve)})
 	router.Handle("/health", service.Read(s.serveHealth))
 	router.Handle("/ready", service.Read(s.serveReady))
+	router.Handle("/status", service.Read(s.serveStatus))
 	router.Handle("/metrics", service.Read(service.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("writer started", "addr", ln.Addr().String(), "redis", strings.Join(cfg.Redis.Addr, ","), "token", cfg.Token != "")
@@ -71,11 +73,12 @@ func Run(ctx context.Context, cfg Config) error {
 	return err
 }
 
-// newPublisher returns a publisher whose writes take timeout at most, and what closes its connections.
-func (c *Config) newPublisher(timeout time.Duration) (p *cache.Publisher, end func() error, err error) {
+// newPublisher returns a publisher whose writes take timeout at most, and its Finder. The caller closes the
+// Finder.
+func (c *Config) newPublisher(timeout time.Duration) (p *cache.Publisher, finder *redisnode.Finder, err error) {
 	at := c.Redis.Finder()
 	at.Timeout, at.Logger = timeout, c.Logger
-	finder, err := redisnode.New(at)
+	finder, err = redisnode.New(at)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -91,5 +94,5 @@ func (c *Config) newPublisher(timeout time.Duration) (p *cache.Publisher, end fu
 		_ = finder.Close() // it has no connection yet
 		return nil, nil, fmt.Errorf("set up the publisher: %w", err)
 	}
-	return p, finder.Close, nil
+	return p, finder, nil
 }

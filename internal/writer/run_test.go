@@ -2,7 +2,9 @@ package writer
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
@@ -13,8 +15,10 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/logtest"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
 )
@@ -128,11 +132,36 @@ func TestMetrics(t *testing.T) {
 		{0, "writer_import_lines_total", "outcome=not_written"},
 		{3, "http_requests_total", "code=200,201,400 route=/create"},
 		{1, "service_info", "service=writer"},
+		{0, "redis_moves_total", ""},
+		{1, "redis_server_found", "role=primary"},
 	} {
 		if got, err := metric(all[tt.name], tt.labels); err != nil || got != tt.want {
 			t.Errorf("%s{%s} is %v, %v, want %v", tt.name, tt.labels, got, err, tt.want)
 		}
 	}
+}
+
+// TestStatus has a writer without Redis at first.
+func TestStatus(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		proxy := faultnet.NewProxy(t, "")
+		w := start(t, proxy.Addr(), prompt)
+		if res := w.do(t, "GET", "/status", ""); res.status != 200 || string(res.body) != `{"redis":{"addr":"","product":"","role":"","moves":0}}`+"\n" {
+			t.Errorf("without Redis: %d %s", res.status, res.body)
+		}
+		proxy.SetTarget(b.Addr())
+		eventually.Nil(t, func() error {
+			if res := w.do(t, "GET", "/ready", ""); res.status != 200 {
+				return fmt.Errorf("/ready: %d %s", res.status, res.body)
+			}
+			return nil
+		})
+		var s struct{ Redis redisnode.Server }
+		if res := w.do(t, "GET", "/status", ""); json.Unmarshal(res.body, &s) != nil || s.Redis.Addr != proxy.Addr() ||
+			s.Redis.Role != redisnode.Primary || b.Real() == (s.Redis.Product == "") {
+			t.Errorf("%d %s", res.status, res.body)
+		}
+	})
 }
 
 // metric adds up the series that have all the labels: name=value, several values with commas.
