@@ -67,7 +67,7 @@ func Main(args []string, getenv func(string) string, stdout, stderr io.Writer) i
 	return 0
 }
 
-// Run fails over once, within 30 s. After an error the servers take writes as before, unless the error
+// Run fails over once, within 40 s. After an error the servers take writes as before, unless the error
 // says otherwise.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.MasterName == "" && len(cfg.Addr) == 1 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
 )
@@ -180,6 +182,59 @@ func TestBySentinelGivesUp(t *testing.T) {
 	}
 	w.writable(t)
 }
+
+// A Sentinel that last saw a Redis replica as a primary would undo its promotion, so the failover begins
+// only after all of them have looked again.
+func TestBySentinelAwaitsTheSentinels(t *testing.T) {
+	t.Parallel()
+	redistest.Require(t)
+	d := redistest.StartSentinel(t, redistest.SentinelOptions{}) // not Quick: they look every 10 s
+	cfg := Config{Redis: service.Redis{MasterName: master, Addr: d.Addrs()}}
+	// mistaken returns how many Sentinels have a Redis replica in mind as a primary.
+	mistaken := func() (n int) {
+		for _, s := range d.Sentinels() {
+			cmd := redis.NewMapStringStringSliceCmd(t.Context(), "sentinel", "replicas", master)
+			if err := s.Client(t).Process(t.Context(), cmd); err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range cmd.Val() {
+				if r["role-reported"] == "master" {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	replica, primary := d.Servers()[1], d.Servers()[0]
+	if err := replica.Client(t).Do(t.Context(), "replicaof", "no", "one").Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually.Nil(t, func() error {
+		if n := mistaken(); n < len(d.Sentinels()) {
+			return fmt.Errorf("%d Sentinels have looked", n)
+		}
+		return nil
+	})
+	replica.ReplicaOf(primary)
+	replica.WaitReplicaInSync(primary)
+	if mistaken() == 0 {
+		t.Fatal("the Sentinels have looked again already")
+	}
+	atPause := -1
+	cfg.Out = writerFunc(func(line []byte) (int, error) {
+		if bytes.Contains(line, []byte("paused")) {
+			atPause = mistaken()
+		}
+		return len(line), nil
+	})
+	if err := Run(t.Context(), cfg); err != nil || atPause != 0 {
+		t.Errorf("writes were paused while %d Sentinels took a Redis replica for a primary (%v)", atPause, err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestSingle(t *testing.T) {
 	err := Run(t.Context(), Config{Redis: service.Redis{Addr: []string{"127.0.0.1:6379"}}})

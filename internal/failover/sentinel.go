@@ -16,7 +16,8 @@ import (
 // Bounds of a failover by Sentinel. Writes are paused for pauseFor at most, even if this process dies
 // in the middle; all that needs the pause ends before that.
 const (
-	agreeWait   = 5 * time.Second // for servers and Sentinels that have not found each other yet
+	agreeWait   = 5 * time.Second  // for servers and Sentinels that have not found each other yet
+	lookWait    = 12 * time.Second // for the Sentinels to look at a Redis replica again; they do so every 10 s
 	pauseFor    = 10 * time.Second
 	catchUpWait = 2 * time.Second // for the Redis replicas to have every write
 	promoteWait = 7 * time.Second // for the Sentinels to promote one; it takes 1 to 2 s
@@ -41,6 +42,9 @@ func (o *operation) bySentinel(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
+		return err
+	}
+	if err := o.seenAsReplicas(ctx, watch); err != nil {
 		return err
 	}
 	old := watch.primary
@@ -71,6 +75,29 @@ func (o *operation) bySentinel(ctx context.Context) error {
 	o.report("%s is the primary, and %s follows it. Writes were out for %s; none was lost.", o.cfg.Name(promoted), o.cfg.Name(old), seconds(out))
 	if err := o.settled(ctx, watch, len(replicas)); err != nil {
 		o.report("The Sentinels are not done yet: %v. Wait for that before the next failover.", err)
+	}
+	return nil
+}
+
+// seenAsReplicas waits until no Sentinel has a Redis replica in mind as a primary, as happens when an old
+// primary comes back as one. Such a Sentinel would take a promotion for the same mistake, and make a Redis
+// replica of the new primary again.
+func (o *operation) seenAsReplicas(ctx context.Context, w watch) error {
+	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	for _, sentinel := range w.sentinels {
+		err := await(ctx, func() error {
+			known, err := o.knownReplicas(ctx, sentinel)
+			for _, r := range known {
+				if r.usable && r.role == "master" {
+					err = errors.Join(err, fmt.Errorf("%s last saw %s as a primary", o.cfg.Name(sentinel), o.cfg.Name(r.addr)))
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -211,7 +238,8 @@ func (o *operation) replicas(ctx context.Context, w watch) ([]string, error) {
 // knownReplica is a Redis replica as a Sentinel sees it.
 type knownReplica struct {
 	addr     string
-	usable   bool // the Sentinel reaches it and knows its state
+	usable   bool   // the Sentinel reaches it and knows its state
+	role     string // that it had when the Sentinel looked last: slave or master
 	priority string
 }
 
@@ -229,6 +257,7 @@ func (o *operation) knownReplicas(ctx context.Context, sentinel string) ([]known
 		known = append(known, knownReplica{
 			addr:     net.JoinHostPort(r["ip"], r["port"]),
 			usable:   !strings.Contains(r["flags"], "down") && !strings.Contains(r["flags"], "disconnected") && r["info-refresh"] != "0",
+			role:     r["role-reported"],
 			priority: r["slave-priority"],
 		})
 	}
