@@ -1,5 +1,5 @@
-# The images of the writer and of the reader. Each has one static binary and nothing else: no
-# shell, no package that could need an update.
+# The images of the writer and of the reader. They have static binaries and nothing else: no shell, no
+# package that could need an update. The writer's has the planned failover too (make failover).
 FROM golang:1.26-alpine AS build
 WORKDIR /src
 ENV CGO_ENABLED=0
@@ -9,11 +9,12 @@ RUN --mount=type=cache,target=/go/pkg/mod \
 COPY internal internal
 COPY reader reader
 COPY writer writer
+COPY failover failover
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    go build -trimpath -ldflags='-s -w' -o /out/ ./reader ./writer
+    go build -trimpath -ldflags='-s -w' -o /out/ ./reader ./writer ./failover
 
 FROM scratch AS writer
-COPY --from=build /out/writer /writer
+COPY --from=build /out/writer /out/failover /
 USER 65532:65532
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=60s CMD ["/writer", "-health"]

@@ -132,10 +132,19 @@ scale() {
 	echo "$1 readers are in rotation."
 }
 
+failover() {
+	if [ "$redis" = single ]; then
+		echo "error: there is nothing to fail over to: this is a single Redis; REDIS=sentinel starts three" >&2
+		exit 1
+	fi
+	# The Sentinels have no port on this machine, so it runs in their network.
+	compose --progress quiet run --rm --no-deps -T failover
+}
+
 command=$1
 shift
 case "$command" in
-images | start | health | scale) "$command" "$@" ;;
+images | start | health | scale | failover) "$command" "$@" ;;
 stats) exec sh local/stats.sh ;;
 stop)
 	compose down --remove-orphans

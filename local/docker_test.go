@@ -24,6 +24,7 @@ case "$1 $2" in
 "compose port") echo "${PUBLISHED-127.0.0.1:1}" ;;
 "compose version") echo "${COMPOSE_VERSION:-2.40.3}" ;;
 "compose logs") echo "files $COMPOSE_FILE, services $*" ;;
+"compose --progress") echo "files $COMPOSE_FILE, $*" ;;
 "inspect --format")
 	shift 3
 	for id; do
@@ -124,5 +125,22 @@ func TestRedisInDocker(t *testing.T) {
 	docker(t, dir, "3", "start")
 	if last, err := os.ReadFile(filepath.Join(dir, "docker-redis")); string(last) != "sentinel\n" {
 		t.Errorf("what was started is kept as %q, %v", last, err)
+	}
+}
+
+// The failover runs in the network of the Sentinels, which have no port on this machine.
+func TestFailoverInDocker(t *testing.T) {
+	t.Setenv("COMPOSE_FILE", "")
+	for redis, want := range map[string]struct {
+		code int
+		text string
+	}{
+		"sentinel": {0, "files docker-compose.yaml:docker-compose.sentinel.yaml, compose --progress quiet run --rm --no-deps -T failover\n"},
+		"single":   {1, "error: there is nothing to fail over to: this is a single Redis; REDIS=sentinel starts three\n"},
+	} {
+		t.Setenv("REDIS", redis)
+		if out, code := docker(t, t.TempDir(), "3", "failover"); code != want.code || out != want.text {
+			t.Errorf("REDIS=%s: exit code %d, %q; want %d, %q", redis, code, out, want.code, want.text)
+		}
 	}
 }
