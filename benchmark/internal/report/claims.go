@@ -28,9 +28,14 @@ type Claim struct {
 	Known           bool // it was measured
 }
 
-// Claims compares each claim with what the run measured.
+// Claims compares each claim with what the run measured. Those about a failover are made for a Redis that
+// has one.
 func (r *Report) Claims() []Claim {
-	return []Claim{r.propagationClaim(), r.readClaim(), r.rateClaim(), r.memoryClaim(), r.savingClaim(), r.readersClaim(), r.redisClaim()}
+	claims := []Claim{r.propagationClaim(), r.readClaim(), r.rateClaim(), r.memoryClaim(), r.savingClaim(), r.readersClaim(), r.redisClaim()}
+	if len(r.Failovers) > 0 {
+		claims = append(claims, r.failoverClaim(), r.plannedClaim())
+	}
+	return claims
 }
 
 func (r *Report) propagationClaim() Claim {
@@ -136,11 +141,40 @@ func (r *Report) redisClaim() Claim {
 	return c
 }
 
-// Broken returns the promises that the run saw broken: reads that failed. They are not a matter of
-// how fast a machine is.
+func (r *Report) failoverClaim() Claim {
+	c := Claim{Claim: "no read fails when Redis fails over"}
+	failed, requests := 0, 0
+	var out, inStep float64
+	for _, f := range r.Failovers {
+		failed, requests = failed+f.Failed, requests+f.Requests
+		out, inStep = max(out, f.Out), max(inStep, f.InStep)
+	}
+	c.Known, c.Holds = len(r.Failovers) > 0, failed == 0
+	c.Measured = fmt.Sprintf("%d of %s failed; no write for %s, all readers in step after %s, at most", failed, Thousands(float64(requests)), Seconds(out), Seconds(inStep))
+	return c
+}
+
+// plannedClaim is about planned failovers: a primary that is killed may take its last writes along, as
+// replication is asynchronous.
+func (r *Report) plannedClaim() Claim {
+	c := Claim{Claim: "a planned failover loses no acknowledged write"}
+	lost, acknowledged := 0, 0
+	for _, f := range r.Failovers {
+		if f.Planned {
+			c.Known = true
+			lost, acknowledged = lost+f.Lost, acknowledged+f.Acknowledged
+		}
+	}
+	c.Holds = c.Known && lost == 0
+	c.Measured = fmt.Sprintf("%d of %s lost", lost, Thousands(float64(acknowledged)))
+	return c
+}
+
+// Broken returns the promises that the run saw broken: reads that failed, and writes that were lost. They
+// are not a matter of how fast a machine is.
 func (r *Report) Broken() []string {
 	var broken []string
-	for _, c := range []Claim{r.readersClaim(), r.redisClaim()} {
+	for _, c := range []Claim{r.readersClaim(), r.redisClaim(), r.failoverClaim(), r.plannedClaim()} {
 		if c.Known && !c.Holds {
 			broken = append(broken, c.Claim+": "+c.Measured)
 		}

@@ -30,6 +30,7 @@ type Report struct {
 	Memory      *Memory
 	Readers     *ReaderFault
 	Redis       *RedisFault
+	Failovers   []Failover
 }
 
 // Machine is what the run was made on and with.
@@ -186,4 +187,29 @@ type RedisFault struct {
 	Writes    float64 // seconds from the kill until a write was acknowledged again
 	Converged float64 // seconds from the kill until every reader was in step and had that write
 	Latency   Quantiles
+}
+
+// Failover is what it cost that another Redis server became the primary.
+type Failover struct {
+	Planned      bool   // the primary was moved on purpose; else it was killed
+	From, To     string // names of the primaries
+	Rate         int    // reads a second
+	WriteRate    int    // writes a second, wanted
+	Requests     int    // reads
+	Failed       int
+	Failures     []load.Failure
+	Out          float64 // seconds, longest time without an acknowledged write
+	InStep       float64 // seconds from the fault until every reader served a write of after it
+	Acknowledged int     // writes
+	Refused      int     // writes that were not acknowledged
+	Lost         int     // acknowledged writes
+	Latency      Quantiles
+}
+
+// Name says what happened to the primary.
+func (f Failover) Name() string {
+	if f.Planned {
+		return "planned failover"
+	}
+	return "kill -9 of the primary"
 }

@@ -95,6 +95,16 @@ func (r *Report) Markdown(prefix string) string {
 		})
 		failures(&b, f.Failures)
 	}
+	if len(r.Failovers) > 0 {
+		f := r.Failovers[0]
+		p("## Redis fails over")
+		p("%s reads/s through the gateway and %d writes/s while the primary was killed (kill -9), and while `make failover` moved it.", Thousands(float64(f.Rate)), f.WriteRate)
+		r.failovers(&b)
+		p("\"No write\" is the longest time between two acknowledgements, \"in step\" the time until every reader served a write that was acknowledged after that. Each write has an id of its own; every acknowledged one was read back from Redis and from every reader, with its version and its content.")
+		for _, f := range r.Failovers {
+			failures(&b, f.Failures)
+		}
+	}
 	r.method(&b)
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
@@ -276,4 +286,16 @@ func failures(b *strings.Builder, all []load.Failure) {
 	if len(all) > 0 {
 		b.WriteByte('\n')
 	}
+}
+
+func (r *Report) failovers(b *strings.Builder) {
+	var rows [][]string
+	for _, f := range r.Failovers {
+		rows = append(rows, []string{
+			f.Name(), f.From + " to " + f.To, Seconds(f.Out), Seconds(f.InStep),
+			fmt.Sprintf("%d of %s", f.Failed, Thousands(float64(f.Requests))), fmt.Sprintf("%d of %s", f.Lost, Thousands(float64(f.Acknowledged))),
+			Thousands(float64(f.Refused)), quantiles3(f.Latency),
+		})
+	}
+	table(b, 2, []string{"", "primary", "no write for", "readers in step after", "reads failed", "writes lost", "writes refused", "reads p50 / p99 / max"}, rows)
 }

@@ -29,6 +29,7 @@ const (
 	Memory      = "memory"
 	Readers     = "readers"
 	Redis       = "redis"
+	Failover    = "failover"
 )
 
 // Names returns the names of all parts.
@@ -44,6 +45,9 @@ func Names() []string {
 // taking the machine from what is measured.
 const defaultRate = 2000
 
+// failoverWrites is the writes a second that a failover meets.
+const failoverWrites = 200
+
 // plan is how long what is measured for.
 type plan struct {
 	rounds       int
@@ -54,6 +58,7 @@ type plan struct {
 	floor        time.Duration
 	revisits     int           // requests of a client that comes again
 	settle       time.Duration // of load before a fault, and after it
+	failovers    int           // of each kind
 	posts        int
 	connections  int
 	threads      int // of wrk
@@ -65,13 +70,14 @@ func newPlan(o Options) plan {
 	p := plan{
 		rounds: 2, round: time.Second, steadyRounds: 1, steady: 1500 * time.Millisecond,
 		propagation: 2 * time.Second, floor: time.Second, revisits: 1000, settle: 1500 * time.Millisecond,
-		posts: 100_000, connections: 64, rate: defaultRate,
+		failovers: 1,
+		posts:     100_000, connections: 64, rate: defaultRate,
 		// The servers need the machine too.
 		threads: max(1, runtime.NumCPU()/2),
 	}
 	if o.Full {
 		p.rounds, p.round, p.steadyRounds, p.steady = 5, 8*time.Second, 3, 10*time.Second
-		p.propagation, p.floor, p.revisits, p.posts = 30*time.Second, 15*time.Second, 10_000, 1_000_000
+		p.propagation, p.floor, p.revisits, p.failovers, p.posts = 30*time.Second, 15*time.Second, 10_000, 3, 1_000_000
 	}
 	if o.Duration > 0 {
 		p.round, p.steady, p.propagation, p.floor = o.Duration, o.Duration, o.Duration, o.Duration

@@ -2,6 +2,7 @@ package suite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -19,6 +20,10 @@ const redisProbe = workload.MixPrefix + "probe-redis"
 
 // redis kills Redis while reads go through the gateway.
 func (s *suite) redis(ctx context.Context) (err error) {
+	if _, err := s.runtime.Primary(ctx); !errors.Is(err, target.ErrNoFailover) {
+		s.note("Redis was not killed: another server takes over here, which the part %s measures.", Failover)
+		return nil
+	}
 	options, err := s.redisOptions(ctx)
 	if err != nil {
 		s.note("Redis was not killed: %v.", err)

@@ -57,14 +57,18 @@ var parts = []part{
 	{Redis, "Redis is killed under load", func(p plan) time.Duration {
 		return 7*time.Second + time.Duration(p.posts)*5*time.Microsecond
 	}, (*suite).redis},
+	{Failover, "another Redis server takes over under load, after a kill and on purpose", func(p plan) time.Duration {
+		return time.Duration(p.failovers) * 30 * time.Second
+	}, (*suite).failover},
 }
 
-// Estimate returns how long the parts that are chosen take.
-func Estimate(o Options) time.Duration {
+// Estimate returns how long the parts that are chosen take, on a stack whose Redis fails over or not.
+func Estimate(o Options, failsOver bool) time.Duration {
 	p := newPlan(o)
 	var sum time.Duration
 	for _, part := range parts {
-		if o.has(part.name) {
+		skipped := failsOver && part.name == Redis || !failsOver && part.name == Failover
+		if o.has(part.name) && !skipped {
 			sum += part.takes(p)
 		}
 	}

@@ -26,6 +26,7 @@ import (
 	"heavy-read-api/benchmark/internal/report"
 	"heavy-read-api/benchmark/internal/target"
 	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/failover"
 	"heavy-read-api/internal/gateway"
 	"heavy-read-api/internal/reader"
 	"heavy-read-api/internal/redistest"
@@ -38,6 +39,7 @@ import (
 type stack struct {
 	t         *testing.T
 	redis     *redistest.Server
+	sentinel  *redistest.SentinelDeployment // in the place of redis, or nil
 	addresses target.Addresses
 	nodes     string            // file of the gateway
 	broke     func(what string) // called when something was killed or a reader added; may be nil
@@ -70,9 +72,17 @@ func serve(t *testing.T, port int, run func(context.Context, service.Common) err
 	return addr, stop
 }
 
+// settings are where the stack's Redis is.
+func (s *stack) settings() service.Redis {
+	if s.sentinel != nil {
+		return service.Redis{Addr: s.sentinel.Addrs(), MasterName: redistest.SentinelName}
+	}
+	return service.Redis{Addr: []string{s.redis.Addr()}}
+}
+
 func (s *stack) reader(name string, port int) *instance {
 	addr, stop := serve(s.t, port, func(ctx context.Context, c service.Common) error {
-		return reader.Run(ctx, reader.Config{Data: service.Data{Common: c, Redis: service.Redis{Addr: []string{s.redis.Addr()}}, Drain: -1}, PodID: name})
+		return reader.Run(ctx, reader.Config{Data: service.Data{Common: c, Redis: s.settings(), Drain: -1}, PodID: name})
 	})
 	eventually.Nil(s.t, func() error {
 		res, err := http.Get("http://" + addr + "/ready")
@@ -91,9 +101,26 @@ func (s *stack) reader(name string, port int) *instance {
 func start(t *testing.T, readers int) *stack {
 	t.Helper()
 	redistest.Require(t)
-	s := &stack{t: t, redis: redistest.Start(t), nodes: filepath.Join(t.TempDir(), "nodes")}
+	s := &stack{t: t, redis: redistest.Start(t)}
+	s.start(readers)
+	return s
+}
+
+func startSentinel(t *testing.T, readers int) *stack {
+	t.Helper()
+	redistest.Require(t)
+	s := &stack{t: t, sentinel: redistest.StartSentinel(t, redistest.SentinelOptions{Quick: true})}
+	s.start(readers)
+	return s
+}
+
+// start starts the rest of the stack.
+func (s *stack) start(readers int) {
+	t := s.t
+	t.Helper()
+	s.nodes = filepath.Join(t.TempDir(), "nodes")
 	s.addresses.Writer, _ = serve(t, 0, func(ctx context.Context, c service.Common) error {
-		return writer.Run(ctx, writer.Config{Data: service.Data{Common: c, Redis: service.Redis{Addr: []string{s.redis.Addr()}}, Drain: -1}})
+		return writer.Run(ctx, writer.Config{Data: service.Data{Common: c, Redis: s.settings(), Drain: -1}})
 	})
 	s.addresses.Direct = s.reader("reader-direct", 0).addr
 	for range readers {
@@ -105,7 +132,6 @@ func start(t *testing.T, readers int) *stack {
 		return gateway.Run(ctx, gateway.Config{Common: c, NodesFile: s.nodes, ReloadInterval: 20 * time.Millisecond, CheckInterval: 50 * time.Millisecond, MetricsListening: func(addr string) { metrics <- addr }})
 	})
 	s.addresses.GatewayMetrics = <-metrics
-	return s
 }
 
 func (s *stack) add() {
@@ -139,7 +165,22 @@ func (s *stack) Readers(context.Context) ([]target.Reader, error) {
 }
 
 func (s *stack) Redis(context.Context) (target.RedisServer, error) {
+	if s.sentinel != nil {
+		return target.RedisServer{Addr: s.sentinel.Primary().Addr()}, nil
+	}
 	return target.RedisServer{Addr: s.redis.Addr()}, nil
+}
+
+func (s *stack) Primary(context.Context) (string, error) {
+	if s.sentinel == nil {
+		return "", target.ErrNoFailover
+	}
+	s.sentinel.WaitStable()
+	return s.sentinel.Primary().Addr(), nil
+}
+
+func (s *stack) Failover(ctx context.Context) error {
+	return failover.Run(ctx, failover.Config{Redis: s.settings()})
 }
 
 func (s *stack) Scale(ctx context.Context, n int) error {
@@ -163,7 +204,11 @@ func (s *stack) Scale(ctx context.Context, n int) error {
 
 func (s *stack) Kill(_ context.Context, name string) (func(context.Context) error, error) {
 	again := func() { s.redis.Restart() }
-	if name == target.Redis {
+	if s.sentinel != nil {
+		server := s.sentinel.Primary()
+		server.Kill()
+		again = func() { server.Restart() }
+	} else if name == target.Redis {
 		s.redis.Kill()
 	} else {
 		i := slices.IndexFunc(s.readers, func(r *instance) bool { return r.name == name })
@@ -195,7 +240,7 @@ func (s *stack) tell(what string) {
 func tiny() plan {
 	return plan{
 		rounds: 1, round: time.Second, steadyRounds: 1, steady: 200 * time.Millisecond, propagation: 300 * time.Millisecond, floor: 200 * time.Millisecond,
-		revisits: 100, settle: 600 * time.Millisecond, posts: 2000, connections: 8, threads: 1, rate: 300, rateGiven: true,
+		revisits: 100, settle: 600 * time.Millisecond, posts: 2000, connections: 8, threads: 1, rate: 300, rateGiven: true, failovers: 1,
 	}
 }
 
@@ -271,6 +316,50 @@ func TestRun(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// The primary is killed and then moved on purpose; what the readers and Redis have is counted.
+func TestFailover(t *testing.T) {
+	s := startSentinel(t, 2)
+	said := new(heard)
+	r, err := run(t.Context(), Options{Only: []string{Redis, Failover}}, tiny(), s.addresses, s, said)
+	t.Log(said.text.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Redis != nil || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "which the part failover measures") {
+		t.Errorf("the part redis: %+v, %q", r.Redis, r.Notes)
+	}
+	if len(r.Failovers) != 2 {
+		t.Fatalf("%+v", r.Failovers)
+	}
+	for i, f := range r.Failovers {
+		if f.Planned != (i == 1) || f.From == f.To || f.Failed != 0 || f.Requests < 300 || f.Acknowledged < 200 || f.Out <= 0 || f.InStep < f.Out/2 {
+			t.Errorf("%+v", f)
+		}
+	}
+	if killed, planned := r.Failovers[0], r.Failovers[1]; killed.To != planned.From || killed.Out < 1 || planned.Lost != 0 {
+		t.Errorf("killed: %+v, planned: %+v", killed, planned)
+	}
+	if len(r.Broken()) > 0 {
+		t.Error(r.Broken())
+	}
+	eventually.Nil(t, func() error {
+		status, err := target.ReaderStatus(t.Context(), s.addresses.Direct)
+		if err == nil && status.Entries != int64(tiny().posts) {
+			err = fmt.Errorf("%d posts, want %d: the others are to be deleted", status.Entries, tiny().posts)
+		}
+		return err
+	})
+}
+
+// With a single Redis the report says why there is no failover.
+func TestNoFailover(t *testing.T) {
+	s := start(t, 2)
+	r, err := run(t.Context(), Options{Only: []string{Failover}}, tiny(), s.addresses, s, new(heard))
+	if err != nil || r.Failovers != nil || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "make start REDIS=sentinel") {
+		t.Errorf("%+v (%v), want a note", r, err)
+	}
 }
 
 // A reader that changes one body in a thousand makes a run fail that would measure it.
@@ -385,11 +474,13 @@ func TestPlan(t *testing.T) {
 	if quick.posts != 100_000 || full.posts != 1_000_000 || quick.rateGiven {
 		t.Errorf("quick %+v, full %+v", quick, full)
 	}
-	if e := Estimate(Options{}); e < 40*time.Second || e > 90*time.Second {
-		t.Errorf("quick takes %v, which is not about a minute", e)
-	}
-	if e := Estimate(Options{Full: true}); e < 12*time.Minute || e > 17*time.Minute {
-		t.Errorf("full takes %v, which is not about a quarter of an hour", e)
+	for failsOver, most := range map[bool]time.Duration{false: 90 * time.Second, true: 100 * time.Second} {
+		if e := Estimate(Options{}, failsOver); e < 40*time.Second || e > most {
+			t.Errorf("quick takes %v, which is not about a minute", e)
+		}
+		if e := Estimate(Options{Full: true}, failsOver); e < 12*time.Minute || e > 17*time.Minute {
+			t.Errorf("full takes %v, which is not about a quarter of an hour", e)
+		}
 	}
 	p := newPlan(Options{Full: true, Duration: 3 * time.Second, Connections: 1, Rate: 7, Posts: 9})
 	if p.round != 3*time.Second || p.steady != 3*time.Second || p.propagation != 3*time.Second || p.connections != 1 || p.threads != 1 || p.rate != 7 || !p.rateGiven || p.posts != 9 {

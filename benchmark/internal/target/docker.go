@@ -1,32 +1,21 @@
 package target
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // docker is the stack in Docker Compose.
 type docker struct {
-	root    string   // folder of docker-compose.yaml
-	compose []string // Compose is a plugin of docker, or a program of its own
-}
-
-func newDocker(ctx context.Context, root string) *docker {
-	d := &docker{root: root, compose: []string{"docker", "compose"}}
-	if _, err := d.run(ctx, "docker", "compose", "version"); err != nil {
-		d.compose = []string{"docker-compose"}
-	}
-	return d
+	root string // folder of docker-compose.yaml
 }
 
 // container is a line of `docker compose ps --format json`.
@@ -35,31 +24,19 @@ type container struct {
 	Name    string
 	Service string
 	State   string
+	Health  string
 }
 
 func (d *docker) Name() string { return InDocker }
 
-// run runs a command and returns what it printed.
-func (d *docker) run(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Dir = d.root
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(errs.Bytes()))
-	}
-	return strings.TrimSpace(out.String()), nil
-}
-
+// ask asks Compose about the stack that was started last.
 func (d *docker) ask(ctx context.Context, args ...string) (string, error) {
-	return d.run(ctx, slices.Concat(d.compose, args)...)
+	return run(ctx, d.root, append([]string{"sh", "-c", `. local/compose.sh; compose "$@"`, "compose"}, args...)...)
 }
 
-// containers returns the running containers of a service.
-func (d *docker) containers(ctx context.Context, service string) ([]container, error) {
-	out, err := d.ask(ctx, "ps", "--format", "json", service)
+// containers returns the running containers of some services, or of all.
+func (d *docker) containers(ctx context.Context, services ...string) ([]container, error) {
+	out, err := d.ask(ctx, append([]string{"ps", "--format", "json"}, services...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -169,10 +146,60 @@ func (d *docker) Redis(ctx context.Context) (RedisServer, error) {
 	return RedisServer{Addr: reachable(addr), Password: password}, ctx.Err()
 }
 
-// Scale leaves it to the Makefile's own script: how is for the stack to know.
 func (d *docker) Scale(ctx context.Context, n int) error {
-	_, err := d.run(ctx, "sh", "local/stack.sh", "scale", strconv.Itoa(n))
-	return err
+	return stackScript(ctx, d.root, "scale", strconv.Itoa(n))
+}
+
+func (d *docker) Failover(ctx context.Context) error { return stackScript(ctx, d.root, "failover") }
+
+// redisServer matches the services that are Redis servers.
+var redisServer = regexp.MustCompile(`^redis(-[0-9]+)?$`)
+
+func (d *docker) Primary(ctx context.Context) (string, error) {
+	all, err := d.containers(ctx)
+	if err != nil {
+		return "", err
+	}
+	var servers []container
+	sentinels := 0
+	for _, c := range all {
+		isSentinel := strings.HasPrefix(c.Service, "sentinel-")
+		if isSentinel {
+			sentinels++
+		} else if redisServer.MatchString(c.Service) {
+			servers = append(servers, c)
+		} else {
+			continue
+		}
+		if c.Health != "healthy" {
+			err = errors.Join(err, fmt.Errorf("%s is %s", c.Name, c.Health))
+		}
+	}
+	if sentinels == 0 {
+		return "", ErrNoFailover
+	}
+	if err != nil {
+		return "", err
+	}
+	primary := ""
+	for _, c := range servers {
+		role, err := d.ask(ctx, "exec", "-T", c.Service, "redis-cli", "info", "replication")
+		switch {
+		case err != nil:
+			return "", err
+		case !strings.Contains(role, "role:master"):
+		case primary != "":
+			return "", fmt.Errorf("%s and %s are both primaries", primary, c.Name)
+		case !strings.Contains(role, fmt.Sprintf("connected_slaves:%d\r", len(servers)-1)):
+			return "", fmt.Errorf("not every other server follows %s", c.Name)
+		default:
+			primary = c.Name
+		}
+	}
+	if primary == "" {
+		return "", errors.New("no Redis server is a primary")
+	}
+	return primary, nil
 }
 
 func (d *docker) Kill(ctx context.Context, process string) (func(context.Context) error, error) {
@@ -187,12 +214,12 @@ func (d *docker) Kill(ctx context.Context, process string) (func(context.Context
 		}
 		id = containers[0].Name
 	}
-	if _, err := d.run(ctx, "docker", "kill", id); err != nil {
+	if _, err := run(ctx, d.root, "docker", "kill", id); err != nil {
 		return nil, err
 	}
 	// Docker does not restart what was killed through it, whatever its restart policy.
 	return func(ctx context.Context) error {
-		_, err := d.run(ctx, "docker", "start", id)
+		_, err := run(ctx, d.root, "docker", "start", id)
 		return err
 	}, nil
 }

@@ -2,26 +2,43 @@ package target
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/service"
 )
 
 // local is the stack without Docker. Its supervisor tells what runs, scales, and starts again what
 // died.
 type local struct {
+	root      string // folder of the Makefile
 	addresses Addresses
 }
 
-// process is a process as the supervisor's /api/state tells it.
+// state is what the supervisor's /api/state tells.
+type state struct {
+	Redis struct {
+		Layout     string   `json:"layout"` // "" when the stack has not started it
+		Addrs      []string `json:"addrs"`
+		MasterName string   `json:"master_name"`
+	} `json:"redis"`
+	Processes []process `json:"processes"`
+}
+
+// process is one process of the stack.
 type process struct {
 	Name     string `json:"name"`
 	Role     string `json:"role"`
@@ -33,23 +50,21 @@ type process struct {
 
 func (l *local) Name() string { return "local" }
 
-func (l *local) processes(ctx context.Context) ([]process, error) {
+func (l *local) state(ctx context.Context) (state, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+l.addresses.Dashboard+"/api/state", nil)
 	if err != nil {
-		return nil, err
+		return state{}, err
 	}
-	var state struct {
-		Processes []process `json:"processes"`
-	}
-	if err := call(req, &state); err != nil {
+	var st state
+	if err := call(req, &st); err != nil {
 		if errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, ErrNotRunning
+			return state{}, ErrNotRunning
 		}
-		return nil, fmt.Errorf("ask the supervisor what runs: %w", err)
+		return state{}, fmt.Errorf("ask the supervisor what runs: %w", err)
 	}
-	return state.Processes, nil
+	return st, nil
 }
 
 func call(req *http.Request, into any) error {
@@ -69,11 +84,11 @@ func call(req *http.Request, into any) error {
 }
 
 func (l *local) find(ctx context.Context, name string) (process, error) {
-	all, err := l.processes(ctx)
+	st, err := l.state(ctx)
 	if err != nil {
 		return process{}, err
 	}
-	for _, p := range all {
+	for _, p := range st.Processes {
 		if p.Name == name {
 			return p, nil
 		}
@@ -82,12 +97,12 @@ func (l *local) find(ctx context.Context, name string) (process, error) {
 }
 
 func (l *local) Readers(ctx context.Context) ([]Reader, error) {
-	all, err := l.processes(ctx)
+	st, err := l.state(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var readers []Reader
-	for _, p := range all {
+	for _, p := range st.Processes {
 		if p.Role == "reader" && p.Address != l.addresses.Direct {
 			readers = append(readers, Reader{Name: p.Name, Addr: p.Address})
 		}
@@ -96,6 +111,14 @@ func (l *local) Readers(ctx context.Context) ([]Reader, error) {
 }
 
 func (l *local) Redis(ctx context.Context) (RedisServer, error) {
+	st, err := l.state(ctx)
+	if err != nil {
+		return RedisServer{}, err
+	}
+	if st.failsOver() {
+		p, err := st.primary(ctx)
+		return RedisServer{Addr: p.Address}, err
+	}
 	p, err := l.find(ctx, Redis)
 	if err != nil {
 		return RedisServer{}, err
@@ -106,6 +129,52 @@ func (l *local) Redis(ctx context.Context) (RedisServer, error) {
 	}
 	return RedisServer{first, l.addresses.RedisUsername, l.addresses.RedisPassword}, nil
 }
+
+// failsOver reports whether other servers of the stack's own Redis can take over.
+func (st state) failsOver() bool {
+	return st.Redis.Layout == "sentinel" || st.Redis.Layout == "cluster"
+}
+
+// primary returns the server that has the posts, as writer and readers find it.
+func (st state) primary(ctx context.Context) (process, error) {
+	redis := service.Redis{Addr: st.Redis.Addrs, MasterName: st.Redis.MasterName, Namespace: cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts")}
+	cfg := redis.Finder()
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	finder, err := redisnode.New(cfg)
+	if err != nil {
+		return process{}, err
+	}
+	defer finder.Close()
+	node, err := finder.Node(ctx)
+	if err != nil {
+		return process{}, err
+	}
+	for _, p := range st.Processes {
+		if p.Address == node.Addr {
+			return p, nil
+		}
+	}
+	return process{}, fmt.Errorf("the stack has no process at %s, where the primary is", node.Addr)
+}
+
+func (l *local) Primary(ctx context.Context) (string, error) {
+	st, err := l.state(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !st.failsOver() {
+		return "", ErrNoFailover
+	}
+	for _, p := range st.Processes {
+		if (p.Role == "redis" || p.Role == "sentinel") && p.State != "ready" {
+			return "", fmt.Errorf("%s is %s", p.Name, p.State)
+		}
+	}
+	p, err := st.primary(ctx)
+	return p.Name, err
+}
+
+func (l *local) Failover(ctx context.Context) error { return stackScript(ctx, l.root, "failover") }
 
 func (l *local) Scale(ctx context.Context, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)

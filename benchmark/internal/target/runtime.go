@@ -1,12 +1,14 @@
 package target
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Names of processes that can be killed; readers have the names that Readers returns.
@@ -37,7 +39,15 @@ type Runtime interface {
 	// Kill ends a process like kill -9 does. revive starts it again, or waits until somebody else
 	// has done so, and may be called more than once.
 	Kill(ctx context.Context, process string) (revive func(context.Context) error, err error)
+	// Primary returns the name of the Redis server that is the primary, once all servers and Sentinels
+	// are ready for a failover. ErrNoFailover says that there is none to take over.
+	Primary(ctx context.Context) (string, error)
+	// Failover lets another Redis server take over, as make failover does, and blocks until that is done.
+	Failover(ctx context.Context) error
 }
+
+// ErrNoFailover says that nothing takes over when Redis fails.
+var ErrNoFailover = errors.New("no other server takes over from this Redis (make start REDIS=sentinel starts one that fails over)")
 
 // ErrNotRunning says that there is nothing to measure.
 var ErrNotRunning = errors.New("the stack is not running: start it with `make start`, then run the benchmark again")
@@ -56,12 +66,32 @@ func Detect(ctx context.Context, root string, a Addresses) (Runtime, Addresses, 
 	}
 	switch kind, _, _ := strings.Cut(string(out), " "); kind {
 	case "local":
-		return &local{addresses: a}, a, nil
+		return &local{root: root, addresses: a}, a, nil
 	case "docker":
-		d := newDocker(ctx, root)
+		d := &docker{root: root}
 		a, err := d.locate(ctx, a)
 		return d, a, err
 	default:
 		return nil, a, fmt.Errorf("local/runtime.sh says %q, neither local nor docker", strings.TrimSpace(string(out)))
 	}
+}
+
+// run runs a command in a folder and returns what it printed.
+func run(ctx context.Context, folder string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = folder
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(errs.Bytes()))
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// stackScript runs a command of the Makefile: how is for the stack to know.
+func stackScript(ctx context.Context, root string, args ...string) error {
+	_, err := run(ctx, root, append([]string{"sh", "local/stack.sh"}, args...)...)
+	return err
 }

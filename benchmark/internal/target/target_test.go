@@ -120,7 +120,7 @@ func TestDetect(t *testing.T) {
 
 func TestDocker(t *testing.T) {
 	root, asked := fakeDocker(t, docker3)
-	d := newDocker(t.Context(), root)
+	d := &docker{root: root}
 	readers, err := d.Readers(t.Context())
 	want := []Reader{{"heavy-reader-1", "127.0.0.1:32768"}, {"heavy-reader-3", "127.0.0.1:32770"}}
 	if err != nil || !slices.Equal(readers, want) {
@@ -158,7 +158,7 @@ func TestDockerNotRunning(t *testing.T) {
 	root, _ := fakeDocker(t, `"compose version") ;;
 "compose ps --format json reader") ;;
 "compose port redis 6379") echo ":0" ;;`)
-	d := newDocker(t.Context(), root)
+	d := &docker{root: root}
 	if _, err := d.Readers(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("got %v, want ErrNotRunning", err)
 	}

@@ -1,0 +1,323 @@
+// Package outage measures what a failover of Redis does to writes: how long none was acknowledged, how
+// long the readers took to follow, and which of the acknowledged ones are gone.
+package outage
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"heavy-read-api/benchmark/internal/load"
+	"heavy-read-api/benchmark/internal/wire"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/workload"
+)
+
+const (
+	// writers is how many writes are in flight at most. While all of them wait for an answer, what is due
+	// is left out.
+	writers = 16
+	// grace is how old an acknowledgement must be before a reader is asked for the post: a reader that is
+	// in step has it by then. The time until the readers are in step is measured as up to so much too long.
+	grace = 20 * time.Millisecond
+	// pause is what a follower waits between two looks at a reader.
+	pause = 5 * time.Millisecond
+	// prefix begins the ids of the posts that are written here.
+	prefix = workload.MixPrefix + "failover-"
+)
+
+// Config is what to write, and whom to ask for it.
+type Config struct {
+	Writer  string   // host:port
+	Header  string   // of writes, each line with its "\r\n"
+	Readers []string // host:port of each; the last one is also asked for what Redis has
+	Rate    int      // writes a second
+	Mix     *workload.Mix
+	Counts  *load.Counts
+}
+
+// Result is what a failover cost.
+type Result struct {
+	Acknowledged int           // writes, before and after the failover too
+	Refused      int           // writes that were answered otherwise, or not at all: those may be there
+	Lost         int           // acknowledged writes that Redis does not have
+	Out          time.Duration // longest time without an acknowledgement that ended after the fault
+	InStep       time.Duration // from the fault until every reader served a write of after that time
+}
+
+// Writes are posts that are written at a constant rate, each once, and followed to the readers.
+type Writes struct {
+	Config
+	run  string // tells the ids of this run from those of others
+	stop context.CancelFunc
+	all  sync.WaitGroup
+	sent int // writes, which are numbered from 0; complete after Stop
+
+	mu      sync.Mutex // guards what follows
+	refused int
+	acked   []write   // in the order of the acknowledgements
+	served  [][]sight // by reader
+	fault   time.Time
+}
+
+// write is an acknowledged write.
+type write struct {
+	number   int
+	version  string    // as it was answered
+	sent, at time.Time // at: of the acknowledgement
+}
+
+// sight is a look at a reader that found a write.
+type sight struct {
+	write write
+	at    time.Time
+}
+
+// Start begins to write, until Stop or the end of ctx.
+func Start(ctx context.Context, c Config) *Writes {
+	ctx, stop := context.WithCancel(ctx)
+	w := &Writes{Config: c, run: strconv.FormatInt(time.Now().UnixNano(), 36), stop: stop, served: make([][]sight, len(c.Readers))}
+	due := make(chan int)
+	w.all.Go(func() {
+		defer close(due)
+		tick := time.NewTicker(time.Second / time.Duration(c.Rate))
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			select {
+			case due <- w.sent:
+				w.sent++
+			default: // all writers wait for an answer
+			}
+		}
+	})
+	for range writers {
+		w.all.Go(func() { w.write(due) })
+	}
+	for i := range c.Readers {
+		w.all.Go(func() { w.follow(ctx, i) })
+	}
+	return w
+}
+
+// Stop ends the writing, and blocks until the last write is answered.
+func (w *Writes) Stop() {
+	w.stop()
+	w.all.Wait()
+}
+
+// post returns the post of a write.
+func (w *Writes) post(number int) post.Post {
+	p := w.Mix.Post(number, 1)
+	p.ID = fmt.Sprint(prefix, w.run, "-", number)
+	return p
+}
+
+// write sends what is due. An answer is awaited whatever else ends: until then the outcome is not known.
+func (w *Writes) write(due <-chan int) {
+	c := client{addr: w.Writer}
+	defer c.close()
+	for number := range due {
+		body, err := workload.AppendLine(nil, w.post(number))
+		sent := time.Now()
+		var a wire.Answer
+		if err == nil {
+			a, err = c.ask(context.Background(), func(c *wire.Conn) (wire.Answer, error) { return c.Post("/create", w.Header, body) })
+		}
+		w.mu.Lock()
+		if err == nil && a.Status == http.StatusCreated {
+			w.acked = append(w.acked, write{number, a.Header.Get("X-Version"), sent, time.Now()})
+		} else {
+			w.refused++
+		}
+		w.mu.Unlock()
+	}
+}
+
+// follow asks a reader for the newest write again and again.
+func (w *Writes) follow(ctx context.Context, reader int) {
+	c := client{addr: w.Readers[reader]}
+	defer c.close()
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		newest, ok := w.newest(time.Now().Add(-grace))
+		if !ok {
+			continue
+		}
+		if a, err := c.ask(ctx, w.get("/post", newest.number)); err == nil && a.Status == http.StatusOK {
+			w.mu.Lock()
+			w.served[reader] = append(w.served[reader], sight{newest, time.Now()})
+			w.mu.Unlock()
+		}
+	}
+}
+
+func (w *Writes) get(path string, number int) func(*wire.Conn) (wire.Answer, error) {
+	return func(c *wire.Conn) (wire.Answer, error) { return c.Get(path+"?id="+w.post(number).ID, "") }
+}
+
+// newest returns the last write that was acknowledged before a time.
+func (w *Writes) newest(before time.Time) (write, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range slices.Backward(w.acked) {
+		if a.at.Before(before) {
+			return a, true
+		}
+	}
+	return write{}, false
+}
+
+// Fault says that the failover begins now.
+func (w *Writes) Fault() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fault = time.Now()
+}
+
+// Recovered reports a reader that has not served a write that was sent after a time; nil when all have.
+func (w *Writes) Recovered(after time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, sights := range w.served {
+		if len(sights) == 0 || !sights[len(sights)-1].write.sent.After(after) {
+			return fmt.Errorf("%s has served no new write", w.Readers[i])
+		}
+	}
+	return nil
+}
+
+// Result reads back what was acknowledged, from Redis and from every reader. Call it after Stop, when the
+// readers are in step. A reader that has another answer than Redis, or one that is not what was written,
+// is a *load.WrongError.
+func (w *Writes) Result(ctx context.Context) (Result, error) {
+	r := Result{Acknowledged: len(w.acked), Refused: w.refused}
+	ended := w.outage(&r)
+	for i, sights := range w.served {
+		first := slices.IndexFunc(sights, func(s sight) bool { return !s.write.at.Before(ended) })
+		if first < 0 {
+			return r, fmt.Errorf("%s has served no write that was acknowledged after the failover", w.Readers[i])
+		}
+		r.InStep = max(r.InStep, sights[first].at.Sub(w.fault))
+	}
+	last := w.Readers[len(w.Readers)-1]
+	kept, err := w.readBack(ctx, last, "/post-redis", w.acked)
+	if err != nil {
+		return r, err
+	}
+	r.Lost = len(w.acked) - len(kept)
+	for _, addr := range w.Readers {
+		served, err := w.readBack(ctx, addr, "/post", w.acked)
+		if err != nil {
+			return r, err
+		}
+		if !slices.Equal(served, kept) {
+			return r, load.Wrong("%s serves %d of %d acknowledged posts, and Redis has %d", addr, len(served), len(w.acked), len(kept))
+		}
+	}
+	return r, nil
+}
+
+// outage finds the longest time without an acknowledgement, and returns its end.
+func (w *Writes) outage(r *Result) (ended time.Time) {
+	for i := 1; i < len(w.acked); i++ {
+		at := w.acked[i].at
+		if out := at.Sub(w.acked[i-1].at); out > r.Out && at.After(w.fault) {
+			r.Out, ended = out, at
+		}
+	}
+	return ended
+}
+
+// readBack returns the writes that a server has.
+func (w *Writes) readBack(ctx context.Context, addr, path string, writes []write) (there []write, err error) {
+	c := client{addr: addr}
+	defer c.close()
+	for _, a := range writes {
+		answer, err := c.ask(ctx, w.get(path, a.number))
+		switch {
+		case err != nil:
+			return nil, err
+		case answer.Status == http.StatusNotFound:
+			w.Counts.Statuses.Add(1)
+			continue
+		case answer.Status != http.StatusOK:
+			return nil, fmt.Errorf("GET %s at %s answers %d: %.200s", path, addr, answer.Status, answer.Body)
+		}
+		w.Counts.Statuses.Add(1)
+		if err := workload.Check(w.post(a.number), answer.Body); err != nil {
+			return nil, load.Wrong("%s at %s: %v", path, addr, err)
+		}
+		if version := answer.Header.Get("X-Version"); version != a.version {
+			return nil, load.Wrong("%s at %s: %s has version %s, and was acknowledged as version %s", path, addr, w.post(a.number).ID, version, a.version)
+		}
+		w.Counts.Bodies.Add(1)
+		there = append(there, a)
+	}
+	return there, nil
+}
+
+// Clean deletes what was written. Call it after Stop.
+func (w *Writes) Clean(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var all sync.WaitGroup
+	for first := range writers {
+		all.Go(func() {
+			c := client{addr: w.Writer}
+			defer c.close()
+			for number := first; number < w.sent && ctx.Err() == nil; number += writers {
+				a, err := c.ask(ctx, func(c *wire.Conn) (wire.Answer, error) { return c.Delete("/post?id="+w.post(number).ID, w.Header) })
+				if err == nil && a.Status != http.StatusNoContent && a.Status != http.StatusNotFound {
+					err = fmt.Errorf("DELETE %s answers %d: %.200s", w.post(number).ID, a.Status, a.Body)
+				}
+				if err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// client is a connection that is dialed when it is needed. It is not safe for concurrent use.
+type client struct {
+	addr string
+	conn *wire.Conn
+}
+
+func (c *client) ask(ctx context.Context, send func(*wire.Conn) (wire.Answer, error)) (wire.Answer, error) {
+	if c.conn == nil {
+		conn, err := wire.Dial(ctx, c.addr)
+		if err != nil {
+			return wire.Answer{}, err
+		}
+		c.conn = conn
+	}
+	a, err := send(c.conn)
+	if err != nil {
+		c.conn = nil // and closed
+	}
+	return a, err
+}
+
+func (c *client) close() {
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+}

@@ -1,0 +1,190 @@
+package outage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"heavy-read-api/benchmark/internal/load"
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/workload"
+)
+
+// stored is a post in Redis.
+type stored struct {
+	version int
+	body    []byte
+}
+
+// fake is a writer, two readers and their Redis.
+type fake struct {
+	mu      sync.Mutex // guards what follows
+	redis   map[string]stored
+	version int
+	down    bool                                      // writes are answered with 503
+	behind  bool                                      // the second reader is
+	seen    map[string]bool                           // what the second reader has
+	twist   func(addr, path string, s stored) *stored // changes what is answered; nil for 404
+}
+
+func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id := r.URL.Query().Get("id")
+	s, ok := f.redis[id]
+	switch {
+	case r.Method == http.MethodPost && f.down:
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case r.Method == http.MethodPost:
+		body, _ := io.ReadAll(r.Body)
+		p, err := post.Decode(bytes.TrimSpace(body))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		f.version++
+		f.redis[p.ID] = stored{f.version, p.Encode(time.Unix(1e9, 0)).Body}
+		f.seen[p.ID] = !f.behind
+		w.Header().Set("X-Version", fmt.Sprint(f.version))
+		w.WriteHeader(http.StatusCreated)
+	case r.Method == http.MethodDelete:
+		delete(f.redis, id)
+		w.WriteHeader(http.StatusNoContent)
+	case !ok || r.Host == second && !f.seen[id]:
+		http.NotFound(w, r)
+	default:
+		if f.twist != nil {
+			twisted := f.twist(r.Host, r.URL.Path, s)
+			if twisted == nil {
+				http.NotFound(w, r)
+				return
+			}
+			s = *twisted
+		}
+		w.Header().Set("X-Version", fmt.Sprint(s.version))
+		w.Write(s.body)
+	}
+}
+
+var second string // address of the second reader
+
+// begin starts everything and waits until posts arrive.
+func begin(t *testing.T) (*fake, *Writes) {
+	f := &fake{redis: map[string]stored{}, seen: map[string]bool{}}
+	var addrs []string
+	for range 3 {
+		s := httptest.NewServer(f)
+		t.Cleanup(s.Close)
+		addrs = append(addrs, s.Listener.Addr().String())
+	}
+	second = addrs[2]
+	w := Start(t.Context(), Config{Writer: addrs[0], Readers: addrs[1:], Rate: 500, Mix: workload.NewMix(), Counts: new(load.Counts)})
+	t.Cleanup(w.Stop)
+	recovers(t, w)
+	return f, w
+}
+
+// recovers waits until every reader has served what is written from now on.
+func recovers(t *testing.T, w *Writes) {
+	t.Helper()
+	now := time.Now()
+	eventually.Nil(t, func() error { return w.Recovered(now) })
+}
+
+func (f *fake) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// fault lets writes fail for a time, and the second reader lag for as long again.
+func (f *fake) fault(t *testing.T, w *Writes, d time.Duration) {
+	t.Helper()
+	w.Fault()
+	f.set(func() { f.down = true })
+	time.Sleep(d) // is the fault
+	f.set(func() { f.down, f.behind = false, true })
+	time.Sleep(d)
+	f.set(func() { f.behind = false })
+	recovers(t, w)
+	w.Stop()
+	for id := range f.seen {
+		f.seen[id] = true // it catches up
+	}
+}
+
+func TestResult(t *testing.T) {
+	f, w := begin(t)
+	const d = 300 * time.Millisecond
+	f.fault(t, w, d)
+	r, err := w.Result(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Out < d || r.Out > d+time.Second || r.InStep < 2*d || r.InStep > 2*d+time.Second {
+		t.Errorf("no write for %v and in step after %v, want some more than %v and %v", r.Out, r.InStep, d, 2*d)
+	}
+	if r.Lost != 0 || r.Refused == 0 || r.Acknowledged != len(f.redis) || r.Acknowledged+r.Refused != w.sent {
+		t.Errorf("%+v of %d writes, and Redis has %d", r, w.sent, len(f.redis))
+	}
+	if got := w.Counts.Bodies.Load(); got != int64(3*r.Acknowledged) {
+		t.Errorf("%d posts were looked at, want each of %d at Redis and at two readers", got, r.Acknowledged)
+	}
+	if err := w.Clean(t.Context()); err != nil || len(f.redis) != 0 {
+		t.Errorf("%d posts are left (%v)", len(f.redis), err)
+	}
+}
+
+// A write that was acknowledged and that Redis has not is lost, at whatever end of the outage.
+func TestLost(t *testing.T) {
+	f, w := begin(t)
+	f.fault(t, w, 50*time.Millisecond)
+	for _, a := range []int{0, len(w.acked) / 2, len(w.acked) - 1} {
+		delete(f.redis, w.post(w.acked[a].number).ID)
+	}
+	if r, err := w.Result(t.Context()); err != nil || r.Lost != 3 {
+		t.Errorf("%+v (%v), want 3 lost writes", r, err)
+	}
+}
+
+// Whatever a reader answers otherwise than Redis, or otherwise than it was written, ends the run.
+func TestWrong(t *testing.T) {
+	f, w := begin(t)
+	f.fault(t, w, 50*time.Millisecond)
+	victim := w.acked[len(w.acked)/2]
+	for name, twist := range map[string]func(addr, path string, s stored) *stored{
+		"serves": func(addr, path string, s stored) *stored {
+			if addr == second && path == "/post" && fmt.Sprint(s.version) == victim.version {
+				return nil
+			}
+			return &s
+		},
+		"has version": func(_, path string, s stored) *stored {
+			if path == "/post-redis" && fmt.Sprint(s.version) == victim.version {
+				s.version++
+			}
+			return &s
+		},
+		"but": func(_, _ string, s stored) *stored {
+			if fmt.Sprint(s.version) == victim.version {
+				s.body = bytes.Replace(s.body, []byte("Post"), []byte("post"), 1)
+			}
+			return &s
+		},
+	} {
+		f.twist = twist
+		_, err := w.Result(t.Context())
+		var wrong *load.WrongError
+		if !errors.As(err, &wrong) || !strings.Contains(wrong.Reason, name) {
+			t.Errorf("%v, want a wrong answer that says %q", err, name)
+		}
+	}
+}
