@@ -26,6 +26,8 @@ const (
 	grace = 20 * time.Millisecond
 	// pause is what a follower waits between two looks at a reader.
 	pause = 5 * time.Millisecond
+	// patience is how long a server may answer with 503 when a post is read back.
+	patience = 5 * time.Second
 	// prefix begins the ids of the posts that are written here.
 	prefix = workload.MixPrefix + "failover-"
 )
@@ -249,6 +251,10 @@ func (w *Writes) readBack(ctx context.Context, addr, path string, writes []write
 	defer c.close()
 	for _, a := range writes {
 		answer, err := c.ask(ctx, w.get(path, a.number))
+		// A busy Redis is asked again.
+		for begun := time.Now(); err == nil && answer.Status == http.StatusServiceUnavailable && time.Since(begun) < patience; {
+			answer, err = c.ask(ctx, w.get(path, a.number))
+		}
 		switch {
 		case err != nil:
 			return nil, err

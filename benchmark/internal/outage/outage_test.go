@@ -26,11 +26,14 @@ type stored struct {
 
 // fake is a writer, two readers and their Redis.
 type fake struct {
+	second string // address of the second reader
+
 	mu      sync.Mutex // guards what follows
 	redis   map[string]stored
 	version int
 	down    bool                                      // writes are answered with 503
 	behind  bool                                      // the second reader is
+	busy    int                                       // reads from Redis that are answered with 503
 	seen    map[string]bool                           // what the second reader has
 	twist   func(addr, path string, s stored) *stored // changes what is answered; nil for 404
 }
@@ -58,7 +61,10 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodDelete:
 		delete(f.redis, id)
 		w.WriteHeader(http.StatusNoContent)
-	case !ok || r.Host == second && !f.seen[id]:
+	case r.URL.Path == "/post-redis" && f.busy > 0:
+		f.busy--
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case !ok || r.Host == f.second && !f.seen[id]:
 		http.NotFound(w, r)
 	default:
 		if f.twist != nil {
@@ -74,8 +80,6 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-var second string // address of the second reader
-
 // begin starts everything and waits until posts arrive.
 func begin(t *testing.T) (*fake, *Writes) {
 	f := &fake{redis: map[string]stored{}, seen: map[string]bool{}}
@@ -85,7 +89,7 @@ func begin(t *testing.T) (*fake, *Writes) {
 		t.Cleanup(s.Close)
 		addrs = append(addrs, s.Listener.Addr().String())
 	}
-	second = addrs[2]
+	f.second = addrs[2]
 	w := Start(t.Context(), Config{Writer: addrs[0], Readers: addrs[1:], Rate: 500, Mix: workload.NewMix(), Counts: new(load.Counts)})
 	t.Cleanup(w.Stop)
 	recovers(t, w)
@@ -125,6 +129,7 @@ func TestResult(t *testing.T) {
 	f, w := begin(t)
 	const d = 300 * time.Millisecond
 	f.fault(t, w, d)
+	f.busy = 3
 	r, err := w.Result(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +167,7 @@ func TestWrong(t *testing.T) {
 	victim := w.acked[len(w.acked)/2]
 	for name, twist := range map[string]func(addr, path string, s stored) *stored{
 		"serves": func(addr, path string, s stored) *stored {
-			if addr == second && path == "/post" && fmt.Sprint(s.version) == victim.version {
+			if addr == f.second && path == "/post" && fmt.Sprint(s.version) == victim.version {
 				return nil
 			}
 			return &s
