@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/redisnode"
 )
 
 // handOverWait bounds a failover in a cluster. The Redis replica gives up after 5 s.
@@ -86,8 +86,8 @@ func (o *operation) successor(ctx context.Context) (primary string, nodes []stri
 			continue
 		}
 		r, err := o.replication(ctx, addr)
-		if at, _ := strconv.ParseInt(r["slave_repl_offset"], 10, 64); err == nil && at > best {
-			promoted, best = addr, at
+		if err == nil && r.Offset > best {
+			promoted, best = addr, r.Offset
 		}
 	}
 	if promoted == "" {
@@ -102,31 +102,18 @@ func (o *operation) shardSeenBy(ctx context.Context, node string) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	slot, err := c.ClusterKeySlot(ctx, o.servers.base.Key).Result()
+	ranges, err := redisnode.AskCluster(ctx, c, node)
 	if err != nil {
 		return nil, err
 	}
-	cmd := redis.NewClusterSlotsCmd(ctx, "cluster", "slots") // CLUSTER SHARDS is not there before Redis 7
-	if err := c.Process(ctx, cmd); err != nil {
-		return nil, err
-	}
-	ranges := cmd.Val()
-	i := slices.IndexFunc(ranges, func(r redis.ClusterSlot) bool {
-		return int64(r.Start) <= slot && slot <= int64(r.End) && len(r.Nodes) > 0
-	})
+	slot := redisnode.Slot(o.servers.base.Key)
+	i := slices.IndexFunc(ranges, func(r redis.ClusterSlot) bool { return r.Start <= slot && slot <= r.End && len(r.Nodes) > 0 })
 	if i < 0 {
 		return nil, fmt.Errorf("slot %d has no owner", slot)
 	}
 	var addrs []string
 	for _, n := range ranges[i].Nodes {
-		host, port, err := net.SplitHostPort(n.Addr)
-		if err != nil {
-			return nil, err
-		}
-		if host == "" { // it does not know its own address
-			host, _, _ = net.SplitHostPort(node)
-		}
-		addrs = append(addrs, net.JoinHostPort(host, port))
+		addrs = append(addrs, n.Addr)
 	}
 	return addrs, nil
 }

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/redisnode"
 )
 
 // Bounds of a failover by Sentinel. Writes are paused for pauseFor at most, even if this process dies
@@ -89,8 +90,8 @@ func (o *operation) seenAsReplicas(ctx context.Context, w watch) error {
 		err := await(ctx, func() error {
 			known, err := o.knownReplicas(ctx, sentinel)
 			for _, r := range known {
-				if r.usable && r.role == "master" {
-					err = errors.Join(err, fmt.Errorf("%s last saw %s as a primary", o.cfg.Name(sentinel), o.cfg.Name(r.addr)))
+				if usable(r) && r.Role != redisnode.Replica {
+					err = errors.Join(err, fmt.Errorf("%s last saw %s as a primary", o.cfg.Name(sentinel), o.cfg.Name(r.Addr)))
 				}
 			}
 			return err
@@ -107,22 +108,22 @@ func (o *operation) seenAsReplicas(ctx context.Context, w watch) error {
 func (o *operation) settled(ctx context.Context, w watch, n int) error {
 	for _, addr := range w.sentinels {
 		err := await(ctx, func() error {
-			master, err := o.master(ctx, addr)
-			if err == nil && strings.Contains(master["flags"], "failover") {
+			view, err := o.sentinel(ctx, addr)
+			if err == nil && view.FailingOver {
 				err = fmt.Errorf("%s still moves the other Redis replicas", o.cfg.Name(addr))
 			}
 			if err != nil {
 				return err
 			}
 			known, err := o.knownReplicas(ctx, addr)
-			usable := 0
+			seen := 0
 			for _, r := range known {
-				if r.usable {
-					usable++
+				if usable(r) {
+					seen++
 				}
 			}
-			if err != nil || usable < n {
-				return errors.Join(err, fmt.Errorf("%s sees %d of %d Redis replicas", o.cfg.Name(addr), usable, n))
+			if err != nil || seen < n {
+				return errors.Join(err, fmt.Errorf("%s sees %d of %d Redis replicas", o.cfg.Name(addr), seen, n))
 			}
 			return nil
 		})
@@ -145,11 +146,7 @@ func (o *operation) ask(ctx context.Context) (watch, error) {
 	var silent []string
 	known := len(o.cfg.Addr)
 	for _, addr := range o.cfg.Addr {
-		var primary string
-		master, err := o.master(ctx, addr)
-		if err == nil {
-			primary, err = o.primary(ctx, addr)
-		}
+		view, err := o.sentinel(ctx, addr)
 		switch {
 		case err != nil:
 			why := o.cfg.Name(addr)
@@ -158,15 +155,13 @@ func (o *operation) ask(ctx context.Context) (watch, error) {
 			}
 			silent = append(silent, why)
 			continue
-		case strings.Contains(master["flags"], "down") || strings.Contains(master["flags"], "failover"):
-			return w, fmt.Errorf("%s does not reach %s, or replaces it already: see to that first", o.cfg.Name(addr), o.cfg.Name(primary))
-		case w.primary != "" && w.primary != primary:
-			return w, fmt.Errorf("the Sentinels do not agree on the primary: %s names %s, %s names %s", o.cfg.Name(w.sentinels[0]), o.cfg.Name(w.primary), o.cfg.Name(addr), o.cfg.Name(primary))
+		case view.Down || view.FailingOver:
+			return w, fmt.Errorf("%s does not reach %s, or replaces it already: see to that first", o.cfg.Name(addr), o.cfg.Name(view.Primary))
+		case w.primary != "" && w.primary != view.Primary:
+			return w, fmt.Errorf("the Sentinels do not agree on the primary: %s names %s, %s names %s", o.cfg.Name(w.sentinels[0]), o.cfg.Name(w.primary), o.cfg.Name(addr), o.cfg.Name(view.Primary))
 		}
-		if others, err := strconv.Atoi(master["num-other-sentinels"]); err == nil {
-			known = max(known, others+1)
-		}
-		w.primary = primary
+		known = max(known, view.Others+1)
+		w.primary = view.Primary
 		w.sentinels = append(w.sentinels, addr)
 	}
 	if 2*len(w.sentinels) <= known {
@@ -175,31 +170,13 @@ func (o *operation) ask(ctx context.Context) (watch, error) {
 	return w, nil
 }
 
-// primary returns the address that a Sentinel gives to clients.
-func (o *operation) primary(ctx context.Context, sentinel string) (string, error) {
-	c, err := o.servers.sentinel(ctx, sentinel)
+// sentinel returns what a Sentinel says.
+func (o *operation) sentinel(ctx context.Context, addr string) (redisnode.SentinelView, error) {
+	c, err := o.servers.sentinel(ctx, addr)
 	if err != nil {
-		return "", err
+		return redisnode.SentinelView{}, err
 	}
-	parts, err := c.Do(ctx, "sentinel", "get-master-addr-by-name", o.cfg.MasterName).StringSlice()
-	if err != nil {
-		return "", err
-	}
-	if len(parts) != 2 {
-		return "", fmt.Errorf("the address of the primary is %q", parts)
-	}
-	return net.JoinHostPort(parts[0], parts[1]), nil
-}
-
-// master returns what a Sentinel knows about the primary.
-func (o *operation) master(ctx context.Context, sentinel string) (map[string]string, error) {
-	c, err := o.servers.sentinel(ctx, sentinel)
-	if err != nil {
-		return nil, err
-	}
-	cmd := redis.NewMapStringStringCmd(ctx, "sentinel", "master", o.cfg.MasterName)
-	err = c.Process(ctx, cmd)
-	return cmd.Val(), err
+	return redisnode.AskSentinel(ctx, c, o.cfg.MasterName)
 }
 
 // replicas returns the addresses of the Redis replicas that may be promoted. All that answer have to
@@ -211,67 +188,47 @@ func (o *operation) replicas(ctx context.Context, w watch) ([]string, error) {
 		return nil, fmt.Errorf("ask %s for the Redis replicas: %w", o.cfg.Name(w.sentinels[0]), err)
 	}
 	var found []string
-	usable := false
+	reached := false
 	for _, r := range known {
-		if r.priority == "0" {
-			continue // is never promoted
+		if !r.MayLead {
+			continue
 		}
-		if _, err := o.replication(ctx, r.addr); err != nil && !r.usable {
+		if _, err := o.replication(ctx, r.Addr); err != nil && !usable(r) {
 			continue // the Sentinels do not reach it either
 		}
-		if err := o.follows(ctx, r.addr, w.primary); err != nil {
+		if err := o.follows(ctx, r.Addr, w.primary); err != nil {
 			return nil, err
 		}
-		found = append(found, r.addr)
-		usable = usable || r.usable
+		found = append(found, r.Addr)
+		reached = reached || usable(r)
 	}
 	if len(found) == 0 {
 		return nil, fmt.Errorf("no Redis replica of %s is connected: there is nothing to fail over to", o.cfg.Name(w.primary))
 	}
-	if !usable {
+	if !reached {
 		return nil, fmt.Errorf("%s does not reach %s", o.cfg.Name(w.sentinels[0]), o.names(found))
 	}
 	slices.Sort(found)
 	return found, nil
 }
 
-// knownReplica is a Redis replica as a Sentinel sees it.
-type knownReplica struct {
-	addr     string
-	usable   bool   // the Sentinel reaches it and knows its state
-	role     string // that it had when the Sentinel looked last: slave or master
-	priority string
-}
+// usable reports whether a Sentinel could promote a Redis replica that it sees like this.
+func usable(r redisnode.ReplicaView) bool { return r.Reached && r.Known }
 
-func (o *operation) knownReplicas(ctx context.Context, sentinel string) ([]knownReplica, error) {
+func (o *operation) knownReplicas(ctx context.Context, sentinel string) ([]redisnode.ReplicaView, error) {
 	c, err := o.servers.sentinel(ctx, sentinel)
 	if err != nil {
 		return nil, err
 	}
-	cmd := redis.NewMapStringStringSliceCmd(ctx, "sentinel", "replicas", o.cfg.MasterName)
-	if err := c.Process(ctx, cmd); err != nil {
-		return nil, err
-	}
-	var known []knownReplica
-	for _, r := range cmd.Val() {
-		known = append(known, knownReplica{
-			addr:     net.JoinHostPort(r["ip"], r["port"]),
-			usable:   !strings.Contains(r["flags"], "down") && !strings.Contains(r["flags"], "disconnected") && r["info-refresh"] != "0",
-			role:     r["role-reported"],
-			priority: r["slave-priority"],
-		})
-	}
-	return known, nil
+	return redisnode.AskReplicas(ctx, c, o.cfg.MasterName)
 }
 
-// replication returns a server's INFO replication.
-func (o *operation) replication(ctx context.Context, addr string) (map[string]string, error) {
+func (o *operation) replication(ctx context.Context, addr string) (redisnode.Replication, error) {
 	c, err := o.servers.redis(ctx, addr)
 	if err != nil {
-		return nil, err
+		return redisnode.Replication{}, err
 	}
-	info, err := c.InfoMap(ctx, "replication").Result()
-	return info["Replication"], err
+	return redisnode.AskReplication(ctx, c)
 }
 
 // follows reports why a server is not a Redis replica of primary with a working link.
@@ -280,9 +237,9 @@ func (o *operation) follows(ctx context.Context, addr, primary string) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask %s: %w", o.cfg.Name(addr), err)
-	case r["role"] != "slave" || net.JoinHostPort(r["master_host"], r["master_port"]) != primary:
+	case r.Role != redisnode.Replica || r.Upstream != primary:
 		return fmt.Errorf("%s does not follow %s: see to that first", o.cfg.Name(addr), o.cfg.Name(primary))
-	case r["master_link_status"] != "up":
+	case !r.LinkUp:
 		return fmt.Errorf("the link of %s to %s is down: see to that first", o.cfg.Name(addr), o.cfg.Name(primary))
 	}
 	return nil
@@ -342,15 +299,15 @@ func (o *operation) sentinelFailover(ctx context.Context, w watch, replicas []st
 	defer cancel()
 	err = await(ctx, func() error {
 		for _, addr := range replicas {
-			if r, err := o.replication(ctx, addr); err == nil && r["role"] == "master" {
+			if r, err := o.replication(ctx, addr); err == nil && r.Role == redisnode.Primary {
 				promoted = addr
 				return nil
 			}
 		}
 		// One that did not answer before can still be what they choose.
 		for _, sentinel := range w.sentinels {
-			if addr, err := o.primary(ctx, sentinel); err == nil && addr != w.primary {
-				promoted = addr
+			if view, err := o.sentinel(ctx, sentinel); err == nil && view.Primary != w.primary {
+				promoted = view.Primary
 				return nil
 			}
 		}
@@ -363,14 +320,9 @@ func (o *operation) sentinelFailover(ctx context.Context, w watch, replicas []st
 func (o *operation) awaitOffset(ctx context.Context, primary string, replicas []string) error {
 	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
 	defer cancel()
-	r, err := o.replication(ctx, primary)
+	target, err := o.replication(ctx, primary)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", o.cfg.Name(primary), err)
-	}
-	history := r["master_replid"]
-	target, err := strconv.ParseInt(r["master_repl_offset"], 10, 64)
-	if err != nil {
-		return fmt.Errorf("the offset of %s: %w", o.cfg.Name(primary), err)
 	}
 	for _, addr := range replicas {
 		err := await(ctx, func() error {
@@ -378,12 +330,11 @@ func (o *operation) awaitOffset(ctx context.Context, primary string, replicas []
 			if err != nil {
 				return fmt.Errorf("ask %s: %w", o.cfg.Name(addr), err)
 			}
-			at, err := strconv.ParseInt(r["slave_repl_offset"], 10, 64)
-			if err != nil || r["master_replid"] != history {
+			if r.Role != redisnode.Replica || r.History != target.History {
 				return fmt.Errorf("%s does not follow %s any more", o.cfg.Name(addr), o.cfg.Name(primary))
 			}
-			if at < target {
-				return fmt.Errorf("%s is %d bytes behind after %s", o.cfg.Name(addr), target-at, catchUpWait)
+			if r.Offset < target.Offset {
+				return fmt.Errorf("%s is %d bytes behind after %s", o.cfg.Name(addr), target.Offset-r.Offset, catchUpWait)
 			}
 			return nil
 		})
@@ -442,9 +393,9 @@ func (o *operation) unpause(ctx context.Context, addr string) error {
 func (o *operation) takesWrites(ctx context.Context, w watch, promoted string) error {
 	for _, s := range w.sentinels {
 		err := await(ctx, func() error {
-			addr, err := o.primary(ctx, s)
-			if err == nil && addr != promoted {
-				err = fmt.Errorf("%s still names %s", o.cfg.Name(s), o.cfg.Name(addr))
+			view, err := o.sentinel(ctx, s)
+			if err == nil && view.Primary != promoted {
+				err = fmt.Errorf("%s still names %s", o.cfg.Name(s), o.cfg.Name(view.Primary))
 			}
 			return err
 		})
@@ -457,9 +408,9 @@ func (o *operation) takesWrites(ctx context.Context, w watch, promoted string) e
 		switch {
 		case err != nil:
 			return fmt.Errorf("ask %s: %w", o.cfg.Name(promoted), err)
-		case r["role"] != "master":
+		case r.Role != redisnode.Primary:
 			return fmt.Errorf("%s is not a primary", o.cfg.Name(promoted))
-		case r["min_slaves_good_slaves"] == "0":
+		case r.GoodReplicas == 0:
 			return fmt.Errorf("%s refuses writes until a Redis replica is connected", o.cfg.Name(promoted))
 		}
 		return nil

@@ -26,7 +26,7 @@ func newCluster(cfg *Config) *cluster {
 }
 
 func (s *cluster) candidates(ctx context.Context) ([]candidate, error) {
-	slot := slotOf(s.cfg.Key)
+	slot := Slot(s.cfg.Key)
 	maps, err := askAll(ctx, s.known, s.ask)
 	votes := make(map[string]int)
 	seen := slices.Clone(s.cfg.Addrs)
@@ -62,10 +62,15 @@ func (s *cluster) candidates(ctx context.Context) ([]candidate, error) {
 	return found, nil
 }
 
-// ask returns the map of one node.
 func (s *cluster) ask(ctx context.Context, addr string) ([]redis.ClusterSlot, error) {
+	return AskCluster(ctx, s.clients.get(addr), addr)
+}
+
+// AskCluster asks the node at addr for its map: ranges of slots, each with its owner first. It blocks until
+// ctx is done at most.
+func AskCluster(ctx context.Context, c *redis.Client, addr string) ([]redis.ClusterSlot, error) {
 	cmd := redis.NewClusterSlotsCmd(ctx, "cluster", "slots") // CLUSTER SHARDS is not there before Redis 7
-	if err := s.clients.get(addr).Process(ctx, cmd); err != nil {
+	if err := c.Process(ctx, cmd); err != nil {
 		return nil, err
 	}
 	shards := cmd.Val()
@@ -82,9 +87,9 @@ func (s *cluster) ask(ctx context.Context, addr string) ([]redis.ClusterSlot, er
 
 func (s *cluster) close() { s.clients.keep(nil) }
 
-// slotOf returns the hash slot of a key, by the rule of the Redis Cluster specification: CRC16 (XMODEM)
+// Slot returns the hash slot of a key, by the rule of the Redis Cluster specification: CRC16 (XMODEM)
 // of the part in the first pair of braces, or of the whole key, modulo 16384.
-func slotOf(key string) int {
+func Slot(key string) int {
 	if _, rest, ok := strings.Cut(key, "{"); ok {
 		if tag, _, ok := strings.Cut(rest, "}"); ok && tag != "" {
 			key = tag

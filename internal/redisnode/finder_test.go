@@ -264,7 +264,7 @@ func TestConfigIsChecked(t *testing.T) {
 
 func TestSlots(t *testing.T) {
 	for key, want := range map[string]int{"123456789": 12739, "foo": 12182, "{foo}bar": 12182, "a{foo}{x}": 12182, "{}foo": 9500, "": 0} {
-		if got := slotOf(key); got != want {
+		if got := Slot(key); got != want {
 			t.Errorf("slot of %q: %d, want %d", key, got, want)
 		}
 	}

@@ -11,51 +11,53 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// replication is what a server says about its replication.
-type replication struct {
+// Replication is what a server says about its replication.
+type Replication struct {
 	Role     Role
 	Upstream string        // address of the server that a Redis replica replicates
 	LinkUp   bool          // the link to Upstream works, as far as the server has noticed
 	Silence  time.Duration // since Upstream was heard, in whole seconds
+
+	History string // id of the history of writes that the server has
+	Offset  int64  // bytes of that history that it has
+	// Of a primary: Redis replicas that are connected, and those that count for min-replicas-to-write,
+	// -1 when none is required.
+	Replicas, GoodReplicas int
 }
 
-// replicationOf asks a server. It blocks until ctx is done at most. A server without that section,
+// AskReplication asks a server. It blocks until ctx is done at most. A server without that section,
 // such as the embedded one, counts as a primary.
-func replicationOf(ctx context.Context, c *redis.Client) (replication, error) {
+func AskReplication(ctx context.Context, c *redis.Client) (Replication, error) {
 	info, err := c.Info(ctx, "replication").Result()
-	if err != nil {
-		if strings.Contains(err.Error(), "is not supported") {
-			return replication{Role: Primary}, nil
-		}
-		return replication{}, err
+	if err != nil && !strings.Contains(err.Error(), "is not supported") {
+		return Replication{}, err
 	}
-	return parseReplication(info), nil
+	return ParseReplication(info), nil
 }
 
-func parseReplication(info string) replication {
-	r := replication{Role: Primary}
-	var host, port string
+// ParseReplication reads the answer to INFO, of which it takes the section on replication.
+func ParseReplication(info string) Replication {
+	fields := make(map[string]string)
 	for line := range strings.Lines(info) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		switch key {
-		case "role":
-			if value == "slave" {
-				r.Role = Replica
-			}
-		case "master_host":
-			host = value
-		case "master_port":
-			port = value
-		case "master_link_status":
-			r.LinkUp = value == "up"
-		case "master_last_io_seconds_ago":
-			if n, err := strconv.Atoi(value); err == nil && n > 0 {
-				r.Silence = time.Duration(n) * time.Second
-			}
-		}
+		fields[key] = value
 	}
-	if r.Role == Replica {
-		r.Upstream = net.JoinHostPort(host, port)
+	number := func(key string) int64 {
+		n, _ := strconv.ParseInt(fields[key], 10, 64)
+		return n
+	}
+	r := Replication{Role: Primary, History: fields["master_replid"], GoodReplicas: -1}
+	if fields["role"] == "slave" {
+		r.Role = Replica
+		r.Upstream = net.JoinHostPort(fields["master_host"], fields["master_port"])
+		r.LinkUp = fields["master_link_status"] == "up"
+		r.Silence = time.Duration(max(number("master_last_io_seconds_ago"), 0)) * time.Second // -1 when the link is down
+		r.Offset = number("slave_repl_offset")
+		return r
+	}
+	r.Offset, r.Replicas = number("master_repl_offset"), int(number("connected_slaves"))
+	if fields["min_slaves_good_slaves"] != "" {
+		r.GoodReplicas = int(number("min_slaves_good_slaves"))
 	}
 	return r
 }
@@ -88,7 +90,7 @@ func (f *Finder) Current(ctx context.Context, n *Node) error {
 		}
 		at = r.Upstream
 		chain = append(chain, at)
-		if r, err = replicationOf(ctx, f.chain.get(at)); err != nil {
+		if r, err = AskReplication(ctx, f.chain.get(at)); err != nil {
 			return fmt.Errorf("ask %s, which the Redis replica follows: %w", at, err)
 		}
 	}
@@ -103,8 +105,8 @@ func (f *Finder) CheckRole(ctx context.Context, n *Node) error {
 	return err
 }
 
-func (f *Finder) checkRole(ctx context.Context, n *Node) (replication, error) {
-	r, err := replicationOf(ctx, n.Client)
+func (f *Finder) checkRole(ctx context.Context, n *Node) (Replication, error) {
+	r, err := AskReplication(ctx, n.Client)
 	if err != nil {
 		f.Doubt(n, err)
 		return r, err
@@ -120,7 +122,7 @@ func (f *Finder) checkRole(ctx context.Context, n *Node) (replication, error) {
 }
 
 // roleError reports a role that the node must not have.
-func (f *Finder) roleError(r replication) error {
+func (f *Finder) roleError(r Replication) error {
 	if f.cfg.ReadFrom == Primary && r.Role != Primary {
 		return fmt.Errorf("%w: it replicates %s", ErrNotPrimary, r.Upstream)
 	}

@@ -25,21 +25,14 @@ func newSentinels(cfg *Config) *sentinels {
 	})}
 }
 
-// opinion is what a Sentinel says.
-type opinion struct {
-	epoch    int64 // of the configuration
-	primary  string
-	replicas []string // that it can reach and that have a link to the primary
-}
-
 func (s *sentinels) candidates(ctx context.Context) ([]candidate, error) {
 	opinions, err := askAll(ctx, s.cfg.Addrs, s.ask)
 	if len(opinions) == 0 {
 		return nil, fmt.Errorf("no Sentinel names the primary %q: %w", s.cfg.MasterName, err)
 	}
-	newest := opinions[0].epoch
+	newest := opinions[0].Epoch
 	for _, o := range opinions {
-		newest = max(newest, o.epoch)
+		newest = max(newest, o.Epoch)
 	}
 	var found []candidate
 	add := func(addr string) {
@@ -51,9 +44,11 @@ func (s *sentinels) candidates(ctx context.Context) ([]candidate, error) {
 		found = append(found, candidate{addr: addr, name: host(addr)})
 	}
 	for _, o := range opinions {
-		if o.epoch == newest {
-			for _, addr := range o.replicas {
-				add(addr)
+		if o.Epoch == newest {
+			for _, r := range o.Replicas {
+				if r.Reached && r.LinkUp {
+					add(r.Addr)
+				}
 			}
 		}
 	}
@@ -62,45 +57,88 @@ func (s *sentinels) candidates(ctx context.Context) ([]candidate, error) {
 	}
 	// Reading from Redis replicas, the primary is better than nothing.
 	for _, o := range opinions {
-		if o.epoch == newest {
-			add(o.primary)
+		if o.Epoch == newest {
+			add(o.Primary)
 		}
 	}
 	return found, nil
 }
 
-// ask asks one Sentinel.
-func (s *sentinels) ask(ctx context.Context, addr string) (o opinion, err error) {
-	c := s.clients.get(addr)
-	master := redis.NewMapStringStringCmd(ctx, "sentinel", "master", s.cfg.MasterName)
-	if err := c.Process(ctx, master); err != nil {
-		return o, err
+func (s *sentinels) ask(ctx context.Context, addr string) (SentinelView, error) {
+	v, err := AskSentinel(ctx, s.clients.get(addr), s.cfg.MasterName)
+	if err == nil && s.cfg.ReadFrom == Replica {
+		v.Replicas, err = AskReplicas(ctx, s.clients.get(addr), s.cfg.MasterName)
 	}
-	if o.epoch, err = strconv.ParseInt(master.Val()["config-epoch"], 10, 64); err != nil {
-		return o, fmt.Errorf("configuration epoch: %w", err)
-	}
-	// While a failover ends, this names the promoted server before SENTINEL MASTER does.
-	primary := redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", s.cfg.MasterName)
-	if err := c.Process(ctx, primary); err != nil {
-		return o, err
-	}
-	if len(primary.Val()) != 2 {
-		return o, fmt.Errorf("address of the primary: %q", primary.Val())
-	}
-	o.primary = net.JoinHostPort(primary.Val()[0], primary.Val()[1])
-	if s.cfg.ReadFrom != Replica {
-		return o, nil
-	}
-	replicas := redis.NewMapStringStringSliceCmd(ctx, "sentinel", "replicas", s.cfg.MasterName)
-	if err := c.Process(ctx, replicas); err != nil {
-		return o, err
-	}
-	for _, r := range replicas.Val() {
-		if !strings.Contains(r["flags"], "down") && !strings.Contains(r["flags"], "disconnected") && r["master-link-status"] == "ok" {
-			o.replicas = append(o.replicas, net.JoinHostPort(r["ip"], r["port"]))
-		}
-	}
-	return o, nil
+	return v, err
 }
 
 func (s *sentinels) close() { s.clients.keep(nil) }
+
+// SentinelView is what a Sentinel says about the primary that it watches.
+type SentinelView struct {
+	Epoch       int64  // of the configuration that names the primary
+	Primary     string // address
+	Down        bool   // the Sentinel does not reach the primary
+	FailingOver bool   // the primary is being replaced
+	Others      int    // other Sentinels that it knows
+	Replicas    []ReplicaView
+}
+
+// ReplicaView is a Redis replica as a Sentinel sees it.
+type ReplicaView struct {
+	Addr    string
+	Reached bool // the Sentinel reaches it
+	Known   bool // the Sentinel has seen its state, which the rest is
+	Role    Role
+	LinkUp  bool // to its primary
+	MayLead bool // it may be promoted
+}
+
+// AskSentinel asks a Sentinel for a primary, without its Redis replicas. It blocks until ctx is done at
+// most.
+func AskSentinel(ctx context.Context, c *redis.Client, masterName string) (v SentinelView, err error) {
+	cmd := redis.NewMapStringStringCmd(ctx, "sentinel", "master", masterName)
+	if err := c.Process(ctx, cmd); err != nil {
+		return v, err
+	}
+	master := cmd.Val()
+	if v.Epoch, err = strconv.ParseInt(master["config-epoch"], 10, 64); err != nil {
+		return v, fmt.Errorf("configuration epoch: %w", err)
+	}
+	v.Down, v.FailingOver = strings.Contains(master["flags"], "down"), strings.Contains(master["flags"], "failover")
+	v.Others, _ = strconv.Atoi(master["num-other-sentinels"])
+	// While a failover ends, this names the promoted server before SENTINEL MASTER does.
+	primary := redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", masterName)
+	if err := c.Process(ctx, primary); err != nil {
+		return v, err
+	}
+	if len(primary.Val()) != 2 {
+		return v, fmt.Errorf("address of the primary: %q", primary.Val())
+	}
+	v.Primary = net.JoinHostPort(primary.Val()[0], primary.Val()[1])
+	return v, nil
+}
+
+// AskReplicas asks a Sentinel for the Redis replicas of a primary. It blocks until ctx is done at most.
+func AskReplicas(ctx context.Context, c *redis.Client, masterName string) ([]ReplicaView, error) {
+	cmd := redis.NewMapStringStringSliceCmd(ctx, "sentinel", "replicas", masterName)
+	if err := c.Process(ctx, cmd); err != nil {
+		return nil, err
+	}
+	var replicas []ReplicaView
+	for _, r := range cmd.Val() {
+		v := ReplicaView{
+			Addr:    net.JoinHostPort(r["ip"], r["port"]),
+			Reached: !strings.Contains(r["flags"], "down") && !strings.Contains(r["flags"], "disconnected"),
+			Known:   r["info-refresh"] != "0",
+			Role:    Replica,
+			LinkUp:  r["master-link-status"] == "ok",
+			MayLead: r["slave-priority"] != "0",
+		}
+		if r["role-reported"] == "master" {
+			v.Role = Primary
+		}
+		replicas = append(replicas, v)
+	}
+	return replicas, nil
+}

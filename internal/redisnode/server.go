@@ -32,7 +32,7 @@ func (f *Finder) Server() Server {
 // seen is what a server has said about itself.
 type seen struct {
 	product string
-	replication
+	Replication
 }
 
 // look asks n about itself. It returns an error when n cannot be the server to talk to, but not when INFO is
@@ -42,7 +42,7 @@ func (f *Finder) look(ctx context.Context, n *Node) error {
 	if err != nil {
 		return err
 	}
-	r, err := replicationOf(ctx, n.Client)
+	r, err := AskReplication(ctx, n.Client)
 	if hidden(err) {
 		return nil
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/redisnode"
 )
 
 // The layout REDIS=cluster: redis-1 to redis-3 begin as primaries of a third of the slots each, and
@@ -115,17 +116,16 @@ func viewNode(ctx context.Context, p peer, key string) nodeView {
 		return v
 	}
 	info, err1 := c.ClusterInfo(ctx).Result()
-	ranges := redis.NewClusterSlotsCmd(ctx, "cluster", "slots") // the first node of a range owns it
-	err2 := c.Process(ctx, ranges)
-	slot, err3 := c.ClusterKeySlot(ctx, key).Result()
-	if v.err = errors.Join(err1, err2, err3); v.err != nil {
+	ranges, err2 := redisnode.AskCluster(ctx, c, p.addr)
+	if v.err = errors.Join(err1, err2); v.err != nil {
 		return v
 	}
 	v.ok = strings.Contains(info, "cluster_state:ok")
 	v.known = infoNumber(info, "cluster_known_nodes")
 	v.covered = infoNumber(info, "cluster_slots_assigned")
 	v.epoch = infoNumber(info, "cluster_current_epoch")
-	for _, r := range ranges.Val() {
+	slot := redisnode.Slot(key)
+	for _, r := range ranges {
 		for i, n := range r.Nodes {
 			if i > 0 {
 				v.lists = append(v.lists, n.Addr)
@@ -135,7 +135,7 @@ func viewNode(ctx context.Context, p peer, key string) nodeView {
 			continue
 		}
 		v.slots = append(v.slots, fmt.Sprintf("%d-%d", r.Start, r.End))
-		v.posts = v.posts || int64(r.Start) <= slot && slot <= int64(r.End)
+		v.posts = v.posts || r.Start <= slot && slot <= r.End
 	}
 	return v
 }

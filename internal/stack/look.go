@@ -3,14 +3,13 @@ package stack
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/singleflight"
+
+	"heavy-read-api/internal/redisnode"
 )
 
 // lookOnce lets all that look at the same time share one look, which takes checkTimeout at most.
@@ -42,20 +41,15 @@ type serverView struct {
 // viewServer asks a server about its replication.
 func viewServer(ctx context.Context, c *redis.Client, p peer) serverView {
 	v := serverView{peer: p}
-	info, err := c.InfoMap(ctx, "replication", "persistence").Result()
+	info, err := c.Info(ctx, "replication", "persistence").Result()
 	if err != nil {
 		v.err = err
 		return v
 	}
-	r := info["Replication"]
-	v.loading = info["Persistence"]["loading"] == "1"
-	v.primary = r["role"] == "master"
-	if !v.primary {
-		v.upstream = net.JoinHostPort(r["master_host"], r["master_port"])
-	}
-	v.linkUp = r["master_link_status"] == "up"
-	v.replicas, _ = strconv.Atoi(r["connected_slaves"])
-	v.good, _ = strconv.Atoi(r["min_slaves_good_slaves"]) // absent when none is required
+	r := redisnode.ParseReplication(info)
+	v.loading = infoNumber(info, "loading") == 1
+	v.primary, v.upstream, v.linkUp = r.Role == redisnode.Primary, r.Upstream, r.LinkUp
+	v.replicas, v.good = r.Replicas, max(r.GoodReplicas, 0)
 	return v
 }
 
@@ -72,36 +66,23 @@ type sentinelView struct {
 
 func viewSentinel(ctx context.Context, p peer) sentinelView {
 	v := sentinelView{peer: p}
-	c := redis.NewSentinelClient(redisOptions(p.addr))
+	c := redisClient(p.addr)
 	defer c.Close()
-	master, err := c.Master(ctx, masterName).Result()
-	if err != nil {
-		v.err = err
-		return v
-	}
-	v.epoch, _ = strconv.ParseInt(master["config-epoch"], 10, 64)
-	v.down = strings.Contains(master["flags"], "down") || strings.Contains(master["flags"], "failover")
-	// While a failover ends, this names the promoted server before SENTINEL MASTER does.
-	addr, err := c.GetMasterAddrByName(ctx, masterName).Result()
-	if err == nil && len(addr) != 2 {
-		err = fmt.Errorf("it names the primary as %q", addr)
+	seen, err := redisnode.AskSentinel(ctx, c, masterName)
+	if err == nil {
+		seen.Replicas, err = redisnode.AskReplicas(ctx, c, masterName)
 	}
 	if err != nil {
 		v.err = err
 		return v
 	}
-	v.primary = net.JoinHostPort(addr[0], addr[1])
-	replicas, err := c.Replicas(ctx, masterName).Result()
-	if err != nil {
-		v.err = err
-		return v
-	}
-	for _, r := range replicas {
-		if !strings.Contains(r["flags"], "down") && !strings.Contains(r["flags"], "disconnected") && r["info-refresh"] != "0" {
+	v.epoch, v.primary, v.down = seen.Epoch, seen.Primary, seen.Down || seen.FailingOver
+	for _, r := range seen.Replicas {
+		if r.Reached && r.Known {
 			v.usable++
 		}
 	}
-	err = c.CkQuorum(ctx, masterName).Err()
+	err = c.Do(ctx, "sentinel", "ckquorum", masterName).Err()
 	v.alone = redis.HasErrorPrefix(err, "NOQUORUM")
 	if !v.alone {
 		v.err = err

@@ -65,6 +65,10 @@ func sample() *Report {
 		Readers: &ReaderFault{Rate: 2000, Requests: 30_000, Readers: 3, KillBalance: 2.25, AddBalance: -1, Latency: quantiles(1e-3)},
 		Redis: &RedisFault{Rate: 2000, Requests: 10_000, Failed: 1, Failures: []load.Failure{{At: 1500 * time.Millisecond, Reason: "502 Bad Gateway"}},
 			Down: 1.02, Writes: 1.03, Converged: 1.44, Latency: quantiles(1e-3)},
+		Failovers: []Failover{
+			{From: "redis-1", To: "redis-2", Rate: 2000, WriteRate: 200, Requests: 20_000, Out: 4.25, InStep: 5.25, Acknowledged: 1500, Refused: 700, Lost: 3, Latency: quantiles(1e-3)},
+			{Planned: true, From: "redis-2", To: "redis-3", Rate: 2000, WriteRate: 200, Requests: 10_000, Failed: 1, Failures: []load.Failure{{At: 2500 * time.Millisecond, Reason: "504 Gateway Timeout"}}, Out: 1.15, InStep: 1.44, Acknowledged: 1000, Latency: quantiles(1e-3)},
+		},
 	}
 }
 
@@ -127,6 +131,8 @@ func TestClaims(t *testing.T) {
 		{"bytes", func(r *Report) { r.Bytes[1].Conditional = 43_999 }, func(r *Report) { r.Bytes[1].Conditional = 44_001 }},
 		{"readers", func(r *Report) { r.Readers.Failed = 0 }, func(r *Report) { r.Readers.Failed = 1 }},
 		{"redis", func(r *Report) { r.Redis.Failed = 0 }, func(r *Report) { r.Redis.Failed = 1 }},
+		{"failover", func(r *Report) { r.Failovers[1].Failed = 0 }, func(r *Report) { r.Failovers[0].Failed = 1 }},
+		{"planned", func(r *Report) { r.Failovers[0].Lost = 1 }, func(r *Report) { r.Failovers[1].Lost = 1 }},
 	} {
 		good, bad := sample(), sample()
 		c.good(good)
@@ -159,10 +165,14 @@ func TestClaims(t *testing.T) {
 
 func TestBroken(t *testing.T) {
 	r := sample()
-	if got := r.Broken(); len(got) != 1 || !strings.Contains(got[0], "Redis") {
+	if got := r.Broken(); len(got) != 2 || !strings.Contains(got[0], "Redis is killed") || !strings.Contains(got[1], "Redis fails over") {
 		t.Errorf("got %q", got)
 	}
-	r.Redis.Failed = 0
+	r.Redis.Failed, r.Failovers[1].Failed, r.Failovers[1].Lost = 0, 0, 1
+	if got := r.Broken(); len(got) != 1 || !strings.Contains(got[0], "planned failover") {
+		t.Errorf("got %q", got)
+	}
+	r.Failovers[1].Lost = 0 // writes that a kill has lost are measured, not promised
 	if got := r.Broken(); len(got) != 0 {
 		t.Errorf("got %q", got)
 	}

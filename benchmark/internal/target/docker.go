@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"heavy-read-api/internal/redisnode"
 )
 
 // docker is the stack in Docker Compose.
@@ -183,14 +185,15 @@ func (d *docker) Primary(ctx context.Context) (string, error) {
 	}
 	primary := ""
 	for _, c := range servers {
-		role, err := d.ask(ctx, "exec", "-T", c.Service, "redis-cli", "info", "replication")
+		info, err := d.ask(ctx, "exec", "-T", c.Service, "redis-cli", "info", "replication")
+		r := redisnode.ParseReplication(info)
 		switch {
 		case err != nil:
 			return "", err
-		case !strings.Contains(role, "role:master"):
+		case r.Role != redisnode.Primary:
 		case primary != "":
 			return "", fmt.Errorf("%s and %s are both primaries", primary, c.Name)
-		case !strings.Contains(role, fmt.Sprintf("connected_slaves:%d\r", len(servers)-1)):
+		case r.Replicas != len(servers)-1:
 			return "", fmt.Errorf("not every other server follows %s", c.Name)
 		default:
 			primary = c.Name

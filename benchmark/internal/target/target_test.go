@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"heavy-read-api/internal/redistest"
 )
 
 func env(m map[string]string) func(string) string { return func(name string) string { return m[name] } }
@@ -164,6 +166,88 @@ func TestDockerNotRunning(t *testing.T) {
 	}
 	if _, err := d.Redis(t.Context()); err == nil {
 		t.Error("a port that is not published was taken for one")
+	}
+}
+
+// Three servers and Sentinels, of which redis-2 is the primary; $1 changes an answer.
+const sentinel3 = `"compose version") ;;
+"compose ps --format json") cat <<'EOF'
+{"ID":"b1","Name":"heavy-redis-1","Service":"redis","State":"running","Health":"healthy"}
+{"ID":"b2","Name":"heavy-redis-2-1","Service":"redis-2","State":"running","Health":"healthy"}
+{"ID":"b3","Name":"heavy-redis-exporter-1","Service":"redis-exporter","State":"running","Health":"starting"}
+{"ID":"c1","Name":"heavy-sentinel-1-1","Service":"sentinel-1","State":"running","Health":"healthy"}
+EOF
+;;
+"compose exec -T redis redis-cli info replication") printf '# Replication\r\nrole:slave\r\nmaster_host:172.31.78.12\r\n' ;;
+"compose exec -T redis-2 redis-cli info replication") printf '# Replication\r\nrole:master\r\nconnected_slaves:1\r\n' ;;`
+
+func TestDockerPrimary(t *testing.T) {
+	change := func(old, new string) string {
+		if !strings.Contains(sentinel3, old) {
+			t.Fatalf("%q is not there to be changed", old)
+		}
+		return strings.Replace(sentinel3, old, new, 1)
+	}
+	for _, c := range []struct{ script, want, why string }{
+		{sentinel3, "heavy-redis-2-1", ""},
+		{change(`"sentinel-1"`, `"writer"`), "", ErrNoFailover.Error()},
+		{change(`"healthy"`, `"starting"`), "", "heavy-redis-1 is starting"},
+		{change("role:slave", "role:master\\r\\nconnected_slaves:1"), "", "both primaries"},
+		{change("connected_slaves:1", "connected_slaves:0"), "", "not every other server follows heavy-redis-2-1"},
+		{change("role:master", "role:slave"), "", "no Redis server is a primary"},
+	} {
+		root, _ := fakeDocker(t, c.script)
+		name, err := (&docker{root: root}).Primary(t.Context())
+		if name != c.want || (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%q (%v), want %q and %q", name, err, c.want, c.why)
+		}
+	}
+}
+
+// How a failover is done is for the stack to know, with Docker and without.
+func TestFailover(t *testing.T) {
+	root, asked := fakeDocker(t, docker3)
+	for _, r := range []Runtime{&docker{root: root}, &local{root: root}} {
+		// The script that stands in fails for everything but scale 4.
+		if err := r.Failover(t.Context()); err == nil || !slices.Equal(asked(), []string{"failover"}) {
+			t.Errorf("%s: %v", r.Name(), err)
+		}
+	}
+}
+
+// With Sentinels the primary is who they name, as long as all are ready.
+func TestLocalPrimary(t *testing.T) {
+	redistest.Require(t)
+	d := redistest.StartSentinel(t, redistest.SentinelOptions{Quick: true})
+	layout, health := "sentinel", "ready"
+	l := supervisor(t, func() string {
+		return fmt.Sprintf(`{"redis":{"layout":%q,"addrs":["%s"],"master_name":%q},"processes":[
+			{"name":"redis-1","role":"redis","address":%q,"state":"ready"},
+			{"name":"redis-2","role":"redis","address":%q,"state":"ready"},
+			{"name":"redis-3","role":"redis","address":%q,"state":"ready"},
+			{"name":"reader-1","role":"reader","state":"not ready"},
+			{"name":"sentinel-1","role":"sentinel","state":%q}]}`,
+			layout, strings.Join(d.Addrs(), `","`), redistest.SentinelName, d.Servers()[0].Addr(), d.Servers()[1].Addr(), d.Servers()[2].Addr(), health)
+	})
+	for range 2 {
+		now := d.Primary()
+		want := fmt.Sprint("redis-", slices.Index(d.Servers(), now)+1)
+		if name, err := l.Primary(t.Context()); err != nil || name != want {
+			t.Errorf("the primary is %q (%v), want %s", name, err, want)
+		}
+		if r, err := l.Redis(t.Context()); err != nil || r != (RedisServer{Addr: now.Addr()}) {
+			t.Errorf("Redis is at %+v (%v), want %s", r, err, now.Addr())
+		}
+		d.Failover()
+		d.WaitStable()
+	}
+	health = "degraded"
+	if _, err := l.Primary(t.Context()); err == nil || err.Error() != "sentinel-1 is degraded" {
+		t.Errorf("%v, want that sentinel-1 is degraded", err)
+	}
+	layout = "single"
+	if _, err := l.Primary(t.Context()); !errors.Is(err, ErrNoFailover) {
+		t.Errorf("%v, want ErrNoFailover", err)
 	}
 }
 
