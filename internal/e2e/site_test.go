@@ -106,6 +106,9 @@ func do(method, addr, target string, body []byte, header ...string) (response, e
 	if err != nil {
 		return response{}, err
 	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}

@@ -50,15 +50,29 @@ var Client = &http.Client{
 	Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true},
 }
 
-// Send sends a request and returns the answer with its body; header has names and values in turn.
+// Send sends a request and returns the answer with its body; header has names and values in turn. A body
+// is JSON where header does not have another Content-Type; "" sends none.
 func (i *Instance) Send(t testing.TB, method, target string, body io.Reader, header ...string) (*http.Response, []byte) {
 	t.Helper()
 	req, err := http.NewRequest(method, i.URL+target, body)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if method == http.MethodPost || method == http.MethodPut {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	for n := 0; n < len(header); n += 2 {
-		req.Header.Add(header[n], header[n+1])
+		switch header[n] {
+		case "Content-Type":
+			req.Header.Del("Content-Type")
+			if header[n+1] != "" {
+				req.Header.Set("Content-Type", header[n+1])
+			}
+		case "Host":
+			req.Host = header[n+1]
+		default:
+			req.Header.Add(header[n], header[n+1])
+		}
 	}
 	res, err := Client.Do(req)
 	if err != nil {

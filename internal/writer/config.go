@@ -5,6 +5,8 @@ package writer
 import (
 	"cmp"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"heavy-read-api/internal/cache"
@@ -15,6 +17,7 @@ import (
 type Config struct {
 	service.Data
 	Token     string        // bearer token that writes need; "" asks for none
+	Hosts     []string      // names in Host that writes may have without a token, besides addresses and names without a dot
 	LogLength int64         // entries of the log in Redis that are kept at least; 0 is the default of package cache
 	Replicas  int           // Redis replicas that must confirm a write before it is answered as written
 	Timeout   time.Duration // bound of a write, 1.5 s by default: with a quarter more after a lost reply, and all the rest, the client has its answer within 2 s
@@ -26,6 +29,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s := service.NewSettings("writer", getenv)
 	c.Register(s, 8080)
 	s.String(&c.Token, "WRITER_TOKEN", "", "bearer token that every write needs; empty asks for none")
+	s.List(&c.Hosts, "ALLOWED_HOSTS", nil, "host names under which writes are taken while WRITER_TOKEN is empty; addresses, localhost and names without a dot always are")
 	s.Int64(&c.LogLength, "CACHE_LOG_LENGTH", cache.DefaultLogLength, "writes that the log in Redis keeps at least, for readers to catch up with; about 50 bytes each")
 	s.Int(&c.Replicas, "WRITE_REPLICAS", 0, "Redis replicas that must have a write before it is answered as written; with fewer the answer is 503, outcome unknown")
 	if err := s.Parse(args); err != nil {
@@ -42,6 +46,12 @@ func (c *Config) complete() error {
 	for i := range len(c.Token) {
 		if c.Token[i] < '!' || c.Token[i] > '~' {
 			return errors.New("WRITER_TOKEN cannot stand in a header: use visible ASCII characters without spaces")
+		}
+	}
+	for i, name := range c.Hosts {
+		c.Hosts[i] = strings.ToLower(strings.TrimSuffix(name, "."))
+		if strings.ContainsAny(name, ":/*") {
+			return fmt.Errorf("ALLOWED_HOSTS has %q: write names alone, such as posts.example.org, without scheme, port or pattern", name)
 		}
 	}
 	if c.LogLength < 0 {

@@ -254,6 +254,7 @@ func TestClientLeaves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Content-Type", "application/json")
 	gone := make(chan error, 1)
 	go func() {
 		res, err := servicetest.Client.Do(req)

@@ -348,6 +348,7 @@ func (w *instance) stream(t *testing.T) *stream {
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Content-Type", "application/x-ndjson")
 	go func() {
 		defer close(s.opened)
 		if res, err := servicetest.Client.Do(req); err == nil {

@@ -36,8 +36,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *service.Problem)
 	return body.Bytes(), nil
 }
 
-// checkType reports a body that is not of one of the media types. One that does not say what it is
-// may pass.
+// checkType reports a body that does not say that it is of one of the media types. A page on the web can
+// send a body without a type, or of the types of forms, to any host without asking.
 func checkType(h http.Header, want ...string) *service.Problem {
 	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return &service.Problem{
@@ -46,11 +46,7 @@ func checkType(h http.Header, want ...string) *service.Problem {
 			Detail: "the body is compressed: send it as it is, without Content-Encoding",
 		}
 	}
-	header := h.Get("Content-Type")
-	if header == "" {
-		return nil
-	}
-	media, params, err := mime.ParseMediaType(header)
+	media, params, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if err == nil && isUTF8(params["charset"]) {
 		for _, m := range want {
 			if media == m {
