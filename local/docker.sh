@@ -66,7 +66,7 @@ check_readers() {
 
 start() {
 	check_readers "${READERS:-3}" READERS
-	mkdir -p "${RUN_DIR:-.run}"
+	(umask 077 && mkdir -p "${RUN_DIR:-.run}")
 	echo "$redis" >"${RUN_DIR:-.run}/docker-redis"
 	if ! compose up --detach --wait --wait-timeout 180 --remove-orphans; then
 		health || true

@@ -63,7 +63,7 @@ if [ "$command" = start ]; then
 		echo "Starting the local stack instead; RUNTIME=docker makes this an error."
 		runtime=local
 	fi
-	mkdir -p "$dir"
+	(umask 077 && mkdir -p "$dir")
 	echo "$runtime" >"$dir/runtime"
 fi
 

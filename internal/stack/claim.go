@@ -32,10 +32,10 @@ var errRunning = errors.New("the stack is already running")
 
 // claimRunDir makes the run folder this process's, or fails with errRunning.
 func claimRunDir(cfg Config) (*claim, error) {
-	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the run folder: %w", err)
+	if err := makeRunDir(cfg.RunDir); err != nil {
+		return nil, err
 	}
-	lock, err := os.OpenFile(cfg.file(lockFile), os.O_CREATE|os.O_RDWR, 0o644)
+	lock, err := os.OpenFile(cfg.file(lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the run folder's lock: %w", err)
 	}
@@ -55,6 +55,14 @@ func claimRunDir(cfg Config) (*claim, error) {
 		return nil, fmt.Errorf("write the pid file: %w", err)
 	}
 	return c, nil
+}
+
+// makeRunDir makes the run folder, and closes one that an earlier version left open to others.
+func makeRunDir(dir string) error {
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700)); err != nil {
+		return fmt.Errorf("make the run folder: %w", err)
+	}
+	return nil
 }
 
 // tryLock takes the lock. It tries for a moment, because running holds it for an instant.

@@ -26,7 +26,7 @@ func writeNodes(path string, addresses []string) error {
 // replaceFile writes a file whole or not at all.
 func replaceFile(path, content string) error {
 	next := path + ".next"
-	if err := os.WriteFile(next, []byte(content), 0o644); err != nil {
+	if err := os.WriteFile(next, []byte(content), 0o600); err != nil {
 		return err
 	}
 	return os.Rename(next, path)

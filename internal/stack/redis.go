@@ -203,7 +203,7 @@ func (c *Config) redisProcess(role, name, dir string, ports ...port) (spec, erro
 }
 
 func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make a folder of Redis: %w", err)
 	}
 	return nil

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -82,6 +84,28 @@ func served(t *testing.T, cfg Config, ids ...string) {
 	}
 }
 
+// checkModes reports files of the run folder that another user may look at.
+func checkModes(t *testing.T, dir string) {
+	t.Helper()
+	files := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // renamed meanwhile
+		} else if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %o", path, info.Mode().Perm())
+		}
+		files++
+		return nil
+	})
+	if err != nil || files < 10 {
+		t.Errorf("%d files and folders in %s: %v", files, dir, err)
+	}
+}
+
 // Both layouts go through the same life: start, death of the primary, failover, stop and start.
 func TestLayouts(t *testing.T) {
 	redistest.Require(t)
@@ -113,6 +137,7 @@ func TestLayouts(t *testing.T) {
 				t.Errorf("%d processes run: %+v", n, st.Processes)
 			}
 			write(t, cfg, "first")
+			checkModes(t, cfg.RunDir)
 
 			old := primaryOf(st)
 			if err := syscall.Kill(find(t, st, old).PID, syscall.SIGKILL); err != nil {

@@ -19,8 +19,8 @@ func (c *command) start() error {
 		fmt.Fprintf(c.out, "The stack is already running (pid %d), with the settings it was started with; restart it for others.\n", pid)
 		return c.awaitSettled(c.ctx, pid, control)
 	}
-	if err := os.MkdirAll(c.cfg.RunDir, 0o755); err != nil {
-		return fmt.Errorf("make the run folder: %w", err)
+	if err := makeRunDir(c.cfg.RunDir); err != nil {
+		return err
 	}
 	log, err := openLog(c.cfg.file("stack.log"), maxLogBytes)
 	if err != nil {
