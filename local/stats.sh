@@ -18,7 +18,7 @@ if [ ! -s "$dir/readers" ]; then
 	exit 1
 fi
 gateway=$(published apisix 9091)
-writer=$(published writer 8080)
+writer=$(published writer 9092)
 
 # look N asks everybody at the same time.
 look() {

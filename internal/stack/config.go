@@ -156,7 +156,7 @@ func (c *Config) childEnv() []string {
 		"HOST="+host,
 		"LOG_LEVEL="+c.LogLevel.String(),
 		"WRITER_TOKEN="+c.WriterToken,
-		"METRICS_PORT="+strconv.Itoa(c.GatewayMetricsPort),
+		"METRICS_PORT=", // the gateway has its own; the others have all on one port, which is for this machine alone
 		"GATEWAY_NODES_FILE="+c.file(nodesFile),
 	)
 }

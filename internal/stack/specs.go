@@ -65,6 +65,7 @@ func (c *Config) gateway() (spec, error) {
 	metrics := address(c.GatewayMetricsPort)
 	s, err := c.child(roleGateway, "gateway",
 		port{c.GatewayPort, "GATEWAY_PORT"}, port{c.GatewayMetricsPort, "GATEWAY_METRICS_PORT"})
+	s.env = append(s.env, "METRICS_PORT="+strconv.Itoa(c.GatewayMetricsPort))
 	s.metrics = "http://" + metrics + gatewayMetricsPath
 	s.check = checkHTTP("http://" + metrics + "/ready")
 	return s, err

@@ -16,11 +16,15 @@ import (
 // Config is how a writer runs.
 type Config struct {
 	service.Data
-	Token     string        // bearer token that writes need; "" asks for none
-	Hosts     []string      // names in Host that writes may have without a token, besides addresses and names without a dot
-	LogLength int64         // entries of the log in Redis that are kept at least; 0 is the default of package cache
-	Replicas  int           // Redis replicas that must confirm a write before it is answered as written
-	Timeout   time.Duration // bound of a write, 1.5 s by default: with a quarter more after a lost reply, and all the rest, the client has its answer within 2 s
+	Token     string   // bearer token that writes need; "" asks for none
+	Hosts     []string // names in Host that writes may have without a token, besides addresses and names without a dot
+	LogLength int64    // entries of the log in Redis that are kept at least; 0 is the default of package cache
+	// MetricsPort is the TCP port of /health, /ready, /status and /metrics; 0 has them on Port. MetricsListening,
+	// when set, is called once with its bound address; 0 picks a free port then.
+	MetricsPort      int
+	MetricsListening func(addr string)
+	Replicas         int           // Redis replicas that must confirm a write before it is answered as written
+	Timeout          time.Duration // bound of a write, 1.5 s by default: with a quarter more after a lost reply, and all the rest, the client has its answer within 2 s
 }
 
 // ParseConfig reads a configuration from flags and environment.
@@ -31,10 +35,12 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.String(&c.Token, "WRITER_TOKEN", "", "bearer token that every write needs; empty asks for none")
 	s.List(&c.Hosts, "ALLOWED_HOSTS", nil, "host names under which writes are taken while WRITER_TOKEN is empty; addresses, localhost and names without a dot always are")
 	s.Int64(&c.LogLength, "CACHE_LOG_LENGTH", cache.DefaultLogLength, "writes that the log in Redis keeps at least, for readers to catch up with; about 50 bytes each")
+	s.Int(&c.MetricsPort, "METRICS_PORT", 0, "TCP port of /health, /ready and /metrics, for a PORT that others than operators can reach; 0 has them on PORT")
 	s.Int(&c.Replicas, "WRITE_REPLICAS", 0, "Redis replicas that must have a write before it is answered as written; with fewer the answer is 503, outcome unknown")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
 	}
+	c.ReadyPort = c.MetricsPort
 	return c, c.complete()
 }
 
@@ -56,6 +62,12 @@ func (c *Config) complete() error {
 	}
 	if c.LogLength < 0 {
 		return errors.New("CACHE_LOG_LENGTH is below 0: use at least as many as there are writes while a reader loads, such as 1000000")
+	}
+	if c.MetricsPort < 0 || c.MetricsPort > 65535 {
+		return fmt.Errorf("METRICS_PORT=%d: a TCP port is between 0 and 65535", c.MetricsPort)
+	}
+	if c.MetricsPort != 0 && c.MetricsPort == c.Port {
+		return fmt.Errorf("METRICS_PORT=%d is PORT too: choose another, or 0 to have everything on PORT", c.MetricsPort)
 	}
 	if c.Replicas < 0 {
 		return errors.New("WRITE_REPLICAS is below 0: use the number of Redis replicas that must have each write, or 0")

@@ -3,10 +3,13 @@ package writer
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/redisnode"
@@ -26,6 +29,15 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer ln.Close() // a no-op once the server has closed it
+
+	var back net.Listener // of what only operators need, where that has a port of its own
+	if cfg.MetricsPort != 0 || cfg.MetricsListening != nil {
+		back, err = service.Listen(&service.Common{Port: cfg.MetricsPort, Host: cfg.Host, Listening: cfg.MetricsListening})
+		if err != nil {
+			return err
+		}
+		defer back.Close()
+	}
 
 	publisher, finder, err := cfg.newPublisher(cfg.Timeout)
 	if err != nil {
@@ -56,20 +68,32 @@ func Run(ctx context.Context, cfg Config) error {
 	defer stopWatching()
 	lock, origin := newLock(cfg.Token), newOriginGuard(cfg.Token, cfg.Hosts)
 	guard := func(h http.HandlerFunc) http.HandlerFunc { return origin.guard(lock.guard(h)) }
-	router := service.NewRouter(service.NewHTTPMetrics(registry))
+	requests := service.NewHTTPMetrics(registry)
+	router := service.NewRouter(requests)
 	router.Handle("/create", service.Methods{http.MethodPost: guard(h.admit(opCreate, h.serveCreate))})
 	router.Handle("/post", service.Methods{http.MethodPut: guard(h.admit(opReplace, h.servePut)), http.MethodDelete: guard(h.serveDelete)})
 	router.Handle("/import", service.Methods{http.MethodPost: guard(i.serve)})
-	router.Handle("/health", service.Read(s.serveHealth))
-	router.Handle("/ready", service.Read(s.serveReady))
-	router.Handle("/status", service.Read(s.serveStatus))
-	router.Handle("/metrics", service.Read(service.MetricsHandler(registry).ServeHTTP))
+	operations := router
+	if back != nil {
+		operations = service.NewRouter(requests)
+	}
+	operations.Handle("/health", service.Read(s.serveHealth))
+	operations.Handle("/ready", service.Read(s.serveReady))
+	operations.Handle("/status", service.Read(s.serveStatus))
+	operations.Handle("/metrics", service.Read(service.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("writer started", "addr", ln.Addr().String(), "redis", strings.Join(cfg.Redis.Addr, ","), "token", cfg.Token != "")
-	err = service.Serve(ctx, ln, service.NewServer(linger(router), log), cfg.Drain, func() {
-		s.stopping.Store(true)
-		log.Info("writer stopping", "drain", cfg.Drain)
+	servers, ctx := errgroup.WithContext(ctx)
+	servers.Go(func() error {
+		return service.Serve(ctx, ln, service.NewServer(linger(router), log), cfg.Drain, func() {
+			s.stopping.Store(true)
+			log.Info("writer stopping", "drain", cfg.Drain)
+		})
 	})
+	if back != nil {
+		servers.Go(func() error { return service.Serve(ctx, back, service.NewServer(operations, log), cfg.Drain, nil) })
+	}
+	err = servers.Wait()
 	log.Info("writer stopped")
 	return err
 }

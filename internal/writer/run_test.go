@@ -21,6 +21,7 @@ import (
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/servicetest"
 )
 
 func TestParseConfig(t *testing.T) {
@@ -191,4 +192,37 @@ series:
 		return 0, errors.New("no such series")
 	}
 	return total, nil
+}
+
+// With a port of their own, nobody finds metrics and readiness on the port that is open to others.
+func TestMetricsPort(t *testing.T) {
+	var back string
+	w := start(t, redistest.StartEmbedded(t).Addr(), func(c *Config) {
+		c.MetricsListening = func(addr string) { back = addr }
+	})
+	for _, path := range []string{"/health", "/ready", "/metrics"} {
+		if res := w.do(t, "GET", path, ""); res.status != 404 {
+			t.Errorf("%s on the open port: %d %s", path, res.status, res.body)
+		}
+		res, err := servicetest.Client.Get("http://" + back + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != 200 {
+			t.Errorf("%s: %s", path, res.Status)
+		}
+	}
+	if res := w.do(t, "POST", "/create", `{"id":"a","title":"t"}`); res.status != 201 {
+		t.Errorf("POST /create: %d %s", res.status, res.body)
+	}
+	for _, args := range [][]string{{"-metrics-port=70000"}, {"-metrics-port=8080"}, {"-metrics-port=-1"}} {
+		if _, err := ParseConfig(args, func(string) string { return "" }); err == nil || !strings.Contains(err.Error(), "METRICS_PORT") {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+	c, err := ParseConfig([]string{"-metrics-port=9092"}, func(string) string { return "" })
+	if err != nil || c.ReadyPort != 9092 {
+		t.Errorf("-health asks port %d: %v", c.ReadyPort, err)
+	}
 }

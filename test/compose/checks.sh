@@ -8,6 +8,7 @@
 project=heavy-read-api-test
 gateway=http://127.0.0.1:${GATEWAY_PORT:-9080}
 writer=http://127.0.0.1:${WRITER_PORT:-8080}
+writer_operations=http://127.0.0.1:${WRITER_METRICS_PORT:-9092}
 prometheus=http://127.0.0.1:${PROMETHEUS_PORT:-9090}
 
 curl() { command curl --noproxy '*' "$@"; } # all that is asked runs here
@@ -215,6 +216,7 @@ check_hardening() {
 		awk '$1 == "Uid:" { exit $2 == 0 || $3 == 0 }' <<<"$status" || fail "$id runs as root"
 		awk '$1 ~ /^Cap(Prm|Eff|Bnd|Inh|Amb):/ && $2 !~ /^0+$/ { exit 1 }' <<<"$status" || fail "$id has capabilities"
 		awk '$1 == "NoNewPrivs:" { exit $2 != 1 }' <<<"$status" || fail "$id could get privileges"
+		[ "$(docker inspect --format '{{.HostConfig.PidsLimit}}' "$id")" -gt 0 ] || fail "$id may have any number of processes"
 		awk '$5 == "/" && $6 !~ /(^|,)ro(,|$)/ { exit 1 }' "/proc/$pid/mountinfo" || fail "the root of $id is writable"
 	done
 	note "$n containers"
@@ -229,6 +231,10 @@ check_ports() {
 	open=$(BIND_ADDRESS=0.0.0.0 docker compose config --format json |
 		jq -r '.services | to_entries[] | .key as $name | .value.ports[]? | select(.host_ip != "127.0.0.1") | "\($name):\(.target)"' | sort | xargs)
 	expect "apisix:9080 writer:8080" "$open" "what BIND_ADDRESS opens"
+	for path in /metrics /ready /health; do
+		expect 404 "$(curl -sS -o /dev/null -w '%{http_code}' "$writer$path")" "$path on the writer's open port"
+		expect 200 "$(curl -sS -o /dev/null -w '%{http_code}' "$writer_operations$path")" "the writer's $path"
+	done
 }
 
 check_passwords() {
@@ -267,6 +273,13 @@ check_redis_reach() {
 	! docker compose exec -T apisix getent ahostsv4 redis || return
 	! docker compose exec -T prometheus wget -Y off -q -T 2 -O - "http://$address:6379" || return
 	docker compose exec -T apisix bash -c "exec 3<>/dev/tcp/writer/8080" # the way of asking works
+}
+
+check_redis_calls_nobody() {
+	says "nothing leads from Redis's networks to the outside"
+	expect true "$(docker network inspect "${project}_data" --format '{{.Internal}}')" "data is internal"
+	expect false "$(docker network inspect "${project}_redis" --format '{{index .Options "com.docker.network.bridge.enable_ip_masquerade"}}')" "Redis's port network translates addresses"
+	expect "${project}_data ${project}_redis" "$(docker inspect --format '{{range $name, $_ := .NetworkSettings.Networks}}{{println $name}}{{end}}' "$(name redis)" | xargs)" "networks of Redis"
 }
 
 check_memory_limit() {
@@ -359,7 +372,7 @@ check_redis_disconnected() {
 		docker network disconnect "${project}_data" "$(name redis)"
 		eventually 10 refuses_writes
 		in_rotation 3
-		expect 503 "$(curl -sS -o /dev/null -w '%{http_code}' "$writer/ready")" "the writer's /ready"
+		expect 503 "$(curl -sS -o /dev/null -w '%{http_code}' "$writer_operations/ready")" "the writer's /ready"
 		docker network connect --alias redis "${project}_data" "$(name redis)"
 	}
 	under_load cut_off

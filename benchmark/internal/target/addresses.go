@@ -15,6 +15,7 @@ import (
 // gateway and Redis are, the Runtime knows; in Docker it also knows where BIND_ADDRESS has put the writer and the gateway.
 type Addresses struct {
 	Writer, Direct, Gateway, GatewayMetrics, Dashboard string
+	WriterMetrics                                      string // in Docker; else they are on Writer
 	Token                                              string // of the writer
 	RedisUsername, RedisPassword                       string // of a Redis that the stack did not start
 }
@@ -49,6 +50,7 @@ func ParseAddresses(getenv func(string) string) (Addresses, error) {
 	}{
 		{&a.Writer, "WRITER_PORT", "8080"}, {&a.Direct, "DIRECT_PORT", "8081"}, {&a.Gateway, "GATEWAY_PORT", "9080"},
 		{&a.GatewayMetrics, "GATEWAY_METRICS_PORT", "9091"}, {&a.Dashboard, "DASHBOARD_PORT", "3000"},
+		{&a.WriterMetrics, "WRITER_METRICS_PORT", "9092"},
 	} {
 		n, err := port(s.env, s.value)
 		if err != nil {

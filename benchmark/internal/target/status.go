@@ -127,8 +127,12 @@ func Check(ctx context.Context, a Addresses, r Runtime) error {
 	if len(readers) == 0 {
 		return ErrNotRunning
 	}
+	writer := a.Writer
+	if r.Name() == InDocker {
+		writer = a.WriterMetrics
+	}
 	for name, url := range map[string]string{
-		"writer": "http://" + a.Writer + "/ready", "reader-direct": "http://" + a.Direct + "/ready",
+		"writer": "http://" + writer + "/ready", "reader-direct": "http://" + a.Direct + "/ready",
 		"gateway": "http://" + a.Gateway + "/post?id=benchmark-is-there-a-way",
 	} {
 		if err := answers(ctx, url); err != nil {

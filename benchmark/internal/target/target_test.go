@@ -24,12 +24,12 @@ func env(m map[string]string) func(string) string { return func(name string) str
 
 func TestParseAddresses(t *testing.T) {
 	a, err := ParseAddresses(env(nil))
-	want := Addresses{Writer: "127.0.0.1:8080", Direct: "127.0.0.1:8081", Gateway: "127.0.0.1:9080", GatewayMetrics: "127.0.0.1:9091", Dashboard: "127.0.0.1:3000"}
+	want := Addresses{Writer: "127.0.0.1:8080", Direct: "127.0.0.1:8081", Gateway: "127.0.0.1:9080", GatewayMetrics: "127.0.0.1:9091", Dashboard: "127.0.0.1:3000", WriterMetrics: "127.0.0.1:9092"}
 	if err != nil || a != want {
 		t.Errorf("without an environment: %+v (%v), want %+v", a, err, want)
 	}
 	a, err = ParseAddresses(env(map[string]string{"WRITER_PORT": "1", "DIRECT_PORT": "2", "GATEWAY_PORT": "3", "GATEWAY_METRICS_PORT": "4", "DASHBOARD_PORT": "5", "WRITER_TOKEN": "secret"}))
-	want = Addresses{Writer: "127.0.0.1:1", Direct: "127.0.0.1:2", Gateway: "127.0.0.1:3", GatewayMetrics: "127.0.0.1:4", Dashboard: "127.0.0.1:5", Token: "secret"}
+	want = Addresses{Writer: "127.0.0.1:1", Direct: "127.0.0.1:2", Gateway: "127.0.0.1:3", GatewayMetrics: "127.0.0.1:4", Dashboard: "127.0.0.1:5", WriterMetrics: "127.0.0.1:9092", Token: "secret"}
 	if err != nil || a != want {
 		t.Errorf("got %+v (%v), want %+v", a, err, want)
 	}
