@@ -115,6 +115,17 @@ func TestInBrowser(t *testing.T) {
 	sees("#arrivals", "reader-1")
 	sees("#arrivals", "reader-2")
 
+	f.token = "secret"
+	if err := chromedp.Do(ctx, chromedp.Click(`#write button`)); err != nil {
+		t.Fatal(err)
+	}
+	sees("#outcome", "The writer answered 401: the token is missing")
+	sees("#token:not([hidden])", "The writer's token")
+	if err := chromedp.Do(ctx, chromedp.SetValue(`#token input`, "secret"), chromedp.Click(`#write button`)); err != nil {
+		t.Fatal(err)
+	}
+	sees("#outcome", "The writer answered 201")
+
 	wide, err := chromedp.Run(ctx, chromedp.Evaluate[float64]("document.documentElement.scrollWidth"))
 	if err != nil || wide > 390 {
 		t.Errorf("the page is %v wide on a screen of 390 (%v)", wide, err)

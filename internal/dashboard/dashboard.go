@@ -18,7 +18,6 @@ import (
 // Config is what a dashboard needs of the stack.
 type Config struct {
 	Processes func(context.Context) []Process // looks at every process; bounded, safe for concurrent use
-	Token     string                          // the writer's bearer token, "" when it asks for none
 	Logger    *slog.Logger
 }
 

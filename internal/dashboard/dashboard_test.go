@@ -84,9 +84,14 @@ func getSeries(t *testing.T, srv *httptest.Server, query string) Series {
 }
 
 // write posts to /api/write and returns the events by name and reader.
-func write(t *testing.T, srv *httptest.Server, body string) (status int, events map[string]event) {
+func write(t *testing.T, srv *httptest.Server, body string, authorization ...string) (status int, events map[string]event) {
 	t.Helper()
-	res, err := http.Post(srv.URL+"/api/write", "application/json", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+"/api/write", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header["Authorization"] = authorization
+	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +125,7 @@ func TestWriteIsWatchedUntilItArrives(t *testing.T) {
 		time.AfterFunc(delay, func() { f.apply("reader-1", version+1) }) // overwritten by somebody by then: as good
 	}
 	_, srv := f.dashboard(t)
-	status, got := write(t, srv, `{"id":"a b&c","title":"t"}`)
+	status, got := write(t, srv, `{"id":"a b&c","title":"t"}`, "Bearer secret")
 	if status != http.StatusOK || got["written"].Status != http.StatusCreated || got["written"].Version != fakeEpoch+"-7" {
 		t.Fatalf("status %d, events %+v", status, got)
 	}
@@ -156,7 +161,7 @@ func TestWriteTellsWhatWentWrong(t *testing.T) {
 	if e := got["failed"]; e.Status != http.StatusBadRequest || e.Detail != "the title has too much to say" || len(got) != 1 {
 		t.Errorf("refused by the writer: %+v", got)
 	}
-	f.token = "secret" // which the dashboard does not know
+	f.token = "secret"
 	if _, got = write(t, srv, `{"id":"a"}`); got["failed"].Detail != "the token is missing" {
 		t.Errorf("without the token: %+v", got)
 	}

@@ -129,7 +129,7 @@ func (f *fakeStack) processes(context.Context) []Process {
 
 // dashboard returns a dashboard over the stack, as it is served.
 func (f *fakeStack) dashboard(t *testing.T) (*Dashboard, *httptest.Server) {
-	d := New(Config{Processes: f.processes, Token: f.token, Logger: slog.New(slog.DiscardHandler)})
+	d := New(Config{Processes: f.processes, Logger: slog.New(slog.DiscardHandler)})
 	srv := httptest.NewServer(LocalOnly(d))
 	t.Cleanup(srv.Close)
 	return d, srv

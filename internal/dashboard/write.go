@@ -85,11 +85,18 @@ func (d *Dashboard) handleWrite(w http.ResponseWriter, r *http.Request) {
 		_ = out.Encode(e) // a browser that is gone ends ctx, and with it the watching
 		_ = flush.Flush()
 	}
-	d.writeAndWatch(ctx, writer, readers, post.ID, body, tell)
+	d.writeAndWatch(ctx, writer, readers, submission{post.ID, body, r.Header.Get("Authorization")}, tell)
+}
+
+// submission is a post as a visitor sends it.
+type submission struct {
+	id            string
+	body          []byte
+	authorization string // the visitor's; everybody on this machine can reach the page, so it has no token of its own
 }
 
 // writeAndWatch calls tell, one call at a time, with what happens. It ends within the bounds above.
-func (d *Dashboard) writeAndWatch(ctx context.Context, writer Process, readers []Process, id string, body []byte, tell func(event)) {
+func (d *Dashboard) writeAndWatch(ctx context.Context, writer Process, readers []Process, s submission, tell func(event)) {
 	transport := &http.Transport{MaxIdleConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
@@ -109,7 +116,7 @@ func (d *Dashboard) writeAndWatch(ctx context.Context, writer Process, readers [
 	for _, p := range readers {
 		pollers.Go(func() {
 			first := func() { looked <- struct{}{} }
-			at, err := w.poll(ctx, client, "http://"+p.Address+"/post?id="+url.QueryEscape(id), first)
+			at, err := w.poll(ctx, client, "http://"+p.Address+"/post?id="+url.QueryEscape(s.id), first)
 			arrivals <- arrival{p.Name, at, err}
 		})
 	}
@@ -119,7 +126,7 @@ func (d *Dashboard) writeAndWatch(ctx context.Context, writer Process, readers [
 
 	sent := time.Now()
 	close(w.sending)
-	status, detail, err := d.post(ctx, client, writer, body, w)
+	status, detail, err := d.post(ctx, client, writer, s, w)
 	answered := time.Now()
 	if err != nil {
 		tell(event{Event: "failed", Status: status, Detail: cmp.Or(detail, err.Error())})
@@ -147,16 +154,16 @@ func milliseconds(d time.Duration) *float64 {
 }
 
 // post sends the post to the writer and notes in w the version that it got.
-func (d *Dashboard) post(ctx context.Context, client *http.Client, writer Process, body []byte, w *watch) (status int, detail string, err error) {
+func (d *Dashboard) post(ctx context.Context, client *http.Client, writer Process, s submission, w *watch) (status int, detail string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+writer.Address+"/create", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+writer.Address+"/create", bytes.NewReader(s.body))
 	if err != nil {
 		return 0, "", err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	if d.cfg.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+d.cfg.Token)
+	if s.authorization != "" {
+		req.Header.Set("Authorization", s.authorization)
 	}
 	res, err := client.Do(req)
 	if err != nil {

@@ -29,7 +29,6 @@ type Config struct {
 	Redis       string   // layout of the stack's own Redis: single, sentinel or cluster
 	RedisServer string   // program name of the Redis server, or "embedded"
 	MinReplicas int      // connected Redis replicas without which the primary refuses writes, with Sentinel
-	WriterToken string   // the writer's bearer token, for the dashboard's form
 	Background  bool     // no terminal: children's warnings go to their log files, not to Err
 
 	// Out gets progress and addresses, Err the children's warnings. They must not block, or they
@@ -56,7 +55,6 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.List(&c.RedisAddr, "REDIS_ADDR", nil, "addresses of a Redis to use; unset: the stack starts its own")
 	s.String(&c.Redis, "REDIS", "", "layout of the stack's own Redis, each with its own posts: single; sentinel for a primary, two Redis replicas and three Sentinels; cluster for a Redis Cluster of six; empty stands for what was started last, at first single")
 	s.String(&c.RedisServer, "REDIS_SERVER", redisDefault, `Redis program to start when it is on PATH; "embedded" asks for the one built in`)
-	s.String(&c.WriterToken, "WRITER_TOKEN", "", "bearer token that the writer asks for")
 	s.Int(&c.MinReplicas, "REDIS_MIN_REPLICAS", 1, "with REDIS=sentinel, Redis replicas without which the primary refuses writes: 1 bounds what a primary that was cut off can lose, 0 takes writes without any replica")
 	s.Int(&c.RedisPort, "REDIS_PORT", 6379, "port of the stack's own Redis, or of redis-1; the next ones have the next ports")
 	s.Int(&c.SentinelPort, "SENTINEL_PORT", 26379, "port of sentinel-1; the next ones have the next ports")
@@ -155,7 +153,6 @@ func (c *Config) childEnv() []string {
 	return append(env,
 		"HOST="+host,
 		"LOG_LEVEL="+c.LogLevel.String(),
-		"WRITER_TOKEN="+c.WriterToken,
 		"METRICS_PORT=", // the gateway has its own; the others have all on one port, which is for this machine alone
 		"GATEWAY_NODES_FILE="+c.file(nodesFile),
 	)

@@ -83,7 +83,6 @@ func (s *stack) run(ctx context.Context) error {
 	}
 	web := dashboard.New(dashboard.Config{
 		Processes: func(ctx context.Context) []dashboard.Process { return s.state(ctx).Processes },
-		Token:     s.cfg.WriterToken,
 		Logger:    s.log,
 	})
 	var background sync.WaitGroup

@@ -229,7 +229,7 @@ $('write').addEventListener('submit', async (e) => {
   renderArrivals(arrived);
   try {
     const res = await fetch('/api/write', {
-      method: 'POST', headers: { 'Content-Type': 'application/json' },
+      method: 'POST', headers: { 'Content-Type': 'application/json', ...authorization() },
       body: JSON.stringify(post), signal: AbortSignal.timeout(20000),
     });
     if (!res.ok) throw new Error((await res.json()).detail);
@@ -239,6 +239,7 @@ $('write').addEventListener('submit', async (e) => {
           outcome('ok', `The writer answered ${event.status} after ${event.ms.toFixed(2)} ms, version ${event.version}. Below: when each reader had the post, from the moment it was sent.`);
           break;
         case 'failed':
+          if (event.status === 401) askForToken();
           outcome('bad', (event.status ? `The writer answered ${event.status}: ` : '') + event.detail);
           break;
         default:
@@ -251,6 +252,17 @@ $('write').addEventListener('submit', async (e) => {
   }
   button.disabled = false;
 });
+
+// The token is in no form data, and nowhere but in its field.
+function authorization() {
+  const token = document.querySelector('#token input').value;
+  return token ? { Authorization: 'Bearer ' + token } : {};
+}
+
+function askForToken() {
+  $('token').hidden = false;
+  document.querySelector('#token input').focus();
+}
 
 function outcome(kind, text) {
   $('outcome').className = kind;
