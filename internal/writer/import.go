@@ -82,6 +82,7 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 	conn := http.NewResponseController(w)
 	t := &transfer{importer: i, ctx: ctx, cancel: cancel, began: time.Now(), batches: make(chan *batch), open: make(chan *batch, 1)}
 	t.in = &patientReader{r: r.Body, ctx: ctx, conn: conn}
+	defer context.AfterFunc(ctx, t.in.interrupt)()
 	if !i.places.enter(t, i.timeout) {
 		i.refuse(w, &crowded)
 		return
@@ -89,10 +90,11 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	t.answer = newAnswer(w, conn)
-	t.run()
+	parsing := t.run()
 	i.places.leave(t)
 	c.resize(int64(t.answer.size())) // a client may take longer to read than its import had a place
 	t.answer.end()
+	parsing.Wait() // nobody may read the body once the handler has returned
 }
 
 func (i *importer) refuse(w http.ResponseWriter, p *service.Problem) {
@@ -184,17 +186,14 @@ type transfer struct {
 	refused refusals
 }
 
-// run reads the body to its end and adds all lines of the answer.
-func (t *transfer) run() {
-	defer context.AfterFunc(t.ctx, t.in.interrupt)()
-	var parsing sync.WaitGroup
+// run reads the body to its end, or until ctx is done, and adds all lines of the answer. It returns what is to be
+// waited for until the body is free: after an early stop, until the client sends something or nothing for a while.
+func (t *transfer) run() (parsing *sync.WaitGroup) {
+	parsing = new(sync.WaitGroup)
 	parsing.Go(t.parse)
 
 	failures := 0
 	for b := t.next(); b != nil; b = t.next() {
-		if t.ctx.Err() != nil {
-			continue // parse is about to end
-		}
 		began := time.Now()
 		err := t.publish(b)
 		if err == nil {
@@ -203,28 +202,45 @@ func (t *transfer) run() {
 		}
 		if failures++; failures == maxFailures {
 			t.cancel(errNoRedis)
-			continue
+			break
 		}
 		t.recover(began, err)
 	}
-	parsing.Wait() // nobody may read the body once the handler has returned
 
 	t.sum.Status, t.sum.Unreported, t.sum.Seconds = "done", t.refused.unreported(), time.Since(t.began).Seconds()
-	if why := cmp.Or(context.Cause(t.ctx), t.err); why != nil {
+	why := context.Cause(t.ctx)
+	if why == nil {
+		why = t.err
+	}
+	if why != nil {
 		t.sum.Status, t.sum.Reason = "stopped", why.Error()
 	}
 	t.log.Info("import ended", "status", t.sum.Status, "reason", t.sum.Reason, "lines", t.sum.Lines, "written", t.sum.Written,
 		"refused", t.sum.Refused, "unknown", t.sum.Unknown, "not_written", t.sum.NotWritten, "seconds", t.sum.Seconds)
 	t.answer.add(t.sum)
+	return parsing
 }
 
-// next returns the batch after the last one; nil after the last of all.
+// next returns the batch after the last one; nil after the last of all, and when ctx is done.
 func (t *transfer) next() *batch {
+	if t.ctx.Err() != nil {
+		return nil
+	}
 	select {
+	case <-t.ctx.Done():
+		return nil
 	case b := <-t.open:
 		return b
 	case b := <-t.batches:
 		return b
+	}
+}
+
+// pass hands a batch over to next.
+func (t *transfer) pass(b *batch) {
+	select {
+	case t.batches <- b:
+	case <-t.ctx.Done():
 	}
 }
 
@@ -260,17 +276,17 @@ func (t *transfer) parse() {
 		}
 		w, refused := decodeLine(number, line, tooLong)
 		if w != nil && !b.fits(w) {
-			t.batches <- b
+			t.pass(b)
 			b = new(batch)
 		}
 		b.add(number, w, refused)
 		if b.full() {
-			t.batches <- b
+			t.pass(b)
 			b = new(batch)
 		}
 	}
 	if b.last > 0 {
-		t.batches <- b
+		t.pass(b)
 	}
 }
 

@@ -590,6 +590,39 @@ func TestImportStops(t *testing.T) {
 	}
 }
 
+// TestStoppedImportIsReadLast stops the writer under a client that sends everything before it reads. It is told how
+// far its import came.
+func TestStoppedImportIsReadLast(t *testing.T) {
+	for _, chunked := range []bool{false, true} {
+		t.Run(fmt.Sprintf("chunked=%v", chunked), func(t *testing.T) {
+			b := redistest.StartEmbedded(t)
+			w := start(t, b.Addr())
+			db := b.Client(t)
+			s := w.dial(t)
+			text := line("a", strings.Repeat("t", 1000))
+			const pieces = 200
+			piece := strings.Repeat(text, 100)
+			length := pieces * len(piece)
+			end := ""
+			if chunked {
+				length, piece, end = -1, chunk(piece), chunk("")
+			}
+			s.begin(t, "POST /import", length)
+			s.write(t, piece)
+			eventually.True(t, "post", func() bool { return stored(t, db, "a") != "" })
+			w.Stop()
+			for range pieces - 1 {
+				s.write(t, piece)
+			}
+			s.write(t, end)
+			r := decodeResult(t, s.answer(t))
+			if r.Status != "stopped" || r.Reason != errStopping.Error() || r.Written == 0 || r.Written != r.Lines {
+				t.Errorf("%+v", r.summary)
+			}
+		})
+	}
+}
+
 // TestImportWithoutRedis is answered before anything is read.
 func TestImportWithoutRedis(t *testing.T) {
 	proxy := faultnet.NewProxy(t, redistest.StartEmbedded(t).Addr())

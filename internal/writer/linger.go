@@ -6,8 +6,11 @@ import (
 	"time"
 )
 
-// lingerTimeout is how long a body is read on after its answer, in vain.
-const lingerTimeout = 5 * time.Second
+// A body is read on in vain after its answer for lingerTimeout at most, and while no pause is longer than lingerIdle.
+const (
+	lingerTimeout = 30 * time.Second
+	lingerIdle    = 5 * time.Second
+)
 
 // linger lets next answer before it has read the body. The answer is sent at once, and then the rest of the body
 // is read and dropped for a while: many clients read no answer before they have sent everything, and closing the
@@ -27,8 +30,11 @@ func linger(next http.Handler) http.Handler {
 		if body.ended || !body.begun && r.Header.Get("Expect") != "" { // nobody sends a body that is not asked for
 			return
 		}
-		if conn.Flush() == nil && conn.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
-			_, _ = io.Copy(io.Discard, body)
+		_ = conn.Flush() // what does not get through now never will
+		scrap := make([]byte, 8<<10)
+		for end := time.Now().Add(lingerTimeout); !body.ended && time.Now().Before(end); {
+			_ = conn.SetReadDeadline(time.Now().Add(lingerIdle)) // fails on a closed connection, as the read does
+			_, _ = body.Read(scrap)
 		}
 	})
 }

@@ -15,6 +15,9 @@ const (
 	paceBytes = 64 << 10
 )
 
+// interruptAfter is how long a client may be silent once its import has stopped.
+const interruptAfter = time.Second
+
 // places are the imports that run, maxImports at most.
 type places struct {
 	taken chan struct{} // has a token for each
@@ -133,9 +136,10 @@ func (p *patientReader) waitedFor(now time.Time) time.Duration {
 	return p.waited + now.Sub(p.since)
 }
 
-// interrupt ends the read that is under way, once ctx is done.
+// interrupt ends the reading once ctx is done. It does not break off a read of a client that is sending: after a
+// timeout a chunked body can not be read any further, and linger could not drop the rest of it.
 func (p *patientReader) interrupt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_ = p.conn.SetReadDeadline(time.Unix(1, 0)) // fails on a closed connection, which needs none
+	_ = p.conn.SetReadDeadline(time.Now().Add(interruptAfter)) // fails on a closed connection, which needs none
 }

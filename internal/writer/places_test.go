@@ -17,11 +17,14 @@ import (
 func TestTricklingImports(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr())
+	db := b.Client(t)
 	ended := make(chan summary, maxImports)
 	for n := range maxImports {
 		s := w.dial(t)
 		s.begin(t, "POST /import", 1<<20)
-		s.write(t, line(fmt.Sprint("post-", n), "t"))
+		id := fmt.Sprint("post-", n)
+		s.write(t, line(id, "t"))
+		eventually.True(t, id, func() bool { return stored(t, db, id) != "" })
 		go func() {
 			var sum summary
 			if res, err := http.ReadResponse(bufio.NewReader(s), nil); err == nil && json.NewDecoder(res.Body).Decode(&sum) == nil {
