@@ -12,7 +12,7 @@ const (
 	outcomeRefused     = "refused"     // the request was wrong
 	outcomeConflict    = "conflict"    // its condition did not hold
 	outcomeNotFound    = "not_found"   // nothing to delete
-	outcomeBusy        = "busy"        // too many bytes in flight
+	outcomeBusy        = "busy"        // not written, too many bytes in flight
 	outcomeUnavailable = "unavailable" // not written, for lack of Redis
 	outcomeUnknown     = "unknown"     // Redis may have it
 )
