@@ -17,8 +17,12 @@ import (
 // A commit is what one call of the script wrote, under one write id. The writer makes the frames
 // once; the script puts its stamp in front. A delete is published and logged but not stored. What
 // the log has of a write is operation (1), key length (2) and key.
+//
+// The format counts for all of it: a build that changes the message, what is stored or what the log has takes the
+// next number, and reads the one before or leaves it to checkFormat to refuse it.
 const (
 	frameFormat   = 1
+	lastFormat    = 8  // the highest that will ever be one; no text begins with such a byte
 	frameHeader   = 32 // beside the key
 	stampSize     = 24
 	tagOffset     = stampSize + 12 // of the tag in stored: the script compares it there
@@ -52,6 +56,18 @@ type record struct {
 }
 
 var errFrame = errors.New("malformed frame")
+
+// checkFormat refuses a stored value of a build with another format. It is no foreign value, which counts as absent:
+// the post lives, and a reader that cannot read it must not say that there is none.
+func checkFormat(stored string) error {
+	if len(stored) <= stampSize {
+		return nil
+	}
+	if format := stored[stampSize]; format != frameFormat && 1 <= format && format <= lastFormat {
+		return fmt.Errorf("posts in Redis have format %d, and this build knows %d: run writer and readers of one version, or give each its own CACHE_NAMESPACE", format, frameFormat)
+	}
+	return nil
+}
 
 // appendFrame appends the frame of a write to dst.
 func appendFrame(dst []byte, w *Write, published time.Time) []byte {

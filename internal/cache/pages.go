@@ -130,6 +130,11 @@ func (p *redisPages) next(ctx context.Context, ahead bool) (page, error) {
 			return page{quiet: true}, p.err
 		}
 		p.underway--
+		for i := range values {
+			if err := checkFormat(values[i].stored); err != nil {
+				return page{}, err
+			}
+		}
 		return page{values: values, more: true, quiet: p.underway == 0}, nil
 	case <-pause.C:
 		if !ahead {

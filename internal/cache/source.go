@@ -244,6 +244,9 @@ func (r *replyReader) lookup(key string, v any) lookup {
 	case nil:
 		return lookup{key: key}
 	case string:
+		if err := checkFormat(v); err != nil && r.err == nil {
+			r.err = err
+		}
 		return lookup{key: key, stored: v, present: true}
 	case int64:
 		return lookup{key: key, skipped: true}
