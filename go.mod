@@ -35,6 +35,7 @@ require (
 
 require (
 	github.com/dustin/go-humanize v1.0.1
+	github.com/grafana/grafana-foundation-sdk/go v0.0.22
 	go.yaml.in/yaml/v3 v3.0.5
 )
 

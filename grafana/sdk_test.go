@@ -1,0 +1,86 @@
+package grafana
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/grafana/grafana-foundation-sdk/go/cog"
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+)
+
+// valid decodes a dashboard as Grafana's schema has it, panels and their options included: an unknown member is an
+// error, and so is a value that the schema does not allow. What is left out has its default in Grafana.
+func valid(content []byte) error {
+	var strict, whole dashboard.Dashboard
+	err := strict.UnmarshalJSONStrict(content)
+	var faults cog.BuildErrors
+	if errors.As(err, &faults) {
+		err = nil
+		for _, fault := range faults {
+			if fault.Message != "required field is missing from input" {
+				err = errors.Join(err, fault)
+			}
+		}
+	}
+	if wrong := json.Unmarshal(content, &whole); wrong != nil { // strict lacks the panels from which something was left out
+		return errors.Join(err, wrong)
+	}
+	return errors.Join(err, whole.Validate())
+}
+
+func TestDashboardsFollowGrafanasSchema(t *testing.T) {
+	plugins.RegisterDefaultPlugins()
+	paths, err := filepath.Glob("dashboards/*.json")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%d dashboards, %v", len(paths), err)
+	}
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := valid(content); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+
+	content, err := os.ReadFile("dashboards/overview.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ old, new string }{
+		{`"schemaVersion"`, `"schemaversion"`},
+		{`"w": 3,`, `"w": 25,`},
+		{`"gridPos": {"h"`, `"gridpos": {"h"`},
+		{`"colorMode":`, `"colourMode":`},
+		{`"lineWidth":`, `"linewidth":`},
+	} {
+		broken := strings.Replace(string(content), test.old, test.new, 1)
+		if broken == string(content) {
+			t.Errorf("%q does not stand in the dashboard", test.old)
+		} else if valid([]byte(broken)) == nil {
+			t.Errorf("%s instead of %s is valid", test.new, test.old)
+		}
+	}
+}
+
+// TestProgramsAreFreeOfWhatTestsNeed: the schema is large, and so are a browser's driver and plots.
+func TestProgramsAreFreeOfWhatTestsNeed(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "../writer", "../reader", "../failover", "../local").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, module := range []string{"github.com/grafana/", "github.com/chromedp/", "gonum.org/", "github.com/tsenart/"} {
+		for pkg := range strings.Lines(string(out)) {
+			if strings.HasPrefix(pkg, module) {
+				t.Errorf("a program that ships has %s", strings.TrimSpace(pkg))
+			}
+		}
+	}
+}
