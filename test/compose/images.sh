@@ -34,6 +34,9 @@ import() {
 	rm -rf "$dir"
 }
 
+# ran WHAT: notes which program stands in, for the end of the output.
+ran() { echo "   $*" | tee -a "$work/ran"; }
+
 # applets DIRECTORY COMMAND...: these commands of busybox, as Alpine has them.
 applets() {
 	local dir=$1 command
@@ -55,9 +58,25 @@ golang_image() {
 	import "$dir" golang:1.26-alpine 'ENV PATH=/usr/local/go/bin:/usr/bin' 'ENV GOPATH=/go' 'ENV GOTOOLCHAIN=local' 'WORKDIR /go'
 }
 
+# Redis 8 of a newer Debian with the loader and the libraries of that, else the one that is installed.
 redis_image() {
-	local dir=$work/root
-	root "$dir" redis-server redis-cli
+	local dir=$work/root unpacked loader program
+	if unpacked=$(timeout 300 test/redis/fetch.sh forky redis 2>"$work/fetch.log"); then
+		unpacked=${unpacked%/bin}/root
+		loader=$(cd "$unpacked" && find . -name 'ld-linux*.so.*' -type f -print -quit)
+		root "$dir"
+		mkdir "$dir/redis"
+		cp -a "$unpacked/." "$dir/redis"
+		for program in redis-server redis-cli; do
+			printf '#!/bin/sh\nexec /redis/%s --library-path /redis/%s /redis/usr/bin/%s "$@"\n' "$loader" "$(dirname "$loader")" "$program" \
+				>"$dir/usr/bin/$program"
+			chmod 755 "$dir/usr/bin/$program"
+		done
+		ran "Redis $("$unpacked/$loader" --library-path "$(dirname "$unpacked/$loader")" "$unpacked/usr/bin/redis-server" --version | cut -d ' ' -f 3), of Debian forky"
+	else
+		root "$dir" redis-server redis-cli
+		ran "Redis $(redis-server --version | cut -d ' ' -f 3), the installed one: $(tail -n 1 "$work/fetch.log")"
+	fi
 	applets "$dir" sh sed sha256sum cut dirname cat mv tail sort xargs
 	mkdir "$dir/data"
 	chown 999:1000 "$dir/data"
@@ -72,9 +91,26 @@ exporter_image() {
 	import "$dir" oliver006/redis_exporter:v1.80.1-alpine 'USER 59000:59000' 'ENTRYPOINT ["/redis_exporter"]'
 }
 
+# Prometheus of the pinned version, which needs no C and no pages, where it builds in five minutes; else the
+# installed one.
 prometheus_image() {
 	local dir=$work/root
-	root "$dir" prometheus promtool
+	mkdir "$work/prometheus"
+	if (
+		cd "$work/prometheus"
+		# shellcheck disable=SC2016 # the inner shell expands it
+		CGO_ENABLED=0 timeout 300 bash -euc '
+			go mod init throwaway
+			go get github.com/prometheus/prometheus/cmd/prometheus@v0.305.0
+			go build -o prometheus -ldflags="-s -w -X github.com/prometheus/common/version.Version=3.5.0" \
+				github.com/prometheus/prometheus/cmd/prometheus'
+	) >"$work/prometheus.log" 2>&1; then
+		root "$dir"
+		mv "$work/prometheus/prometheus" "$dir/usr/bin/prometheus"
+	else
+		root "$dir" prometheus
+	fi
+	ran "$("$dir/usr/bin/prometheus" --version 2>&1 | head -n 1 | cut -d , -f 1)"
 	applets "$dir" sh wget
 	mkdir "$dir/prometheus"
 	chown 65534:65534 "$dir/prometheus"

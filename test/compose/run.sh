@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 
 # All of it has a bound; what it started is ended all the same.
 if [ -z "${COMPOSE_TEST_BOUND:-}" ]; then
-	COMPOSE_TEST_BOUND=yes exec timeout --signal TERM --kill-after 90 1500 "$0" "$@"
+	COMPOSE_TEST_BOUND=yes exec timeout --signal TERM --kill-after 90 1800 "$0" "$@"
 fi
 
 here=test/compose
@@ -60,7 +60,6 @@ trap 'exit 143' INT TERM
 part "engine and Compose"
 engine
 compose_plugin
-dead_proxy
 
 if [ "$own_engine" = yes ]; then
 	part "stand-ins for the images"
@@ -69,6 +68,7 @@ if [ "$own_engine" = yes ]; then
 fi
 
 part "checks"
+dead_proxy
 go build -o "$work/reads" ./test/compose/reads
 go build -o "$work/writes" ./test/compose/writes
 passed=0 failed=0
@@ -85,5 +85,6 @@ for name; do
 done
 
 part "done"
+[ ! -f "$work/ran" ] || sed 's/^ */stood in: /' "$work/ran"
 echo "$passed checks held, $failed did not"
 [ "$failed" -eq 0 ]
