@@ -245,6 +245,21 @@ func TestConfiguration(t *testing.T) {
 	}
 }
 
+// TestVolumeIsOfTheImage: a volume is filled from the image when it is new, so one that an older image has filled
+// would hide the files of a newer one.
+func TestVolumeIsOfTheImage(t *testing.T) {
+	compose := read(t, "../docker-compose.yaml")
+	image := regexp.MustCompile(`image: apache/apisix:(\S+)`).FindStringSubmatch(compose)
+	if image == nil {
+		t.Fatal("no image of APISIX")
+	}
+	for _, want := range []string{"      - apisix-conf-" + image[1] + ":/usr/local/apisix/conf\n", "  apisix-conf-" + image[1] + ": {}\n"} {
+		if !strings.Contains(compose, want) {
+			t.Errorf("docker-compose.yaml does not have %q", want)
+		}
+	}
+}
+
 // TestJudge breaks one rule at a time.
 func TestJudge(t *testing.T) {
 	config, routes := read(t, "config.yaml"), read(t, "apisix.yaml")
