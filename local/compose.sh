@@ -41,8 +41,8 @@ no_docker() {
 		echo "there is no docker-compose.yaml"
 	elif ! command -v docker >/dev/null 2>&1; then
 		echo "docker is not installed"
-	elif ! docker info >/dev/null 2>&1; then
-		echo "docker's daemon does not answer (docker info says why)"
+	elif ! said=$(docker version 2>&1 >/dev/null); then
+		echo "docker's daemon does not answer ($(echo "$said" | tail -n 1))"
 	else
 		version=$(compose version --short 2>/dev/null)
 		case ${version#v}. in

@@ -8,7 +8,8 @@ ports=${READER_PORTS:-8082-8101}
 max_readers=$((${ports#*-} - ${ports%-*} + 1))
 [ "$max_readers" -le 20 ] || max_readers=20
 
-# images pulls and builds what is missing. It returns false, and why, when that does not work.
+# images pulls and builds what is missing. It returns false, and says why, when that does not work: all that
+# Docker says with RUNTIME=docker, else its last line.
 images() {
 	echo "Pulling and building images; the first time takes minutes."
 	log=$(mktemp)
@@ -16,8 +17,11 @@ images() {
 		rm -f "$log"
 		return
 	fi
-	[ "${RUNTIME:-}" != docker ] || cat "$log" >&2
-	echo "The images cannot be had: $(grep -v '^ *$' "$log" | tail -n 1)"
+	if [ "${RUNTIME:-}" = docker ]; then
+		cat "$log" >&2
+	else
+		echo "The images cannot be had: $(grep -v '^ *$' "$log" | tail -n 1)"
+	fi
 	rm -f "$log"
 	return 1
 }
@@ -112,7 +116,7 @@ health() {
 				said = NF > 5 ? $NF : ""
 				gsub(/^"|(\\r|\\n)*"$/, "", said)
 				sub(/^not ready: /, "", said)
-				if (said != "" && $3 == "running" && (!well || said ~ /^(degraded|primary|Redis replica|OK )/)) state = state ": " said
+				if (said != "" && $3 == "running" && (!well || said ~ /^(degraded|ready: |primary|Redis replica|OK )/)) state = state ": " said
 				printf "%-34s %-21s %s\n", $2, $5, state
 			}
 			END {

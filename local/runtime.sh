@@ -23,7 +23,7 @@ local)
 docker)
 	missing=$(no_docker)
 	if [ -n "$missing" ]; then
-		echo "error: RUNTIME=docker, but $missing" >&2
+		echo "error: RUNTIME=docker, but $missing; RUNTIME=local works without Docker" >&2
 		exit 2
 	fi
 	echo "docker RUNTIME=docker"

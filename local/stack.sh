@@ -57,7 +57,7 @@ if [ "$command" = start ]; then
 	echo "Runtime: $runtime (${choice#* }; RUNTIME=local or docker forces it)"
 	if [ "$runtime" = docker ] && ! sh local/docker.sh images; then
 		if [ "${RUNTIME:-}" = docker ]; then
-			echo "error: RUNTIME=docker, but there are no images: is the registry reachable (docker pull hello-world)?" >&2
+			echo "error: RUNTIME=docker, but the images cannot be had, for the reason above; RUNTIME=local works without Docker" >&2
 			exit 1
 		fi
 		echo "Starting the local stack instead; RUNTIME=docker makes this an error."
@@ -78,6 +78,7 @@ if [ "$command" = start ] || [ "$command" = build ] || [ ! -x bin/local ]; then
 		echo "error: without Docker the stack needs Go 1.26 or newer on PATH (https://go.dev/dl)" >&2
 		exit 1
 	}
+	[ -x bin/local ] || echo "Compiling; the first time takes a minute or two."
 	"${MAKE:-make}" --no-print-directory bin/local
 fi
 case "$command" in

@@ -14,6 +14,8 @@ import (
 
 	"heavy-read-api/internal/dashboard"
 	"heavy-read-api/internal/eventually"
+	"net/http"
+	"net/http/httptest"
 )
 
 // A child that ignores SIGTERM, and its own child, are killed when their time is up.
@@ -262,5 +264,29 @@ func TestExternalRedisNeedsNoPort(t *testing.T) {
 	}
 	if c.ownRedis() || lookup(c.childEnv(), "REDIS_ADDR") != "10.0.0.1:6379,10.0.0.2:6379" {
 		t.Errorf("children get REDIS_ADDR=%s", lookup(c.childEnv(), "REDIS_ADDR"))
+	}
+}
+
+// What a process says beside its 200 is shown, and what it says beside its 503 is the reason.
+func TestCheckHTTPPassesReasonsOn(t *testing.T) {
+	for _, tt := range []struct {
+		code int
+		body string
+		want health
+	}{
+		{200, `{"status":"ready"}`, health{ready: true}},
+		{200, `{"status":"ready","reasons":["Redis deletes posts by itself"]}`, health{ready: true, detail: "Redis deletes posts by itself"}},
+		{200, `{"status":"degraded"}`, health{ready: true, detail: "degraded"}},
+		{503, `{"status":"no writes","reasons":["WRONGPASS invalid username-password pair"]}`, health{detail: "WRONGPASS invalid username-password pair"}},
+		{503, `gone`, health{detail: "/ready answers 503 Service Unavailable"}},
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(tt.code)
+			_, _ = io.WriteString(w, tt.body)
+		}))
+		if got := checkHTTP(srv.URL)(t.Context()); got != tt.want {
+			t.Errorf("%d %s: %+v, want %+v", tt.code, tt.body, got, tt.want)
+		}
+		srv.Close()
 	}
 }

@@ -694,7 +694,7 @@ func TestStartThatCannotWorkEnds(t *testing.T) {
 		{"append-only file", []string{"REDIS_SERVER=redis-server"}, []string{"redis cannot start: Bad file format reading the append only file", "redis-check-aof --fix"}},
 		{"program", []string{"REDIS_SERVER=" + script}, []string{"redis cannot start: out of luck (exit status 3, see "}},
 		{"silent program", []string{"REDIS_SERVER=false"}, []string{"redis cannot start: exit status 1, see "}},
-		{"namespace", []string{"CACHE_NAMESPACE={x}"}, []string{"writer cannot start: CACHE_NAMESPACE: namespace \"{x}\": braces mark the shard"}},
+		{"namespace", []string{"CACHE_NAMESPACE={x}"}, []string{"cannot start: CACHE_NAMESPACE: namespace \"{x}\": braces mark the shard"}},
 		{"password", []string{"REDIS_ADDR=" + guarded, "REDIS_PASSWORD=wrong"}, []string{"cannot work", "WRONGPASS", "check REDIS_USERNAME and REDIS_PASSWORD"}},
 		{"no password", []string{"REDIS_ADDR=" + guarded}, []string{"cannot work", "NOAUTH", "check REDIS_PASSWORD"}},
 		{"database", []string{"REDIS_ADDR=" + guarded, "REDIS_PASSWORD=right", "REDIS_DB=99"}, []string{"cannot work", "DB index is out of range", "check REDIS_DB"}},

@@ -80,6 +80,7 @@ compose_plugin() {
 		docker compose version
 		return
 	fi
+	echo "Compiling Docker Compose; the first time takes about five minutes."
 	export DOCKER_CONFIG=$work/config
 	mkdir -p "$work/compose" "$DOCKER_CONFIG/cli-plugins"
 	(

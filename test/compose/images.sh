@@ -124,6 +124,7 @@ apisix_image() {
 	local dir=$work/root
 	root "$dir" bash sh getent timeout sort mv ln cat date sleep dirname sed grep rm mkdir id head tail readlink
 	mkdir -p "$dir/usr/local/apisix/conf" "$dir/usr/local/apisix/logs"
+	echo "Compiling the stand-in gateway; the first time takes a minute or two."
 	CGO_ENABLED=0 go build -o "$dir/usr/bin/local-gateway" ./local
 	install -m 755 test/compose/apisix.sh "$dir/docker-entrypoint.sh"
 	chown -R 636:636 "$dir/usr/local/apisix"

@@ -69,6 +69,7 @@ fi
 
 part "checks"
 dead_proxy
+echo "Compiling what reads and writes; the first time takes a minute or two."
 go build -o "$work/reads" ./test/compose/reads
 go build -o "$work/writes" ./test/compose/writes
 passed=0 failed=0
