@@ -3,7 +3,6 @@ package reader
 import (
 	"fmt"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -141,7 +140,11 @@ func (s *state) reasons(now *cache.Status) (reasons []string) {
 		add("%s", now.Problem)
 	}
 	if !now.Subscribed {
-		add("%s", strings.TrimSuffix("the subscription to updates is not live: "+now.SubProblem, ": "))
+		why := ""
+		if now.SubProblem != "" && now.SubProblem != now.Problem {
+			why = ": " + now.SubProblem
+		}
+		add("the subscription to updates is not live%s", why)
 	}
 	switch {
 	case now.NoHistory:

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,8 +16,6 @@ import (
 
 	"heavy-read-api/internal/dashboard"
 	"heavy-read-api/internal/eventually"
-	"net/http"
-	"net/http/httptest"
 )
 
 // A child that ignores SIGTERM, and its own child, are killed when their time is up.
