@@ -290,3 +290,20 @@ func TestCheckHTTPPassesReasonsOn(t *testing.T) {
 		srv.Close()
 	}
 }
+
+// The writer sends readers of posts to the gateway, or where the user says.
+func TestWriterKnowsWherePostsAreRead(t *testing.T) {
+	for env, want := range map[string]string{
+		"READER_URL=":                      "http://127.0.0.1:%d",
+		"READER_URL=https://posts.example": "https://posts.example",
+	} {
+		cfg := testConfig(t, env)
+		s, err := cfg.writer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want = strings.Replace(want, "%d", fmt.Sprint(cfg.GatewayPort), 1); lookup(append(cfg.childEnv(), s.env...), "READER_URL") != want {
+			t.Errorf("%s: the writer does not have READER_URL=%s", env, want)
+		}
+	}
+}

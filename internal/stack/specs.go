@@ -43,6 +43,9 @@ func (c *Config) writer() (spec, error) {
 	if _, set := os.LookupEnv("CACHE_LOG_LENGTH"); !set && c.ownRedis() && c.embedded() {
 		s.env = append(s.env, "CACHE_LOG_LENGTH="+strconv.Itoa(embeddedLog))
 	}
+	if getenv(c.env, "READER_URL") == "" {
+		s.env = append(s.env, "READER_URL=http://"+address(c.GatewayPort))
+	}
 	return s, err
 }
 

@@ -16,6 +16,7 @@ import (
 // Config is how a writer runs.
 type Config struct {
 	service.Data
+	ReaderURL string   // where clients read posts, such as http://localhost:9080; "" when the writer does not know
 	Token     string   // bearer token that writes need; "" asks for none
 	Hosts     []string // names in Host that writes may have without a token, besides addresses and names without a dot
 	LogLength int64    // entries of the log in Redis that are kept at least; 0 is the default of package cache
@@ -34,6 +35,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	c.Register(s, 8080)
 	s.String(&c.Token, "WRITER_TOKEN", "", "bearer token that every write needs; empty asks for none")
 	s.List(&c.Hosts, "ALLOWED_HOSTS", nil, "host names under which writes are taken while WRITER_TOKEN is empty; addresses, localhost and names without a dot always are")
+	s.String(&c.ReaderURL, "READER_URL", "", "where clients read posts, such as http://localhost:9080: GET and HEAD /post are redirected there; empty answers them with 405")
 	s.Int64(&c.LogLength, "CACHE_LOG_LENGTH", cache.DefaultLogLength, "writes that the log in Redis keeps at least, for readers to catch up with; about 50 bytes each")
 	s.Int(&c.MetricsPort, "METRICS_PORT", 0, "TCP port of /health, /ready and /metrics, for a PORT that others than operators can reach; 0 has them on PORT")
 	s.Int(&c.Replicas, "WRITE_REPLICAS", 0, "Redis replicas that must have a write before it is answered as written; with fewer the answer is 503, outcome unknown")
@@ -58,6 +60,12 @@ func (c *Config) complete() error {
 		c.Hosts[i] = strings.ToLower(strings.TrimSuffix(name, "."))
 		if strings.ContainsAny(name, ":/*") {
 			return fmt.Errorf("ALLOWED_HOSTS has %q: write names alone, such as posts.example.org, without scheme, port or pattern", name)
+		}
+	}
+	if c.ReaderURL != "" {
+		var err error
+		if c.ReaderURL, err = cleanReaderURL(c.ReaderURL); err != nil {
+			return err
 		}
 	}
 	if c.LogLength < 0 {

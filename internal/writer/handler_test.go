@@ -2,6 +2,8 @@ package writer
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -318,6 +320,49 @@ func TestPaths(t *testing.T) {
 		}
 		if res := w.do(t, "HEAD", path, ""); res.status != 200 || len(res.body) != 0 {
 			t.Errorf("HEAD %s: %d %s", path, res.status, res.body)
+		}
+	}
+}
+
+// TestRedirect follows the Location of a new post to where posts are read.
+func TestRedirect(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	asked := []string{""}
+	reader := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Method+" "+r.URL.RequestURI())
+	}))
+	defer reader.Close()
+	w := start(t, b.Addr(), func(c *Config) { c.ReaderURL, c.Token = reader.URL+"/", "secret" })
+	res := w.do(t, "POST", "/create", `{"id":"a b&c/ü","title":"t"}`, "Authorization", "Bearer secret")
+	location := res.header.Get("Location")
+	for _, target := range []string{location, "/post"} { // the reader is to say that the id is missing
+		for _, method := range []string{"GET", "HEAD"} { // without a token: anybody may read
+			req, err := http.NewRequest(method, w.URL+target, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.DefaultTransport.RoundTrip(req) // does not follow
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if got, want := res.Header.Get("Location"), reader.URL+target; res.StatusCode != 307 || got != want {
+				t.Errorf("%s %s: %d, Location %q, want %q", method, target, res.StatusCode, got, want)
+			}
+			w.do(t, method, target, "") // follows
+			if last := asked[len(asked)-1]; last != method+" "+target {
+				t.Errorf("the reader was asked %q, want %q", last, method+" "+target)
+			}
+		}
+	}
+	res = w.do(t, "POST", "/post?id=a", "")
+	wantProblem(t, res, 405, "")
+	if got := res.header.Get("Allow"); got != "DELETE, GET, HEAD, PUT" {
+		t.Errorf("Allow %q", got)
+	}
+	for _, bad := range []string{"localhost:9080", "/post", "ftp://a", "http://", "http://a/?x=y", "http://a/#f", "http://u:p@a", "http://a b"} {
+		if _, err := ParseConfig([]string{"-reader-url", bad}, func(string) string { return "" }); err == nil || !strings.Contains(err.Error(), "READER_URL") {
+			t.Errorf("%s: %v", bad, err)
 		}
 	}
 }

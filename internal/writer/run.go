@@ -3,6 +3,7 @@ package writer
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -71,7 +72,11 @@ func Run(ctx context.Context, cfg Config) error {
 	requests := service.NewHTTPMetrics(registry)
 	router := service.NewRouter(requests)
 	router.Handle("/create", service.Methods{http.MethodPost: guard(h.admit(opCreate, h.serveCreate))})
-	router.Handle("/post", service.Methods{http.MethodPut: guard(h.admit(opReplace, h.servePut)), http.MethodDelete: guard(h.serveDelete)})
+	posts := service.Methods{http.MethodPut: guard(h.admit(opReplace, h.servePut)), http.MethodDelete: guard(h.serveDelete)}
+	if cfg.ReaderURL != "" {
+		maps.Copy(posts, service.Read(redirect(cfg.ReaderURL)))
+	}
+	router.Handle("/post", posts)
 	router.Handle("/import", service.Methods{http.MethodPost: guard(i.serve)})
 	operations := router
 	if back != nil {
