@@ -13,6 +13,7 @@ import (
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/redisnode/nodetest"
 	"heavy-read-api/internal/redistest"
@@ -23,8 +24,9 @@ import (
 func TestAccessList(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t, redistest.Password(password("admin")), redistest.Config("aclfile "+accessList(t)))
+	proxy := faultnet.NewProxy(t, server.Addr())
 	nodesOf := func(user string) *redisnode.Finder {
-		return nodetest.New(t, server.Addr(), func(c *redisnode.Config) {
+		return nodetest.New(t, proxy.Addr(), func(c *redisnode.Config) {
 			if c.Username = user; user != "" {
 				c.Password = password(user)
 			}
@@ -62,6 +64,8 @@ func TestAccessList(t *testing.T) {
 		_, before := replica.Get([]byte("before"))
 		return live == cache.Hit && before == cache.Absent
 	})
+	proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply) // the writer looks for its write in the log
+	write(cache.Write{Op: cache.Set, Key: "live", Value: []byte("[]")})
 	if _, found, err := replica.Fetch(t.Context(), "live", cache.Token{}); err != nil || !found {
 		t.Errorf("the reader cannot read from Redis: found %v, %v", found, err)
 	}
