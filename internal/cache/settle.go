@@ -35,11 +35,10 @@ func lost(err error) bool {
 	return !errors.As(err, &reply) && !errors.Is(err, ErrUnknown) && errors.Is(classify(err), ErrUnknown)
 }
 
-// Pauses between two questions for the outcome of a call.
-const (
-	minSettlePause = 10 * time.Millisecond
-	maxSettlePause = 200 * time.Millisecond
-)
+// settlePause is the first pause between two questions for the outcome of a call, and a quarter of the longest
+// one after the deadline. The pauses double: a reply that was cut off is settled soon, and Redis is not asked
+// often in the meantime.
+const settlePause = 10 * time.Millisecond
 
 // settle returns what became of a call whose reply was lost, because of why. A commit that took place is
 // found by its write id. That it did not is certain once its deadline has passed by Redis's clock. settle
@@ -47,12 +46,12 @@ const (
 func (p *Publisher) settle(ctx context.Context, c *call, why error) ([]Result, error) {
 	ctx, cancel := context.WithDeadline(ctx, c.deadline.Add(p.cfg.Timeout/4))
 	defer cancel()
-	for pause := minSettlePause; ; pause = min(2*pause, maxSettlePause) {
+	for pause := settlePause; ; pause *= 2 {
 		reply, err := p.askFor(ctx, c)
 		if err == nil && reply[0] != int64(2) {
 			return p.settled(c, reply)
 		}
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(min(pause, max(0, time.Until(c.deadline))+4*settlePause))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -88,8 +87,11 @@ func (p *Publisher) askFor(ctx context.Context, c *call) (reply []any, err error
 
 // settled returns what a reply of settle.lua says.
 func (p *Publisher) settled(c *call, reply []any) ([]Result, error) {
-	if reply[0] == int64(0) {
+	switch reply[0] {
+	case int64(0):
 		return nil, fmt.Errorf("%w: the reply of Redis was lost, but its log does not have the write, and the deadline has passed", ErrNotWritten)
+	case int64(3):
+		return nil, fmt.Errorf("%w: the reply of Redis was lost, and its log does not have all writes since", ErrUnknown)
 	}
 	if p.cfg.Replicas > 0 {
 		return nil, fmt.Errorf("%w: Redis has the write, but the reply that counts its Redis replicas was lost", ErrUnknown)

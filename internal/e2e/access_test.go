@@ -69,6 +69,9 @@ func TestAccessList(t *testing.T) {
 	if _, found, err := replica.Fetch(t.Context(), "live", cache.Token{}); err != nil || !found {
 		t.Errorf("the reader cannot read from Redis: found %v, %v", found, err)
 	}
+	if err := as("reader").Time(t.Context()).Err(); err != nil {
+		t.Errorf("the reader cannot measure by Redis's clock: %v", err)
+	}
 	for _, command := range []string{"info all", "config get *", "slowlog len", "slowlog get 1", "latency latest", "latency histogram", "client setname redis_exporter"} {
 		if err := exporter.Do(t.Context(), fields(command)...).Err(); err != nil {
 			t.Errorf("the exporter cannot %s: %v", command, err)

@@ -6,8 +6,9 @@
 --       and write id of an entry that was the end of the log before the commit was sent; '0' and an
 --       empty string when the log had none
 --
--- Returns what write.lua does for a commit that took place; {0, server time in us} when it has not taken
--- place and will not; and {2, server time in us} when it may take place yet, or the log does not tell
+-- Returns what write.lua does for a commit that took place; else {0, server time in us} when it has not
+-- taken place and will not, {2, server time in us} when it may take place yet, and {3, server time in us}
+-- when the log does not tell and never will
 
 local epoch, log = KEYS[1], KEYS[2]
 local id, deadline, writes, version, before = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
@@ -36,7 +37,7 @@ if before ~= '' then
 else -- the first entry of a history has none before it
   seen = not oldest or #page < pagesize and sub(oldest[2][2], 9, 16) == string.rep('\0', 8)
 end
-if seen and time[1] * 1000 + math.floor(time[2] / 1000) > deadline then
-  return {0, now}
+if time[1] * 1000 + math.floor(time[2] / 1000) <= deadline then
+  return {2, now}
 end
-return {2, now}
+return {seen and 0 or 3, now}
