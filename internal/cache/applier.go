@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"heavy-read-api/internal/loglimit"
 )
 
@@ -445,7 +447,8 @@ func (a *applier) askOne(ctx context.Context, at Head) (to Head) {
 	began := a.now()
 	st, err := a.source.step(ctx, query{watermark: at, ahead: a.ahead, missed: keys, limit: stepLeast})
 	if err != nil {
-		a.misses.refuseSlow(keys[0], err)
+		var refused redis.Error // Redis answered, for instance that the key's slot is on its way to another node
+		a.misses.refuse(keys[0], err, !errors.As(err, &refused))
 		return at
 	}
 	if st.judge(at, a.ahead) != "" || a.lags(&st) != nil {

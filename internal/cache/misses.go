@@ -139,9 +139,9 @@ func (q *missQueue) keys(most int) []string {
 	return q.order[:min(most, len(q.order))]
 }
 
-// refuseSlow answers the reads of key, whose value did not come in time, with err, and refuses further
-// ones for slowPause. Applier only.
-func (q *missQueue) refuseSlow(key string, err error) {
+// refuse answers the reads of key with err. With slow, the value did not come in time, and further reads are
+// refused for slowPause. Applier only.
+func (q *missQueue) refuse(key string, err error, slow bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.pending -= len(q.asked[key])
@@ -150,10 +150,12 @@ func (q *missQueue) refuseSlow(key string, err error) {
 	}
 	delete(q.asked, key)
 	q.order = slices.DeleteFunc(q.order, func(k string) bool { return k == key })
-	if len(q.slow) >= maxSlow {
-		clear(q.slow)
+	if slow {
+		if len(q.slow) >= maxSlow {
+			clear(q.slow)
+		}
+		q.slow[key] = q.now().Add(slowPause)
 	}
-	q.slow[key] = q.now().Add(slowPause)
 	if len(q.waiting) > 0 || len(q.order) > 0 {
 		q.signal()
 	}

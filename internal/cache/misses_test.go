@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -134,5 +137,37 @@ func TestLargeMissesAreServedEvenly(t *testing.T) {
 	reads.Wait()
 	if slices.Min(got[:]) < answers {
 		t.Errorf("answers of %d clients: %v, want %d for each", clients, got, answers)
+	}
+}
+
+// A key that Redis refuses to read is asked for again at once: it is not slow.
+func TestRefusedKeyIsNotSlow(t *testing.T) {
+	redistest.Require(t)
+	const rules = "&* -@all +ping +info +dbsize +eval_ro +evalsha_ro +get +mget +scan +xrange +xrevrange +subscribe"
+	server := redistest.Start(t, redistest.User("reader", "secret", "%R~{posts:0}:log %R~{posts:0}:epoch %R~{posts:0}:p:[a-y] "+rules))
+	p := publisher(t, server.Addr())
+	write(t, p, set("a", "1"))
+	r := replica(t, server.Addr(), func(c *ReplicaConfig) {
+		c.Redis = nodes(t, server.Addr(), func(n *redisnode.Config) { n.Username, n.Password = "reader", "secret" })
+	})
+	ready(t, r)
+	fetch := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, _, err := r.Fetch(ctx, "z", Token{})
+		return err
+	}
+	// The step fails with the key, and then the key alone fails.
+	eventually.True(t, "key that was asked for alone", func() bool {
+		err := fetch()
+		return err != nil && !errors.Is(err, errPaused) && r.Status().Synced
+	})
+	if err := server.Client(t).Do(t.Context(), "ACL", "SETUSER", "reader", "~*").Err(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	eventually.Nil(t, fetch)
+	if took := time.Since(began); took > slowPause/2 {
+		t.Errorf("the key was refused for %v after it could be read", took)
 	}
 }
