@@ -186,15 +186,17 @@ func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error
 			return nil, fmt.Errorf("%w: %w", ErrNotWritten, err)
 		}
 		c := &call{node: n, writes: writes, deadline: deadline}
+		release := n.Hold() // another write may learn first that n is to be left
 		results, err := p.send(inTime, c)
+		release()
 		if err == nil {
 			return results, nil
 		}
 		p.clock.forget()
 		p.cfg.Redis.Doubt(n, err)
-		// A server that is no primary any more, or not this shard's, has refused to run the script, so
-		// sending it to the one that is cannot write twice.
-		if redisnode.Refused(err) {
+		// A server that is no primary any more, or not this shard's, has refused to run the script, and a
+		// node that was left has not sent it, so sending it to the right one cannot write twice.
+		if redisnode.Refused(err) || errors.Is(err, redis.ErrClosed) {
 			continue
 		}
 		if lost(err) {

@@ -1,11 +1,16 @@
 package cache
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
 	"testing"
+	"time"
 
+	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redistest"
 )
 
@@ -83,4 +88,32 @@ func TestVersionsStartAgainAtTheirLimit(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A write that is under way when another one learns that its server is to be left has a known outcome.
+func TestWriteAtAServerThatIsLeft(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		link := faultnet.NewProxy(t, addr)
+		f := nodes(t, link.Addr())
+		p, err := NewPublisher(PublisherConfig{Redis: f})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, p, set("a", "1"))
+		n, err := f.Node(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		link.Delay(faultnet.ToClient, 50*time.Millisecond)
+		written := make(chan error, 1)
+		go func() {
+			_, err := p.Write(context.Background(), set("a", "2"))
+			written <- err
+		}()
+		eventually.True(t, "write that is under way", func() bool { return n.PoolStats().IdleConns == 0 })
+		f.Leave(n, errors.New("MOVED 14591 127.0.0.1:1"))
+		if err := <-written; err != nil {
+			t.Errorf("the write: %v", err)
+		}
+	})
 }

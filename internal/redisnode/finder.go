@@ -13,13 +13,58 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Node is a client of one server. It is closed when the Finder leaves it: calls on it fail then, and
-// subscriptions end.
+// Node is a client of one server. It is closed when the Finder leaves it, unless it is held: calls on it
+// fail then, and subscriptions end.
 type Node struct {
 	*redis.Client
 	Addr string // host:port as it was found, or the path of a socket
 
 	seen atomic.Pointer[seen] // when it was looked at last; nil where INFO is refused
+
+	mu   sync.Mutex    // guards what follows
+	held int           // calls of Hold without one of release
+	left chan struct{} // nil until the Finder leaves the node, closed when it is held no more
+}
+
+// grace is how long a held node that was left keeps its connections at most. A server that answers at all
+// has answered by then.
+const grace = 250 * time.Millisecond
+
+// Hold keeps the connections of n open after the Finder has left it, until release is called or grace is
+// over: a command that is under way would otherwise lose its reply.
+func (n *Node) Hold() (release func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.left != nil {
+		return func() {}
+	}
+	n.held++
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.held--; n.held == 0 && n.left != nil {
+			close(n.left)
+		}
+	}
+}
+
+// leave closes the connections of n, once it is held no more. f.mu is held.
+func (f *Finder) leave(n *Node) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.held == 0 {
+		_ = n.Close()
+		return
+	}
+	left := make(chan struct{})
+	n.left = left
+	f.running.Go(func() {
+		select {
+		case <-left:
+		case <-time.After(grace):
+		}
+		_ = n.Close()
+	})
 }
 
 // Finder finds the server and remembers it. Its methods may be called by many goroutines.
@@ -183,7 +228,7 @@ func (f *Finder) settle(current, found *Node, err error) {
 		return
 	}
 	f.cfg.Logger.Warn("Redis has moved; closing all connections to the old server", "from", current.Addr, "to", found.Addr)
-	_ = current.Close()
+	f.leave(current)
 }
 
 // find asks the source and returns current, if it is among the candidates, or the first candidate
@@ -223,8 +268,8 @@ func (f *Finder) find(ctx context.Context, current *Node, doubt bool) (*Node, er
 // ErrNotPrimary says that a server is a Redis replica where a primary is wanted.
 var ErrNotPrimary = errors.New("the server is not a primary")
 
-// Leave gives n up, because of err: all its connections are closed, and the next Node searches again.
-// It does nothing when n was left before.
+// Leave gives n up, because of err: all its connections are closed, unless they are held, and the next
+// Node searches again. It does nothing when n was left before.
 func (f *Finder) Leave(n *Node, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -233,7 +278,7 @@ func (f *Finder) Leave(n *Node, err error) {
 	}
 	f.cfg.Logger.Warn("leaving the Redis server", "addr", n.Addr, "err", err)
 	f.node, f.err = nil, nil
-	_ = n.Close()
+	f.leave(n)
 }
 
 // Doubt has the source asked in the background whether n is still the right server, because a call on
