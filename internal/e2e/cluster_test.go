@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,7 +22,7 @@ type clusterWorld struct {
 func newClusterWorld(t *testing.T, s setup) *clusterWorld {
 	t.Helper()
 	redistest.Require(t)
-	d := redistest.StartCluster(t)
+	d := redistest.StartCluster(t, s.redis...)
 	key := cache.ShardKey("posts")
 	s.server = d.Owner(key)
 	s.nodes = func(c *redisnode.Config) { c.Addrs, c.Key = d.Addrs(), key }
@@ -128,14 +130,7 @@ func TestClusterMigration(t *testing.T) {
 	const posts = 300
 	w.fill("old", posts, 20)
 	w.settled()
-	from := w.Owner(w.key)
-	var to *redistest.Server
-	for _, s := range w.Servers() {
-		if s != from && s != w.ReplicaOf(from) && w.isPrimary(s) {
-			to = s
-			break
-		}
-	}
+	to := w.otherPrimary()
 	stop := w.run(load{keys: 20, pause: 20 * time.Millisecond})
 	w.flow(50)
 	w.history.Break(func() {}) // what is refused meanwhile is not written
@@ -168,6 +163,131 @@ func TestClusterMigration(t *testing.T) {
 	for _, r := range w.readers {
 		w.hasAll(r, "old", posts)
 	}
+}
+
+// Slots move as operators move them, with redis-cli, and where the server has it as a whole: no read fails, no
+// post is taken for deleted, and no write has an unknown outcome.
+func TestClusterReshard(t *testing.T) {
+	// The posts' slot is 14591. Each slot in front of it that moves along is another write to disk.
+	w := newClusterWorld(t, setup{redis: []redistest.Option{redistest.FirstSlots([3]int{0, 5000, 14580})}})
+	w.moveSlot("redis-cli --cluster reshard", func(slot int, to *redistest.Server) { w.Reshard(slot, to) })
+	if w.failed.Load() == 0 {
+		t.Error("no write was refused: the load has missed the move")
+	}
+}
+
+func TestClusterAtomicMigration(t *testing.T) {
+	w := newClusterWorld(t, setup{})
+	if !w.MigratesAtomically() {
+		t.Log("not run: this server has no CLUSTER MIGRATESLOTS, which Valkey 9 brought")
+		return
+	}
+	w.moveSlot("CLUSTER MIGRATESLOTS", w.MigrateAtomically)
+}
+
+// moveSlot has move bring the shard's slot to another primary, under load, while a reader that has too little
+// memory asks Redis for most posts, and connections break.
+func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.Server)) {
+	w.t.Helper()
+	const posts = 3000
+	w.fill("old", posts, 100)
+	w.settled()
+	full := w.readers
+	out := w.watchWrites()
+	stop := w.run(load{pause: 20 * time.Millisecond})
+	w.setup.replica = func(c *cache.ReplicaConfig) { c.Local.MaxSize = 64 << 10 }
+	small := w.addReader()
+	w.ready(small)
+	w.flow(50)
+
+	to := w.otherPrimary()
+	var running sync.WaitGroup
+	moved := make(chan struct{})
+	asked, unanswered := 0, 0 // of the small reader
+	running.Go(func() {       // until the move has ended
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i = (i + 1) % posts {
+			key := fmt.Sprint("old", i)
+			for _, r := range full {
+				if _, found := r.replica.Get([]byte(key)); found != cache.Hit {
+					w.t.Errorf("%s answers for %s, which lives: %v", r.name, key, found)
+					return
+				}
+			}
+			if i%20 != 0 {
+				continue
+			}
+			asked++
+			if _, _, err := w.observe(small, key); err != nil {
+				unanswered++
+				w.unread.Add(-1) // what has moved cannot be asked for
+			}
+			select {
+			case <-moved:
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	operator := w.direct
+	running.Go(func() { // subscriptions begin anew in the middle
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-moved:
+				return
+			case <-tick.C:
+				if err := operator.ClientKillByFilter(context.Background(), "TYPE", "pubsub").Err(); err != nil {
+					w.t.Errorf("cut off the subscriptions: %v", err)
+				}
+			}
+		}
+	})
+	began := time.Now()
+	func() {
+		defer running.Wait()
+		defer close(moved)
+		move(w.Slot(w.key), to)
+	}()
+	took := time.Since(began)
+	w.follow(to)
+	w.flow(50)
+	w.recovered(name, began)
+	inStep := time.Since(began)
+	stop()
+	out.end(name, inStep)
+	w.settled()
+	w.t.Logf("%s took %v; of %d reads that Redis had to answer, %d got none", name, took.Round(time.Millisecond), asked, unanswered)
+	if n := w.unknown.Load(); n > 0 {
+		w.t.Errorf("%d writes have an unknown outcome", n)
+	}
+	for i := range posts {
+		ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+		_, present, err := small.replica.Fetch(ctx, fmt.Sprint("old", i), cache.Token{})
+		cancel()
+		if err != nil || !present {
+			w.t.Fatalf("after the move %s answers for old%d: present %v, %v", small.name, i, present, err)
+		}
+	}
+	w.verify()
+	for _, r := range full {
+		w.hasAll(r, "old", posts)
+	}
+}
+
+// otherPrimary returns a primary that does not own the shard's slot.
+func (w *clusterWorld) otherPrimary() *redistest.Server {
+	w.t.Helper()
+	owner := w.Owner(w.key)
+	for _, s := range w.Servers() {
+		if s != owner && w.isPrimary(s) {
+			return s
+		}
+	}
+	w.t.Fatal("no other primary")
+	return nil
 }
 
 // isPrimary reports whether s owns a slot.

@@ -53,6 +53,7 @@ type world struct {
 	origins sync.Map      // value -> cache.Token that it was written as, once somebody knows
 	acked   atomic.Int64  // writes that took place
 	failed  atomic.Int64  // writes that Redis did not answer
+	unknown atomic.Int64  // those of them that may have taken place
 	read    atomic.Int64  // reads that were answered
 	unread  atomic.Int64  // reads that got an error
 }
@@ -246,6 +247,7 @@ func (w *world) writeBy(p *cache.Publisher, writes ...cache.Write) ([]cache.Resu
 			record.Refused()
 		case err != nil:
 			w.failed.Add(1)
+			w.unknown.Add(1)
 			record.Unknown()
 		case results[i].Outcome == cache.NotFound || results[i].Outcome == cache.ConditionFailed:
 			record.Refused()

@@ -47,9 +47,12 @@ func StartCluster(t testing.TB, opts ...Option) *ClusterDeployment {
 		c.servers = append(c.servers, s)
 	}
 	c.must(c.meet())
+	bounds := []int{0, numSlots / numShards, 2 * numSlots / numShards, numSlots}
+	if given := c.servers[0].opts.shards; given != [numShards]int{} {
+		copy(bounds, given[:])
+	}
 	for i, primary := range c.servers[:numShards] {
-		first, next := i*numSlots/numShards, (i+1)*numSlots/numShards
-		_, err := primary.command("CLUSTER", "ADDSLOTSRANGE", first, next-1)
+		_, err := primary.command("CLUSTER", "ADDSLOTSRANGE", bounds[i], bounds[i+1]-1)
 		c.must(err)
 		_, err = c.servers[numShards+i].command("CLUSTER", "REPLICATE", primary.nodeID)
 		c.must(err)

@@ -1,6 +1,10 @@
 package redistest
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+	"os/exec"
+)
 
 // Migration moves a hash slot from one primary to another, key by key, as far as
 // the test wants. Until it ends, the old owner serves the keys that it still has and
@@ -58,18 +62,61 @@ func (m *Migration) End() {
 	}
 	m.setSlot(m.to, "NODE", m.to.nodeID) // first, so that it does not send the old owner's redirects back
 	m.setSlot(m.from, "NODE", m.to.nodeID)
-	settle(m.c.t, fmt.Sprintf("slot %d has not moved to %s", m.slot, m.to.Addr()), func() error {
-		for _, s := range m.c.servers {
+	m.c.waitOwner(m.slot, m.to)
+}
+
+// waitOwner waits until all servers that answer name owner as that of slot.
+func (c *ClusterDeployment) waitOwner(slot int, owner *Server) {
+	c.t.Helper()
+	settle(c.t, fmt.Sprintf("slot %d has not moved to %s", slot, owner.Addr()), func() error {
+		for _, s := range c.servers {
 			view, err := s.clusterView()
 			if err != nil {
 				continue // down
 			}
-			if !view[m.to.nodeID].owns(m.slot) {
+			if !view[owner.nodeID].owns(slot) {
 				return fmt.Errorf("%s names another owner", s.Addr())
 			}
 		}
 		return nil
 	})
+}
+
+// Reshard moves slots to the primary to as an operator does it, key by key with redis-cli, and returns
+// when that has ended: the slots of the owner of last from its first one on, up to last.
+func (c *ClusterDeployment) Reshard(last int, to *Server) {
+	c.t.Helper()
+	from := c.OwnerOf(last)
+	self, err := from.clusterSelf()
+	c.must(err)
+	n := 0
+	for _, r := range self.slots {
+		n += max(0, min(r[1], last)-r[0]+1)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "redis-cli", "--cluster", "reshard", from.Addr(), "--cluster-yes",
+		"--cluster-from", from.nodeID, "--cluster-to", to.nodeID, "--cluster-slots", fmt.Sprint(n))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.t.Fatalf("redis-cli --cluster reshard: %v, end of its output:\n%s", err, out[max(0, len(out)-2000):])
+	}
+}
+
+// MigratesAtomically reports whether the servers can move slots as a whole, as Valkey 9 can.
+func (c *ClusterDeployment) MigratesAtomically() bool {
+	c.t.Helper()
+	reply, err := c.servers[0].do(askTimeout, "COMMAND", "INFO", "cluster|migrateslots").Slice()
+	c.must(err)
+	return len(reply) > 0 && reply[0] != nil
+}
+
+// MigrateAtomically moves a slot as a whole from its owner to the primary to, and returns when all
+// servers that answer agree.
+func (c *ClusterDeployment) MigrateAtomically(slot int, to *Server) {
+	c.t.Helper()
+	from := c.OwnerOf(slot)
+	c.must(from.do(askTimeout, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", to.nodeID).Err())
+	c.waitOwner(slot, to)
 }
 
 func (m *Migration) setSlot(on *Server, state, id string) {

@@ -11,9 +11,10 @@ type options struct {
 	config   []string // lines for redis.conf, after the defaults, so that they win
 	password string   // of the default user
 	cluster  clusterMode
-	primary  string      // host:port of the primary at the first start, empty for a primary
-	sentinel *monitoring // nil unless the server is a Sentinel
-	port     int         // 0 chooses one
+	shards   [numShards]int // first slot of each shard of a ClusterDeployment; zero for equal shares
+	primary  string         // host:port of the primary at the first start, empty for a primary
+	sentinel *monitoring    // nil unless the server is a Sentinel
+	port     int            // 0 chooses one
 
 	unixSocket bool
 	proxied    bool
@@ -51,6 +52,12 @@ func User(name, password, rules string) Option {
 // Cluster makes the server a Redis Cluster of one node that owns every slot.
 func Cluster() Option {
 	return func(o *options) { o.cluster = wholeCluster }
+}
+
+// FirstSlots sets the first slot of each shard of a ClusterDeployment, in ascending order from 0. By
+// default each shard has a third of the slots.
+func FirstSlots(slots [numShards]int) Option {
+	return func(o *options) { o.shards = slots }
 }
 
 // Addresser is a Server, or a proxy in front of one.
