@@ -10,7 +10,6 @@ import (
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/loglimit"
-	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/service"
 )
 
@@ -27,7 +26,6 @@ const hazardPeriod = 10 * time.Second
 // called by many goroutines.
 type state struct {
 	publisher *cache.Publisher
-	redis     *redisnode.Finder // that the publisher uses
 	log       *slog.Logger
 	suspected chan struct{} // holds a token when a write has failed since the last check
 	checked   atomic.Pointer[checked]
@@ -42,8 +40,8 @@ type checked struct {
 	hazards []string // settings by which it loses posts
 }
 
-func newState(p *cache.Publisher, f *redisnode.Finder, log *slog.Logger) *state {
-	s := &state{publisher: p, redis: f, log: log, suspected: make(chan struct{}, 1)}
+func newState(p *cache.Publisher, log *slog.Logger) *state {
+	s := &state{publisher: p, log: log, suspected: make(chan struct{}, 1)}
 	s.checked.Store(&checked{status: "no redis", problem: "Redis has not been asked yet"})
 	return s
 }
@@ -115,10 +113,6 @@ func (s *state) hazards(ctx context.Context) []string {
 
 func (s *state) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	service.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
-}
-
-func (s *state) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	service.JSON(w, http.StatusOK, map[string]redisnode.Server{"redis": s.redis.Server()})
 }
 
 // serveReady answers 200 while a write would be taken.

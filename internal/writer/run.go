@@ -60,7 +60,7 @@ func Run(ctx context.Context, cfg Config) error {
 	b := &budget{}
 	h := &handler{publisher: publisher, budget: b, metrics: m, log: log}
 	i := newImporter(ctx, bulk, importTimeout, b, m, log)
-	s := newState(publisher, finder, log)
+	s := newState(publisher, log)
 	h.failed = s.suspect
 	var watching sync.WaitGroup
 	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // what drains still asks for /ready
@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	operations.Handle("/health", service.Read(s.serveHealth))
 	operations.Handle("/ready", service.Read(s.serveReady))
-	operations.Handle("/status", service.Read(s.serveStatus))
+	operations.Handle("/status", service.Read(serveStatus(finder)))
 	operations.Handle("/metrics", service.Read(service.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("writer started", "addr", ln.Addr().String(), "redis", strings.Join(cfg.Redis.Addr, ","), "token", cfg.Token != "")
