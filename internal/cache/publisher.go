@@ -215,14 +215,14 @@ func (p *Publisher) send(ctx context.Context, c *call) ([]Result, error) {
 	c.before, c.expires = server.head, server.millis(c.deadline)
 	keys, args := p.arguments(c)
 	sent := p.clock.now()
-	reply, replicas, err := p.run(ctx, c.node, keys, args, c.deadline)
+	reply, unconfirmed, err := p.run(ctx, c.node, keys, args, c.deadline)
 	if err != nil {
 		return nil, err
 	}
 	results, err := decodeResults(reply, c.writes)
 	p.noteTime(c, sent, reply, results)
-	if err == nil && replicas < p.cfg.Replicas && results[0].Outcome != NotFound && results[0].Outcome != ConditionFailed {
-		return nil, fmt.Errorf("%w: only %d Redis replicas confirmed the write in time, want %d", ErrUnknown, replicas, p.cfg.Replicas)
+	if err == nil && unconfirmed != nil && results[0].Outcome != NotFound && results[0].Outcome != ConditionFailed {
+		return nil, fmt.Errorf("%w: %w", ErrUnknown, unconfirmed)
 	}
 	return results, err
 }
@@ -243,10 +243,10 @@ func (p *Publisher) noteTime(c *call, sent time.Time, reply []any, results []Res
 	p.clock.set(c.node.Client, sent, now, head)
 }
 
-// run runs write.lua, and returns its reply and the number of Redis replicas that have confirmed what it
-// wrote, as far as that was asked for. WAIT goes along in the same round trip. After NOSCRIPT the script
+// run runs write.lua, and returns its reply and why fewer Redis replicas than wanted have confirmed what it
+// wrote; nil when enough have. WAIT goes along in the same round trip. After NOSCRIPT the script
 // certainly did not run, and is sent as a whole.
-func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, args []any, deadline time.Time) (reply []any, replicas int, err error) {
+func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, args []any, deadline time.Time) (reply []any, unconfirmed, err error) {
 	for _, eval := range []func(redis.Scripter) *redis.Cmd{
 		func(s redis.Scripter) *redis.Cmd { return writeScript.EvalSha(ctx, s, keys, args...) },
 		func(s redis.Scripter) *redis.Cmd { return writeScript.Eval(ctx, s, keys, args...) },
@@ -259,13 +259,19 @@ func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, a
 			script = eval(pipe)
 			wait := pipe.Do(ctx, "wait", p.cfg.Replicas, max(1, deadline.Sub(p.clock.now()).Milliseconds()))
 			_, _ = pipe.Exec(ctx) // each command has its error
-			replicas, _ = wait.Int()
+			unconfirmed = nil
+			switch replicas, failed := wait.Int(); {
+			case failed != nil:
+				unconfirmed = fmt.Errorf("WAIT: %w", failed)
+			case replicas < p.cfg.Replicas:
+				unconfirmed = fmt.Errorf("only %d Redis replicas confirmed the write in time, want %d", replicas, p.cfg.Replicas)
+			}
 		}
 		if reply, err = script.Slice(); !redis.HasErrorPrefix(err, "NOSCRIPT") {
 			break
 		}
 	}
-	return reply, replicas, err
+	return reply, unconfirmed, err
 }
 
 // arguments returns the keys and arguments of write.lua, and sets the write id of the call.
