@@ -11,7 +11,7 @@ export GO POST_ID N
 
 .DEFAULT_GOAL := help
 .PHONY: help start stop restart health stats scale failover logs logs-writer logs-reader logs-redis \
-	test-write test-read build test test-compose bench benchmark clean bin/local bin/writer bin/reader
+	test-write test-read build test test-redis test-compose bench benchmark clean bin/local bin/writer bin/reader
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +72,9 @@ bin/local:
 test: ## Run all tests but those of Docker, with the race detector where there is a C compiler
 	@race=; if [ "$$(GOFLAGS= $(GO) env CGO_ENABLED)" = 1 ]; then race=-race; fi; \
 	echo "$(GO) test $$race -shuffle=on ./..."; $(GO) test $$race -shuffle=on ./...
+
+test-redis: ## Run the tests of the protocol on Redis 8 and Valkey, from Debian's newer suites; needs apt-get
+	@test/redis/run.sh
 
 test-compose: ## Run the stack in Docker, break it and check what it promises; needs root where no engine runs
 	@test/compose/run.sh
