@@ -230,7 +230,7 @@ func (b *benchmark) menu() bool {
 	quick, full := b.Options, b.Options
 	full.Full = true
 	b.say("This loads posts into the stack that runs, reads them in several ways, kills a reader and")
-	b.say("Redis, brings them back, and writes a report to %s.\n", b.folder)
+	b.say("Redis (its primary, where another server takes over), brings them back, and writes a report to %s.\n", b.folder)
 	b.say("  1  quick, about %v", suite.Estimate(quick, b.failsOver).Round(10*time.Second))
 	b.say("  2  full, about %v, %d posts", suite.Estimate(full, b.failsOver).Round(time.Minute), suite.Posts(full))
 	titles := suite.Titles()

@@ -193,3 +193,22 @@ func TestWrong(t *testing.T) {
 		}
 	}
 }
+
+// The longest time without an acknowledgement counts, if it ended after the fault, and from before it.
+func TestOutage(t *testing.T) {
+	began := time.Now()
+	at := func(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }
+	w := &Writes{fault: at(100)}
+	for _, seconds := range []int{10, 90, 99, 101, 102, 105, 120, 130, 131} {
+		w.acked = append(w.acked, write{at: at(seconds)})
+	}
+	var r Result
+	if ended := w.outage(&r); r.Out != 15*time.Second || !ended.Equal(at(120)) {
+		t.Errorf("no write for %v until %v, want 15 s until the 120th", r.Out, ended.Sub(began))
+	}
+	w.acked = w.acked[:4]
+	r = Result{}
+	if ended := w.outage(&r); r.Out != 2*time.Second || !ended.Equal(at(101)) {
+		t.Errorf("no write for %v until %v, want 2 s until the 101st", r.Out, ended.Sub(began))
+	}
+}
