@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the stack in Docker, breaks it, and checks what it promises. Where an engine answers, it uses
 # that and the images of the registry. Where none does, it starts one, which needs root, and uses
-# images that it makes itself under the pinned names (images.sh). Needs Go, make, curl, jq and, for
-# an engine of its own, Debian's docker.io, iptables, busybox-static, redis-server, prometheus and
+# images that it makes itself under the pinned names (images.sh). Needs Go, make, curl, jq, wrk and,
+# for an engine of its own, Debian's docker.io, iptables, busybox-static, redis-server, prometheus and
 # prometheus-redis-exporter. Ends with 0 when every check held.
 #
 #	test/compose/run.sh [CHECK...]    after the start some checks alone, by the names of their functions

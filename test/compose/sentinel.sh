@@ -228,6 +228,16 @@ check_sentinel_planned() {
 	note "$(grep -o 'Writes were out for [^;]*' "$work/output" | sort -u | xargs)"
 }
 
+check_sentinel_benchmark() {
+	says "the benchmark kills and moves the primary: no read fails, and the failover that is planned loses nothing"
+	local report=$work/benchmark/benchmark-report.partial.md
+	benchmark/run_benchmark.sh --only failover --posts 1000 --rate 500 --out "$work/benchmark" # fails when a promise is broken
+	sed -n '/^## Redis fails over/,/^## How/p' "$report"
+	expect 2 "$(grep -c '^| \(kill -9\|planned failover\) .* to .* | ' "$report")" "failovers in the report"
+	note "$(grep -o 'no write for .* s, all readers in step after [^,]*' "$report")"
+	eventually 20 same_values
+}
+
 check_sentinel_dashboards() {
 	check_dashboards -optional ""
 	says "every query of every dashboard and rule has data with three servers, too"
