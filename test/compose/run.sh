@@ -35,12 +35,17 @@ engine_pid=''
 part() { printf '\n== %s (%d s so far)\n' "$*" "$SECONDS"; }
 
 tear_down() {
-	local status=$?
+	local status=$? kind
 	trap - EXIT INT TERM
 	part "tear down"
 	pkill_children
 	if docker compose version >/dev/null 2>&1; then
 		docker compose --progress quiet down --volumes --remove-orphans --timeout 5 || true
+		# Those of docker-compose.sentinel.yaml, which this shell does not know. The bridge of a network that
+		# is left takes its addresses from the next engine's.
+		for kind in network volume; do
+			docker "$kind" ls --quiet --filter "label=com.docker.compose.project=$project" | xargs -r docker "$kind" rm >/dev/null || true
+		done
 	fi
 	[ -z "$engine_pid" ] || stop_engine
 	rm -rf "$work"
