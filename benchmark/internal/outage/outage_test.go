@@ -134,8 +134,9 @@ func TestResult(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Out < d || r.Out > d+time.Second || r.InStep < 2*d || r.InStep > 2*d+time.Second {
-		t.Errorf("no write for %v and in step after %v, want some more than %v and %v", r.Out, r.InStep, d, 2*d)
+	// An answer that is on its way when the fault begins shortens the outage.
+	if r.Out < 2*d/3 || r.Out > d+5*time.Second || r.InStep < 2*d || r.InStep > 2*d+5*time.Second {
+		t.Errorf("no write for %v and in step after %v, want about %v and some more than %v", r.Out, r.InStep, d, 2*d)
 	}
 	if r.Lost != 0 || r.Refused == 0 || r.Acknowledged != len(f.redis) || r.Acknowledged+r.Refused != w.sent {
 		t.Errorf("%+v of %d writes, and Redis has %d", r, w.sent, len(f.redis))
