@@ -131,7 +131,7 @@ type failures struct {
 	HTTPStatuses []int `yaml:"http_statuses"`
 	HTTPFailures *int  `yaml:"http_failures"`
 	TCPFailures  int   `yaml:"tcp_failures"`
-	Timeouts     int
+	Timeouts     *int
 }
 
 func read(t *testing.T, path string) string {
@@ -224,7 +224,7 @@ func judgeUpstream(u *upstream, rule func(bool, string, ...any)) {
 	active, passive := &u.Checks.Active, &u.Checks.Passive
 	rule(active.Type == "http" && active.HTTPPath == "/ready", "active check: %s %s", active.Type, active.HTTPPath)
 	rule(active.Timeout > 0 && active.Healthy.Interval >= 1 && active.Healthy.Successes >= 1, "active check %+v", active)
-	rule(active.Unhealthy.Interval >= 1 && active.Unhealthy.TCPFailures >= 1 && active.Unhealthy.Timeouts >= 1, "active check %+v", active.Unhealthy)
+	rule(active.Unhealthy.Interval >= 1 && active.Unhealthy.TCPFailures >= 1 && active.Unhealthy.Timeouts != nil && *active.Unhealthy.Timeouts >= 1, "active check %+v", active.Unhealthy)
 	rule(active.Unhealthy.HTTPStatuses == nil, "active check: the statuses are APISIX's own, which have 503")
 	if failures := active.Unhealthy.HTTPFailures; failures == nil || *failures < 1 {
 		rule(false, "active check: a reader that says 503 stays")
@@ -236,7 +236,8 @@ func judgeUpstream(u *upstream, rule func(bool, string, ...any)) {
 	rule(passive.Healthy.Successes != nil && *passive.Healthy.Successes == 0, "passive check: reads take back a reader that is not ready")
 	rule(passive.Unhealthy.HTTPStatuses == nil && passive.Unhealthy.HTTPFailures != nil && *passive.Unhealthy.HTTPFailures == 0,
 		"passive check: a reader's own 503 ejects it")
-	rule(passive.Unhealthy.TCPFailures >= 1 && passive.Unhealthy.Timeouts >= 1 && passive.Unhealthy.Interval == 0, "passive check %+v", passive.Unhealthy)
+	rule(passive.Unhealthy.Timeouts != nil && *passive.Unhealthy.Timeouts == 0, "passive check: clients eject readers by their number")
+	rule(passive.Unhealthy.TCPFailures >= 1 && passive.Unhealthy.Interval == 0, "passive check %+v", passive.Unhealthy)
 }
 
 func TestConfiguration(t *testing.T) {
@@ -305,7 +306,9 @@ func TestJudge(t *testing.T) {
 		{"{http_failures: 0,", "{http_failures: 3,"},
 		{"{http_failures: 0,", "{"},
 		{"{http_failures: 0,", "{http_failures: 0, http_statuses: [500],"},
-		{"{http_failures: 0, tcp_failures: 2, timeouts: 3}", "{http_failures: 0, tcp_failures: 0, timeouts: 3}"},
+		{"{http_failures: 0, tcp_failures: 2, timeouts: 0}", "{http_failures: 0, tcp_failures: 0, timeouts: 0}"},
+		{"tcp_failures: 2, timeouts: 0}", "tcp_failures: 2, timeouts: 3}"},
+		{"tcp_failures: 2, timeouts: 0}", "tcp_failures: 2}"},
 		{"prefer_name: true", "prefer_name: false"},
 		{"      request-id: {include_in_response: true}\n", ""},
 		{"      prometheus: {prefer_name: true}", "      cors: {}"},

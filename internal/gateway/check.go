@@ -47,11 +47,14 @@ func (c *checker) run(ctx context.Context, n *node) {
 	defer tick.Stop()
 	newcomer := true
 	for {
+		began := time.Now()
 		err := c.ask(ctx, n.addr)
 		if ctx.Err() != nil {
 			return // a check that was cut says nothing about the reader
 		}
-		if ready := c.report(n, err); ready && newcomer {
+		// Where clients keep all processors busy a check may be late although the reader answers: then
+		// it says nothing about the reader.
+		if late := isTimeout(err) && n.answeredSince(began); !late && c.report(n, err) && newcomer {
 			newcomer = false
 			tick.Reset(c.interval)
 		}

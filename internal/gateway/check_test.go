@@ -42,3 +42,30 @@ func TestNewcomerIsAskedAgainSoon(t *testing.T) {
 		}
 	})
 }
+
+// A check that is late counts when the reader answers nothing else either: a reader that hangs is taken
+// out, and one that clients keep busy stays.
+func TestALateCheckOfABusyReader(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			const interval = time.Second
+			p := newTestNodes("a:1")
+			n := p.list[0]
+			p.checked(n, nil)
+			c := newChecker(interval, interval, p.checked)
+			c.ask = func(ctx context.Context, _ string) error {
+				if time.Sleep(interval / 2); busy { // in the bubble's time
+					n.answered()
+				}
+				time.Sleep(interval / 2)
+				return context.DeadlineExceeded
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*interval)
+			defer cancel()
+			c.run(ctx, n)
+			if ready := len(p.view.Load().ready) == 1; ready != busy {
+				t.Errorf("busy: %v, in rotation: %v", busy, ready)
+			}
+		})
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // How many results in a row change the health state of a reader.
@@ -13,7 +14,6 @@ const (
 	healthyAfter   = 2 // checks passed; a reader that was never judged needs one
 	unhealthyAfter = 2 // checks failed
 	refusedLimit   = 2 // requests whose connection was refused or reset
-	timeoutLimit   = 3 // requests that got no answer in time
 )
 
 type health int
@@ -29,8 +29,8 @@ type node struct {
 	addr string             // host:port
 	stop context.CancelFunc // ends its checks
 
-	// What requests saw since the last answer. Atomic, because every request looks.
-	refused, timeouts atomic.Int32
+	refused    atomic.Int32 // requests since the last answer whose connection was refused or reset
+	lastAnswer atomic.Int64 // time of the last answer, to a hundredth of a second, in nanoseconds since 1970
 
 	// Guarded by nodes.mu.
 	health         health
@@ -123,20 +123,23 @@ func (p *nodes) pick(tried []*node) *node {
 // answered notes that n answered a request, whatever the status: what the answer says is between
 // the reader and the client.
 func (n *node) answered() {
-	// Mostly nothing is counted, and reading alone keeps the cache line shared between cores.
-	if n.refused.Load() != 0 || n.timeouts.Load() != 0 {
-		n.forgive()
+	// Mostly there is nothing to store, and reading alone keeps the cache line shared between cores.
+	if n.refused.Load() != 0 {
+		n.refused.Store(0)
+	}
+	if now := time.Now().UnixNano(); now-n.lastAnswer.Load() > int64(10*time.Millisecond) {
+		n.lastAnswer.Store(now)
 	}
 }
 
-func (n *node) forgive() {
-	n.refused.Store(0)
-	n.timeouts.Store(0)
-}
+// answeredSince reports whether n has answered a request after t.
+func (n *node) answeredSince(t time.Time) bool { return n.lastAnswer.Load() > t.UnixNano() }
 
-// missed notes that a request to n failed without an answer. Too many in a row make n unhealthy.
-func (p *nodes) missed(n *node, timeout bool, err error) {
-	if timeout && n.timeouts.Add(1) < timeoutLimit || !timeout && n.refused.Add(1) < refusedLimit {
+// missed notes that a request to n failed without an answer. Too many in a row make n unhealthy. A
+// request that timed out does not count: clients can cause that, by their number alone. Whether n
+// hangs is the business of its checks.
+func (p *nodes) missed(n *node, err error) {
+	if isTimeout(err) || n.refused.Add(1) < refusedLimit {
 		return
 	}
 	p.mu.Lock()
@@ -162,7 +165,7 @@ func (p *nodes) checked(n *node, err error) (ready bool) {
 	n.failed = 0
 	n.passed++
 	if n.health == unknown || n.health == unhealthy && n.passed >= healthyAfter {
-		n.forgive()
+		n.refused.Store(0)
 		n.health, n.reason = healthy, ""
 		p.log.Info("reader is ready", "reader", n.addr)
 		p.publish()

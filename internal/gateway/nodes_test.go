@@ -49,9 +49,9 @@ func TestHealth(t *testing.T) {
 		{"refused twice", "pass refuse refuse", false},
 		{"refused twice with an answer between", "pass refuse answer refuse", true},
 		{"refused twice with a check between", "pass refuse pass refuse", false},
-		{"timed out twice", "pass timeout timeout", true},
-		{"timed out three times", "pass timeout timeout timeout", false},
+		{"timeouts are for the checks to judge", "pass timeout timeout timeout timeout timeout", true},
 		{"timeouts and refusals are not added up", "pass timeout refuse timeout", true},
+		{"a timeout is no answer", "pass refuse timeout refuse", false},
 		{"an answer is no check", "pass refuse refuse answer answer answer", false},
 		{"back after refusals", "pass refuse refuse pass pass", true},
 		{"a late failure does not delay the return", "pass refuse refuse pass refuse refuse pass", true},
@@ -71,9 +71,9 @@ func TestHealth(t *testing.T) {
 				case "answer":
 					n.answered()
 				case "refuse":
-					p.missed(n, false, errors.New("refused"))
+					p.missed(n, errors.New("refused"))
 				case "timeout":
-					p.missed(n, true, errors.New("timeout"))
+					p.missed(n, context.DeadlineExceeded)
 				}
 			}
 			if got := len(p.view.Load().ready) == 1; got != test.ready {

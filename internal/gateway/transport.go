@@ -88,7 +88,7 @@ func (b *balancer) try(req *http.Request, n *node, x *exchange) (*http.Response,
 		answer.Trailer = nil
 		res = &answer
 	case req.Context().Err() == nil: // else the time of the whole request is over
-		b.nodes.missed(n, isTimeout(err), err)
+		b.nodes.missed(n, err)
 	}
 	return res, err
 }
