@@ -44,6 +44,7 @@ const (
 	left                 // handed to net/http, or being closed
 	poked                // idle, and the sweep had it look for the end of the stream
 	cut                  // the sweep has given it up
+	fresh                // for the first byte of the connection
 )
 
 // conn is a connection in the fast lane.
@@ -64,6 +65,7 @@ type conn struct {
 	scanned int    // of them without the end of a header
 	least   int    // of them that net/http would take for a request
 	since   uint32 // tick at which the first of them came, or the last answer had been written
+	heard   bool   // a byte has come on the connection
 	asleep  bool   // poked since
 	last    bool   // the connection closes after the next answer, or when there is nothing to read
 	end     func() // runs after serve: closes the connection, or hands it over
@@ -182,6 +184,8 @@ func (c *conn) prepare() bool {
 		p = reading // and a header that comes byte by byte has no more time
 	} else if c.asleep {
 		p = poked
+	} else if !c.heard {
+		p = fresh
 	}
 	if c.enter(p, c.since) == cut {
 		if c.filled > 0 {
@@ -207,7 +211,7 @@ func (c *conn) arrived(n int, err error) {
 	if c.filled == 0 {
 		c.since, c.asleep = now, false
 	}
-	c.filled += n
+	c.filled, c.heard = c.filled+n, true
 	if c.enter(serving, now) == cut {
 		if c.filled > n {
 			c.end = c.close
@@ -304,14 +308,17 @@ func (c *conn) leave() bool {
 	return true
 }
 
+// limits are how long connections may wait, in ticks.
+type limits struct{ idle, fresh, header, write uint32 }
+
 // sweep gives the connection up when it takes too long, and pokes it when it falls idle.
-func (c *conn) sweep(now, idleTicks, headerTicks, writeTicks uint32) {
+func (c *conn) sweep(now uint32, most *limits) {
 	status := c.status.Load()
 	p, age := phase(status&0xff), now-uint32(status>>8)
 	switch {
-	case (p == idle || p == poked) && age > idleTicks, p == reading && age > headerTicks:
+	case (p == idle || p == poked) && age > most.idle, p == fresh && age > most.fresh, p == reading && age > most.header:
 		c.interrupt(status, cut, c.SetReadDeadline)
-	case p == writing && age > writeTicks:
+	case p == writing && age > most.write:
 		c.interrupt(status, cut, c.SetWriteDeadline)
 	case p == idle && age > 1:
 		c.interrupt(status, poked, c.SetReadDeadline)
@@ -321,7 +328,7 @@ func (c *conn) sweep(now, idleTicks, headerTicks, writeTicks uint32) {
 // cutIdle gives the connection up if it is between requests.
 func (c *conn) cutIdle() {
 	status := c.status.Load()
-	if p := phase(status & 0xff); p == idle || p == poked {
+	if p := phase(status & 0xff); p == idle || p == poked || p == fresh {
 		c.interrupt(status, cut, c.SetReadDeadline)
 	}
 }

@@ -81,7 +81,7 @@ func TestALateCutDropsNoRequest(t *testing.T) {
 		var server *conn
 		eventually.True(t, "idle connection", func() bool {
 			f.each(func(c *conn) { server = c })
-			return server != nil && server.phase() == idle
+			return server != nil && server.phase() == fresh
 		})
 		server.mu.Lock() // as the sweep does, between its decision and the deadline
 		server.enter(cut, 0)

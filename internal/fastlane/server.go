@@ -1,6 +1,8 @@
 package fastlane
 
 import (
+	"cmp"
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +22,8 @@ type Config struct {
 	Parameter string              // the one parameter of their query, such as "id"
 	Handler   func() Handler      // makes the handler of a connection
 	Std       *service.HTTPServer // serves everything else; its timeouts bound the fast lane too
-	MaxConns  int                 // connections at a time, both lanes together; default 20,000
+	MaxConns  int                 // connections at a time, both lanes together; by default 20,000, or what the limit of open files has room for
+	Probes    []string            // paths that are served also when there are too many connections, such as "/ready"
 	Logger    *slog.Logger
 }
 
@@ -38,7 +41,7 @@ type Server struct {
 	date     atomic.Pointer[[]byte]
 	draining atomic.Bool // every answer says that its connection closes
 	stopping atomic.Bool
-	turned   atomic.Int32 // connections that are being turned away
+	door     door
 
 	mu       sync.Mutex // guards the rest
 	listener net.Listener
@@ -48,20 +51,28 @@ type Server struct {
 // sweepPause is how exact timeouts are.
 const sweepPause = 250 * time.Millisecond
 
+const defaultMaxConns = 20_000
+
+// How long a connection may be idle when less than an eighth of the places are free, unless the timeout
+// is shorter anyway. One that has never sent a byte is worth less than one that a client may come back to.
+const (
+	crowdedFresh = time.Second
+	crowdedIdle  = 10 * time.Second
+)
+
 // New returns a Server.
 func New(cfg Config) *Server {
-	if cfg.MaxConns == 0 {
-		cfg.MaxConns = 20_000
-	}
+	conns, turned := places(fileLimit())
 	s := &Server{
 		shape:      newShape(cfg.Path, cfg.Parameter),
 		newHandler: cfg.Handler,
 		http:       cfg.Std,
 		std:        &handoff{conns: make(chan net.Conn), done: make(chan struct{})},
-		maxConns:   cfg.MaxConns,
+		maxConns:   cmp.Or(cfg.MaxConns, conns),
 		log:        cfg.Logger,
 		conns:      make(map[*conn]struct{}),
 	}
+	s.door = door{server: s, probes: cfg.Probes, most: turned, conns: list.New()}
 	s.setDate()
 	return s
 }
@@ -121,7 +132,7 @@ func (s *Server) accept(ln net.Listener) error {
 // start serves c, or turns it away when there are too many.
 func (s *Server) start(nc net.Conn) {
 	c := &conn{Conn: nc, server: s, since: s.tick.Load()}
-	c.enter(idle, c.since)
+	c.enter(fresh, c.since)
 	s.mu.Lock()
 	full := len(s.conns) >= s.maxConns
 	if !full {
@@ -129,36 +140,10 @@ func (s *Server) start(nc net.Conn) {
 	}
 	s.mu.Unlock()
 	if full {
-		s.turnAway(nc)
+		s.door.turn(nc)
 		return
 	}
 	go c.serve()
-}
-
-const tooMany = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
-
-// maxTurned bounds the connections that wait for their clients to read why they are refused.
-const maxTurned = 256
-
-// turnAway answers a connection that is one too many. It does not block: the answer fits the empty
-// socket buffer.
-func (s *Server) turnAway(c net.Conn) {
-	if s.turned.Add(1) > maxTurned {
-		s.turned.Add(-1)
-		_ = c.Close()
-		return
-	}
-	_ = c.SetDeadline(time.Now().Add(lingerTime))
-	_, _ = c.Write([]byte(tooMany))
-	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.CloseWrite()
-	}
-	// Closed at once, a request that is on its way would make the kernel reset the connection
-	// before the client has the answer.
-	time.AfterFunc(lingerTime, func() {
-		_ = c.Close()
-		s.turned.Add(-1)
-	})
 }
 
 func (s *Server) remove(c *conn) {
@@ -181,11 +166,17 @@ func (s *Server) sweep(ctx context.Context) {
 		}
 		s.setDate()
 		now := s.tick.Add(1)
-		s.each(func(c *conn) {
-			c.sweep(now, ticks(s.http.IdleTimeout), ticks(s.http.ReadHeaderTimeout), ticks(s.http.WriteTimeout))
-		})
+		idle, fresh := s.http.IdleTimeout, s.http.IdleTimeout
+		if s.crowded() {
+			idle, fresh = min(idle, crowdedIdle), min(fresh, crowdedFresh)
+			s.http.CutIdle(idle)
+		}
+		limits := limits{idle: ticks(idle), fresh: ticks(fresh), header: ticks(s.http.ReadHeaderTimeout), write: ticks(s.http.WriteTimeout)}
+		s.each(func(c *conn) { c.sweep(now, &limits) })
 	}
 }
+
+func (s *Server) crowded() bool { return s.Conns() > s.maxConns*7/8 }
 
 // each calls f for every connection, both lanes together, and returns their number.
 func (s *Server) each(f func(*conn)) int {
@@ -215,7 +206,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for s.each((*conn).cutIdle) > 0 {
-		s.http.CutIdle()
+		s.http.CutIdle(0)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

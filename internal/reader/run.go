@@ -83,7 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 	log.Info("reader started", "addr", ln.Addr().String(), "pod_id", cfg.PodID, "redis", strings.Join(cfg.Redis.Addr, ","))
 	fast := newLane(h.getter, cfg.PodID, metrics)
 	fast.server = fastlane.New(fastlane.Config{
-		Path: postPath, Parameter: idParameter, Handler: fast.conn,
+		Path: postPath, Parameter: idParameter, Handler: fast.conn, Probes: []string{"/health", "/ready", "/status", "/metrics"},
 		Std: service.NewServer(h.signed(router), log), Logger: log,
 	})
 	err = service.Serve(ctx, ln, fast.server, cfg.Drain, func() {

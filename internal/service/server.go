@@ -90,7 +90,7 @@ func (s *HTTPServer) Shutdown(ctx context.Context) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	// Repeated, because net/http sets deadlines of its own.
-	for s.CutIdle() > 0 {
+	for s.CutIdle(0) > 0 {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -106,12 +106,12 @@ const (
 	settleTime = 50 * time.Millisecond
 )
 
-// CutIdle has net/http close the connections that are idle. It returns how many there are, idle or
-// not. An owner whose Shutdown cannot be called yet calls it again and again.
-func (s *HTTPServer) CutIdle() int {
+// CutIdle has net/http close the connections that have been idle for least. It returns how many there
+// are, idle or not. An owner whose Shutdown cannot be called yet calls it again and again.
+func (s *HTTPServer) CutIdle(least time.Duration) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := time.Now().Add(-settleTime)
+	before := time.Now().Add(-max(least, settleTime))
 	for c := range s.conns {
 		c.cutIdle(before)
 	}

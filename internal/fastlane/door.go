@@ -1,0 +1,117 @@
+package fastlane
+
+import (
+	"bytes"
+	"container/list"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// maxFiles bounds what is expected of the process's limit of open files, which may be infinite.
+const maxFiles = 1 << 20
+
+// fileLimit returns how many files the process may have open. Package os has raised the soft limit to
+// the hard one.
+func fileLimit() int {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || r.Cur > maxFiles {
+		return maxFiles
+	}
+	return int(r.Cur)
+}
+
+// places divides the files of a process: most are for connections, as many as defaultMaxConns, some for
+// those that are turned away, and the rest for Redis, the listener and the runtime.
+func places(files int) (conns, turned int) {
+	reserve := min(512, files/2)
+	return min(defaultMaxConns, files-reserve), reserve / 2
+}
+
+const tooMany = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+
+// turnTime is how long a connection that is turned away may take to say what it wants.
+const turnTime = time.Second
+
+// door deals with the connections that are too many: probes are served, and everything else is
+// refused. It holds a bounded number of them, and closes the oldest to let another one in.
+type door struct {
+	server *Server
+	probes []string // paths that are served
+	most   int      // connections at a time
+
+	mu    sync.Mutex // guards conns
+	conns *list.List // of *turned, the oldest first
+}
+
+// turned is a connection at the door.
+type turned struct {
+	net.Conn
+	door *door
+	at   *list.Element
+}
+
+func (t *turned) Close() error {
+	t.door.mu.Lock()
+	t.door.conns.Remove(t.at) // a no-op once it has been removed
+	t.door.mu.Unlock()
+	return t.Conn.Close()
+}
+
+// turn serves or refuses a connection that is one too many. It does not block.
+func (d *door) turn(nc net.Conn) {
+	t := &turned{Conn: nc, door: d}
+	d.mu.Lock()
+	var oldest *turned
+	if d.conns.Len() >= d.most {
+		oldest = d.conns.Remove(d.conns.Front()).(*turned)
+	}
+	t.at = d.conns.PushBack(t)
+	d.mu.Unlock()
+	if oldest != nil {
+		_ = oldest.Conn.Close()
+	}
+	go d.deal(t)
+}
+
+func (d *door) deal(t *turned) {
+	_ = t.SetDeadline(time.Now().Add(turnTime))
+	header := make([]byte, 0, readBuffer)
+	for len(header) < cap(header) && !bytes.Contains(header, []byte("\r\n\r\n")) {
+		n, err := t.Read(header[len(header):cap(header)])
+		header = header[:len(header)+n]
+		if err != nil {
+			break
+		}
+	}
+	if d.isProbe(header) {
+		_ = t.SetDeadline(time.Time{})
+		// net/http closes the connection after an answer to a request that asks for it.
+		line := bytes.IndexByte(header, '\n') + 1
+		header = slices.Insert(header, line, []byte("Connection: close\r\n")...)
+		d.server.std.push(&stdConn{conn: &conn{Conn: t, server: d.server}, unread: header})
+		return
+	}
+	// Closed at once, a request that is on its way would make the kernel reset the connection before the
+	// client has the answer.
+	_ = t.SetDeadline(time.Now().Add(lingerTime))
+	_, _ = t.Write([]byte(tooMany))
+	if tcp, ok := t.Conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
+		for range 64 {
+			if _, err := t.Read(header[:cap(header)]); err != nil {
+				break
+			}
+		}
+	}
+	_ = t.Close()
+}
+
+// isProbe reports whether header is the whole header of a request for one of the probes.
+func (d *door) isProbe(header []byte) bool {
+	method, rest, _ := bytes.Cut(header, []byte(" "))
+	path, rest, ok := bytes.Cut(rest, []byte(" "))
+	return ok && string(method) == "GET" && slices.Contains(d.probes, string(path)) &&
+		bytes.HasPrefix(rest, []byte("HTTP/1.")) && bytes.Contains(rest, []byte("\r\n\r\n"))
+}

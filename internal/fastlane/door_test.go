@@ -1,0 +1,197 @@
+package fastlane
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/eventually"
+)
+
+func TestPlaces(t *testing.T) {
+	for _, tt := range []struct{ files, conns, turned int }{
+		{maxFiles, 20_000, 256}, {20_512, 20_000, 256}, {20_000, 19_488, 256}, {1024, 512, 256}, {256, 128, 64},
+	} {
+		if conns, turned := places(tt.files); conns != tt.conns || turned != tt.turned {
+			t.Errorf("%d files: %d connections, %d at the door; want %d, %d", tt.files, conns, turned, tt.conns, tt.turned)
+		}
+	}
+}
+
+func withProbes(most int) func(*Config) {
+	return func(c *Config) { c.MaxConns, c.Probes = most, []string{"/ready"} }
+}
+
+// fill takes all places with connections in the middle of a header.
+func (f *fixture) fill(t *testing.T) {
+	t.Helper()
+	for range f.maxConns {
+		send(t, dial(t, f), "GET /post")
+	}
+	eventually.True(t, "full house", func() bool { return f.Conns() == f.maxConns })
+}
+
+const probe = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n"
+
+func TestProbesAreServedWhenAllPlacesAreTaken(t *testing.T) {
+	f := start(t, withProbes(3))
+	f.fill(t)
+	for _, tt := range []struct {
+		request string
+		status  int
+	}{
+		{probe, 200},
+		{"GET /ready HTTP/1.0\r\n\r\n", 200},
+		{"GET /ready HTTP/1.1\r\nConnection: keep-alive\r\nHost: a\r\n\r\n" + get("1"), 200},
+		{get("1"), 503},
+		{get("1") + probe, 503},
+		{"GET /readyness HTTP/1.1\r\nHost: a\r\n\r\n", 503},
+		{"POST /ready HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 503},
+		{"GET /ready HTTP/1.1\r\nX: " + strings.Repeat("x", 2*readBuffer) + "\r\nHost: a\r\n\r\n", 503},
+		{"", 503}, // a client that says nothing is told too
+		{probe[:20], 503},
+	} {
+		c := dial(t, f)
+		send(t, c, tt.request)
+		r := bufio.NewReader(c)
+		if res, _ := answer(t, r); res.StatusCode != tt.status || !res.Close {
+			t.Errorf("%.30q: %s, closing: %v; want %d", tt.request, res.Status, res.Close, tt.status)
+		}
+		closed(t, r)
+	}
+	eventually.True(t, "empty door", func() bool {
+		f.door.mu.Lock()
+		defer f.door.mu.Unlock()
+		return f.door.conns.Len() == 0
+	})
+}
+
+// Clients that connect and say nothing do not keep a probe out: the oldest of them goes.
+func TestTheDoorIsBounded(t *testing.T) {
+	f := start(t, withProbes(1))
+	f.door.most = 4
+	f.fill(t)
+	for range 50 {
+		dial(t, f)
+	}
+	c := dial(t, f)
+	_ = c.SetDeadline(time.Now().Add(turnTime / 2)) // nobody at the door has been given up by then
+	send(t, c, probe)
+	expectLast(t, bufio.NewReader(c), "std", "post ")
+}
+
+// Where places are short, connections that have never sent a byte go first.
+func TestSilentConnectionsGoWhenPlacesAreShort(t *testing.T) {
+	f := start(t, withProbes(8))
+	used, other := dial(t, f), dial(t, f)
+	usedReader, otherReader := bufio.NewReader(used), bufio.NewReader(other)
+	send(t, used, get("1"))
+	expect(t, usedReader, "fast", "post 1")
+	send(t, other, postRequest)
+	expect(t, otherReader, "std", "post 3")
+	began := time.Now()
+	for range 6 {
+		dial(t, f)
+	}
+	eventually.True(t, "end of the silent connections", func() bool { return f.Conns() == 2 })
+	if took := time.Since(began); took < crowdedFresh {
+		t.Errorf("they were given up after %v, want %v at least", took, crowdedFresh)
+	}
+	send(t, used, get("2"))
+	expect(t, usedReader, "fast", "post 2")
+	send(t, other, postRequest)
+	expect(t, otherReader, "std", "post 3")
+
+	silent := dial(t, f) // there is room: it may stay
+	f.letPass(t, uint32(2*crowdedFresh/sweepPause))
+	send(t, silent, get("1"))
+	expect(t, bufio.NewReader(silent), "fast", "post 1")
+}
+
+// childFiles makes this test binary a server.
+const childFiles = "FASTLANE_TEST_CHILD"
+
+// A server whose process may open few files refuses what is too much, and still answers probes; it uses
+// all that the hard limit allows.
+func TestTheLimitOfOpenFiles(t *testing.T) {
+	if os.Getenv(childFiles) != "" {
+		f := start(t, withProbes(0), func(c *Config) { c.Std.ReadHeaderTimeout = 5 * time.Second })
+		fmt.Println("listening", f.addr, fileLimit())
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent ends
+		return
+	}
+	const hard = 300
+	child := exec.Command("sh", "-c", fmt.Sprintf("ulimit -S -n 64 && ulimit -H -n %d && exec %q -test.run '^TestTheLimitOfOpenFiles$'", hard, os.Args[0]))
+	child.Env = append(os.Environ(), childFiles+"=1")
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		if err := child.Wait(); err != nil {
+			t.Error("the server: ", err)
+		}
+	})
+	var addr string
+	var limit int
+	if _, err := fmt.Fscanf(out, "listening %s %d\n", &addr, &limit); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	if limit < hard-1 { // Go leaves one
+		t.Errorf("%d files, want the hard limit, %d", limit, hard)
+	}
+	ask := func(request string) (int, error) {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.WriteString(c, request); err != nil {
+			return 0, err
+		}
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			return 0, err
+		}
+		return res.StatusCode, nil
+	}
+	for range 2 * hard {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_, _ = io.WriteString(c, "GET /post") // not a silent connection
+	}
+	if status, err := ask(get("1")); status != 503 {
+		t.Errorf("a read: %d, %v, want 503", status, err)
+	}
+	if status, err := ask(probe); status != 200 {
+		t.Errorf("a probe: %d, %v, want 200", status, err)
+	}
+	eventually.Nil(t, func() error { // once the headers have taken too long
+		if status, err := ask(get("1")); status != 200 {
+			return errors.Join(fmt.Errorf("a read: %d", status), err)
+		}
+		return nil
+	})
+}
