@@ -333,6 +333,13 @@ func (c *conn) cutIdle() {
 	}
 }
 
+// cutWrite gives the connection up if it waits for the client to take answers.
+func (c *conn) cutWrite() {
+	if status := c.status.Load(); phase(status&0xff) == writing {
+		c.interrupt(status, cut, c.SetWriteDeadline)
+	}
+}
+
 // interrupt changes the phase and ends the wait that the connection is in, unless something has
 // happened since status was read: a deadline must never meet a connection that moves.
 func (c *conn) interrupt(status uint64, to phase, setDeadline func(time.Time) error) {

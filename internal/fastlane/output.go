@@ -85,7 +85,13 @@ func (o *Output) write() error {
 			return nil
 		}
 	}
-	o.conn.enter(writing, o.conn.server.tick.Load())
+	now := o.conn.server.tick.Load()
+	o.conn.enter(writing, now)
+	if len(o.large) > 0 {
+		h := &pin{bodies: o.large, since: now, cut: o.conn.cutWrite}
+		o.conn.server.pins.hold(h)
+		defer o.conn.server.pins.release(h)
+	}
 	err := o.block(sent)
 	if o.conn.enter(serving, o.conn.server.tick.Load()) == cut && err == nil {
 		err = os.ErrDeadlineExceeded

@@ -24,6 +24,7 @@ type Config struct {
 	Std       *service.HTTPServer // serves everything else; its timeouts bound the fast lane too
 	MaxConns  int                 // connections at a time, both lanes together; by default 20,000, or what the limit of open files has room for
 	Probes    []string            // paths that are served also when there are too many connections, such as "/ready"
+	MaxPinned int64               // bytes of large bodies that answers to slow clients may keep in memory; by default 64 MiB
 	Logger    *slog.Logger
 }
 
@@ -42,6 +43,7 @@ type Server struct {
 	draining atomic.Bool // every answer says that its connection closes
 	stopping atomic.Bool
 	door     door
+	pins     pins
 
 	mu       sync.Mutex // guards the rest
 	listener net.Listener
@@ -72,6 +74,7 @@ func New(cfg Config) *Server {
 		log:        cfg.Logger,
 		conns:      make(map[*conn]struct{}),
 	}
+	s.pins = newPins(cmp.Or(cfg.MaxPinned, defaultMaxPinned))
 	s.door = door{server: s, probes: cfg.Probes, most: turned, conns: list.New()}
 	s.setDate()
 	return s
@@ -173,6 +176,7 @@ func (s *Server) sweep(ctx context.Context) {
 		}
 		limits := limits{idle: ticks(idle), fresh: ticks(fresh), header: ticks(s.http.ReadHeaderTimeout), write: ticks(s.http.WriteTimeout)}
 		s.each(func(c *conn) { c.sweep(now, &limits) })
+		s.pins.trim(now)
 	}
 }
 

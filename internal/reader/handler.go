@@ -39,6 +39,7 @@ const (
 type handler struct {
 	*getter
 	podID string
+	hold  func(w http.ResponseWriter, body string) (release func()) // see fastlane.Server.Hold
 }
 
 // serve answers GET and HEAD of a post.
@@ -48,7 +49,7 @@ func (h *handler) serve(from source) http.HandlerFunc {
 		if a.hit {
 			h.replica.CountHits(1)
 		}
-		send(w, r, &a)
+		h.send(w, r, &a)
 	}
 }
 
@@ -74,7 +75,7 @@ func joined(lines []string) []byte {
 	return []byte(strings.Join(lines, ", "))
 }
 
-func send(w http.ResponseWriter, r *http.Request, a *answer) {
+func (h *handler) send(w http.ResponseWriter, r *http.Request, a *answer) {
 	// Not Header.Set, which would write "Etag".
 	header := w.Header()
 	if a.problem != nil {
@@ -95,6 +96,7 @@ func send(w http.ResponseWriter, r *http.Request, a *answer) {
 	header[headerLength] = []string{strconv.Itoa(len(a.entry.Value))}
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead {
+		defer h.hold(w, a.entry.Value)()
 		_, _ = io.WriteString(w, a.entry.Value) // a client that is gone cannot be told
 	}
 }

@@ -84,6 +84,7 @@ func newLanes(t testing.TB) *lanes {
 		Path: postPath, Parameter: idParameter, Handler: fast.conn, Logger: log,
 		Std: stdServer(service.NewHTTPMetrics(service.NewRegistry("behind"))),
 	})
+	h.hold = fast.server.Hold
 	std := stdServer(service.NewHTTPMetrics(service.NewRegistry("std")))
 	running.Go(func() { _ = fast.server.Serve(listener(l.fast)) })
 	running.Go(func() { _ = std.Serve(listener(l.std)) })

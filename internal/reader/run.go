@@ -86,6 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Path: postPath, Parameter: idParameter, Handler: fast.conn, Probes: []string{"/health", "/ready", "/status", "/metrics"},
 		Std: service.NewServer(h.signed(router), log), Logger: log,
 	})
+	h.hold = fast.server.Hold
 	err = service.Serve(ctx, ln, fast.server, cfg.Drain, func() {
 		s.stopping.Store(true)
 		log.Info("reader stopping", "drain", cfg.Drain)
