@@ -1,9 +1,11 @@
 package fastlane
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -20,10 +22,13 @@ type Handler interface {
 	Serve(out *Output, q *Request)
 	// Flushed is called when all answers so far have been written, or could not be.
 	Flushed()
+	// Refuse appends the answer to a request that is not valid HTTP, or too long, to b. The answer must
+	// say that the connection is closed after it; to HEAD it has no body.
+	Refuse(b []byte, status int, reason string, head bool) []byte
 }
 
-// Sizes of the read buffer. It starts small, so that idle connections are cheap, and a header that
-// does not fit the large one is left to net/http, which refuses it.
+// Sizes of the read buffer. It starts small, so that idle connections are cheap; a header that does not
+// fit the large one is refused.
 const (
 	readBuffer    = 1 << 10
 	maxReadBuffer = 16 << 10
@@ -80,9 +85,9 @@ func (c *conn) phase() phase { return phase(c.status.Load() & 0xff) }
 
 // serve runs the connection until it ends or is handed over.
 func (c *conn) serve() {
-	c.handler = c.server.newHandler()
-	c.buf, c.least = make([]byte, readBuffer), 1
-	c.out.conn, c.out.fd = c, noFD
+	if c.filled > 0 { // net/http has left it unread
+		c.arrived(0, nil)
+	}
 	if raw := rawConn(c.Conn); raw != nil {
 		c.serveRaw(raw)
 	} else {
@@ -174,7 +179,7 @@ func (c *conn) prepare() bool {
 	}
 	if c.filled == len(c.buf) {
 		if len(c.buf) >= maxReadBuffer {
-			c.handOver(c.buf[:c.filled])
+			c.refuseLength()
 			return false
 		}
 		c.buf = append(make([]byte, 0, 4*len(c.buf)), c.buf...)[:4*len(c.buf)]
@@ -200,7 +205,7 @@ func (c *conn) prepare() bool {
 func (c *conn) arrived(n int, err error) {
 	switch {
 	case err == io.EOF && c.filled >= c.least:
-		c.handOver(c.buf[:c.filled]) // net/http knows what to say to half a request
+		c.handOver(c.buf[:c.filled], 0) // net/http knows what to say to half a request
 		return
 	case err != nil:
 		c.end = c.close
@@ -220,14 +225,13 @@ func (c *conn) arrived(n int, err error) {
 		c.last = true // given up while it was idle, and yet here is a request
 	}
 
-	begin, v, closing := 0, partial, false
+	begin, end, v, closing := 0, 0, partial, false
 	for begin < c.filled && !closing && c.out.err == nil {
-		var end int
 		if end, v = c.next(c.buf[begin:c.filled]); v != complete {
 			break
 		}
 		begin += end
-		c.out.closing, c.out.after = false, c.buf[begin:c.filled]
+		c.out.closing, c.out.after = c.q.close, c.buf[begin:c.filled]
 		c.handler.Serve(&c.out, &c.q)
 		closing = c.out.closing
 		if c.out.full() {
@@ -243,30 +247,32 @@ func (c *conn) arrived(n int, err error) {
 	case closing:
 		c.end = c.closeGently
 	case v == other:
-		c.handOver(c.buf[begin:c.filled])
+		c.handOver(c.buf[begin:c.filled], end)
 	case begin > 0:
 		c.since = s.tick.Load() // not now: the handler may have waited since, and the write may have blocked
 		c.filled = copy(c.buf, c.buf[begin:c.filled])
 	}
 }
 
-// next looks for a request at the front of b and parses it into c.q. It returns its length.
-func (c *conn) next(b []byte) (end int, v verdict) {
-	switch {
-	case len(b) < c.least:
+// next looks for a request at the front of b. It returns the length of its header, 0 when b may not
+// have all of it. A complete one has been parsed into c.q.
+func (c *conn) next(b []byte) (header int, v verdict) {
+	if len(b) < c.least {
 		return 0, partial
-	case !c.server.shape.begins(b):
-		return 0, other
 	}
-	if end, v = findEnd(b, c.scanned); v != complete {
+	header = findEnd(b, c.scanned)
+	if header == 0 {
 		c.scanned = len(b)
-		return 0, v
+		if hasForeignLine(b) {
+			return 0, other // and its client may wait for an answer to what it has sent
+		}
+		return 0, partial
 	}
 	c.scanned, c.least = 0, stdLeast
-	if !c.server.shape.parse(b[:end], &c.q) {
-		return 0, other
+	if !c.server.shape.parse(b[:header], &c.q) {
+		return header, other
 	}
-	return end, complete
+	return header, complete
 }
 
 // closing reports whether the connection closes after the answer to a request that b follows. Of
@@ -275,23 +281,19 @@ func (c *conn) closing(b []byte) bool {
 	if !c.last && !c.server.draining.Load() {
 		return false
 	}
-	if len(b) < stdLeast {
-		return true
-	}
-	_, v := findEnd(b, 0)
-	return v == partial && c.server.shape.begins(b)
+	return len(b) < stdLeast || findEnd(b, 0) == 0 && !hasForeignLine(b)
 }
 
-// handOver has the connection given to net/http, with the bytes that it has not seen yet. They stay
-// in the read buffer, which is not used here any more.
-func (c *conn) handOver(unread []byte) {
-	c.end = func() {
-		if !c.leave() {
-			c.close()
-			return
-		}
-		c.server.std.push(&stdConn{conn: c, unread: unread})
+// refuseLength has a request refused whose header does not fit the read buffer.
+func (c *conn) refuseLength() {
+	status, reason := http.StatusRequestHeaderFieldsTooLarge, "the header"
+	if bytes.IndexByte(c.buf, '\n') < 0 {
+		status, reason = http.StatusRequestURITooLong, "the URL"
 	}
+	reason += " is too long: a request has 16 KiB for its URL and header"
+	c.out.SetBuffer(c.handler.Refuse(c.out.Buffer(), status, reason, isHead(c.buf)))
+	c.out.Flush()
+	c.end = c.closeGently
 }
 
 // leave ends the time in the fast lane: once it has returned true, the sweep sets no deadline on the
@@ -373,37 +375,4 @@ func (c *conn) closeGently() {
 		}
 	}
 	c.close()
-}
-
-// stdConn is a connection as net/http sees it.
-type stdConn struct {
-	*conn
-	unread []byte
-	closed atomic.Bool
-}
-
-func (c *stdConn) Read(b []byte) (int, error) {
-	if len(c.unread) > 0 {
-		n := copy(b, c.unread)
-		c.unread = c.unread[n:]
-		return n, nil
-	}
-	c.unread, c.buf = nil, nil // lets the read buffer go
-	return c.conn.Conn.Read(b)
-}
-
-// CloseWrite lets net/http end a connection gently.
-func (c *stdConn) CloseWrite() error {
-	if tcp, ok := c.conn.Conn.(*net.TCPConn); ok {
-		return tcp.CloseWrite()
-	}
-	return nil
-}
-
-func (c *stdConn) Close() error {
-	err := c.conn.Conn.Close()
-	if !c.closed.Swap(true) {
-		c.server.remove(c.conn)
-	}
-	return err
 }

@@ -88,10 +88,8 @@ func (d *door) deal(t *turned) {
 	}
 	if d.isProbe(header) {
 		_ = t.SetDeadline(time.Time{})
-		// net/http closes the connection after an answer to a request that asks for it.
-		line := bytes.IndexByte(header, '\n') + 1
-		header = slices.Insert(header, line, []byte("Connection: close\r\n")...)
-		d.server.std.push(&stdConn{conn: &conn{Conn: t, server: d.server}, unread: header})
+		c := &conn{Conn: t, server: d.server, handler: d.server.newHandler()}
+		d.server.std.push(&stdConn{conn: c, unread: header, last: true})
 		return
 	}
 	// Closed at once, a request that is on its way would make the kernel reset the connection before the

@@ -1,82 +1,133 @@
 package fastlane
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // Request is a request of the shape that the fast lane knows. Its slices are parts of the read
 // buffer: they are valid until Serve returns.
 type Request struct {
-	Head  bool   // HEAD, else GET
-	Value []byte // of the parameter: unreserved characters (RFC 3986), at least one
+	Head   bool   // HEAD, else GET
+	HTTP10 bool   // else HTTP/1.1
+	Query  []byte // what follows "?": characters of a URL, with their escapes
 	// Values of the header fields, without the white space around them; nil where there is none.
+	IfMatch     []byte
 	IfNoneMatch []byte
 	MinVersion  []byte
+
+	close     bool // the client wants the connection closed after the answer
+	keepAlive bool // the client names the option "keep-alive"
 }
 
 // shape is what a request target looks like.
 type shape struct {
-	get, head []byte // "GET /post?id=" and "HEAD /post?id="
+	get, head []byte // "GET /post?" and "HEAD /post?"
 }
 
-func newShape(path, parameter string) shape {
-	target := path + "?" + parameter + "="
-	return shape{get: []byte("GET " + target), head: []byte("HEAD " + target)}
-}
-
-// begins reports whether b, the first bytes of a request, may become a request of the shape.
-func (s *shape) begins(b []byte) bool {
-	return bytes.HasPrefix(b, s.get[:min(len(b), len(s.get))]) || bytes.HasPrefix(b, s.head[:min(len(b), len(s.head))])
+func newShape(path string) shape {
+	return shape{get: []byte("GET " + path + "?"), head: []byte("HEAD " + path + "?")}
 }
 
 // verdict is what the bytes at the front of the buffer are.
 type verdict int
 
 const (
-	partial  verdict = iota // a request of the shape, as far as it has arrived
-	complete                // a whole header
+	partial  verdict = iota // a header, as far as it has arrived
+	complete                // a whole header of the shape
 	other                   // not for the fast lane
 )
 
-// findEnd looks for the end of the header in b. scanned is how much of b an earlier call has seen
-// without finding it; that part is not looked at again.
-func findEnd(b []byte, scanned int) (end int, v verdict) {
-	for at := scanned; ; {
+// findEnd returns the length of the header at the front of b, 0 when its end has not arrived. A line
+// ends with LF, as net/http has it; a CR before that is not a part of the line. scanned is how much of
+// b an earlier call has seen without finding the end; that part is not looked at again.
+func findEnd(b []byte, scanned int) int {
+	for at := scanned; ; at++ {
 		i := bytes.IndexByte(b[at:], '\n')
 		if i < 0 {
-			return 0, partial
+			return 0
 		}
 		at += i
-		switch {
-		case at == 0 || b[at-1] != '\r':
-			return 0, other // a bare LF
-		case at >= 3 && b[at-2] == '\n':
-			return at + 1, complete
+		if at >= 1 && b[at-1] == '\n' || at >= 2 && b[at-1] == '\r' && b[at-2] == '\n' {
+			return at + 1
 		}
-		at++
 	}
 }
 
-// parse reads a whole header, which ends with an empty line and in which every LF follows a CR. It
-// reports whether it is of the shape.
+// hasForeignLine reports whether b, the front of a header, begins with a whole line that is no request
+// line of HTTP/1.
+func hasForeignLine(b []byte) bool {
+	line, _, whole := bytes.Cut(b, []byte("\n"))
+	return whole && !bytes.Contains(line, []byte(" HTTP/1."))
+}
+
+func isHead(b []byte) bool { return bytes.HasPrefix(b, []byte("HEAD ")) }
+
+// bodyLength returns the number of bytes that follow a header as the request's body. It returns false
+// when it leaves that to net/http: with a Transfer-Encoding, several lengths, or folded lines.
+func bodyLength(header []byte) (n int64, ok bool) {
+	seen := false
+	_, rest, _ := bytes.Cut(header, []byte("\n"))
+	for len(rest) > 0 {
+		var line []byte
+		line, rest, _ = bytes.Cut(rest, []byte("\n"))
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		switch fieldOf(name) {
+		case special:
+			if len(name) == len("transfer-encoding") {
+				return 0, false
+			}
+		case length:
+			n, ok = parseLength(trimLeft(trimRight(bytes.TrimSuffix(value, []byte("\r")))))
+			if seen || !ok {
+				return 0, false
+			}
+			seen = true
+		}
+		if len(line) > 0 && (line[0] == ' ' || line[0] == '\t') {
+			return 0, false
+		}
+	}
+	return n, true
+}
+
+// parseLength reads the value of a Content-Length.
+func parseLength(digits []byte) (n int64, ok bool) {
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return n, len(digits) >= 1 && len(digits) <= 18
+}
+
+// parse reads a whole header. It reports whether it is of the shape.
 func (s *shape) parse(b []byte, q *Request) bool {
+	*q = Request{}
 	switch {
 	case bytes.HasPrefix(b, s.get):
-		q.Head, b = false, b[len(s.get):]
+		b = b[len(s.get):]
 	case bytes.HasPrefix(b, s.head):
 		q.Head, b = true, b[len(s.head):]
 	default:
 		return false
 	}
 	n := 0
-	for class[b[n]]&unreserved != 0 {
+	for class[b[n]]&query != 0 {
 		n++
 	}
-	const version = " HTTP/1.1\r\n"
-	if n == 0 || len(b) < n+len(version) || string(b[n:n+len(version)]) != version {
+	q.Query, b = b[:n], b[n:]
+	const newVersion, oldVersion = " HTTP/1.1\r\n", " HTTP/1.0\r\n"
+	switch {
+	case bytes.HasPrefix(b, []byte(newVersion)):
+	case bytes.HasPrefix(b, []byte(oldVersion)):
+		q.HTTP10 = true
+	default:
 		return false
 	}
-	q.Value, q.IfNoneMatch, q.MinVersion = b[:n], nil, nil
-	b = b[n+len(version):]
-	hosts := 0
+	b = b[len(newVersion):]
+	hosts, connections := 0, 0
 	for b[0] != '\r' {
 		n := 0
 		for class[b[n]]&token != 0 {
@@ -90,40 +141,116 @@ func (s *shape) parse(b []byte, q *Request) bool {
 		for b[0] == ' ' || b[0] == '\t' {
 			b = b[1:]
 		}
-		n = 0
-		for class[b[n]]&text != 0 {
-			n++
-		}
+		n = textLength(b)
 		if b[n] != '\r' || b[n+1] != '\n' {
-			return false // a control character, or a bare CR
+			return false // a control character, or a bare CR or LF
 		}
-		value := b[:n]
+		value := trimRight(b[:n])
 		b = b[n+2:]
-		for len(value) > 0 && (value[len(value)-1] == ' ' || value[len(value)-1] == '\t') {
-			value = value[:len(value)-1]
-		}
+		ok := true
 		switch fieldOf(name) {
 		case plain:
 		case host:
 			hosts++
-			if !validHost(value) {
-				return false
-			}
+			ok = plainHost(value)
+		case connection:
+			connections++
+			ok = q.readOptions(value)
+		case length:
+			ok = len(value) == 1 && value[0] == '0'
+		case ifMatch:
+			ok = once(&q.IfMatch, value)
 		case ifNoneMatch:
-			if q.IfNoneMatch != nil {
-				return false // lists in several lines are joined by the other lane
-			}
-			q.IfNoneMatch = value
+			ok = once(&q.IfNoneMatch, value)
 		case minVersion:
-			if q.MinVersion != nil {
-				return false
-			}
-			q.MinVersion = value
+			ok = once(&q.MinVersion, value)
 		case special:
+			ok = false
+		}
+		if !ok {
 			return false
 		}
 	}
-	return hosts == 1 && len(b) == len("\r\n") // else a line began with a bare CR
+	if len(b) != len("\r\n") { // a line began with a bare CR
+		return false
+	}
+	if q.HTTP10 {
+		ambiguous := connections > 1 || q.close && q.keepAlive
+		q.close = !q.keepAlive
+		return hosts <= 1 && !ambiguous
+	}
+	return hosts == 1
+}
+
+// once stores the value of a field that may come once: the other lane joins the lines of a list.
+func once(field *[]byte, value []byte) bool {
+	if *field != nil {
+		return false
+	}
+	*field = value
+	return true
+}
+
+// readOptions reads a Connection field. It returns false when that is not a list of tokens. Only two
+// options mean something to a server: an offer to upgrade need not be taken, and a field that the list
+// names concerns the next hop, which is this server.
+func (q *Request) readOptions(list []byte) bool {
+	for {
+		for len(list) > 0 && (list[0] == ',' || list[0] == ' ' || list[0] == '\t') {
+			list = list[1:]
+		}
+		if len(list) == 0 {
+			return true
+		}
+		n := 0
+		for n < len(list) && class[list[n]]&token != 0 {
+			n++
+		}
+		switch option := list[:n]; {
+		case n == len("close") && is(option, "close"):
+			q.close = true
+		case n == len("keep-alive") && is(option, "keep-alive"):
+			q.keepAlive = true
+		}
+		list = trimLeft(list[n:])
+		if n == 0 || len(list) > 0 && list[0] != ',' {
+			return false
+		}
+	}
+}
+
+// textLength returns the number of bytes at the front of b that may stand in a field value. b has a byte
+// that may not.
+func textLength(b []byte) int {
+	n := 0
+	for n+8 <= len(b) && !hasControl(binary.LittleEndian.Uint64(b[n:])) {
+		n += 8
+	}
+	for class[b[n]]&text != 0 {
+		n++
+	}
+	return n
+}
+
+// hasControl reports whether one of eight bytes is a control character, tabs included.
+func hasControl(x uint64) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	del := x ^ 0x7f*ones
+	return ((x-' '*ones)&^x|(del-ones)&^del)&tops != 0
+}
+
+func trimLeft(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	return b
+}
+
+func trimRight(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
 }
 
 // field is what a header field means to the fast lane.
@@ -131,8 +258,11 @@ type field int
 
 const (
 	plain   field = iota // nothing
-	special              // changes the connection or announces a body
+	special              // not for the fast lane
 	host
+	connection
+	length
+	ifMatch
 	ifNoneMatch
 	minVersion
 )
@@ -140,83 +270,98 @@ const (
 // fieldOf knows a header field by its name, in any case. The length tells most of them apart.
 func fieldOf(name []byte) field {
 	switch len(name) {
-	case 2:
-		return is(name, "te", special)
 	case 4:
-		return is(name, "host", host)
+		if is(name, "host") {
+			return host
+		}
 	case 6:
-		return is(name, "expect", special)
-	case 7:
-		if is(name, "upgrade", special) == special {
+		if is(name, "expect") {
 			return special
 		}
-		return is(name, "trailer", special)
+	case 8:
+		if is(name, "if-match") {
+			return ifMatch
+		}
 	case 10:
-		if is(name, "connection", special) == special {
-			return special
+		if is(name, "connection") {
+			return connection
 		}
-		return is(name, "keep-alive", special)
 	case 13:
-		if is(name, "if-none-match", ifNoneMatch) == ifNoneMatch {
+		if is(name, "if-none-match") {
 			return ifNoneMatch
 		}
-		return is(name, "x-min-version", minVersion)
+		if is(name, "x-min-version") {
+			return minVersion
+		}
 	case 14:
-		return is(name, "content-length", special)
-	case 16:
-		return is(name, "proxy-connection", special)
+		if is(name, "content-length") {
+			return length
+		}
 	case 17:
-		return is(name, "transfer-encoding", special)
+		if is(name, "transfer-encoding") {
+			return special
+		}
 	}
 	return plain
 }
 
-// is returns f when name is lower but for its case, else plain. Both have the same length.
-func is(name []byte, lower string, f field) field {
+// is reports whether name is lower but for its case. Both have the same length.
+func is(name []byte, lower string) bool {
 	for i := range len(lower) {
 		c := name[i]
 		if 'A' <= c && c <= 'Z' {
 			c += 'a' - 'A'
 		}
 		if c != lower[i] {
-			return plain
-		}
-	}
-	return f
-}
-
-// validHost reports whether a Host is of the plain kind: a name or an IP address, with or without a
-// port. Others go to net/http, which decides.
-func validHost(value []byte) bool {
-	for _, c := range value {
-		if class[c]&hostname == 0 {
 			return false
 		}
 	}
-	return len(value) > 0
+	return true
+}
+
+// plainHost reports whether a Host is of the plain kind: a name or an IPv4 address, with or without a
+// port. Others go to net/http, which decides.
+func plainHost(value []byte) bool {
+	n := 0
+	for n < len(value) && class[value[n]]&hostname != 0 {
+		n++
+	}
+	if n == 0 {
+		return false
+	}
+	if value = value[n:]; len(value) > 0 && value[0] != ':' {
+		return false
+	}
+	for i := 1; i < len(value); i++ {
+		if value[i] < '0' || value[i] > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 // Classes of characters.
 const (
-	unreserved = 1 << iota // of RFC 3986
-	token                  // of RFC 9110: what a field name is made of
-	text                   // of RFC 9110: what a field value is made of
-	hostname               // of plain host names, addresses and ports
+	query    = 1 << iota // what the query of a URL is made of, by RFC 3986 and by browsers
+	token                // of RFC 9110: what a field name is made of
+	text                 // of RFC 9110: what a field value is made of
+	hostname             // of plain host names and IPv4 addresses
 )
 
 var class = func() (t [256]uint8) {
 	for c := range 256 {
 		alnum := '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
-		if alnum || bytes.IndexByte([]byte("-._~"), byte(c)) >= 0 {
-			t[c] |= unreserved
+		in := func(set string) bool { return bytes.IndexByte([]byte(set), byte(c)) >= 0 }
+		if c > ' ' && c < 0x7f && !in(`"#<>`) {
+			t[c] |= query
 		}
-		if alnum || bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), byte(c)) >= 0 {
+		if alnum || in("!#$%&'*+-.^_`|~") {
 			t[c] |= token
 		}
 		if c >= ' ' && c != 0x7f || c == '\t' {
 			t[c] |= text
 		}
-		if alnum || bytes.IndexByte([]byte("-._:[]"), byte(c)) >= 0 {
+		if alnum || in("-._") {
 			t[c] |= hostname
 		}
 	}

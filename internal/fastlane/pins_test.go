@@ -18,8 +18,8 @@ const pinnedBody = 8 << 20 // bytes: more than the two socket buffers hold
 // "same" always with the same.
 type replaced struct{ same string }
 
-func (h *replaced) body(id string) string {
-	if id == "same" {
+func (h *replaced) body(query string) string {
+	if query == "id=same" {
 		return h.same
 	}
 	return strings.Repeat("x", pinnedBody)
@@ -27,10 +27,12 @@ func (h *replaced) body(id string) string {
 
 func (h *replaced) Serve(out *Output, q *Request) {
 	out.SetBuffer(append(out.Buffer(), "HTTP/1.1 200 OK\r\nContent-Length: "+strconv.Itoa(pinnedBody)+"\r\n\r\n"...))
-	out.Body(h.body(string(q.Value)))
+	out.Body(h.body(string(q.Query)))
 }
 
 func (h *replaced) Flushed() {}
+
+func (h *replaced) Refuse(b []byte, _ int, _ string, _ bool) []byte { return b }
 
 // Clients that do not read hold as much memory as they may, and the slowest go; those that hold the same
 // body do not add up.
@@ -53,7 +55,7 @@ func TestSlowClientsHoldABoundedMemory(t *testing.T) {
 				c.Handler = func() Handler { return h }
 				c.Std.WriteTimeout = time.Hour
 				c.Std.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					body := h.body(r.URL.Query().Get("id"))
+					body := h.body(r.URL.RawQuery)
 					s := <-server
 					server <- s
 					defer s.Hold(w, body)()

@@ -19,9 +19,8 @@ import (
 // Config configures a Server.
 type Config struct {
 	Path      string              // of the requests that the fast lane takes, such as "/post"
-	Parameter string              // the one parameter of their query, such as "id"
 	Handler   func() Handler      // makes the handler of a connection
-	Std       *service.HTTPServer // serves everything else; its timeouts bound the fast lane too
+	Std       *service.HTTPServer // serves everything else, and belongs to the Server; its timeouts bound the fast lane too
 	MaxConns  int                 // connections at a time, both lanes together; by default 20,000, or what the limit of open files has room for
 	Probes    []string            // paths that are served also when there are too many connections, such as "/ready"
 	MaxPinned int64               // bytes of large bodies that answers to slow clients may keep in memory; by default 64 MiB
@@ -66,7 +65,7 @@ const (
 func New(cfg Config) *Server {
 	conns, turned := places(fileLimit())
 	s := &Server{
-		shape:      newShape(cfg.Path, cfg.Parameter),
+		shape:      newShape(cfg.Path),
 		newHandler: cfg.Handler,
 		http:       cfg.Std,
 		std:        &handoff{conns: make(chan net.Conn), done: make(chan struct{})},
@@ -77,6 +76,7 @@ func New(cfg Config) *Server {
 	s.pins = newPins(cmp.Or(cfg.MaxPinned, defaultMaxPinned))
 	s.door = door{server: s, probes: cfg.Probes, most: turned, conns: list.New()}
 	s.setDate()
+	watch(cfg.Std.Server)
 	return s
 }
 
@@ -146,6 +146,8 @@ func (s *Server) start(nc net.Conn) {
 		s.door.turn(nc)
 		return
 	}
+	c.handler, c.buf, c.least = s.newHandler(), make([]byte, readBuffer), 1
+	c.out.conn, c.out.fd = c, noFD
 	go c.serve()
 }
 

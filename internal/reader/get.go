@@ -12,8 +12,8 @@ import (
 	"heavy-read-api/internal/service"
 )
 
-// waitBudget bounds all waiting of one read together. It leaves 50 ms of the promised 500 ms for
-// the answer itself.
+// waitBudget is the budget of a reader's reads. It leaves 50 ms of the promised 500 ms for the answer
+// itself.
 const waitBudget = 450 * time.Millisecond
 
 // maxBehind is how many reads may wait for a version at the same time. A client can ask for versions
@@ -32,7 +32,8 @@ const (
 // request is a read of one post, whichever way it came. Its slices belong to the caller.
 type request struct {
 	id          []byte
-	ifNoneMatch []byte // the header's lines joined by commas; nil without the header
+	ifMatch     []byte // the header's lines joined by commas; nil without the header
+	ifNoneMatch []byte // the same
 	minVersion  []byte // the same
 }
 
@@ -48,10 +49,11 @@ type answer struct {
 // getter does the work of a read.
 type getter struct {
 	replica *cache.Replica
-	behind  atomic.Int32 // reads that wait for a version, at most maxBehind
+	budget  time.Duration // bounds all waiting of one read
+	behind  atomic.Int32  // reads that wait for a version, at most maxBehind
 }
 
-// get answers q. It blocks for waitBudget at most, and only where memory cannot answer.
+// get answers q. It blocks for the budget at most, and only where memory cannot answer.
 func (g *getter) get(ctx context.Context, q *request, from source) answer {
 	if from == fromRedis {
 		return g.ask(ctx, q)
@@ -94,7 +96,7 @@ func (g *getter) look(q *request) (a answer, ok bool) {
 	return a, true
 }
 
-// wait answers q when memory cannot, or not yet. It blocks for waitBudget at most.
+// wait answers q when memory cannot, or not yet. It blocks for the budget at most.
 func (g *getter) wait(ctx context.Context, q *request) answer {
 	token, problem := q.check()
 	if problem != nil {
@@ -103,7 +105,7 @@ func (g *getter) wait(ctx context.Context, q *request) answer {
 	if a := q.absent(); a.problem != &notFound {
 		return a
 	}
-	ctx, cancel := context.WithTimeout(ctx, waitBudget)
+	ctx, cancel := context.WithTimeout(ctx, g.budget)
 	defer cancel()
 	if !g.replica.Reached(token) {
 		defer g.behind.Add(-1)
@@ -131,7 +133,7 @@ func (g *getter) ask(ctx context.Context, q *request) answer {
 	if a := q.absent(); a.problem != &notFound {
 		return a
 	}
-	ctx, cancel := context.WithTimeout(ctx, waitBudget)
+	ctx, cancel := context.WithTimeout(ctx, g.budget)
 	defer cancel()
 	return q.fetched(g.replica.Direct(ctx, string(q.id)))
 }
@@ -170,34 +172,36 @@ func (q *request) absent() answer {
 	return failed(&notFound)
 }
 
-// found answers with a post, or with 304 when the client has it already.
+// found answers with a post, unless a condition of the client says otherwise (RFC 9110, section 13.2.2).
 func (q *request) found(entry cache.Entry) answer {
 	a := answer{status: http.StatusOK, entry: entry, etag: post.ETag(entry.Value)}
-	if a.etag == "" {
+	switch {
+	case a.etag == "":
 		return failed(&notAPost)
-	}
-	if q.ifNoneMatch != nil && matches(q.ifNoneMatch, a.etag) {
+	case q.ifMatch != nil && !matches(q.ifMatch, a.etag, false):
+		return failed(&changed)
+	case q.ifNoneMatch != nil && matches(q.ifNoneMatch, a.etag, true):
 		a.status = http.StatusNotModified
 	}
 	return a
 }
 
-// matches reports whether an If-None-Match header names etag. The comparison is the weak one, so W/
-// makes no difference (RFC 9110, section 13.1.2). Where a list is malformed the rest of it matches
-// nothing, and the client gets the whole post: too much, but right.
-func matches(ifNoneMatch []byte, etag string) bool {
-	if service.AnyETag(ifNoneMatch) {
+// matches reports whether an If-Match or If-None-Match header names etag. A tag with W/ matches in the
+// weak comparison alone, which is that of If-None-Match (RFC 9110, sections 13.1.1 and 13.1.2). Where a
+// list is malformed the rest of it matches nothing: the client gets the whole post, or none.
+func matches(list []byte, etag string, weakly bool) bool {
+	if service.AnyETag(list) {
 		return true
 	}
 	for {
-		tag, _, rest, err := service.NextETag(ifNoneMatch)
+		tag, weak, rest, err := service.NextETag(list)
 		if err != nil || len(tag) == 0 {
 			return false
 		}
-		if string(tag) == etag {
+		if string(tag) == etag && (weakly || !weak) {
 			return true
 		}
-		ifNoneMatch = rest
+		list = rest
 	}
 }
 
@@ -206,6 +210,7 @@ var (
 	noID          = service.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" is missing or empty: ask for /post?id=<id of the post>`}
 	badMinVersion = service.Problem{Status: http.StatusBadRequest, Field: "X-Min-Version", Detail: "X-Min-Version is not a version: send one X-Version of the writer or a reader, 16 hexadecimal digits, a hyphen and a number"}
 	notFound      = service.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
+	changed       = service.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "the post has none of these entity tags now: read it without If-Match to get the current one; a weak tag (W/) never matches"}
 	notAPost      = service.Problem{Status: http.StatusInternalServerError, Field: "id", Detail: "what is stored under this id is no post: write it again"}
 	behind        = service.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and Redis did not bring it in time: try again, or read without X-Min-Version"}
 	tooManyBehind = service.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and too many reads wait for theirs: try again, or read without X-Min-Version"}
@@ -214,9 +219,13 @@ var (
 
 func failed(p *service.Problem) answer { return answer{status: p.Status, problem: p} }
 
-// badParameter is the problem of a query out of which no id can be taken.
-func badParameter(err error) *service.Problem {
-	return &service.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" ` + err.Error()}
+// idOf appends the id in a query to dst. A query without exactly one is a problem.
+func idOf(dst []byte, query string) ([]byte, *service.Problem) {
+	id, err := service.Param(dst, query, idParameter)
+	if err != nil {
+		return nil, &service.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" ` + err.Error()}
+	}
+	return id, nil
 }
 
 // badID is the problem of an id that no post can have. An id that is too long is a wrong parameter

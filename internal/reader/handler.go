@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
 )
 
 // The path of a post, and the parameter that names it.
@@ -29,10 +28,12 @@ const (
 	headerRetryAfter = "Retry-After"
 	headerVersion    = "X-Version"
 	headerServedBy   = "X-Served-By"
+	headerSniffing   = "X-Content-Type-Options"
 
 	mediaType  = "application/json"
 	caching    = "no-cache" // kept by who likes, asked for again each time: with If-None-Match that costs no body
 	retryAfter = "1"        // seconds
+	noSniffing = "nosniff"  // browsers take the media type as it is: a post is no script and no page
 )
 
 // handler answers reads with net/http.
@@ -54,14 +55,15 @@ func (h *handler) serve(from source) http.HandlerFunc {
 }
 
 func (h *handler) answer(r *http.Request, from source) answer {
-	id, err := service.Param(make([]byte, 0, post.MaxID), r.URL.RawQuery, idParameter)
-	if err != nil {
-		return failed(badParameter(err))
+	id, problem := idOf(make([]byte, 0, post.MaxID), r.URL.RawQuery)
+	if problem != nil {
+		return failed(problem)
 	}
 	// net/http cancels the request's context when the client closes its sending side, and such a client
 	// still reads. All waiting is bounded without it, as in the fast lane.
 	return h.get(context.WithoutCancel(r.Context()), &request{
 		id:          id,
+		ifMatch:     joined(r.Header["If-Match"]),
 		ifNoneMatch: joined(r.Header["If-None-Match"]),
 		minVersion:  joined(r.Header["X-Min-Version"]),
 	}, from)
@@ -101,11 +103,12 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, a *answer) {
 	}
 }
 
-// signed returns h with the reader's name in every answer.
+// signed returns next with the headers that every answer has, the reader's name among them.
 func (h *handler) signed(next http.Handler) http.Handler {
-	name := []string{h.podID}
+	name, sniffing := []string{h.podID}, []string{noSniffing}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()[headerServedBy] = name
+		w.Header()[headerSniffing] = sniffing
 		next.ServeHTTP(w, r)
 	})
 }

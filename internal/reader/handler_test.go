@@ -1,8 +1,10 @@
 package reader
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -43,6 +45,8 @@ func TestRead(t *testing.T) {
 					"Etag":           {w.etag},
 					"X-Version":      {w.token.String()},
 					"X-Served-By":    {"reader-under-test"},
+
+					"X-Content-Type-Options": {"nosniff"},
 				}
 				checkRead(t, path+" "+id, res, 200, want, w.body)
 
@@ -140,6 +144,9 @@ func TestReadErrors(t *testing.T) {
 			{"?id=gone", []string{"If-None-Match", "*"}, 404, "id"},
 			{"?x=1&id=a&y=%20&z", nil, 200, ""}, // other parameters do not matter
 			{"?%69d=%61", nil, 200, ""},
+			{"?id=%61&x=;&y=a=b", nil, 200, ""},
+			{"?id=a;x=y", nil, 404, "id"},
+			{"?id=%61&id=%61", nil, 400, "id"},
 		}
 		for _, tt := range tests {
 			for _, path := range paths {
@@ -228,6 +235,121 @@ func TestIfNoneMatch(t *testing.T) {
 	}
 }
 
+// Both lanes: a header in two lines is for net/http, one line for the fast lane.
+func TestIfMatch(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
+	r := startReady(t, b.Addr())
+	other := `"00000000000000000000000000000000"`
+	tests := []struct {
+		lines  []string
+		more   string // If-None-Match
+		status int
+	}{
+		{[]string{w.etag}, "", 200},
+		{[]string{"*"}, "", 200},
+		{[]string{other + ", " + w.etag}, "", 200},
+		{[]string{other, w.etag}, "", 200},
+		{[]string{other}, "", 412},
+		{[]string{other, other}, "", 412},
+		{[]string{"W/" + w.etag}, "", 412}, // the comparison is the strong one
+		{[]string{"W/" + w.etag + ", " + w.etag}, "", 200},
+		{[]string{""}, "", 412},
+		{[]string{strings.Trim(w.etag, `"`)}, "", 412},
+		{[]string{"*", "*"}, "", 412},
+		{[]string{w.etag}, w.etag, 304}, // If-Match comes first
+		{[]string{other}, w.etag, 412},
+		{[]string{w.etag}, other, 200},
+	}
+	for _, tt := range tests {
+		var header []string
+		for _, line := range tt.lines {
+			header = append(header, "If-Match", line)
+		}
+		if tt.more != "" {
+			header = append(header, "If-None-Match", tt.more)
+		}
+		for _, path := range paths {
+			res := r.do(t, "GET", path+"?id=a", header...)
+			if res.status != tt.status {
+				t.Errorf("%s, %q: %d, want %d", path, header, res.status, tt.status)
+			}
+			if tt.status == 412 {
+				wantProblem(t, res, 412, "If-Match")
+			}
+			if head := r.do(t, "HEAD", path+"?id=a", header...); head.status != tt.status || len(head.body) > 0 {
+				t.Errorf("HEAD %s, %q: %d with %d bytes, want %d", path, header, head.status, len(head.body), tt.status)
+			}
+		}
+		// Without the condition the answer would be no success: it counts for nothing (section 13.2.1).
+		wantProblem(t, r.do(t, "GET", "/post?id=unknown", header...), 404, "id")
+	}
+}
+
+// What no handler gets is answered like everything else, by whichever lane.
+func TestRefusals(t *testing.T) {
+	r := startReady(t, redistest.StartEmbedded(t).Addr())
+	long := strings.Repeat("x", 17<<10)
+	for _, tt := range []struct {
+		method, rest string
+		status       int
+	}{
+		{"GET", "/post?id=a HTTP/1.1\r\n\r\n", 400},
+		{"GET", "/post?id=a HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400},
+		{"GET", "/post?id=a HTTP/3.1\r\nHost: a\r\n\r\n", 505},
+		{"GET", "/post?id=a HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n", 417},
+		{"POST", "/post?id=a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
+		{"GET", "/post?id=" + long + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+		{"GET", "/post?id=a HTTP/1.1\r\nHost: a\r\nX: " + long + "\r\n\r\n", 431},
+	} {
+		for _, method := range []string{tt.method, "HEAD"} {
+			raw := r.raw(t, method+" "+tt.rest)
+			res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(raw)), &http.Request{Method: method})
+			if err != nil {
+				t.Errorf("%.40q is answered %q: %v", tt.rest, raw, err)
+				continue
+			}
+			body, err := io.ReadAll(res.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.StatusCode != tt.status || !res.Close || res.Header.Get("X-Content-Type-Options") != "nosniff" || res.Header.Get("Date") == "" {
+				t.Errorf("%s %.40q is answered %q", method, tt.rest, raw)
+			}
+			if method == "HEAD" {
+				if len(body) > 0 || !strings.HasSuffix(raw, "\r\n\r\n") {
+					t.Errorf("HEAD %.40q is answered %q", tt.rest, raw)
+				}
+				continue
+			}
+			wantProblem(t, response{res.StatusCode, res.Header, body}, tt.status, "")
+		}
+	}
+	for _, host := range []string{"]", "[::1", "a:80:90", "[::1]x", "[a]", "a:x"} {
+		for _, path := range []string{"/post?id=a", "/health"} {
+			raw := r.raw(t, "GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
+			if !strings.HasPrefix(raw, "HTTP/1.1 400 ") || !strings.Contains(raw, `"field":"Host"`) {
+				t.Errorf("%s of the host %q is answered %q", path, host, raw)
+			}
+		}
+	}
+}
+
+// Every answer of every lane keeps browsers from guessing what it is.
+func TestNoSniffing(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
+	r := startReady(t, b.Addr())
+	for _, target := range append([]string{"/post?id=unknown", "/post?id=", "/nowhere", "/health", "/metrics"}, target("/post", "a"), target("/post-redis", "a")) {
+		for _, header := range [][]string{nil, {"If-None-Match", "*"}, {"If-Match", `"x"`}, {"If-Match", `"x"`, "If-Match", `"y"`}} {
+			res := r.do(t, "GET", target, header...)
+			if got := res.header["X-Content-Type-Options"]; !slices.Equal(got, []string{"nosniff"}) {
+				t.Errorf("%s with %q: %d, %q", target, header, res.status, got)
+			}
+		}
+	}
+}
+
 // FuzzIfNoneMatch checks the one thing that would be wrong and not only wasteful: a match of a
 // header that does not have the tag.
 func FuzzIfNoneMatch(f *testing.F) {
@@ -236,7 +358,7 @@ func FuzzIfNoneMatch(f *testing.F) {
 		f.Add([]byte(list))
 	}
 	f.Fuzz(func(t *testing.T, list []byte) {
-		got := matches(list, etag)
+		got := matches(list, etag, true)
 		switch {
 		case got && !bytes.Contains(list, []byte(etag)) && strings.Trim(string(list), " \t") != "*":
 			t.Errorf("%q matches", list)

@@ -6,10 +6,12 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heavy-read-api/internal/fastlane"
+	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/service"
 )
 
@@ -27,7 +29,7 @@ type lane struct {
 }
 
 // laneCodes are the statuses that a read can have.
-var laneCodes = [...]int{http.StatusOK, http.StatusNotModified, http.StatusNotFound, http.StatusBadRequest, http.StatusServiceUnavailable, http.StatusInternalServerError}
+var laneCodes = [...]int{http.StatusOK, http.StatusNotModified, http.StatusNotFound, http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusServiceUnavailable, http.StatusInternalServerError}
 
 // sampleEvery is how many requests of a connection come to one that is timed: the clock would cost
 // as much as the look-up. The sample is observed as often, so that it weighs as much as the requests
@@ -54,6 +56,7 @@ func (l *lane) conn() fastlane.Handler {
 // answers have been written, once for all that were written together.
 type laneConn struct {
 	*lane
+	id          []byte // of the last request, for its memory
 	counts      [2][len(laneCodes)]uint32
 	hits        int
 	body        int // bytes
@@ -69,8 +72,18 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request) {
 		c.untilSample = sampleEvery
 		began = time.Now()
 	}
-	q := request{id: r.Value, ifNoneMatch: r.IfNoneMatch, minVersion: r.MinVersion}
-	a, ok := c.look(&q)
+	q := request{ifMatch: r.IfMatch, ifNoneMatch: r.IfNoneMatch, minVersion: r.MinVersion}
+	var a answer
+	ok := true
+	// The string is not kept: it is a part of the read buffer.
+	if id, problem := idOf(c.id[:0], unsafe.String(unsafe.SliceData(r.Query), len(r.Query))); problem != nil {
+		a = failed(problem)
+	} else {
+		if q.id = id; len(id) <= post.MaxID {
+			c.id = id
+		}
+		a, ok = c.look(&q)
+	}
 	if !ok {
 		ok = out.Flush() // the answers before this one need not wait for Redis
 		c.Flushed()
@@ -85,17 +98,21 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request) {
 	}
 
 	closing := out.Closing()
-	b := out.Buffer()
+	b := appendVersion(out.Buffer(), r.HTTP10)
 	switch a.status {
 	case http.StatusOK:
-		b = append(b, "HTTP/1.1 200 OK\r\n"+headerType+": "+mediaType+"\r\n"+headerCaching+": "+caching...)
+		b = append(b, "200 OK\r\n"+headerType+": "+mediaType+"\r\n"+headerCaching+": "+caching...)
 	case http.StatusNotModified:
-		b = append(b, "HTTP/1.1 304 Not Modified\r\n"+headerCaching+": "+caching...)
+		b = append(b, "304 Not Modified\r\n"+headerCaching+": "+caching...)
 	default:
-		c.problem(out, &a, r.Head, closing)
+		body := a.problem.Bytes()
+		out.SetBuffer(c.problem(b, a.status, body, r.Head, connectionOf(r.HTTP10, closing)))
+		if !r.Head {
+			c.body += len(body)
+		}
 		return
 	}
-	b = c.common(b, closing)
+	b = c.common(b, connectionOf(r.HTTP10, closing))
 	b = append(b, "\r\n"+headerETag+": "...)
 	b = append(b, a.etag...)
 	b = append(b, "\r\n"+headerVersion+": "...)
@@ -113,28 +130,49 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request) {
 	}
 }
 
+// Refuse implements fastlane.Handler.
+func (c *laneConn) Refuse(b []byte, status int, reason string, head bool) []byte {
+	p := service.Problem{Status: status, Detail: "the request is not understood: " + reason}
+	return c.problem(appendVersion(b, false), status, p.Bytes(), head, connectionOf(false, true))
+}
+
+// appendVersion begins an answer: with the client's version, as net/http does.
+func appendVersion(b []byte, http10 bool) []byte {
+	if http10 {
+		return append(b, "HTTP/1.0 "...)
+	}
+	return append(b, "HTTP/1.1 "...)
+}
+
+// connectionOf returns the line of the header that says whether the connection stays, where that is not the
+// version's default.
+func connectionOf(http10, closing bool) string {
+	switch {
+	case closing && !http10:
+		return "\r\nConnection: close"
+	case !closing && http10:
+		return "\r\nConnection: keep-alive"
+	}
+	return ""
+}
+
 // common appends what every answer has.
-func (c *laneConn) common(b []byte, closing bool) []byte {
-	b = append(b, "\r\n"+headerServedBy+": "...)
+func (c *laneConn) common(b []byte, connection string) []byte {
+	b = append(b, "\r\n"+headerSniffing+": "+noSniffing+"\r\n"+headerServedBy+": "...)
 	b = append(b, c.podID...)
 	b = append(b, "\r\nDate: "...)
 	b = append(b, c.server.Date()...)
-	if closing {
-		b = append(b, "\r\nConnection: close"...)
-	}
-	return b
+	return append(b, connection...)
 }
 
-// problem answers with a problem document.
-func (c *laneConn) problem(out *fastlane.Output, a *answer, head, closing bool) {
-	body := a.problem.Bytes()
-	b := append(out.Buffer(), "HTTP/1.1 "...)
-	b = strconv.AppendInt(b, int64(a.status), 10)
+// problem appends the status and the rest of an answer with a problem document.
+func (c *laneConn) problem(b []byte, status int, body []byte, head bool, connection string) []byte {
+	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(b, ' ')
-	b = append(b, http.StatusText(a.status)...)
+	b = append(b, http.StatusText(status)...)
 	b = append(b, "\r\n"+headerType+": "+service.ProblemType+"\r\n"+headerCaching+": no-store"...)
-	b = c.common(b, closing)
-	if a.status == http.StatusServiceUnavailable {
+	b = c.common(b, connection)
+	if status == http.StatusServiceUnavailable {
 		b = append(b, "\r\n"+headerRetryAfter+": "+retryAfter...)
 	}
 	b = append(b, "\r\n"+headerLength+": "...)
@@ -142,9 +180,8 @@ func (c *laneConn) problem(out *fastlane.Output, a *answer, head, closing bool) 
 	b = append(b, "\r\n\r\n"...)
 	if !head {
 		b = append(b, body...)
-		c.body += len(body)
 	}
-	out.SetBuffer(b)
+	return b
 }
 
 func (c *laneConn) count(a *answer, head bool) {

@@ -47,7 +47,7 @@ func (l *lanes) samples(t *testing.T) (n uint64, sum time.Duration) {
 
 // Each connection has exactly one sample among its first sampleEvery requests.
 func TestEveryConnectionIsTimed(t *testing.T) {
-	l := newLanes(t)
+	l := newLanes(t, waitBudget)
 	stream := []byte(strings.Repeat(plainRead, sampleEvery))
 	for i := range uint64(sampleEvery) {
 		if got := len(exchange(t, l.fast, [][]byte{stream})); got != sampleEvery {
@@ -111,7 +111,7 @@ func hasLabel(m *dto.Metric, name, value string) bool {
 // The sample of a read that waits includes the wait, also when the answers before it are written in
 // between.
 func TestASampleHasItsWait(t *testing.T) {
-	l := newLanes(t)
+	l := newLanes(t, waitBudget)
 	var clients [sampleEvery]*script
 	for i := range clients { // on one of them the first read is the sample, on another one the second
 		clients[i] = newScript([]byte(plainRead + l.waitingRead()))
@@ -129,7 +129,7 @@ func TestASampleHasItsWait(t *testing.T) {
 
 // Pipelined reads of a client that is gone are not served: each could wait for the whole budget.
 func TestAGoneClientIsNotServed(t *testing.T) {
-	l := newLanes(t)
+	l := newLanes(t, waitBudget)
 	c := newScript([]byte(strings.Repeat(l.waitingRead(), 8)))
 	c.broken = syscall.EPIPE
 	l.fast <- c

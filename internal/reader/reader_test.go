@@ -179,5 +179,5 @@ func newGetter(t testing.TB, redisAddr string) *getter {
 		}
 		return nil
 	})
-	return &getter{replica: replica}
+	return &getter{replica: replica, budget: waitBudget}
 }

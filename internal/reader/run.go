@@ -65,7 +65,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer following.Wait()
 	defer stop()
 
-	h := &handler{getter: &getter{replica: replica}, podID: cfg.PodID}
+	h := &handler{getter: &getter{replica: replica, budget: waitBudget}, podID: cfg.PodID}
 	s := &state{replica: replica, redis: finder, podID: cfg.PodID}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "reader_stopping", Help: "1 while the reader serves on before an orderly stop, else 0.",
@@ -83,7 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 	log.Info("reader started", "addr", ln.Addr().String(), "pod_id", cfg.PodID, "redis", strings.Join(cfg.Redis.Addr, ","))
 	fast := newLane(h.getter, cfg.PodID, metrics)
 	fast.server = fastlane.New(fastlane.Config{
-		Path: postPath, Parameter: idParameter, Handler: fast.conn, Probes: []string{"/health", "/ready", "/status", "/metrics"},
+		Path: postPath, Handler: fast.conn, Probes: []string{"/health", "/ready", "/status", "/metrics"},
 		Std: service.NewServer(h.signed(router), log), Logger: log,
 	})
 	h.hold = fast.server.Hold

@@ -16,16 +16,19 @@ type Router struct {
 	metrics *HTTPMetrics
 	paths   map[string]http.Handler
 	unknown http.Handler
+	badHost http.Handler
 }
 
 // NewRouter returns a Router without paths. Add them before the first request.
 func NewRouter(m *HTTPMetrics) *Router {
+	always := func(p Problem) http.Handler {
+		return m.Instrument(unknownRoute, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { p.WriteTo(w) }))
+	}
 	return &Router{
 		metrics: m,
 		paths:   make(map[string]http.Handler),
-		unknown: m.Instrument(unknownRoute, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			Problem{Status: http.StatusNotFound, Detail: "nothing is served at this path"}.WriteTo(w)
-		})),
+		unknown: always(Problem{Status: http.StatusNotFound, Detail: "nothing is served at this path"}),
+		badHost: always(Problem{Status: http.StatusBadRequest, Field: "Host", Detail: "Host is not valid: send a name or an address, and a port after a colon where there is one; IPv6 addresses stand in brackets"}),
 	}
 }
 
@@ -53,9 +56,12 @@ func (r *Router) Handle(path string, methods Methods) {
 }
 
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if h, ok := r.paths[req.URL.Path]; ok {
-		h.ServeHTTP(w, req)
-		return
+	h, ok := r.paths[req.URL.Path]
+	switch {
+	case !validHost(req.Host):
+		h = r.badHost
+	case !ok:
+		h = r.unknown
 	}
-	r.unknown.ServeHTTP(w, req)
+	h.ServeHTTP(w, req)
 }

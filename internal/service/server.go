@@ -206,6 +206,9 @@ func (c *trackedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// NetConn returns the connection that the listener accepted.
+func (c *trackedConn) NetConn() net.Conn { return c.Conn }
+
 // rest notes that the request has been answered.
 func (c *trackedConn) rest() {
 	c.mu.Lock()

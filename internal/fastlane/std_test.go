@@ -1,0 +1,206 @@
+package fastlane
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/eventually"
+)
+
+// forNetHTTP are requests of which net/http answers each with "post " and a number or nothing.
+var forNetHTTP = map[string]string{
+	"another path":      "GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+	"a body":            "POST /post?id=3 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+	"an empty body":     "PUT /other HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+	"a large body":      "POST /other HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("GET /post?", 10_000),
+	"no query":          "GET /post HTTP/1.1\r\nHost: a\r\n\r\n",
+	"HTTP/1.0":          "GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+	"bare line feeds":   "GET /health HTTP/1.1\nHost: a\n\n",
+	"an IPv6 address":   "GET /post?id=3 HTTP/1.1\r\nHost: [::1]:80\r\n\r\n",
+	"two equal lengths": "POST /other HTTP/1.1\r\nHost: a\r\nX: Content-Length: 9\r\nContent-Length:   5  \r\n\r\nhello",
+}
+
+// After a request for net/http, the connection is in the fast lane again.
+func TestConnectionsComeBack(t *testing.T) {
+	for name, request := range forNetHTTP {
+		t.Run(name, func(t *testing.T) {
+			f := start(t)
+			c := dial(t, f)
+			r := bufio.NewReader(c)
+			for i := range 3 {
+				send(t, c, request)
+				if res, _ := answer(t, r); res.Header.Get("X-Lane") != "std" || res.StatusCode != 200 || res.Close {
+					t.Fatalf("%s, close %v, from the %s lane", res.Status, res.Close, res.Header.Get("X-Lane"))
+				}
+				send(t, c, get(fmt.Sprint(i)))
+				expect(t, r, "fast", fmt.Sprint("post ", i))
+			}
+			// All of it at once, too.
+			go func() { _, _ = io.WriteString(c, strings.Repeat(get("1")+request+request+get("2"), 20)) }()
+			for range 20 {
+				expect(t, r, "fast", "post 1")
+				answer(t, r)
+				answer(t, r)
+				expect(t, r, "fast", "post 2")
+			}
+			if n := f.Conns(); n != 1 {
+				t.Errorf("%d connections, want 1", n)
+			}
+		})
+	}
+}
+
+// What arrives while a handler of net/http runs is not lost, whichever byte net/http has looked at.
+func TestRequestsBehindAHandler(t *testing.T) {
+	for _, behind := range []string{get("1"), get("1") + get("2")[:1], get("1")[:1], get("1")[:3], "P"} {
+		t.Run(fmt.Sprintf("%.5q", behind), func(t *testing.T) {
+			f := start(t)
+			c := dial(t, f)
+			_ = c.(*net.TCPConn).SetNoDelay(true)
+			send(t, c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+			eventually.True(t, "waiting handler", func() bool { return f.waiting.Load() == 1 })
+			send(t, c, behind)
+			f.letPass(t, 1)
+			close(f.release)
+			r := bufio.NewReader(c)
+			expect(t, r, "std", "post ")
+			whole := get("1") + get("2")
+			if behind == "P" {
+				whole = "POST /post?id=1 HTTP/1.1\r\nHost: a\r\n\r\n" + get("2")
+			}
+			send(t, c, whole[len(behind):])
+			answer(t, r)
+			expect(t, r, "fast", "post 2")
+		})
+	}
+}
+
+// A client that closes its side while net/http answers gets that answer, and the end of the stream.
+func TestHalfClosedBehindAHandler(t *testing.T) {
+	f := start(t)
+	c := dial(t, f)
+	send(t, c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"+get("1"))
+	eventually.True(t, "waiting handler", func() bool { return f.waiting.Load() == 1 })
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	close(f.release)
+	r := bufio.NewReader(c)
+	expect(t, r, "std", "post ")
+	expect(t, r, "fast", "post 1")
+	closed(t, r)
+	eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+}
+
+// The timeouts of net/http end with its request, and those of the fast lane begin.
+func TestTimeoutsAfterNetHTTP(t *testing.T) {
+	f := start(t, func(c *Config) {
+		c.Std.ReadTimeout, c.Std.WriteTimeout, c.Std.IdleTimeout = 2*sweepPause, 2*sweepPause, 8*sweepPause
+	})
+	c := dial(t, f)
+	r := bufio.NewReader(c)
+	send(t, c, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+	expect(t, r, "std", "post ")
+	f.letPass(t, 4)
+	send(t, c, get("1"))
+	expect(t, r, "fast", "post 1")
+	send(t, c, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+	expect(t, r, "std", "post ")
+	began := time.Now()
+	closed(t, r)
+	if took := time.Since(began); took < 6*sweepPause {
+		t.Errorf("closed after %v", took)
+	}
+}
+
+// Where a request ends whose framing is in doubt, nobody reads another one.
+func TestDoubtfulFramingEndsTheConnection(t *testing.T) {
+	for name, request := range map[string]string{
+		"chunked":                       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+		"both":                          "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"both, the other way":           "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: Chunked\r\ncontent-length: 60\r\n\r\n0\r\n\r\n",
+		"Transfer-Encoding in HTTP/1.0": "POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"both in HTTP/1.0":              "POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+		"bare line feeds":               "POST / HTTP/1.1\nHost: a\nContent-Length: 5\nTransfer-Encoding: chunked\n\n0\r\n\r\n",
+		"two lengths":                   "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+		"a folded line":                 "POST / HTTP/1.1\r\nHost: a\r\nX: a\r\n Content-Length: 5\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := start(t)
+			c := dial(t, f)
+			r := bufio.NewReader(c)
+			send(t, c, request+get("smuggled")+"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+			if res := expect(t, r, "std", "post "); !res.Close {
+				t.Error("the answer does not say that the connection closes")
+			}
+			closed(t, r)
+			_ = c.Close()
+			eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+		})
+	}
+}
+
+// Whoever refuses a request, the answer is the handler's, and the connection is closed.
+func TestRefusals(t *testing.T) {
+	long := strings.Repeat("x", maxReadBuffer)
+	for name, tt := range map[string]struct {
+		request string
+		status  int
+	}{
+		"no request line":       {"hello\r\n", 400},
+		"no version":            {"GET /\r\n", 400},
+		"a blank line":          {"\r\n\r\n", 400},
+		"an unknown version":    {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505},
+		"no Host":               {"GET /post?id=1 HTTP/1.1\r\n\r\n", 400},
+		"two Hosts":             {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400},
+		"a malformed name":      {"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400},
+		"a control character":   {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400},
+		"lengths":               {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
+		"an unknown encoding":   {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
+		"an unknown expectancy": {"GET / HTTP/1.1\r\nHost: a\r\nExpect: something\r\n\r\n", 417},
+		"a long URL":            {"GET /post?id=" + long + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+		"a long path":           {"GET /" + long + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+		"a long header":         {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: " + long + "\r\n\r\n", 431},
+		"many lines":            {"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: y\r\n", maxReadBuffer/6) + "\r\n", 431},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := start(t)
+			for _, method := range []string{"GET", "HEAD"} {
+				for _, before := range []string{"", get("1"), "GET /health HTTP/1.1\r\nHost: a\r\n\r\n"} {
+					c := dial(t, f)
+					r := bufio.NewReader(c)
+					rest, get := strings.CutPrefix(tt.request, "GET")
+					request := method + rest
+					if !get {
+						request, method = rest, "GET"
+					}
+					go func() { _, _ = io.WriteString(c, before+request) }()
+					if before != "" {
+						answer(t, r)
+					}
+					res, err := http.ReadResponse(r, &http.Request{Method: method})
+					if err != nil {
+						t.Fatal(err)
+					}
+					body, err := io.ReadAll(res.Body)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if res.StatusCode != tt.status || res.Header.Get("X-Lane") != "refused" || !res.Close {
+						t.Errorf("%s, close %v, from %q, want %d", res.Status, res.Close, res.Header.Get("X-Lane"), tt.status)
+					}
+					if (method == "HEAD") != (len(body) == 0) {
+						t.Errorf("body %q", body)
+					}
+					closed(t, r)
+				}
+			}
+		})
+	}
+}

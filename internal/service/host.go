@@ -1,0 +1,21 @@
+package service
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// validHost reports whether a Host is a name or an address with or without a port (RFC 9112, section
+// 3.2), or empty. net/http has looked at its characters only.
+func validHost(host string) bool {
+	name, port, _ := strings.Cut(host, ":")
+	if strings.HasPrefix(host, "[") {
+		address, rest, closed := strings.Cut(host[1:], "]")
+		ip, err := netip.ParseAddr(address)
+		if !closed || err != nil || !ip.Is6() || ip.Zone() != "" || rest != "" && rest[0] != ':' {
+			return false
+		}
+		name, port = "", strings.TrimPrefix(rest, ":")
+	}
+	return !strings.ContainsAny(name, "[]") && strings.Trim(port, "0123456789") == ""
+}
