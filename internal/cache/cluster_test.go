@@ -27,7 +27,7 @@ func TestLostReplyInACluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, p, set("a", "1"))
-	hook := proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply)
+	hook := proxy.OnceContains(faultnet.ToServer, "evalsha\r\n", faultnet.CutAtReply)
 	if results, err := p.Write(t.Context(), set("a", "2")); err != nil || results[0].Token.Version != 2 {
 		t.Errorf("a write whose reply was lost: %+v, %v", results, err)
 	}

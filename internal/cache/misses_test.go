@@ -143,7 +143,7 @@ func TestLargeMissesAreServedEvenly(t *testing.T) {
 // A key that Redis refuses to read is asked for again at once: it is not slow.
 func TestRefusedKeyIsNotSlow(t *testing.T) {
 	redistest.Require(t)
-	const rules = "&* -@all +ping +info +dbsize +eval_ro +evalsha_ro +get +mget +scan +xrange +xrevrange +subscribe"
+	const rules = "&* -@all +ping +info +dbsize +evalsha_ro +get +mget +scan +xrange +xrevrange +subscribe"
 	server := redistest.Start(t, redistest.User("reader", "secret", "%R~{posts:0}:log %R~{posts:0}:epoch %R~{posts:0}:p:[a-y] "+rules))
 	p := publisher(t, server.Addr())
 	write(t, p, set("a", "1"))

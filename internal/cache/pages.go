@@ -70,9 +70,11 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 		p.close()
 		return nil, fmt.Errorf("identify the server: %w", err)
 	}
-	if err := p.checkRole(ctx); err != nil {
-		p.close()
-		return nil, err
+	for _, check := range []func(context.Context) error{p.checkRole, p.whole} {
+		if err := check(ctx); err != nil {
+			p.close()
+			return nil, err
+		}
 	}
 	size, err := p.scanning.DBSize(ctx).Result()
 	if err != nil {
@@ -108,9 +110,6 @@ type redisPages struct {
 
 func (p *redisPages) next(ctx context.Context, ahead bool) (page, error) {
 	if p.stop == nil {
-		if err := p.whole(ctx); err != nil {
-			return page{}, err
-		}
 		p.start(ctx)
 	}
 	wanted := 1

@@ -244,33 +244,25 @@ func (p *Publisher) noteTime(c *call, sent time.Time, reply []any, results []Res
 }
 
 // run runs write.lua, and returns its reply and why fewer Redis replicas than wanted have confirmed what it
-// wrote; nil when enough have. WAIT goes along in the same round trip. After NOSCRIPT the script
-// certainly did not run, and is sent as a whole.
+// wrote; nil when enough have. WAIT goes along in the same round trip.
 func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, args []any, deadline time.Time) (reply []any, unconfirmed, err error) {
-	for _, eval := range []func(redis.Scripter) *redis.Cmd{
-		func(s redis.Scripter) *redis.Cmd { return writeScript.EvalSha(ctx, s, keys, args...) },
-		func(s redis.Scripter) *redis.Cmd { return writeScript.Eval(ctx, s, keys, args...) },
-	} {
-		var script *redis.Cmd
+	reply, err = runLoaded(ctx, n, func() *redis.Cmd {
 		if p.cfg.Replicas == 0 {
-			script = eval(n)
-		} else {
-			pipe := n.Pipeline()
-			script = eval(pipe)
-			wait := pipe.Do(ctx, "wait", p.cfg.Replicas, max(1, deadline.Sub(p.clock.now()).Milliseconds()))
-			_, _ = pipe.Exec(ctx) // each command has its error
-			unconfirmed = nil
-			switch replicas, failed := wait.Int(); {
-			case failed != nil:
-				unconfirmed = fmt.Errorf("WAIT: %w", failed)
-			case replicas < p.cfg.Replicas:
-				unconfirmed = fmt.Errorf("only %d Redis replicas confirmed the write in time, want %d", replicas, p.cfg.Replicas)
-			}
+			return writeScript.EvalSha(ctx, n, keys, args...)
 		}
-		if reply, err = script.Slice(); !redis.HasErrorPrefix(err, "NOSCRIPT") {
-			break
+		pipe := n.Pipeline()
+		script := writeScript.EvalSha(ctx, pipe, keys, args...)
+		wait := pipe.Do(ctx, "wait", p.cfg.Replicas, max(1, deadline.Sub(p.clock.now()).Milliseconds()))
+		_, _ = pipe.Exec(ctx) // each command has its error
+		unconfirmed = nil
+		switch replicas, failed := wait.Int(); {
+		case failed != nil:
+			unconfirmed = fmt.Errorf("WAIT: %w", failed)
+		case replicas < p.cfg.Replicas:
+			unconfirmed = fmt.Errorf("only %d Redis replicas confirmed the write in time, want %d", replicas, p.cfg.Replicas)
 		}
-	}
+		return script
+	}).Slice()
 	return reply, unconfirmed, err
 }
 
@@ -362,7 +354,8 @@ func (p *Publisher) Check(ctx context.Context) error {
 	}
 	// No value is stored under the prefix alone, because no key is empty.
 	keys := []string{p.keys.seq, p.keys.epoch, p.keys.log, p.keys.prefix}
-	if err := checkScript.Run(ctx, n, keys, p.cfg.Channel).Err(); err != nil {
+	err = runLoaded(ctx, n, func() *redis.Cmd { return checkScript.EvalSha(ctx, n, keys, p.cfg.Channel) }).Err()
+	if err != nil {
 		p.cfg.Redis.Doubt(n, err)
 		return err
 	}

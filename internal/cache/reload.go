@@ -90,7 +90,7 @@ func (a *applier) load(ctx context.Context, progress *SnapshotProgress, quiet bo
 	}
 	defer pages.close()
 	progress.Total = pages.total()
-	// Only now: while no primary can be asked, absent keys are answered from the set that is complete.
+	// Only now: while no server has the whole set, absent keys are answered from memory as before.
 	a.store.beginLoad(quiet)
 
 	a.ahead = Head{} // nothing that the store holds now will be there after the load

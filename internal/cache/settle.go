@@ -73,7 +73,9 @@ func (p *Publisher) askFor(ctx context.Context, c *call) (reply []any, err error
 	if c.before.WriteID != 0 {
 		before = binary.BigEndian.AppendUint64(nil, c.before.WriteID)
 	}
-	reply, err = settleScript.Run(ctx, n, []string{p.keys.epoch, p.keys.log}, c.id, c.expires, len(c.writes), c.before.Version, before).Slice()
+	reply, err = runLoaded(ctx, n, func() *redis.Cmd {
+		return settleScript.EvalSha(ctx, n, []string{p.keys.epoch, p.keys.log}, c.id, c.expires, len(c.writes), c.before.Version, before)
+	}).Slice()
 	switch {
 	case err != nil:
 		p.cfg.Redis.Doubt(n, err)

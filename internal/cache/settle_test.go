@@ -54,7 +54,7 @@ func TestLostReplyIsSettled(t *testing.T) {
 					write(t, p, *tt.before)
 				}
 				first := write(t, p, set("other", "x"))[0].Token
-				proxy.OnceContains(faultnet.ToServer, "evalsha", action)
+				proxy.OnceContains(faultnet.ToServer, "evalsha\r\n", action)
 				began := time.Now()
 				results, err := p.Write(t.Context(), tt.writes...)
 				took := time.Since(began)
@@ -92,7 +92,7 @@ func TestSettledAmongOthers(t *testing.T) {
 		for i := range 600 { // more than a page of the log
 			write(t, other, set(fmt.Sprint("before", i), "x"))
 		}
-		hook := proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.SwallowReply)
+		hook := proxy.OnceContains(faultnet.ToServer, "evalsha\r\n", faultnet.SwallowReply)
 		done := make(chan error, 1)
 		go func() {
 			<-hook.Fired()
@@ -128,7 +128,7 @@ func TestWhatTheLogDoesNotTell(t *testing.T) {
 			each(t, func(t *testing.T, addr string) {
 				p, proxy := lossy(t, addr)
 				c := client(t, addr)
-				hook := proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.Swallow)
+				hook := proxy.OnceContains(faultnet.ToServer, "evalsha\r\n", faultnet.Swallow)
 				done := make(chan error, 1)
 				go func() {
 					_, err := p.Write(t.Context(), set("a", "1"))
@@ -152,7 +152,7 @@ func TestFirstWriteIsSettled(t *testing.T) {
 		each(t, func(t *testing.T, addr string) {
 			proxy := faultnet.NewProxy(t, addr)
 			p := publisher(t, proxy.Addr())
-			proxy.OnceContains(faultnet.ToServer, "evalsha", action)
+			proxy.OnceContains(faultnet.ToServer, "evalsha\r\n", action)
 			if err := writeScript.Load(t.Context(), client(t, addr)).Err(); err != nil {
 				t.Fatal(err)
 			}

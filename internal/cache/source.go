@@ -133,7 +133,9 @@ func runStep(ctx context.Context, on redis.Scripter, k keys, q query) (step, err
 	for _, key := range q.missed {
 		args = append(args, key)
 	}
-	reply, err := stepScript.RunRO(ctx, on, []string{k.epoch, k.log}, args...).Slice()
+	reply, err := runLoaded(ctx, on, func() *redis.Cmd {
+		return stepScript.EvalShaRO(ctx, on, []string{k.epoch, k.log}, args...)
+	}).Slice()
 	if err != nil {
 		return step{}, err
 	}

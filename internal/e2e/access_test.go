@@ -64,7 +64,7 @@ func TestAccessList(t *testing.T) {
 		_, before := replica.Get([]byte("before"))
 		return live == cache.Hit && before == cache.Absent
 	})
-	proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply) // the writer looks for its write in the log
+	proxy.OnceContains(faultnet.ToServer, "evalsha\r\n", faultnet.CutAtReply) // the writer looks for its write in the log
 	write(cache.Write{Op: cache.Set, Key: "live", Value: []byte("[]")})
 	if _, found, err := replica.Fetch(t.Context(), "live", cache.Token{}); err != nil || !found {
 		t.Errorf("the reader cannot read from Redis: found %v, %v", found, err)

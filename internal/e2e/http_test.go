@@ -179,9 +179,9 @@ func TestWriterAnswersInTime(t *testing.T) {
 		status int
 		detail string
 	}{
-		{"reply swallowed", func() { w.uplink.OnceContains(toServer, "evalsha", faultnet.SwallowReply) }, 200, ""},
-		{"request swallowed", func() { w.uplink.OnceContains(toServer, "evalsha", faultnet.Swallow) }, 503, "nothing was written"},
-		{"connection cut", func() { w.uplink.OnceContains(toServer, "evalsha", faultnet.CutAtReply) }, 200, ""},
+		{"reply swallowed", func() { w.uplink.OnceContains(toServer, writeOfA, faultnet.SwallowReply) }, 200, ""},
+		{"request swallowed", func() { w.uplink.OnceContains(toServer, writeOfA, faultnet.Swallow) }, 503, "nothing was written"},
+		{"connection cut", func() { w.uplink.OnceContains(toServer, writeOfA, faultnet.CutAtReply) }, 200, ""},
 		{"Redis out of reach", func() { w.uplink.Refuse(true); w.uplink.Cut() }, 503, "may have taken place"},
 		{"Redis stopped", func() { w.redis.Pause() }, 503, "may have taken place"},
 	} {

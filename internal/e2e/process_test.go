@@ -40,7 +40,7 @@ func TestWriterIsKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := w.mustHead()
-		hook := w.uplink.OnceContains(toServer, "evalsha", killed.action)
+		hook := w.uplink.OnceContains(toServer, writeOfA, killed.action)
 		answered := make(chan error)
 		go func() {
 			_, err := w.createBy(p.addr, "a")

@@ -18,8 +18,8 @@ import (
 
 // The rights that redis/users.acl and docs/high-availability.md name, a word for each.
 const (
-	writerRights   = "~{posts:*}:* &posts_updates +info +time +eval +evalsha +get +getrange +exists +set +mset +del +xadd +xrevrange +publish"
-	readerRights   = "%R~{posts:*}:* &posts_updates +info +dbsize +eval_ro +evalsha_ro +get +mget +scan +xrange +xrevrange +subscribe"
+	writerRights   = "~{posts:*}:* &posts_updates +info +time +script|load +evalsha +get +getrange +exists +set +mset +del +xadd +xrevrange +publish"
+	readerRights   = "%R~{posts:*}:* &posts_updates +info +dbsize +evalsha_ro +get +mget +scan +xrange +xrevrange +subscribe"
 	sentinelRights = "+sentinel|master +sentinel|get-master-addr-by-name"
 )
 
@@ -115,7 +115,7 @@ func refusal(text string) bool {
 // names reports whether a text names the command that a right is for. Redis 7.0 does not for one in a script.
 func names(text, right string) bool {
 	command := strings.TrimLeft(right, "+&%R~")
-	return strings.Contains(strings.ToLower(text), "'"+command) || strings.Contains(text, "The user executing the script can't") ||
+	return strings.Contains(strings.ToLower(text), "'"+command) || strings.Contains(text, "run "+strings.ToUpper(command)+" on ") || strings.Contains(text, "The user executing the script can't") ||
 		right[0] != '+' && refusal(text)
 }
 
@@ -139,11 +139,18 @@ func (r *rights) checkWriter(list string, replicas int, harmless ...string) {
 
 func (r *rights) checkReader(list string, harmless ...string) {
 	r.t.Helper()
+	r.forgetScripts()
+	loads := r.grant("writer", writerRights)
+	if ready, says := r.reads(r.grant("reader", list)); ready || !strings.Contains(says, "a writer of this version") {
+		r.t.Errorf("a reader without its script: ready %v, %s", ready, says)
+	}
+	if err := r.check(loads); err != nil {
+		r.t.Fatal(err)
+	}
 	if ready, says := r.reads(r.grant("reader", list)); !ready {
 		r.t.Fatalf("the reader's rights are not enough: %s", says)
 	}
 	for right := range strings.FieldsSeq(list) {
-		r.forgetScripts()
 		ready, says := r.reads(r.grant("reader-less", without(list, right)))
 		switch {
 		case slices.Contains(harmless, right) != ready:
@@ -154,7 +161,18 @@ func (r *rights) checkReader(list string, harmless ...string) {
 	}
 }
 
-// forgetScripts makes servers forget all scripts, so that EVAL is needed.
+// check has a publisher check Redis, as a writer does all the time.
+func (r *rights) check(nodes func(*redisnode.Config)) error {
+	p, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodetest.New(r.t, "", nodes)})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	return p.Check(ctx)
+}
+
+// forgetScripts makes servers forget all scripts, as a restart does.
 func (r *rights) forgetScripts() {
 	r.t.Helper()
 	for _, s := range r.servers {
@@ -200,10 +218,11 @@ func TestRightsInACluster(t *testing.T) {
 		primaries(c)
 		c.ReadFrom = redisnode.Replica
 	}
-	if ready, says := r.reads(r.grant("relay", readerRights+" "+slots+" "+readOnly)); !ready {
+	const load = "+script|load" // no writer talks to the Redis replicas
+	if ready, says := r.reads(r.grant("relay", readerRights+" "+load+" "+slots+" "+readOnly)); !ready {
 		t.Fatalf("the rights of a reader from Redis replicas are not enough: %s", says)
 	}
-	if ready, says := r.reads(r.grant("relay-less", readerRights+" "+slots)); ready || !names(says, readOnly) {
+	if ready, says := r.reads(r.grant("relay-less", readerRights+" "+load+" "+slots)); ready || !names(says, readOnly) {
 		t.Errorf("a reader from Redis replicas without %s: ready %v, %s", readOnly, ready, says)
 	}
 }

@@ -128,6 +128,9 @@ func get(addr, target string, header ...string) (response, error) {
 
 func target(id string) string { return "/post?id=" + url.QueryEscape(id) }
 
+// writeOfA is in a request to Redis that writes post a. Other scripts have no such key.
+const writeOfA = ":p:a\r\n"
+
 // newPost is the body of POST /create, and a line of POST /import.
 type newPost struct {
 	ID      string `json:"id"`

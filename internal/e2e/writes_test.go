@@ -128,7 +128,7 @@ func TestReplyToAWriteIsLost(t *testing.T) {
 			w.mustWrite(w.set("a", 0), w.set("b", 0))
 			for range 2 {
 				before := w.mustHead()
-				w.uplink.OnceContains(toServer, "evalsha", lost.action)
+				w.uplink.OnceContains(toServer, "evalsha\r\n", lost.action)
 				began := time.Now()
 				_, err := w.write(w.set("a", 0))
 				took := time.Since(began)

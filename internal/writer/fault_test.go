@@ -124,7 +124,11 @@ func TestReplyLost(t *testing.T) {
 				if tt.header != "" {
 					header = []string{tt.header, strings.ReplaceAll(tt.value, "TAG", etag)}
 				}
-				proxy.OnceContains(faultnet.ToServer, "evalsha", action)
+				id := "a"
+				if tt.status == 201 {
+					id = "b"
+				}
+				proxy.OnceContains(faultnet.ToServer, writeOf(id), action)
 				began := time.Now()
 				res := w.do(t, tt.method, tt.target, tt.body, header...)
 				if took := time.Since(began); took > tooLong {
@@ -166,7 +170,7 @@ func TestConditionFailsUnheard(t *testing.T) {
 	db := b.Client(t)
 	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "old")), 201, "a")
 	for _, header := range [][]string{{"If-Match", `"00000000000000000000000000000000"`}, {"If-None-Match", "*"}} {
-		proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply)
+		proxy.OnceContains(faultnet.ToServer, writeOf("a"), faultnet.CutAtReply)
 		w.wantUnavailable(t, "PUT", "/post?id=a", `{"title":"new"}`, surelyNot, header...)
 		wantProblem(t, w.do(t, "PUT", "/post?id=a", `{"title":"new"}`, header...), 412, "")
 	}
@@ -183,7 +187,7 @@ func TestImportReplyLost(t *testing.T) {
 	w := start(t, proxy.Addr(), prompt)
 	wantSuccess(t, b.Client(t), w.do(t, "POST", "/create", line("a", "old")), 201, "a")
 	for _, want := range []string{`"created":2,"replaced":1`, `"created":0,"replaced":3`} {
-		proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply)
+		proxy.OnceContains(faultnet.ToServer, writeOf("a"), faultnet.CutAtReply)
 		res := w.do(t, "POST", "/import", line("a", "new")+"\n"+line("b", "t")+"\n"+line("c", "t")+"\n")
 		if !strings.Contains(string(res.body), `"written":3,`+want) || strings.Contains(string(res.body), `"unknown":1`) {
 			t.Errorf("%d %s, want %s", res.status, res.body, want)
@@ -291,7 +295,7 @@ func TestStop(t *testing.T) {
 	db := b.Client(t)
 	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
 
-	hook := proxy.OnceContains(faultnet.ToServer, "evalsha", faultnet.SwallowReply)
+	hook := proxy.OnceContains(faultnet.ToServer, writeOf("b"), faultnet.SwallowReply)
 	answer := make(chan string, 1)
 	go func() {
 		res, err := servicetest.Client.Post(w.URL+"/create", "application/json", strings.NewReader(line("b", "t")))

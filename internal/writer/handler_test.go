@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redistest"
 )
@@ -314,6 +315,7 @@ func TestPaths(t *testing.T) {
 	for _, path := range []string{"/", "/posts", "/create/", "//create"} {
 		wantProblem(t, w.do(t, "POST", path, `{"id":"a","title":"t"}`), 404, "")
 	}
+	eventually.True(t, "writer that has asked Redis", func() bool { return w.do(t, "GET", "/ready", "").status == 200 })
 	for _, path := range []string{"/health", "/ready", "/metrics"} {
 		if res := w.do(t, "GET", path, ""); res.status != 200 || len(res.body) == 0 {
 			t.Errorf("GET %s: %d %s", path, res.status, res.body)

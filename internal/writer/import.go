@@ -50,9 +50,10 @@ type importer struct {
 	timeout   time.Duration // of a write of publisher
 	metrics   *metrics
 	log       *slog.Logger
-	refusals  loglimit.Limit
-	budget    *budget
-	places    places
+	// Clients decide how many imports end, are refused or fail.
+	ended, refusals, failures loglimit.Limit
+	budget                    *budget
+	places                    places
 }
 
 func newImporter(stopping context.Context, publisher *cache.Publisher, timeout time.Duration, b *budget, m *metrics, log *slog.Logger) *importer {
@@ -215,7 +216,7 @@ func (t *transfer) run() (parsing *sync.WaitGroup) {
 	if why != nil {
 		t.sum.Status, t.sum.Reason = "stopped", why.Error()
 	}
-	t.log.Info("import ended", "status", t.sum.Status, "reason", t.sum.Reason, "lines", t.sum.Lines, "written", t.sum.Written,
+	t.ended.Log(t.log.Info, time.Now(), "import ended", "status", t.sum.Status, "reason", t.sum.Reason, "lines", t.sum.Lines, "written", t.sum.Written,
 		"refused", t.sum.Refused, "unknown", t.sum.Unknown, "not_written", t.sum.NotWritten, "seconds", t.sum.Seconds)
 	t.answer.add(t.sum)
 	return parsing
@@ -316,7 +317,7 @@ func (t *transfer) publish(b *batch) error {
 	}
 	reports, refused := b.refused, len(b.refused)
 	if err != nil {
-		t.log.Warn("import: batch failed", "lines", len(b.writes), "last", b.last, "err", err)
+		t.failures.Log(t.log.Warn, time.Now(), "import: batch failed", "lines", len(b.writes), "last", b.last, "err", err)
 		status, reason := verdict(err)
 		reports = b.failed(status, reason)
 		switch status {

@@ -20,6 +20,7 @@ import (
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/logtest"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redisnode/nodetest"
 	"heavy-read-api/internal/redistest"
@@ -647,10 +648,10 @@ func TestImportLosesRedis(t *testing.T) {
 		"refused for a moment": {func(p *faultnet.Proxy) { p.Refuse(true); p.Reset() }, true, "done", false},
 		"refused for good":     {func(p *faultnet.Proxy) { p.Close() }, false, "stopped", false},
 		"reply lost": {func(p *faultnet.Proxy) {
-			p.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutAtReply)
+			p.OnceContains(faultnet.ToServer, writeOf("post-"), faultnet.CutAtReply)
 		}, true, "done", true},
 		"request lost": {func(p *faultnet.Proxy) {
-			p.OnceContains(faultnet.ToServer, "evalsha", faultnet.CutNow)
+			p.OnceContains(faultnet.ToServer, writeOf("post-"), faultnet.CutNow)
 		}, true, "done", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -802,4 +803,16 @@ func TestImportsAtOnce(t *testing.T) {
 			t.Errorf("version %s, want %s", got, want)
 		}
 	})
+}
+
+// Clients cannot fill the disk with log lines.
+func TestImportsLogLittle(t *testing.T) {
+	var log logtest.Buffer
+	w := start(t, redistest.StartEmbedded(t).Addr(), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	for range 100 {
+		w.do(t, "POST", "/import", "x\n")
+	}
+	if n := strings.Count(log.String(), "import ended"); n != 1 {
+		t.Errorf("%d lines for 100 imports", n)
+	}
 }

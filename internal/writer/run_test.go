@@ -204,14 +204,17 @@ func TestMetricsPort(t *testing.T) {
 		if res := w.do(t, "GET", path, ""); res.status != 404 {
 			t.Errorf("%s on the open port: %d %s", path, res.status, res.body)
 		}
-		res, err := servicetest.Client.Get("http://" + back + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = res.Body.Close()
-		if res.StatusCode != 200 {
-			t.Errorf("%s: %s", path, res.Status)
-		}
+		eventually.Nil(t, func() error { // /ready waits for the first look at Redis
+			res, err := servicetest.Client.Get("http://" + back + path)
+			if err != nil {
+				return err
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != 200 {
+				return fmt.Errorf("%s: %s", path, res.Status)
+			}
+			return nil
+		})
 	}
 	if res := w.do(t, "POST", "/create", `{"id":"a","title":"t"}`); res.status != 201 {
 		t.Errorf("POST /create: %d %s", res.status, res.body)

@@ -70,6 +70,9 @@ func later(t testing.TB) {
 	eventually.True(t, "another millisecond", func() bool { return time.Now().UnixMilli() > now })
 }
 
+// writeOf is in a request to Redis that writes a post whose id begins so. Other scripts have no such key.
+func writeOf(id string) string { return "{posts:0}:p:" + id }
+
 // stored returns what Redis has under a post's key, without the frame; "" for nothing.
 func stored(t testing.TB, db *redis.Client, id string) string {
 	t.Helper()

@@ -250,7 +250,7 @@ check_redis_users() {
 	before=$(redis_cli reader reader-demo get "$value" | sha256sum)
 	redis_cli reader reader-demo get "$value" | grep -a '"content":'
 	for refused in "set $value x" "del $value" "publish posts_updates x" "xadd {posts:0}:log 1-1 e x" "flushall" "config set appendfsync no" \
-		"eval return(redis.call('del',KEYS[1])) 1 $value" "eval_ro return(redis.call('del',KEYS[1])) 1 $value"; do
+		"eval return(redis.call('del',KEYS[1])) 1 $value" "eval_ro return(1) 0" "script load return(1)"; do
 		for user in reader exporter; do
 			# shellcheck disable=SC2086 # words, to be split
 			redis_cli "$user" "$user-demo" $refused 2>&1 | grep -E "NOPERM|can't run this command|ACL failure" || fail "$user: $refused"

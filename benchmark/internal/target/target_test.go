@@ -77,7 +77,7 @@ func fakeDocker(t *testing.T, script string) (root string, asked func() []string
 	}
 }
 
-const docker3 = `info | "compose version") ;;
+const docker3 = `version | "compose version") ;;
 "compose version --short") echo 2.40.0 ;;
 "compose ps --quiet") echo a1 ;;
 "compose ps --format json reader") cat <<'EOF'

@@ -1,0 +1,32 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// allScripts are what writers and readers run. They run by their digests alone: a user that may run EVAL
+// could run any script, such as one that never ends and stops Redis for everybody.
+var allScripts = []*redis.Script{writeScript, checkScript, settleScript, stepScript}
+
+// runLoaded calls run, which runs one of the scripts. When the server does not have it, as after a restart,
+// runLoaded loads all of them and calls run again. So a writer, which checks Redis all the time, loads the
+// readers' script too, whose user may have no right to do so.
+func runLoaded(ctx context.Context, on redis.Scripter, run func() *redis.Cmd) *redis.Cmd {
+	cmd := run()
+	if !redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+		return cmd // for all other errors the script may have run
+	}
+	for _, s := range allScripts {
+		if err := s.Load(ctx, on).Err(); err != nil {
+			if redis.HasErrorPrefix(err, "NOPERM") {
+				err = fmt.Errorf("Redis does not have the script yet, which this user may not load: a writer of this version does when it runs, or an operator by SCRIPT LOAD: %w", err)
+			}
+			cmd.SetErr(err)
+			return cmd
+		}
+	}
+	return run()
+}
