@@ -193,7 +193,11 @@ func judge(config, routes string) error {
 		rule(id.MatchString(r.ID) && !seen[r.ID], "route id %q", r.ID)
 		seen[r.ID] = true
 		rule(r.Name == r.ID && r.URI == "/"+r.Name, "route %s: metrics name it %q, its path is %s", r.ID, r.Name, r.URI)
-		rule(slices.Equal(r.Methods, []string{"GET", "HEAD"}), "route %s: methods %v", r.ID, r.Methods)
+		methods := []string{"GET", "HEAD"}
+		if r.ID != "health" {
+			methods = append(methods, "OPTIONS")
+		}
+		rule(slices.Equal(r.Methods, methods), "route %s: methods %v", r.ID, r.Methods)
 		rule(upstreams[r.UpstreamID], "route %s: there is no upstream %q", r.ID, r.UpstreamID)
 	}
 	used := map[string]bool{}
@@ -367,6 +371,10 @@ func TestRoutesOfReader(t *testing.T) {
 			want = http.StatusOK
 		}
 		for _, method := range r.Methods {
+			want := want
+			if method == http.MethodOptions {
+				want = http.StatusMethodNotAllowed // without CORS_ALLOW_ORIGIN
+			}
 			if got := status(method, r.URI); got != want {
 				t.Errorf("a reader answers %s %s with %d, want %d", method, r.URI, got, want)
 			}

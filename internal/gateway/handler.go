@@ -52,7 +52,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w}
 	x := new(exchange)
 	route := routes[r.URL.Path]
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	switch {
+	case r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions && route != "health":
+	default:
 		route = "" // APISIX answers 404 for a method that the route does not list
 	}
 	// Deferred, because the proxy panics to cut the connection when a body breaks off.

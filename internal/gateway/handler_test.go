@@ -59,7 +59,7 @@ func TestRoutes(t *testing.T) {
 		{method: "POST", path: "/post?id=1", body: "x", want: 404},
 		{method: "PUT", path: "/post?id=1", body: "x", want: 404},
 		{method: "DELETE", path: "/post?id=1", want: 404},
-		{method: "OPTIONS", path: "/post", want: 404},
+		{method: "OPTIONS", path: "/health", want: 404},
 		{method: "PATCH", path: "/post-redis", want: 404},
 		{method: "POST", path: "/health", want: 404},
 		{method: "POST", path: "/create", body: "{}", want: 404},

@@ -15,7 +15,10 @@ type Config struct {
 	service.Data
 	PodID    string // names this reader in its answers
 	ReadFrom redisnode.Role
-	Local    cache.LocalCacheConfig
+	// AllowOrigin is the origin whose pages may read posts in a browser: "*" for every one, "" for none but
+	// the reader's own.
+	AllowOrigin string
+	Local       cache.LocalCacheConfig
 }
 
 // ParseConfig reads a configuration from flags and environment.
@@ -25,6 +28,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	c.Register(s, 80)
 	s.String(&c.PodID, "POD_ID", "", "name of this reader in X-Served-By; empty stands for the host name")
 	s.String((*string)(&c.ReadFrom), "REDIS_READ_FROM", string(redisnode.Primary), "what to read from: primary, or replica for a Redis replica that relays to many readers")
+	s.String(&c.AllowOrigin, "CORS_ALLOW_ORIGIN", "", "origin whose web pages may read posts, such as https://www.example.org, or * for all; empty allows none")
 	s.Bytes(&c.Local.MaxSize, "CACHE_MAX_SIZE", 512<<20, "most memory that posts may take")
 	s.Int64(&c.Local.NumCounters, "CACHE_NUM_COUNTERS", 1_000_000, "counters of the admission policy, about one for each expected post")
 	s.Int64(&c.Local.BufferItems, "CACHE_BUFFER_ITEMS", 64, "size of the Get buffers of the admission policy")
@@ -41,6 +45,9 @@ func (c *Config) complete() error {
 	}
 	if c.ReadFrom != redisnode.Primary && c.ReadFrom != redisnode.Replica && c.ReadFrom != "" {
 		return fmt.Errorf("REDIS_READ_FROM=%s: use %s or %s", c.ReadFrom, redisnode.Primary, redisnode.Replica)
+	}
+	if err := checkOrigin(c.AllowOrigin); err != nil {
+		return err
 	}
 	given := c.Local
 	var err error

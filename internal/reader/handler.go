@@ -39,8 +39,7 @@ const (
 // handler answers reads with net/http.
 type handler struct {
 	*getter
-	podID string
-	hold  func(w http.ResponseWriter, body string) (release func()) // see fastlane.Server.Hold
+	hold func(w http.ResponseWriter, body string) (release func()) // see fastlane.Server.Hold
 }
 
 // serve answers GET and HEAD of a post.
@@ -101,14 +100,4 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, a *answer) {
 		defer h.hold(w, a.entry.Value)()
 		_, _ = io.WriteString(w, a.entry.Value) // a client that is gone cannot be told
 	}
-}
-
-// signed returns next with the headers that every answer has, the reader's name among them.
-func (h *handler) signed(next http.Handler) http.Handler {
-	name, sniffing := []string{h.podID}, []string{noSniffing}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header()[headerServedBy] = name
-		w.Header()[headerSniffing] = sniffing
-		next.ServeHTTP(w, r)
-	})
 }

@@ -20,7 +20,7 @@ import (
 type lane struct {
 	*getter
 	server *fastlane.Server // set once, before the first connection
-	podID  string
+	signed *signature
 
 	requests [2][len(laneCodes)]prometheus.Counter // by HEAD, status
 	bytes    prometheus.Counter
@@ -36,8 +36,8 @@ var laneCodes = [...]int{http.StatusOK, http.StatusNotModified, http.StatusNotFo
 // for which it stands: net/http times each of its own. Counts are exact.
 const sampleEvery = 64
 
-func newLane(g *getter, podID string, m *service.HTTPMetrics) *lane {
-	l := &lane{getter: g, podID: podID, bytes: m.Bytes.WithLabelValues(postPath), duration: m.Duration.WithLabelValues(postPath)}
+func newLane(g *getter, signed *signature, m *service.HTTPMetrics) *lane {
+	l := &lane{getter: g, signed: signed, bytes: m.Bytes.WithLabelValues(postPath), duration: m.Duration.WithLabelValues(postPath)}
 	for i, method := range []string{"get", "head"} {
 		for j, code := range laneCodes {
 			l.requests[i][j] = m.Requests.WithLabelValues(postPath, method, strconv.Itoa(code))
@@ -158,8 +158,7 @@ func connectionOf(http10, closing bool) string {
 
 // common appends what every answer has.
 func (c *laneConn) common(b []byte, connection string) []byte {
-	b = append(b, "\r\n"+headerSniffing+": "+noSniffing+"\r\n"+headerServedBy+": "...)
-	b = append(b, c.podID...)
+	b = append(b, c.signed.lines...)
 	b = append(b, "\r\nDate: "...)
 	b = append(b, c.server.Date()...)
 	return append(b, connection...)

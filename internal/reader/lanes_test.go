@@ -78,14 +78,15 @@ func newLanes(t testing.TB, budget time.Duration) *lanes {
 		time.Sleep(time.Millisecond) // between polls
 	}
 
-	h := &handler{getter: &getter{replica: replica, budget: budget}, podID: "pod"}
+	h := &handler{getter: &getter{replica: replica, budget: budget}}
+	signed := newSignature("pod", "https://www.example.org")
 	netHTTP := func(name string) *service.HTTPServer {
 		router := service.NewRouter(service.NewHTTPMetrics(service.NewRegistry(name)))
 		router.Handle(postPath, service.Read(h.serve(fromMemory)))
-		return service.NewServer(h.signed(router), log)
+		return service.NewServer(signed.handler(router), log)
 	}
 	reader := func(path string, m *service.HTTPMetrics) *fastlane.Server {
-		fast := newLane(h.getter, h.podID, m)
+		fast := newLane(h.getter, signed, m)
 		fast.server = fastlane.New(fastlane.Config{Path: path, Handler: fast.conn, Logger: log, Std: netHTTP("behind " + path)})
 		h.hold = fast.server.Hold
 		return fast.server

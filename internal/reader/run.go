@@ -65,26 +65,27 @@ func Run(ctx context.Context, cfg Config) error {
 	defer following.Wait()
 	defer stop()
 
-	h := &handler{getter: &getter{replica: replica, budget: waitBudget}, podID: cfg.PodID}
+	h := &handler{getter: &getter{replica: replica, budget: waitBudget}}
+	signed := newSignature(cfg.PodID, cfg.AllowOrigin)
 	s := &state{replica: replica, redis: finder, podID: cfg.PodID}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "reader_stopping", Help: "1 while the reader serves on before an orderly stop, else 0.",
 	}, s.stoppingMetric))
 	metrics := service.NewHTTPMetrics(registry)
 	router := service.NewRouter(metrics)
-	router.Handle(postPath, service.Read(h.serve(fromMemory)))
-	router.Handle("/post-redis", service.Read(h.serve(fromRedis)))
-	router.Handle("/post-marshal", service.Read(h.serve(fromMarshal)))
+	router.Handle(postPath, readable(h.serve(fromMemory), cfg.AllowOrigin))
+	router.Handle("/post-redis", readable(h.serve(fromRedis), cfg.AllowOrigin))
+	router.Handle("/post-marshal", readable(h.serve(fromMarshal), cfg.AllowOrigin))
 	router.Handle("/health", service.Read(s.serveHealth))
 	router.Handle("/ready", service.Read(s.serveReady))
 	router.Handle("/status", service.Read(s.serveStatus))
 	router.Handle("/metrics", service.Read(service.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("reader started", "addr", ln.Addr().String(), "pod_id", cfg.PodID, "redis", strings.Join(cfg.Redis.Addr, ","))
-	fast := newLane(h.getter, cfg.PodID, metrics)
+	fast := newLane(h.getter, signed, metrics)
 	fast.server = fastlane.New(fastlane.Config{
 		Path: postPath, Handler: fast.conn, Probes: []string{"/health", "/ready", "/status", "/metrics"},
-		Std: service.NewServer(h.signed(router), log), Logger: log,
+		Std: service.NewServer(signed.handler(router), log), Logger: log,
 	})
 	h.hold = fast.server.Hold
 	err = service.Serve(ctx, ln, fast.server, cfg.Drain, func() {
