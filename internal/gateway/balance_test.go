@@ -229,9 +229,9 @@ func TestAllButOneReaderFrozen(t *testing.T) {
 		frozen := newFaulty(t, func(conn net.Conn) { conn.Read(make([]byte, 1)) })
 		addrs = append(addrs, frozen.addr)
 	}
-	g := start(t, Config{Readers: addrs, CheckInterval: time.Hour, Timeout: 200 * time.Millisecond})
+	g := start(t, Config{Readers: addrs, CheckInterval: time.Hour, Timeout: time.Second})
 	g.awaitReady(t, len(addrs))
-	send(t, g, 40)
+	send(t, g, 9)
 }
 
 // TestClientThatClosesItsSide sends a request and then FIN, as nc does, and reads the answer.
