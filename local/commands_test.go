@@ -7,42 +7,46 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"heavy-read-api/internal/stack"
 )
 
-// answering answers as writer and gateway do and keeps the id of the last request.
-func answering(t *testing.T, id *string) *httptest.Server {
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		*id = r.URL.Query().Get("id")
+// answering answers as writer and gateway do. last returns the id of the last request, once.
+func answering(t *testing.T) (s *httptest.Server, last func() string) {
+	var asked atomic.Value
+	asked.Store("")
+	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.URL.Query().Get("id")
 		if r.Method == http.MethodPost {
 			var post struct{ ID string }
 			if err := json.NewDecoder(r.Body).Decode(&post); err != nil {
 				http.Error(w, err.Error(), http.StatusBadRequest)
 				return
 			}
-			*id = post.ID
+			id = post.ID
 		}
+		asked.Store(id)
 		io.WriteString(w, "answered\n")
 	}))
 	t.Cleanup(s.Close)
-	return s
+	return s, func() string { return asked.Swap("").(string) }
 }
 
 // An id may have any character, and make and the shell have their own ideas about some.
 func TestPostIDIsTakenLiterally(t *testing.T) {
-	var got string
-	url := answering(t, &got).URL
+	server, last := answering(t)
+	url := server.URL
 	env := []string{"WRITER_URL=" + url, "GATEWAY_URL=" + url}
 	for _, id := range []string{"hello", "two words", `"quoted"`, "it's", "$HOME", "$(HOME)", "$$", "`id`", `a\b\n`, `\`, "#1", "100%", "@file", "a;exit 1", "<&>", "ü"} {
 		out, code := run(t, env, "make", "test-write", "POST_ID="+id)
-		if code != 0 || got != id {
+		if got := last(); code != 0 || got != id {
 			t.Errorf("make test-write POST_ID=%s wrote %q\n%s", id, got, out)
 		}
 		_, read, _ := strings.Cut(out, "Read it: ")
-		got = ""
-		if out, code := run(t, env, "sh", "-c", read); code != 0 || got != id {
+		out, code = run(t, env, "sh", "-c", read)
+		if got := last(); code != 0 || got != id {
 			t.Errorf("%s read %q\n%s", strings.TrimSpace(read), got, out)
 		}
 	}
@@ -54,18 +58,18 @@ var unreachable = []string{"http_proxy=http://127.0.0.1:1", "https_proxy=http://
 
 // Where BIND_ADDRESS has put writer and gateway, Compose knows. A proxy is not asked about this machine.
 func TestCommandsReachTheStack(t *testing.T) {
-	var id string
-	address := answering(t, &id).Listener.Addr().String()
+	server, last := answering(t)
+	address := server.Listener.Addr().String()
 	_, port, _ := strings.Cut(address, ":")
 	inDocker := []string{"RUNTIME=docker", "WRITER_PORT=1", "GATEWAY_PORT=1", "PUBLISHED=" + address, "STATE=" + t.TempDir(), fakePath(t)}
 	local := []string{"RUNTIME=local", "WRITER_PORT=" + port, "GATEWAY_PORT=" + port, "BIND_ADDRESS=192.0.2.1"}
 	for _, env := range [][]string{inDocker, local} {
 		env = append(env, unreachable...)
 		for _, command := range []string{"test-write", "test-read"} {
-			if out, code := run(t, env, "sh", "local/stack.sh", command, "x"); code != 0 || id != "x" {
-				t.Errorf("%s, %s: exit code %d\n%s", env[0], command, code, out)
+			out, code := run(t, env, "sh", "local/stack.sh", command, "x")
+			if id := last(); code != 0 || id != "x" {
+				t.Errorf("%s, %s: exit code %d, asked for %q\n%s", env[0], command, code, id, out)
 			}
-			id = ""
 		}
 	}
 	const want = "the stack is not running: make start"

@@ -51,7 +51,7 @@ local run -help lists the settings.
 // exit code.
 func Main(args []string, getenv func(string) string, stdout, stderr io.Writer, roles map[string]Role) int {
 	// The run folder has the posts and the logs: they are for this user alone, whoever creates them.
-	syscall.Umask(0o022)
+	syscall.Umask(0o077)
 	name := "run"
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		name, args = args[0], args[1:]

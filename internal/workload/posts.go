@@ -16,7 +16,7 @@ func Post(rank, version int) post.Post {
 	return post.Post{
 		ID:      ID(rank),
 		Title:   fmt.Sprintf("Post %d", rank),
-		Content: fmt.Sprintf("%0100d", version) + strings.Repeat(".", 9),
+		Content: fmt.Sprintf("%0100d", version) + strings.Repeat(".", 15),
 		Author:  "benchmark",
 	}
 }
