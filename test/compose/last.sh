@@ -33,7 +33,7 @@ check_fallback_images() {
 	[ "$own_engine" = yes ] || { note "not run: the images of this machine are left alone"; return; }
 	docker image rm redis:8.2.3-alpine
 	! RUNTIME=docker make start >"$work/forced" 2>&1 || return
-	grep "RUNTIME=docker, but there are no images" "$work/forced"
+	grep "RUNTIME=docker, but the images cannot be had" "$work/forced"
 	RUNTIME='' make start | tee -a /dev/stderr | grep "The images cannot be had"
 	RUNTIME='' make health # it is the local stack that runs
 	RUNTIME='' make clean
