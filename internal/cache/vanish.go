@@ -137,7 +137,9 @@ func (w *vanishWatch) settle(ctx context.Context, a *applier) {
 	w.pause = min(2*w.pause, vanishMaxPause)
 	if a.dropped > 0 && a.store.complete.Load() != 0 {
 		w.pause = vanishMinPause
-		w.found, w.foundAt = fmt.Sprintf("%d posts were gone from Redis without a write: %s", a.dropped, why), a.now()
+		w.foundAt = a.now()
+		w.found = fmt.Sprintf("posts that were gone from Redis without a write, found at %s and dropped from memory: %d (%s)",
+			w.foundAt.UTC().Format("15:04:05 UTC"), a.dropped, why)
 		w.log.Error("values were gone from Redis without a write, and are gone from memory now", "values", a.dropped, "reason", why)
 	}
 	w.notBefore = a.now().Add(max(w.pause, 10*a.snapshotTook))

@@ -68,7 +68,7 @@ func TestVanishedValues(t *testing.T) {
 			}
 			holds(t, r, "a", "")
 			holds(t, r, "b", "1")
-			hazard(t, r, "1 posts were gone from Redis without a write")
+			hazard(t, r, "dropped from memory: 1 (")
 			if !strings.Contains(log.String(), "level=ERROR") {
 				t.Errorf("the loss is not logged: %s", log.String())
 			}

@@ -327,10 +327,12 @@ func (c *conn) sweep(now uint32, most *limits) {
 	}
 }
 
-// cutIdle gives the connection up if it is between requests.
+// cutIdle gives the connection up if it is between requests. One that has just been accepted has a moment:
+// its first request is on its way, most of all in a drain, which sends clients to new connections.
 func (c *conn) cutIdle() {
 	status := c.status.Load()
-	if p := phase(status & 0xff); p == idle || p == poked || p == fresh {
+	age := c.server.tick.Load() - uint32(status>>8)
+	if p := phase(status & 0xff); p == idle || p == poked || p == fresh && age > 1 {
 		c.interrupt(status, cut, c.SetReadDeadline)
 	}
 }

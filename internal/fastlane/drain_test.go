@@ -175,3 +175,22 @@ func TestAWriteErrorEndsTheOtherLane(t *testing.T) {
 		t.Errorf("%d requests were served", n)
 	}
 }
+
+// A client that was told to leave comes back by a new connection, and its request is on its way when the
+// server stops.
+func TestAStopWaitsForTheFirstRequest(t *testing.T) {
+	f := start(t)
+	c := dial(t, f)
+	eventually.True(t, "connection", func() bool { return f.Conns() == 1 })
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.Shutdown(t.Context()) }()
+	eventually.True(t, "stop", f.stopping.Load)
+	for range 5 { // looks at idle connections
+		f.each((*conn).cutIdle)
+	}
+	send(t, c, get("1"))
+	expectLast(t, bufio.NewReader(c), "fast", "post 1")
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}

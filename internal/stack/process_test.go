@@ -275,7 +275,7 @@ func TestCheckHTTPPassesReasonsOn(t *testing.T) {
 		want health
 	}{
 		{200, `{"status":"ready"}`, health{ready: true}},
-		{200, `{"status":"ready","reasons":["Redis deletes posts by itself"]}`, health{ready: true, detail: "Redis deletes posts by itself"}},
+		{200, `{"status":"ready","reasons":["Redis deletes posts by itself"]}`, health{ready: true, note: "Redis deletes posts by itself"}},
 		{200, `{"status":"degraded"}`, health{ready: true, detail: "degraded"}},
 		{503, `{"status":"no writes","reasons":["WRONGPASS invalid username-password pair"]}`, health{detail: "WRONGPASS invalid username-password pair"}},
 		{503, `gone`, health{detail: "/ready answers 503 Service Unavailable"}},

@@ -31,7 +31,8 @@ var checkClient = &http.Client{
 }
 
 // checkHTTP returns a check that asks for url and is content with 200. What is not as it should be all the
-// same stands beside the 200: a gateway says which readers it does not use, a writer that Redis evicts posts.
+// same stands beside the 200: a gateway says which readers it does not use. What an operator should know of a
+// process that does its job, such as that Redis evicts posts, is a note.
 func checkHTTP(url string) func(context.Context) health {
 	return func(ctx context.Context) health {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -56,9 +57,9 @@ func checkHTTP(url string) func(context.Context) health {
 		why := strings.Join(body.Reasons, ", ")
 		if res.StatusCode == http.StatusOK {
 			if body.Status == "degraded" || body.Ready < body.Readers {
-				why = cmp.Or(why, body.Status)
+				return health{ready: true, detail: cmp.Or(why, body.Status)}
 			}
-			return health{ready: true, detail: why}
+			return health{ready: true, note: why}
 		}
 		return health{detail: cmp.Or(why, body.Detail, body.Status, "/ready answers "+res.Status)}
 	}

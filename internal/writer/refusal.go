@@ -48,6 +48,8 @@ func notWritten(err error) *service.Problem {
 	detail := "nothing was written, because Redis cannot take writes: send the request again"
 	if advice := advice(err); advice != "" {
 		detail = "nothing was written: " + advice
+	} else if errors.Is(err, redisnode.ErrNotPrimary) || redis.HasErrorPrefix(err, "READONLY") {
+		detail = "nothing was written, because the Redis server is not a primary: send the request again when there is one"
 	}
 	return &service.Problem{Status: http.StatusServiceUnavailable, Detail: detail}
 }
