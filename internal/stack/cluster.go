@@ -34,20 +34,22 @@ const reunionWait = 5 * time.Second
 
 // clusterGroup is a Redis Cluster.
 type clusterGroup struct {
-	nodes   []peer
-	busPort int    // of the first node
-	key     string // decides which shard has the posts
-	log     *slog.Logger
-	looks   lookOnce[clusterLook]
+	nodes    []peer
+	busPort  int // of the first node
+	password string
+	key      string // decides which shard has the posts
+	log      *slog.Logger
+	looks    lookOnce[clusterLook]
 }
 
 // clusterStages returns the stage of REDIS=cluster.
 func (c *Config) clusterStages() ([]stage, string, error) {
 	g := &clusterGroup{
-		nodes:   peers(roleRedis, c.RedisPort, clusterNodes),
-		busPort: c.RedisBusPort,
-		key:     cache.ShardKey(cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts")),
-		log:     c.logger(),
+		nodes:    peers(roleRedis, c.RedisPort, clusterNodes),
+		busPort:  c.RedisBusPort,
+		password: c.password,
+		key:      cache.ShardKey(cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts")),
+		log:      c.logger(),
 	}
 	nodes := stage{form: g.form}
 	for i, p := range g.nodes {
@@ -75,9 +77,10 @@ func (c *Config) clusterNode(g *clusterGroup, p peer, at, bus port) (spec, error
 	)
 	s.ports = append(s.ports, bus)
 	s.check = func(ctx context.Context) health { return g.look().node(p) }
+	configured := s.prepare
 	s.prepare = func(ctx context.Context) ([]string, error) {
 		g.awaitReplacement(ctx, p)
-		return nil, makeDir(dir)
+		return configured(ctx)
 	}
 	return s, err
 }
@@ -108,8 +111,8 @@ type nodeView struct {
 }
 
 // viewNode asks a node.
-func viewNode(ctx context.Context, p peer, key string) nodeView {
-	c := redisClient(p.addr)
+func (g *clusterGroup) viewNode(ctx context.Context, p peer) nodeView {
+	c := redisClient(p.addr, g.password)
 	defer c.Close()
 	v := nodeView{serverView: viewServer(ctx, c, p)}
 	if v.err != nil {
@@ -124,7 +127,7 @@ func viewNode(ctx context.Context, p peer, key string) nodeView {
 	v.known = infoNumber(info, "cluster_known_nodes")
 	v.covered = infoNumber(info, "cluster_slots_assigned")
 	v.epoch = infoNumber(info, "cluster_current_epoch")
-	slot := redisnode.Slot(key)
+	slot := redisnode.Slot(g.key)
 	for _, r := range ranges {
 		for i, n := range r.Nodes {
 			if i > 0 {
@@ -162,7 +165,7 @@ func (g *clusterGroup) look() clusterLook {
 		l := clusterLook{nodes: make([]nodeView, len(g.nodes))}
 		var all sync.WaitGroup
 		for i, p := range g.nodes {
-			all.Go(func() { l.nodes[i] = viewNode(ctx, p, g.key) })
+			all.Go(func() { l.nodes[i] = g.viewNode(ctx, p) })
 		}
 		all.Wait()
 		return l
@@ -285,14 +288,14 @@ func (g *clusterGroup) meet(ctx context.Context, l clusterLook) error {
 			break
 		}
 		// Different epochs from the start spare the nodes a conflict that they would settle later.
-		if err := sendCommand(ctx, v.addr, "CLUSTER", "SET-CONFIG-EPOCH", i+1); err != nil {
+		if err := g.sendCommand(ctx, v.addr, "CLUSTER", "SET-CONFIG-EPOCH", i+1); err != nil {
 			return err
 		}
 	}
 	for i := range g.nodes[1:] {
 		n := g.nodes[i+1]
 		_, number, _ := strings.Cut(n.addr, ":")
-		if err := sendCommand(ctx, g.nodes[0].addr, "CLUSTER", "MEET", host, number, g.busPort+i+1); err != nil {
+		if err := g.sendCommand(ctx, g.nodes[0].addr, "CLUSTER", "MEET", host, number, g.busPort+i+1); err != nil {
 			return err
 		}
 	}
@@ -309,7 +312,7 @@ func (g *clusterGroup) assignSlots(ctx context.Context, l clusterLook) error {
 			continue
 		}
 		first, next := i*clusterSlots/clusterPrimaries, (i+1)*clusterSlots/clusterPrimaries
-		if err := sendCommand(ctx, v.addr, "CLUSTER", "ADDSLOTSRANGE", first, next-1); err != nil {
+		if err := g.sendCommand(ctx, v.addr, "CLUSTER", "ADDSLOTSRANGE", first, next-1); err != nil {
 			return err
 		}
 	}
@@ -328,13 +331,13 @@ func (g *clusterGroup) assignReplicas(ctx context.Context, l clusterLook) error 
 		if !v.primary || len(v.slots) > 0 || len(alone) == 0 {
 			continue
 		}
-		c := redisClient(alone[0].addr)
+		c := redisClient(alone[0].addr, g.password)
 		id, err := c.ClusterMyID(ctx).Result()
 		c.Close()
 		if err != nil {
 			return err
 		}
-		if err := sendCommand(ctx, v.addr, "CLUSTER", "REPLICATE", id); err != nil {
+		if err := g.sendCommand(ctx, v.addr, "CLUSTER", "REPLICATE", id); err != nil {
 			return err
 		}
 		alone = alone[1:]
@@ -353,8 +356,8 @@ func (g *clusterGroup) awaitAll(ctx context.Context, what string, ok func(nodeVi
 }
 
 // sendCommand sends a command to a server, once.
-func sendCommand(ctx context.Context, addr string, args ...any) error {
-	c := redisClient(addr)
+func (g *clusterGroup) sendCommand(ctx context.Context, addr string, args ...any) error {
+	c := redisClient(addr, g.password)
 	defer c.Close()
 	if err := c.Do(ctx, args...).Err(); err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("%v %v on %s: %w", args[0], args[1], addr, err)

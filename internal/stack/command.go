@@ -264,7 +264,11 @@ func (c *command) failover() error {
 	}
 	env := c.cfg.env
 	if st.Redis.Layout != "" {
-		env = append(slices.Clone(env), ownRedisEnv(st.Redis.Addrs, st.Redis.MasterName)...)
+		password, err := readPassword(c.cfg.file(passwordFile))
+		if err != nil {
+			return err
+		}
+		env = append(slices.Clone(env), ownRedisEnv(st.Redis.Addrs, st.Redis.MasterName, password)...)
 	}
 	cfg, err := failover.ParseConfig(nil, func(name string) string { return getenv(env, name) })
 	if err != nil {

@@ -17,13 +17,13 @@ import (
 // MaxReaders is the most readers that the stack puts into rotation.
 const MaxReaders = 20
 
-// host is the only address that the stack listens on: it is a development stack without passwords.
+// host is the only address that the stack listens on: it is a development stack without TLS.
 const host = "127.0.0.1"
 
 // Config is how the stack is laid out on this machine. Common.Port is the dashboard's port.
 type Config struct {
 	service.Common
-	RunDir      string   // logs, pid file, nodes file, Redis's data
+	RunDir      string   // logs, pid file, nodes file, Redis's data and password
 	Readers     int      // readers in rotation at the start
 	RedisAddr   []string // an existing Redis; when empty the stack starts one
 	Redis       string   // layout of the stack's own Redis: single, sentinel or cluster
@@ -39,7 +39,8 @@ type Config struct {
 	// Ports of the first of several processes; the others have the next ones.
 	ReaderPort, RedisPort, RedisBusPort, SentinelPort int
 
-	env []string // what the children inherit, as os.Environ gives it
+	env      []string // what the children inherit, as os.Environ gives it
+	password string   // of the stack's own Redis; Run sets it
 }
 
 // ParseConfig reads the supervisor's settings. What it does not know (CACHE_MAX_SIZE, ...) reaches

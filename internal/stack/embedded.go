@@ -10,12 +10,16 @@ import (
 )
 
 // embeddedConfig configures the embedded Redis, a process as the others are.
-type embeddedConfig struct{ service.Common }
+type embeddedConfig struct {
+	service.Common
+	password string
+}
 
 func parseEmbedded(args []string, getenv func(string) string) (embeddedConfig, error) {
 	var c embeddedConfig
 	s := service.NewSettings("redis (embedded)", getenv)
 	c.Register(s, 6379)
+	s.String(&c.password, "REDIS_PASSWORD", "", "password that clients have to log in with")
 	if err := s.Parse(args); err != nil {
 		return c, err
 	}
@@ -25,6 +29,7 @@ func parseEmbedded(args []string, getenv func(string) string) (embeddedConfig, e
 // runEmbedded serves an in-memory Redis in pure Go until ctx is done.
 func runEmbedded(ctx context.Context, c embeddedConfig) error {
 	r := miniredis.NewMiniRedis()
+	r.RequireAuth(c.password)
 	addr := fmt.Sprintf("%s:%d", c.Host, c.Port)
 	if err := r.StartAddr(addr); err != nil {
 		return fmt.Errorf("listen on port %d: %w", c.Port, err)

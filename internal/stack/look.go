@@ -64,9 +64,9 @@ type sentinelView struct {
 	alone   bool   // the Sentinels that it reaches are too few to replace the primary
 }
 
-func viewSentinel(ctx context.Context, p peer) sentinelView {
+func (g *sentinelGroup) viewSentinel(ctx context.Context, p peer) sentinelView {
 	v := sentinelView{peer: p}
-	c := redisClient(p.addr)
+	c := redisClient(p.addr, g.password)
 	defer c.Close()
 	seen, err := redisnode.AskSentinel(ctx, c, masterName)
 	if err == nil {
@@ -105,14 +105,14 @@ func (g *sentinelGroup) look() sentinelLook {
 		var all sync.WaitGroup
 		for i, p := range g.servers {
 			all.Go(func() {
-				c := redisClient(p.addr)
+				c := redisClient(p.addr, g.password)
 				defer c.Close()
 				l.servers[i] = viewServer(ctx, c, p)
 				l.servers[i].required = g.minReplicas
 			})
 		}
 		for i, p := range g.sentinels {
-			all.Go(func() { l.sentinels[i] = viewSentinel(ctx, p) })
+			all.Go(func() { l.sentinels[i] = g.viewSentinel(ctx, p) })
 		}
 		all.Wait()
 		l.settle()

@@ -1,16 +1,15 @@
 package stack
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // checkTimeout bounds one look at one process.
@@ -65,38 +64,20 @@ func checkHTTP(url string) func(context.Context) health {
 	}
 }
 
-// checkRedis returns a check that asks each address for a PONG. A Redis that first wants a password
-// is alive too: whether ours is the right one is for the writer and the readers to say.
-func checkRedis(addresses []string) func(context.Context) health {
+// checkRedis returns a check that asks each address for a PONG. A Redis that is not ours and first wants a
+// password is alive too: whether the one of the environment is right is for the writer and the readers to say.
+func checkRedis(addresses []string, password string) func(context.Context) health {
 	return func(ctx context.Context) health {
 		for _, a := range addresses {
-			answer, err := ping(ctx, a)
-			if err != nil {
+			c := redisClient(a, password)
+			err := c.Ping(ctx).Err()
+			c.Close()
+			if err != nil && !(password == "" && redis.HasErrorPrefix(err, "NOAUTH")) {
 				return health{detail: shortNetError(err)}
-			}
-			if answer != "+PONG" && !strings.HasPrefix(answer, "-NOAUTH") {
-				return health{detail: fmt.Sprintf("PING answers %q", answer)}
 			}
 		}
 		return health{ready: true}
 	}
-}
-
-func ping(ctx context.Context, address string) (string, error) {
-	d := net.Dialer{Timeout: checkTimeout}
-	conn, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(checkTimeout)); err != nil {
-		return "", err
-	}
-	if _, err := io.WriteString(conn, "*1\r\n$4\r\nPING\r\n"); err != nil {
-		return "", err
-	}
-	line, err := bufio.NewReaderSize(conn, 512).ReadString('\n')
-	return strings.TrimSpace(line), err
 }
 
 // shortNetError drops the addresses from a network error: they stand beside it anyway.

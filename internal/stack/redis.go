@@ -2,7 +2,6 @@ package stack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -90,15 +89,20 @@ func (c *Config) redisEnv() []string {
 	if !c.ownRedis() {
 		return []string{"REDIS_ADDR=" + strings.Join(c.RedisAddr, ",")}
 	}
-	return ownRedisEnv(c.seeds())
+	addrs, master := c.seeds()
+	return ownRedisEnv(addrs, master, c.password)
 }
 
-// ownRedisEnv is redisEnv for the stack's own Redis. That listens on the loopback, without passwords and
-// TLS: settings that are meant for another Redis would only be refused.
-func ownRedisEnv(addrs []string, master string) []string {
+// ownRedisEnv is redisEnv for the stack's own Redis. That listens on the loopback, with one password for
+// servers and Sentinels and without TLS: settings that are meant for another Redis would only be refused.
+func ownRedisEnv(addrs []string, master, password string) []string {
+	sentinelPassword := ""
+	if master != "" {
+		sentinelPassword = password
+	}
 	return []string{
 		"REDIS_ADDR=" + strings.Join(addrs, ","), "REDIS_MASTER_NAME=" + master,
-		"REDIS_USERNAME=", "REDIS_PASSWORD=", "REDIS_SENTINEL_USERNAME=", "REDIS_SENTINEL_PASSWORD=",
+		"REDIS_USERNAME=", "REDIS_PASSWORD=" + password, "REDIS_SENTINEL_USERNAME=", "REDIS_SENTINEL_PASSWORD=" + sentinelPassword,
 		"REDIS_TLS=", "REDIS_TLS_CA_FILE=", "REDIS_TLS_CERT_FILE=", "REDIS_TLS_KEY_FILE=", "REDIS_TLS_SERVER_NAME=",
 	}
 }
@@ -143,7 +147,7 @@ func (c *Config) singleRedis() (spec, string, error) {
 	p := port{c.RedisPort, "REDIS_PORT"}
 	if c.embedded() {
 		s, err := c.child(roleRedis, "redis", p)
-		s.metrics, s.check = "", checkRedis([]string{address(c.RedisPort)})
+		s.metrics, s.check = "", checkRedis([]string{address(c.RedisPort)}, c.password)
 		why := "no " + c.RedisServer + " on PATH"
 		if c.RedisServer == redisEmbedded {
 			why = "REDIS_SERVER=" + redisEmbedded
@@ -152,7 +156,7 @@ func (c *Config) singleRedis() (spec, string, error) {
 	}
 	dir := c.redisDir()
 	s, err := c.redisServer("redis", dir, p)
-	s.check = checkRedis([]string{address(c.RedisPort)})
+	s.check = checkRedis([]string{address(c.RedisPort)}, c.password)
 	return s, s.path + ", append-only file in " + dir, err
 }
 
@@ -164,8 +168,13 @@ func (c *Config) redisDir() string { return c.file(redisDirs[c.Redis]) }
 // redisServer returns the spec of a redis-server that keeps its data in dir. Further arguments win over
 // those that all servers have.
 func (c *Config) redisServer(name, dir string, p port, more ...string) (spec, error) {
-	s, err := c.redisProcess(roleRedis, name, dir, p)
-	s.argv = append(s.argv,
+	conf := filepath.Join(dir, "redis.conf")
+	s, err := c.redisProcess(roleRedis, name, p)
+	s.prepare = func(context.Context) ([]string, error) {
+		return nil, configure(conf, "# Redis and the stack rewrite this file; the stack's settings are its arguments.\n",
+			c.password, "requirepass %q", "masterauth %q")
+	}
+	s.argv = append(s.argv, conf, // the arguments win over it
 		"--port", strconv.Itoa(p.number), "--bind", host, "--dir", dir,
 		// An acknowledged write is on disk: the promise P3 rests on these two.
 		"--appendonly", "yes", "--appendfsync", "always",
@@ -189,16 +198,14 @@ func (c *Config) redisServer(name, dir string, p port, more ...string) (spec, er
 	return s, err
 }
 
-// redisProcess returns the spec of a process of the Redis program, without arguments. Its folder is
-// made when it starts.
-func (c *Config) redisProcess(role, name, dir string, ports ...port) (spec, error) {
+// redisProcess returns the spec of a process of the Redis program, without arguments.
+func (c *Config) redisProcess(role, name string, ports ...port) (spec, error) {
 	path, err := exec.LookPath(c.RedisServer)
 	if err != nil {
 		return spec{}, fmt.Errorf("find %s: %w", c.RedisServer, err)
 	}
 	return spec{
 		name: name, role: role, ports: ports, path: path, argv: []string{path}, env: c.env, notable: notableRedis,
-		prepare: func(context.Context) ([]string, error) { return nil, makeDir(dir) },
 	}, nil
 }
 
@@ -209,28 +216,14 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// ensureFile makes a file with this content, and its folder, unless there is one: from then on it is
-// Redis that writes to it.
-func ensureFile(path, content string) error {
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := makeDir(filepath.Dir(path)); err != nil {
-		return err
-	}
-	return replaceFile(path, content)
-}
-
 // redisClient returns a client for one look at one process, for the caller to close. Each command is
 // sent once and takes checkTimeout at most.
-func redisClient(addr string) *redis.Client { return redis.NewClient(redisOptions(addr)) }
-
-func redisOptions(addr string) *redis.Options {
-	return &redis.Options{
-		Addr: addr, Protocol: 2, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
+func redisClient(addr, password string) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Addr: addr, Password: password, Protocol: 2, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
 		DialTimeout: checkTimeout, ReadTimeout: checkTimeout, WriteTimeout: checkTimeout,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	}
+	})
 }
 
 // embedded reports whether the stack's own Redis is the embedded one: when it is asked for, or when
@@ -254,4 +247,4 @@ func (c *Config) redisNote() string {
 }
 
 // externalRedis is the state of a Redis that is not ours to start or stop.
-func (c *Config) externalRedis(ctx context.Context) health { return checkRedis(c.RedisAddr)(ctx) }
+func (c *Config) externalRedis(ctx context.Context) health { return checkRedis(c.RedisAddr, "")(ctx) }

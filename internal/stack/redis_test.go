@@ -138,6 +138,7 @@ func TestLayouts(t *testing.T) {
 			}
 			write(t, cfg, "first")
 			checkModes(t, cfg.RunDir)
+			checkGuarded(t, cfg, st)
 
 			old := primaryOf(st)
 			if err := syscall.Kill(find(t, st, old).PID, syscall.SIGKILL); err != nil {
@@ -183,6 +184,19 @@ func TestLayouts(t *testing.T) {
 				}
 				served(t, cfg, "first", "second", "third")
 			}
+
+			// And the first start of this version in a run folder whose Redis had no password.
+			if out, code := local(t, env, "stop"); code != 0 {
+				t.Fatalf("stop: exit code %d\n%s", code, out)
+			}
+			withoutPassword(t, cfg)
+			st = start(env)
+			if got := primaryOf(st); got != now {
+				t.Errorf("after an earlier version the primary is %s, it was %s", got, now)
+			}
+			served(t, cfg, "first", "second", "third")
+			write(t, cfg, "fourth")
+			checkGuarded(t, cfg, st)
 		})
 	}
 }
@@ -309,10 +323,10 @@ func TestSentinelsKeepTheirPorts(t *testing.T) {
 		t.Errorf("the layout alone wrote files: %v %v", entries, err)
 	}
 	conf := cfg.file("sentinel/sentinel-2/" + sentinelConf)
-	if err := ensureFile(conf, "sentinel monitor posts 127.0.0.1 1234 2\nsentinel config-epoch posts 7\n"); err != nil {
+	if err := configure(conf, "sentinel monitor posts 127.0.0.1 1234 2\nsentinel config-epoch posts 7\n", "secret"); err != nil {
 		t.Fatal(err)
 	}
-	if err := ensureFile(conf, "sentinel monitor posts 127.0.0.1 1 2\n"); err != nil { // what a restart does
+	if err := configure(conf, "sentinel monitor posts 127.0.0.1 1 2\n", "secret"); err != nil { // what a restart does
 		t.Fatal(err)
 	}
 	_, err := (&stack{cfg: cfg, log: cfg.Logger}).layout()

@@ -29,7 +29,7 @@ const replaceWait = 10 * time.Second
 const heldBack = "the primary died; it stays down until another one has been promoted"
 
 // sentinelSettings are those of a new sentinel.conf; Sentinel rewrites the file whenever it learns
-// something, so that it is not touched later.
+// something, so that later nothing but the password is set.
 //
 // A primary that is silent for 3 s counts as down: Sentinel pings once a second, and with 1 s a single
 // late reply caused a second failover. failover-timeout bounds the parts of a failover, and twice of
@@ -46,6 +46,7 @@ type sentinelGroup struct {
 	servers, sentinels []peer
 	dir                string // holds a folder for each of them
 	minReplicas        int    // connected Redis replicas without which the primary refuses writes
+	password           string // of all of them
 	log                *slog.Logger
 	looks              lookOnce[sentinelLook]
 }
@@ -55,7 +56,7 @@ func (c *Config) sentinelStages() ([]stage, string, error) {
 	g := &sentinelGroup{
 		servers:   peers(roleRedis, c.RedisPort, sentinelServers),
 		sentinels: peers(roleSentinel, c.SentinelPort, sentinels),
-		dir:       c.redisDir(), minReplicas: c.MinReplicas, log: c.logger(),
+		dir:       c.redisDir(), minReplicas: c.MinReplicas, password: c.password, log: c.logger(),
 	}
 	primary := g.remembered()
 	if primary == "" {
@@ -99,20 +100,19 @@ func (c *Config) sentinelServer(g *sentinelGroup, p peer, at port) (spec, error)
 	if err != nil {
 		return s, err
 	}
-	// Redis keeps in this file what a Sentinel made of it (CONFIG REWRITE). The arguments win over it.
-	conf := filepath.Join(dir, "redis.conf")
-	s.argv = slices.Insert(s.argv, 1, conf)
 	s.check = func(ctx context.Context) health { return g.look().server(p) }
+	configured := s.prepare
 	s.prepare = func(ctx context.Context) ([]string, error) {
-		err := ensureFile(conf, "# Redis rewrites this file; the stack's settings are its arguments.\n")
-		return g.replicaOf(ctx, p), err
+		role := g.replicaOf(ctx, p)
+		_, err := configured(ctx)
+		return role, err
 	}
 	return s, nil
 }
 
 func (c *Config) sentinel(g *sentinelGroup, p peer, at port, primary string) (spec, error) {
 	dir := filepath.Join(g.dir, p.name)
-	s, err := c.redisProcess(roleSentinel, p.name, dir, at)
+	s, err := c.redisProcess(roleSentinel, p.name, at)
 	if err != nil {
 		return s, err
 	}
@@ -125,7 +125,8 @@ func (c *Config) sentinel(g *sentinelGroup, p peer, at port, primary string) (sp
 		"--daemonize", "no", "--logfile", "")
 	s.check = func(ctx context.Context) health { return g.look().sentinel(p) }
 	s.prepare = func(context.Context) ([]string, error) {
-		return nil, ensureFile(conf, fmt.Sprintf(sentinelSettings, masterName, primaryHost, primaryPort))
+		return nil, configure(conf, fmt.Sprintf(sentinelSettings, masterName, primaryHost, primaryPort),
+			c.password, "requirepass %q", "sentinel auth-pass "+masterName+" %q")
 	}
 	return s, nil
 }

@@ -50,6 +50,11 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer claim.release()
+	if cfg.ownRedis() {
+		if cfg.password, err = ensurePassword(cfg.file(passwordFile)); err != nil {
+			return err
+		}
+	}
 	s := &stack{
 		cfg: cfg, log: cfg.logger(), starter: newStarter(),
 		fatal: make(chan error, 1), scaling: make(chan struct{}, 1),

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,7 +31,8 @@ type local struct {
 
 // state is what the supervisor's /api/state tells.
 type state struct {
-	Redis struct {
+	RunDir string `json:"run_dir"`
+	Redis  struct {
 		Layout     string   `json:"layout"` // "" when the stack has not started it
 		Addrs      []string `json:"addrs"`
 		MasterName string   `json:"master_name"`
@@ -117,7 +119,11 @@ func (l *local) Redis(ctx context.Context) (RedisServer, error) {
 	}
 	if st.failsOver() {
 		p, err := st.primary(ctx)
-		return RedisServer{Addr: p.Address}, err
+		if err != nil {
+			return RedisServer{}, err
+		}
+		password, err := st.password()
+		return RedisServer{Addr: p.Address, Password: password}, err
 	}
 	p, err := l.find(ctx, Redis)
 	if err != nil {
@@ -125,7 +131,8 @@ func (l *local) Redis(ctx context.Context) (RedisServer, error) {
 	}
 	first, _, _ := strings.Cut(p.Address, ",")
 	if !p.External {
-		return RedisServer{Addr: first}, nil // the stack's own knows no password
+		password, err := st.password()
+		return RedisServer{Addr: first, Password: password}, err
 	}
 	return RedisServer{first, l.addresses.RedisUsername, l.addresses.RedisPassword}, nil
 }
@@ -135,9 +142,25 @@ func (st state) failsOver() bool {
 	return st.Redis.Layout == "sentinel" || st.Redis.Layout == "cluster"
 }
 
+// password returns that of the stack's own Redis, which is in the run folder.
+func (st state) password() (string, error) {
+	text, err := os.ReadFile(filepath.Join(st.RunDir, "redis.password"))
+	if err != nil {
+		return "", fmt.Errorf("read the password of Redis: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
 // primary returns the server that has the posts, as writer and readers find it.
 func (st state) primary(ctx context.Context) (process, error) {
-	redis := service.Redis{Addr: st.Redis.Addrs, MasterName: st.Redis.MasterName, Namespace: cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts")}
+	password, err := st.password()
+	if err != nil {
+		return process{}, err
+	}
+	redis := service.Redis{
+		Addr: st.Redis.Addrs, MasterName: st.Redis.MasterName, Password: password, SentinelPassword: password,
+		Namespace: cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts"),
+	}
 	cfg := redis.Finder()
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	finder, err := redisnode.New(cfg)

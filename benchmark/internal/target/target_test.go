@@ -218,16 +218,21 @@ func TestFailover(t *testing.T) {
 // With Sentinels the primary is who they name, as long as all are ready.
 func TestLocalPrimary(t *testing.T) {
 	redistest.Require(t)
-	d := redistest.StartSentinel(t, redistest.SentinelOptions{Quick: true})
+	d := redistest.StartSentinel(t, redistest.SentinelOptions{Quick: true, All: []redistest.Option{redistest.Password("secret")}})
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "redis.password"), []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	layout, health := "sentinel", "ready"
 	l := supervisor(t, func() string {
-		return fmt.Sprintf(`{"redis":{"layout":%q,"addrs":["%s"],"master_name":%q},"processes":[
+		return fmt.Sprintf(`{"run_dir":%q,"redis":{"layout":%q,"addrs":["%s"],"master_name":%q},"processes":[
 			{"name":"redis-1","role":"redis","address":%q,"state":"ready"},
 			{"name":"redis-2","role":"redis","address":%q,"state":"ready"},
 			{"name":"redis-3","role":"redis","address":%q,"state":"ready"},
+			{"name":"redis","role":"redis","address":"127.0.0.1:6379","state":"ready"},
 			{"name":"reader-1","role":"reader","state":"not ready"},
 			{"name":"sentinel-1","role":"sentinel","state":%q}]}`,
-			layout, strings.Join(d.Addrs(), `","`), redistest.SentinelName, d.Servers()[0].Addr(), d.Servers()[1].Addr(), d.Servers()[2].Addr(), health)
+			dir, layout, strings.Join(d.Addrs(), `","`), redistest.SentinelName, d.Servers()[0].Addr(), d.Servers()[1].Addr(), d.Servers()[2].Addr(), health)
 	})
 	for range 2 {
 		now := d.Primary()
@@ -235,7 +240,7 @@ func TestLocalPrimary(t *testing.T) {
 		if name, err := l.Primary(t.Context()); err != nil || name != want {
 			t.Errorf("the primary is %q (%v), want %s", name, err, want)
 		}
-		if r, err := l.Redis(t.Context()); err != nil || r != (RedisServer{Addr: now.Addr()}) {
+		if r, err := l.Redis(t.Context()); err != nil || r != (RedisServer{Addr: now.Addr(), Password: "secret"}) {
 			t.Errorf("Redis is at %+v (%v), want %s", r, err, now.Addr())
 		}
 		d.Failover()
@@ -246,6 +251,9 @@ func TestLocalPrimary(t *testing.T) {
 		t.Errorf("%v, want that sentinel-1 is degraded", err)
 	}
 	layout = "single"
+	if r, err := l.Redis(t.Context()); err != nil || r != (RedisServer{Addr: "127.0.0.1:6379", Password: "secret"}) {
+		t.Errorf("the only Redis is at %+v (%v)", r, err)
+	}
 	if _, err := l.Primary(t.Context()); !errors.Is(err, ErrNoFailover) {
 		t.Errorf("%v, want ErrNoFailover", err)
 	}
