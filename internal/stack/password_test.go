@@ -24,8 +24,12 @@ func checkGuarded(t *testing.T, cfg Config, st State) {
 	if err != nil || len(password) < 20 {
 		t.Fatalf("the password is %q: %v", password, err)
 	}
-	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
-		t.Errorf("the file of the password: %v %v", info, err)
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode() != 0o600 {
+		t.Errorf("the file of the password has mode %v", info.Mode())
 	}
 	for _, p := range st.Processes {
 		args, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID) + "/cmdline")
