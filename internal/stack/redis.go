@@ -129,6 +129,9 @@ func (c *Config) seeds() (addrs []string, master string) {
 
 // ownRedisStages returns the stages that start the stack's own Redis, and a phrase that describes it.
 func (c *Config) ownRedisStages() ([]stage, string, error) {
+	if c.Redis != redisSingle && c.RedisServer == redisEmbedded {
+		return nil, "", fmt.Errorf("REDIS=%s needs a real redis-server, and REDIS_SERVER=%s asks for another: unset one of them", c.Redis, redisEmbedded)
+	}
 	if c.Redis != redisSingle && c.embedded() {
 		return nil, "", fmt.Errorf("REDIS=%s needs a real redis-server, and there is none on PATH: install it (apt-get install redis-server, brew install redis), or use REDIS=%s", c.Redis, redisSingle)
 	}

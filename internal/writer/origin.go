@@ -52,9 +52,10 @@ func (g *originGuard) serves(hostport string) bool {
 	if err != nil {
 		host = strings.TrimSuffix(strings.TrimPrefix(hostport, "["), "]")
 	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	if _, err := netip.ParseAddr(host); err == nil {
+	host = strings.ToLower(host)
+	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") {
 		return true
 	}
-	return !strings.Contains(host, ".") || strings.HasSuffix(host, ".localhost") || slices.Contains(g.hosts, host)
+	host = strings.TrimSuffix(host, ".") // which a name without another dot may not have: it is a top-level domain
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || slices.Contains(g.hosts, host)
 }

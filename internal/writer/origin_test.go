@@ -59,7 +59,7 @@ func TestReboundNamesMayNotWrite(t *testing.T) {
 			"localhost": true, "LOCALHOST:8080": true, "localhost.": true, "posts.localhost:8080": true,
 			"writer": true, "writer:8080": true, "posts.example.org": true, "posts.example.org:443": true,
 			"rebound.evil.example": false, "rebound.evil.example:8080": false, "127.0.0.1.evil.example": false,
-			"evil.localhost.example": false, "example.org": false, "a.posts.example.org": false,
+			"evil.": false, "evil.:8080": false, "evil.localhost.example": false, "example.org": false, "a.posts.example.org": false,
 		} {
 			res := open.do(t, r.method, r.target, r.body, "Host", host)
 			if refused := res.status == 421; refused == passes {

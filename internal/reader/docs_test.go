@@ -11,22 +11,22 @@ import (
 	"heavy-read-api/internal/redistest"
 )
 
-// TestREADMEVerifiesAHash runs the lines of the README that verify the hash of a post, and what jq makes of
+// TestDocsVerifyAHash runs the lines of docs/http.md that verify the hash of a post, and what jq makes of
 // one: its numbers are floats, and the hash must still be that of the JSON that it writes.
-func TestREADMEVerifiesAHash(t *testing.T) {
+func TestDocsVerifyAHash(t *testing.T) {
 	for _, tool := range []string{"sh", "curl", "jq", "md5sum"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(err)
 		}
 	}
-	readme, err := os.ReadFile("../../README.md")
+	page, err := os.ReadFile("../../docs/http.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, lines, found := strings.Cut(string(readme), "To verify it:\n\n```sh\n")
+	_, lines, found := strings.Cut(string(page), "To verify it:\n\n```sh\n")
 	lines, _, closed := strings.Cut(lines, "```")
 	if !found || !closed || strings.Count(lines, "\n") != 3 {
-		t.Fatalf("the README verifies a hash with %q", lines)
+		t.Fatalf("docs/http.md verifies a hash with %q", lines)
 	}
 	b := redistest.StartEmbedded(t)
 	p := newPublisher(t, b.Addr())
