@@ -115,12 +115,19 @@ func TestInBrowser(t *testing.T) {
 	sees("#arrivals", "reader-1")
 	sees("#arrivals", "reader-2")
 
+	const asked = `document.querySelector('#token').checkVisibility()`
+	if shown, err := chromedp.Run(ctx, chromedp.Evaluate[bool](asked)); err != nil || shown {
+		t.Errorf("the token is asked for before it is needed (%v)", err)
+	}
 	f.token = "secret"
 	if err := chromedp.Do(ctx, chromedp.Click(`#write button`)); err != nil {
 		t.Fatal(err)
 	}
 	sees("#outcome", "The writer answered 401: the token is missing")
 	sees("#token:not([hidden])", "The writer's token")
+	if shown, err := chromedp.Run(ctx, chromedp.Evaluate[bool](asked)); err != nil || !shown {
+		t.Errorf("the token is not asked for (%v)", err)
+	}
 	if err := chromedp.Do(ctx, chromedp.SetValue(`#token input`, "secret"), chromedp.Click(`#write button`)); err != nil {
 		t.Fatal(err)
 	}
