@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -376,9 +377,9 @@ func (p *Publisher) Hazards(ctx context.Context) ([]string, error) {
 // refusals are the errors with which Redis turns a script away before it has written anything.
 var refusals = []string{"LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOAUTH", "WRONGPASS", "NOPERM", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS"}
 
-// deniedInScript is what Redis 7.0 says instead of NOPERM of a command in a script. Only one that reads can
-// fail so: write.lua checks the others first.
-const deniedInScript = "The user executing the script can't"
+// deniedInScript are what Redis says instead of NOPERM of a command in a script: 7.0, and 7.2 and newer. Only
+// one that reads can fail so: write.lua checks the others first.
+var deniedInScript = []string{"The user executing the script can't", "ACL failure in script"}
 
 // classify wraps an error of the client in ErrNotWritten where that is certain, else in ErrUnknown.
 func classify(err error) error {
@@ -391,7 +392,7 @@ func classify(err error) error {
 		}
 	}
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) || strings.Contains(err.Error(), deniedInScript) {
+	if errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) || slices.ContainsFunc(deniedInScript, func(words string) bool { return strings.Contains(err.Error(), words) }) {
 		return fmt.Errorf("%w: %w", ErrNotWritten, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnknown, err)

@@ -12,18 +12,20 @@ import (
 )
 
 // redisRefusals are the errors by which Redis says that it takes no writes, and what to do.
-var redisRefusals = []struct{ prefix, advice string }{
+var redisRefusals = []struct{ words, advice string }{
 	{"OOM", "Redis is out of memory: raise its maxmemory, or delete posts, which still works"},
 	{"MISCONF", "Redis cannot write to its disk: its log says why, often there is no space left"},
 	{"NOPERM", "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"},
-	{"The user executing the script can't", "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"}, // Redis 7.0, of a command in a script
+	// Of a command in a script, Redis 7.0, and 7.2 and newer.
+	{"The user executing the script can't", "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"},
+	{"ACL failure in script", "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"},
 	{"NOREPLICAS", "the Redis primary has lost its Redis replicas: bring one back, or set REDIS_MIN_REPLICAS=0"},
 }
 
 // advice returns what to do about a refusal, "" where it says so itself.
 func advice(err error) string {
 	for _, r := range redisRefusals {
-		if redis.HasErrorPrefix(err, r.prefix) {
+		if redis.HasErrorPrefix(err, r.words) || strings.Contains(r.words, " ") && strings.Contains(err.Error(), r.words) {
 			return r.advice
 		}
 	}
@@ -32,7 +34,10 @@ func advice(err error) string {
 
 // unready returns the status of a writer whose Redis refuses writes with err, and the reason in words.
 func unready(err error) (status, reason string) {
-	reason, _, _ = strings.Cut(err.Error(), " script: ") // behind it are the script's digest and line
+	reason = err.Error()
+	if at := strings.LastIndex(reason, " script: "); at >= 0 {
+		reason = reason[:at] // behind it are the script's digest and line
+	}
 	if advice := advice(err); advice != "" {
 		return "no writes", advice + " (" + reason + ")"
 	}
