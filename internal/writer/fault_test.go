@@ -117,7 +117,8 @@ func TestReplyLost(t *testing.T) {
 				t.Parallel()
 				b := redistest.Start(t)
 				proxy := faultnet.NewProxy(t, b.Addr())
-				w := start(t, proxy.Addr(), prompt)
+				// A quarter of the timeout is what is left to ask what happened: on a busy machine that has to be enough.
+				w := start(t, proxy.Addr(), func(c *Config) { c.Timeout = 2500 * time.Millisecond })
 				db := b.Client(t)
 				etag := wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "old")), 201, "a")
 				var header []string
