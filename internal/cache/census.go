@@ -9,14 +9,14 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// census is what a server says about the keys that it has and about those that it has dropped by itself.
+// census holds a server's key counts, and its counters of the keys that it removed by itself.
 type census struct {
 	run     string // of the server's process; counters begin at 0 with each
 	policy  string // maxmemory-policy
-	evicted uint64 // keys, since the run began
-	expired uint64 // the same
-	keys    int64  // in the database that is used, of whoever
-	expire  int64  // of those: will expire
+	evicted uint64 // number of keys evicted since the process started
+	expired uint64 // number of keys expired since the process started
+	keys    int64  // number of keys in the selected database, including those of other programs
+	expire  int64  // number of keys in it that have an expiry
 }
 
 // takeCensus asks a server. It blocks until ctx is done at most.
@@ -25,11 +25,7 @@ func takeCensus(ctx context.Context, n *redisnode.Node) (c census, err error) {
 	if err != nil {
 		return c, err
 	}
-	fields := make(map[string]string)
-	for line := range strings.Lines(info) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		fields[name] = value
-	}
+	fields := redisnode.ParseInfo(info)
 	if c.run, c.policy = fields["run_id"], fields["maxmemory_policy"]; c.run == "" || c.policy == "" {
 		return c, fmt.Errorf("INFO has no run_id or no maxmemory_policy")
 	}
@@ -49,7 +45,8 @@ func takeCensus(ctx context.Context, n *redisnode.Node) (c census, err error) {
 	return c, nil
 }
 
-// hazards says by which settings the server loses values without a write, of which no reader learns.
+// hazards describes the settings that make the server remove values without a write, which readers do not
+// notice.
 func (c *census) hazards() []string {
 	if c.policy == "noeviction" || c.policy == "" {
 		return nil

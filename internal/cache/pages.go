@@ -12,6 +12,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
+
+	"heavy-read-api/internal/redisnode"
 )
 
 // pages iterates over all values, on connections to one run of one server.
@@ -312,10 +314,5 @@ func runID(ctx context.Context, conn *redis.Conn) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for line := range strings.Lines(info) {
-		if id, ok := strings.CutPrefix(line, "run_id:"); ok {
-			return strings.TrimSpace(id), nil
-		}
-	}
-	return "", nil
+	return redisnode.ParseInfo(info)["run_id"], nil
 }

@@ -37,11 +37,7 @@ func AskReplication(ctx context.Context, c *redis.Client) (Replication, error) {
 
 // ParseReplication reads the answer to INFO, of which it takes the section on replication.
 func ParseReplication(info string) Replication {
-	fields := make(map[string]string)
-	for line := range strings.Lines(info) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		fields[key] = value
-	}
+	fields := ParseInfo(info)
 	number := func(key string) int64 {
 		n, _ := strconv.ParseInt(fields[key], 10, 64)
 		return n

@@ -52,11 +52,7 @@ func unknownCommand(err error) bool {
 // parseProduct reads the answer of INFO server. It returns the major version of the Redis that the server
 // is compatible with.
 func parseProduct(info string) (product string, major int) {
-	fields := map[string]string{}
-	for line := range strings.Lines(info) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		fields[key] = value
-	}
+	fields := ParseInfo(info)
 	compatible := fields["redis_version"]
 	first, _, _ := strings.Cut(compatible, ".")
 	major, err := strconv.Atoi(first)
