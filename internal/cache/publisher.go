@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -375,11 +374,14 @@ func (p *Publisher) Hazards(ctx context.Context) ([]string, error) {
 }
 
 // refusals are the errors with which Redis turns a script away before it has written anything.
-var refusals = []string{"LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOAUTH", "WRONGPASS", "NOPERM", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS"}
+var refusals = []string{"LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOAUTH", "WRONGPASS", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS"}
 
-// deniedInScript are what Redis says instead of NOPERM of a command in a script: 7.0, and 7.2 and newer. Only
-// one that reads can fail so: write.lua checks the others first.
-var deniedInScript = []string{"The user executing the script can't", "ACL failure in script"}
+// Denied reports whether err says that the access list of Redis does not let the user do something. For a
+// command in a script Redis has words of its own in the place of NOPERM: one in 7.0, another in 7.2 and newer.
+func Denied(err error) bool {
+	return redis.HasErrorPrefix(err, "NOPERM") ||
+		err != nil && (strings.Contains(err.Error(), "The user executing the script can't") || strings.Contains(err.Error(), "ACL failure in script"))
+}
 
 // classify wraps an error of the client in ErrNotWritten where that is certain, else in ErrUnknown.
 func classify(err error) error {
@@ -392,7 +394,7 @@ func classify(err error) error {
 		}
 	}
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) || slices.ContainsFunc(deniedInScript, func(words string) bool { return strings.Contains(err.Error(), words) }) {
+	if errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) || Denied(err) { // in a script only a read can be denied: write.lua checks its writes first
 		return fmt.Errorf("%w: %w", ErrNotWritten, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnknown, err)

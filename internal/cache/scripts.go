@@ -21,7 +21,7 @@ func runLoaded(ctx context.Context, on redis.Scripter, run func() *redis.Cmd) *r
 	}
 	for _, s := range allScripts {
 		if err := s.Load(ctx, on).Err(); err != nil {
-			if redis.HasErrorPrefix(err, "NOPERM") {
+			if Denied(err) {
 				err = fmt.Errorf("the script is not loaded in Redis yet, and this user may not load it: a writer of this version does when it runs, or an operator by SCRIPT LOAD: %w", err)
 			}
 			cmd.SetErr(err)

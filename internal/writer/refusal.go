@@ -7,25 +7,25 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/service"
 )
 
 // redisRefusals are the errors by which Redis says that it takes no writes, and what to do.
-var redisRefusals = []struct{ words, advice string }{
+var redisRefusals = []struct{ prefix, advice string }{
 	{"OOM", "Redis is out of memory: raise its maxmemory, or delete posts, which still works"},
 	{"MISCONF", "Redis cannot write to its disk: its log says why, often there is no space left"},
-	{"NOPERM", "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"},
-	// Of a command in a script, Redis 7.0, and 7.2 and newer.
-	{"The user executing the script can't", "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"},
-	{"ACL failure in script", "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"},
 	{"NOREPLICAS", "the Redis primary has lost its Redis replicas: bring one back, or set REDIS_MIN_REPLICAS=0"},
 }
 
 // advice returns what to do about a refusal, "" where it says so itself.
 func advice(err error) string {
+	if cache.Denied(err) {
+		return "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"
+	}
 	for _, r := range redisRefusals {
-		if redis.HasErrorPrefix(err, r.words) || strings.Contains(r.words, " ") && strings.Contains(err.Error(), r.words) {
+		if redis.HasErrorPrefix(err, r.prefix) {
 			return r.advice
 		}
 	}
