@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,15 +17,8 @@ func stackScript(t *testing.T, programs map[string]string, runtime string, args 
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), "sh", append([]string{"local/stack.sh"}, args...)...)
-	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "RUN_DIR="+t.TempDir(), "RUNTIME="+runtime)
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	return string(out), cmd.ProcessState.ExitCode()
+	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "RUN_DIR=" + t.TempDir(), "RUNTIME=" + runtime}
+	return run(t, env, append([]string{"sh", "local/stack.sh"}, args...)...)
 }
 
 // RUNTIME=docker that cannot work says once why, and what works.

@@ -119,9 +119,11 @@ func (w *Writes) Stop() {
 // post returns the post of a write.
 func (w *Writes) post(number int) post.Post {
 	p := w.Mix.Post(number, 1)
-	p.ID = fmt.Sprint(prefix, w.run, "-", number)
+	p.ID = w.id(number)
 	return p
 }
+
+func (w *Writes) id(number int) string { return fmt.Sprint(prefix, w.run, "-", number) }
 
 // write sends what is due. An answer is awaited whatever else ends: until then the outcome is not known.
 func (w *Writes) write(due <-chan int) {
@@ -169,7 +171,7 @@ func (w *Writes) follow(ctx context.Context, reader int) {
 }
 
 func (w *Writes) get(path string, number int) func(*wire.Conn) (wire.Answer, error) {
-	return func(c *wire.Conn) (wire.Answer, error) { return c.Get(path+"?id="+w.post(number).ID, "") }
+	return func(c *wire.Conn) (wire.Answer, error) { return c.Get(path+"?id="+w.id(number), "") }
 }
 
 // newest returns the last write that was acknowledged before a time.
@@ -269,7 +271,7 @@ func (w *Writes) readBack(ctx context.Context, addr, path string, writes []write
 			return nil, load.Wrong("%s at %s: %v", path, addr, err)
 		}
 		if version := answer.Header.Get("X-Version"); version != a.version {
-			return nil, load.Wrong("%s at %s: %s has version %s, and was acknowledged as version %s", path, addr, w.post(a.number).ID, version, a.version)
+			return nil, load.Wrong("%s at %s: %s has version %s, and was acknowledged as version %s", path, addr, w.id(a.number), version, a.version)
 		}
 		w.Counts.Bodies.Add(1)
 		there = append(there, a)
@@ -287,9 +289,9 @@ func (w *Writes) Clean(ctx context.Context) error {
 			c := client{addr: w.Writer}
 			defer c.close()
 			for number := first; number < w.sent && ctx.Err() == nil; number += writers {
-				a, err := c.ask(ctx, func(c *wire.Conn) (wire.Answer, error) { return c.Delete("/post?id="+w.post(number).ID, w.Header) })
+				a, err := c.ask(ctx, func(c *wire.Conn) (wire.Answer, error) { return c.Delete("/post?id="+w.id(number), w.Header) })
 				if err == nil && a.Status != http.StatusNoContent && a.Status != http.StatusNotFound {
-					err = fmt.Errorf("DELETE %s answers %d: %.200s", w.post(number).ID, a.Status, a.Body)
+					err = fmt.Errorf("DELETE %s answers %d: %.200s", w.id(number), a.Status, a.Body)
 				}
 				if err != nil {
 					cancel(err)
