@@ -104,8 +104,7 @@ func TestStatsReachTheStackInDocker(t *testing.T) {
 	}
 }
 
-// Compose before 2.24 does not have what the stack needs, and its complaint about an option looked like
-// images that cannot be had.
+// Compose before 2.24 lacks features that the stack needs. It is reported as too old, not as unavailable images.
 func TestComposeThatIsTooOld(t *testing.T) {
 	for version, old := range map[string]bool{
 		"1.29.2": true, "v1.29.2": true, "2.0.1": true, "v2.2": true, "2.2.3": true, "v2.15.1": true, "2.20.2+ds1": true, "2.23.3-desktop.2": true, "v2.23.3": true,

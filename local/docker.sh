@@ -3,7 +3,7 @@
 set -eu
 . local/compose.sh
 
-# The most readers: as many as READER_PORTS has ports, and 20, as on the local stack.
+# The maximum number of readers: one for each port in READER_PORTS, at most 20, as on the local stack.
 ports=${READER_PORTS:-8082-8101}
 max_readers=$((${ports#*-} - ${ports%-*} + 1))
 [ "$max_readers" -le 20 ] || max_readers=20

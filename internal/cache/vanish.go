@@ -11,25 +11,26 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// vanishWatch notices values that Redis has lost without a write, which the log does not show: evicted,
-// expired, or deleted by somebody else. Its methods are for the goroutine of the applier, but for hazards.
+// vanishWatch detects values that Redis has lost without a write, which the log does not show: evicted,
+// expired, or deleted by another client. Only the applier's goroutine may call its methods; any goroutine may
+// read hazards.
 //
-// Counters of the server and the number of keys tell that something has gone, not whose it was, so a
-// snapshot has to settle it. Where other programs use the same Redis it mostly finds nothing missing, and
-// then the next one comes later and later.
+// The server's counters and its number of keys show that a key has gone, but not whose it was, so a snapshot
+// decides. Where other programs use the same Redis most snapshots find nothing missing, and the pause between
+// two of them doubles each time.
 type vanishWatch struct {
 	redis *redisnode.Finder
 	log   *slog.Logger
 
 	last      census
-	strangers int64         // keys in the database that are not ours, at the last look; -1 when unknown
-	due       time.Time     // of the next look
-	suspect   string        // why a snapshot is wanted, or ""
-	notBefore time.Time     // the next snapshot
-	pause     time.Duration // between two snapshots
-	found     string        // what was missing in the last snapshot of this kind, or ""
+	strangers int64         // number of other programs' keys at the last check; -1 when unknown
+	due       time.Time     // time of the next check
+	suspect   string        // why a snapshot is needed; "" when none is
+	notBefore time.Time     // earliest time of the next snapshot
+	pause     time.Duration // least time between two snapshots
+	found     string        // what the last such snapshot found missing; "" for nothing
 	foundAt   time.Time
-	unseen    bool // the last look failed
+	unseen    bool // the last check failed
 
 	hazards atomic.Pointer[[]string]
 }
@@ -48,15 +49,15 @@ func newVanishWatch(f *redisnode.Finder, log *slog.Logger) *vanishWatch {
 	return w
 }
 
-// begin notes the counters from before the first snapshot, so that they cover it.
+// begin records the counters before the first snapshot, so that a key lost during it is detected.
 func (w *vanishWatch) begin(ctx context.Context) {
 	if c, err := w.take(ctx); err == nil {
 		w.last = c
 	}
 }
 
-// check looks at Redis when that is due, and has the applier take a snapshot when values may have gone. It
-// blocks for a few round trips, and for the snapshot.
+// check asks Redis when a check is due, and takes a snapshot when values may be missing. It blocks for a few
+// round trips, and for the snapshot.
 func (w *vanishWatch) check(ctx context.Context, a *applier) {
 	if !a.synced || a.now().Before(w.due) {
 		return
@@ -106,8 +107,8 @@ func (w *vanishWatch) take(ctx context.Context) (census, error) {
 	return takeCensus(ctx, n)
 }
 
-// compare takes in a census. strangers, the keys that are not ours, is valid if the census and memory are
-// of the same instant.
+// compare compares a census with the last one. strangers is the number of other programs' keys; it is valid
+// only if the census and memory are of the same instant.
 func (w *vanishWatch) compare(c census, valid bool, strangers int64) {
 	if c.run == w.last.run {
 		switch {
@@ -145,7 +146,7 @@ func (w *vanishWatch) settle(ctx context.Context, a *applier) {
 	w.notBefore = a.now().Add(max(w.pause, 10*a.snapshotTook))
 }
 
-// tell makes known what endangers the values in Redis, and logs what is new.
+// tell publishes the hazards to the values in Redis, and logs new ones.
 func (w *vanishWatch) tell(now time.Time) {
 	hazards := w.last.hazards()
 	// Of more keys that expire than strangers there are, some are ours.

@@ -76,8 +76,8 @@ func TestVanishedValues(t *testing.T) {
 	}
 }
 
-// Settings by which Redis loses values are reported, and what comes of others' keys costs ever fewer
-// snapshots.
+// Settings that make Redis lose values are reported. When the keys of another program expire, the snapshots
+// that find nothing missing become rarer.
 func TestHazards(t *testing.T) {
 	redistest.Require(t)
 	addr := redistest.Start(t, redistest.Config("maxmemory-policy allkeys-lru")).Addr()

@@ -23,8 +23,8 @@ func fileLimit() int {
 	return int(r.Cur)
 }
 
-// places divides the files of a process: most are for connections, as many as defaultMaxConns, some for
-// those that are turned away, and the rest for Redis, the listener and the runtime.
+// places divides the file descriptors of a process: up to defaultMaxConns for connections, some for
+// connections that are turned away, and the rest for Redis, the listener and the runtime.
 func places(files int) (conns, turned int) {
 	reserve := min(512, files/2)
 	return min(defaultMaxConns, files-reserve), reserve / 2

@@ -56,7 +56,7 @@ func TestProbesAreServedWhenAllPlacesAreTaken(t *testing.T) {
 		{"GET /readyness HTTP/1.1\r\nHost: a\r\n\r\n", 503},
 		{"POST /ready HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 503},
 		{"GET /ready HTTP/1.1\r\nX: " + strings.Repeat("x", 2*readBuffer) + "\r\nHost: a\r\n\r\n", 503},
-		{"", 503}, // a client that says nothing is told too
+		{"", 503}, // a silent client gets the 503 as well
 		{probe[:20], 503},
 	} {
 		c := dial(t, f)

@@ -24,8 +24,8 @@ func expectLast(t testing.TB, r *bufio.Reader, lane, content string) {
 	closed(t, r)
 }
 
-// During the drain connections are served, and told to leave. Of requests that arrive together the
-// last one is told, or those behind it would have no answer.
+// During the drain answers carry Connection: close. Of pipelined requests only the last answer does, because
+// the requests behind it would get no answer.
 func TestAnswersOfTheDrainClose(t *testing.T) {
 	f := start(t)
 	type client struct {

@@ -105,8 +105,8 @@ func (p *nodes) publish() {
 	p.view.Store(v)
 }
 
-// pick returns the next reader in turn among those that are ready, or among all when none is. It is
-// none of those that were tried; nil when there is no other.
+// pick returns the next reader in round robin that has not been tried, among those that are ready, or among
+// all when none is ready. It returns nil when all have been tried.
 func (p *nodes) pick(tried []*node) *node {
 	v := p.view.Load()
 	turn := p.turn.Add(1) - 1

@@ -61,7 +61,7 @@ func serve(t *testing.T) *served {
 	return s
 }
 
-// count returns the number of connections, and of those that are not idle.
+// count returns the number of all connections and the number of busy ones.
 func (s *served) count() (all, busy int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,8 +160,8 @@ func TestADrainMeetsARequestInFlight(t *testing.T) {
 	c.expectEnd(t)
 }
 
-// Shutdown closes what is idle, and waits for the requests of which the header is being read: of new
-// connections, and of those that had an answer before.
+// Shutdown closes idle connections and waits for requests whose header is still arriving, on new and on used
+// connections.
 func TestShutdownDropsNoRequest(t *testing.T) {
 	s := serve(t)
 	const half = 10
@@ -215,8 +215,8 @@ func TestShutdownIsBounded(t *testing.T) {
 	c.expectEnd(t)
 }
 
-// Clients that keep their connections lose no request when a process stops: each is told to leave by
-// an answer, or its connection ends while it is idle.
+// Keep-alive clients lose no request when a process stops: a connection is closed after an answer with
+// Connection: close, or while it is idle.
 func TestAStopLosesNoRequest(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

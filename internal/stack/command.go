@@ -50,7 +50,7 @@ local run -help lists the settings.
 // for each of its processes. The embedded Redis is a role that is always there. It returns the
 // exit code.
 func Main(args []string, getenv func(string) string, stdout, stderr io.Writer, roles map[string]Role) int {
-	// The run folder has the posts and the logs: they are for this user alone, whoever creates them.
+	// Posts and logs in the run folder are readable by this user alone, also those that Redis writes.
 	syscall.Umask(0o077)
 	name := "run"
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {

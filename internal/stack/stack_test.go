@@ -678,7 +678,8 @@ func TestNoOrphans(t *testing.T) {
 	}
 }
 
-// A start that can never work ends within seconds, leaves nothing behind, and quotes whoever failed.
+// A start that cannot succeed ends within seconds, leaves no process behind, and quotes the last lines of the
+// process that failed.
 func TestStartThatCannotWorkEnds(t *testing.T) {
 	redistest.Require(t)
 	guarded := redistest.Start(t, redistest.Password("right")).Addr()

@@ -95,8 +95,8 @@ func TestNeverThere(t *testing.T) {
 	w.wantUnavailable(t, "DELETE", "/post?id=a", "", surelyNot)
 }
 
-// TestReplyLost loses the reply to a write, or the write itself. The client is told what happened, as if
-// nothing had been lost, and what was written was written once.
+// TestReplyLost loses the reply to a write, or the request. The answer says what happened, and the write takes
+// place at most once.
 func TestReplyLost(t *testing.T) {
 	redistest.Require(t)
 	for name, tt := range map[string]struct {
@@ -161,8 +161,8 @@ func TestReplyLost(t *testing.T) {
 	}
 }
 
-// TestConditionFailsUnheard loses the reply to a write whose condition did not hold: nothing was written,
-// and the repetition is told so.
+// TestConditionFailsUnheard loses the reply to a write whose condition does not hold: nothing is written, and a
+// retry gets 412.
 func TestConditionFailsUnheard(t *testing.T) {
 	redistest.Require(t)
 	b := redistest.Start(t)

@@ -591,8 +591,8 @@ func TestImportStops(t *testing.T) {
 	}
 }
 
-// TestStoppedImportIsReadLast stops the writer under a client that sends everything before it reads. It is told how
-// far its import came.
+// TestStoppedImportIsReadLast stops the writer while a client sends an import and reads the answer only at the
+// end. The client still receives the summary, which says how far the import got.
 func TestStoppedImportIsReadLast(t *testing.T) {
 	for _, chunked := range []bool{false, true} {
 		t.Run(fmt.Sprintf("chunked=%v", chunked), func(t *testing.T) {

@@ -62,8 +62,8 @@ stop_engine() {
 	[ "$had_bridge" = yes ] || ip link delete docker0 2>/dev/null || true
 }
 
-# dead_proxy names a proxy at which nobody listens, in the environment and, for an engine of our own, in Docker's
-# configuration, which hands it to every container: nothing of the stack may ask it about another part.
+# dead_proxy sets an unreachable proxy in the environment and, with an engine of our own, in Docker's configuration,
+# which passes it to every container. The stack must not use it for requests to its own services.
 dead_proxy() {
 	export http_proxy=http://127.0.0.1:1 no_proxy='' NO_PROXY=''
 	[ "$own_engine" = yes ] || return 0
