@@ -21,8 +21,8 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // container runs nodes.sh as the gateway's container does, with a fake DNS and a fake APISIX.

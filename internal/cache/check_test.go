@@ -11,9 +11,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // fill brings a server to its memory limit.

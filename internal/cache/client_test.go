@@ -11,9 +11,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // A flood of direct reads takes no connection from the log steps: the replica stays in step and answers

@@ -9,8 +9,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // stepped returns now with its wall clock moved by d and its monotonic reading unchanged, as after a step

@@ -4,9 +4,9 @@ import (
 	"net"
 	"testing"
 
-	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // A write whose reply is lost is not repeated in a Redis Cluster either. The node that has its slot tells

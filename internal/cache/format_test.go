@@ -11,7 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 // TestAnotherFormat has a writer of a later build beside readers of this one: one that runs and one that starts.

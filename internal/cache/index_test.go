@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 // indexes returns the number of ristretto caches that have not ended.

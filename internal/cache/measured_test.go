@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // Propagation is measured alike whatever the clocks of the hosts say, and is never negative. The embedded

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // Redis reads no value that does not fit into the reply: 64 values of 1 MiB took it 70 ms.

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
 )
 
 func BenchmarkWrite(b *testing.B) {

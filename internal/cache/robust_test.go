@@ -11,10 +11,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
-	"heavy-read-api/internal/logtest"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/logtest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // Whatever stands in the log, a step ends, a replica becomes ready without a write, and the next write

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/faultnet"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // lossy returns a publisher behind a proxy, over which it has asked for the time already, so that the next

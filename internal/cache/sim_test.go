@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache/internal/model"
+	"heavy-read-api/internal/test/model"
 )
 
 // A randomized simulation of the protocol: the real applier, inbox, miss queue and store against a

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // Values that are too large for the link, or for one reply of Redis.

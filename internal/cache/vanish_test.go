@@ -10,9 +10,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/logtest"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/logtest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // hazard waits until the replica shows a hazard with this text.

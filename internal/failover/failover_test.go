@@ -14,9 +14,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 func TestMain(m *testing.M) {

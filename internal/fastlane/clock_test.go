@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 // The time that the handler and the client take for an answer counts neither as idle time nor as

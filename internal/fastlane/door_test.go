@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 func TestPlaces(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 const postRequest = "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello"

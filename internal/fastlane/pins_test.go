@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 const pinnedBody = 8 << 20 // bytes: more than the two socket buffers hold

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 // Connections that fall idle are poked; that must not disturb what comes after.

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/test/eventually"
 )
 
 // echo answers with the parameter's value, and says which lane it is in. "wait" blocks until it is

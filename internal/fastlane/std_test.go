@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 // forNetHTTP are requests of which net/http answers each with "post " and a number or nothing.

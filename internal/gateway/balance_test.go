@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 // send sends n reads from eight clients and fails the test for any that is not 200.

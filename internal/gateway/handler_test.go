@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 func wantProblem(t *testing.T, res *http.Response, body []byte, status int) {

@@ -23,9 +23,9 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/logtest"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/logtest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // patience bounds every wait of the tests.

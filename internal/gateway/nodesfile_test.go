@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/logtest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/logtest"
 )
 
 // replace changes a file the way a nodes file is meant to be changed: by a rename.

@@ -8,7 +8,7 @@ import (
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // TestDocsVerifyAHash runs the lines of docs/http.md that verify the hash of a post, and what jq makes of

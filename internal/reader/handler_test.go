@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 var paths = []string{"/post", "/post-redis", "/post-marshal"}

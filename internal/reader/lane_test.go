@@ -16,9 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 const plainRead = "GET /post?id=a HTTP/1.1\r\nHost: a\r\n\r\n"

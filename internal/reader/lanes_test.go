@@ -20,9 +20,9 @@ import (
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redisnode/nodetest"
-	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/test/nodetest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // The two lanes are held against each other: the same bytes, cut into the same pieces, must get the

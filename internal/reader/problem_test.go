@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/logtest"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/logtest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // A reader that cannot use its Redis says so in Redis's own words.

@@ -15,11 +15,11 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redisnode/nodetest"
 	"heavy-read-api/internal/service"
-	"heavy-read-api/internal/servicetest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/nodetest"
+	"heavy-read-api/internal/test/servicetest"
 )
 
 // Helpers of the tests in this package.

@@ -19,14 +19,14 @@ import (
 	"github.com/prometheus/common/model"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
-	"heavy-read-api/internal/logtest"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redistest"
 	"heavy-read-api/internal/service"
-	"heavy-read-api/internal/servicetest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/logtest"
+	"heavy-read-api/internal/test/redistest"
+	"heavy-read-api/internal/test/servicetest"
 )
 
 func TestParseConfig(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // Pages of other origins may read posts, and nothing else, when CORS_ALLOW_ORIGIN says so.

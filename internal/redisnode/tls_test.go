@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 func TestTLS(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 // served is a server that runs. Its /wait answers when release is closed.

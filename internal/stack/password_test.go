@@ -12,7 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // checkGuarded reports a process of the stack's own Redis that answers without the password, and a process

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/dashboard"
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 // A child that ignores SIGTERM, and its own child, are killed when their time is up.

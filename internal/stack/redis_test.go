@@ -15,8 +15,8 @@ import (
 	"testing"
 
 	"heavy-read-api/internal/dashboard"
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // wellState waits until everything is as it should be and returns the state.

@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"heavy-read-api/internal/dashboard"
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 const testWait = 30 * time.Second

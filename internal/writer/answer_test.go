@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // TestImportIsReadLast imports far more bad lines than any buffer holds reports for, and reads the answer when

@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // withhold sends all of a body but its last byte.

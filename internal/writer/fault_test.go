@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
-	"heavy-read-api/internal/servicetest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
+	"heavy-read-api/internal/test/servicetest"
 )
 
 // tooLong is how long no write may take, whatever happens: over the promised 2 s, because the

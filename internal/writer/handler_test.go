@@ -9,9 +9,9 @@ import (
 	"testing"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 func TestCreate(t *testing.T) {

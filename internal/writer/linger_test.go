@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // TestEarlyAnswers sends all of a large body before it reads an answer that does not need it.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // writingRequests are one request for every writing route.

@@ -15,7 +15,7 @@ fi
 # What depends on the server: scripts, subscriptions, snapshots, roles, failovers, moves of a slot, access lists.
 tests() {
 	local e2e failed=0
-	go test -count=1 ./internal/e2e -run 'AccessList|SentinelKill|ClusterKill|ClusterMigration|ClusterReshard|ClusterAtomic|Relay|RedisIsFlushed' &
+	go test -count=1 ./internal/test/e2e -run 'AccessList|SentinelKill|ClusterKill|ClusterMigration|ClusterReshard|ClusterAtomic|Relay|RedisIsFlushed' &
 	e2e=$!
 	go test -count=1 ./internal/redisnode ./internal/cache -run '/^redis$' \
 		-skip 'Simulation|Memory|Store|Growth|Grown|PageSize|SlowLink|ForeignKeys|Crowded|Idle|EmptyRedis|False|DuringClose' || failed=1

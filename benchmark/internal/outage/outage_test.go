@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"heavy-read-api/benchmark/internal/load"
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/workload"
 )
 

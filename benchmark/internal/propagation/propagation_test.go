@@ -17,7 +17,7 @@ import (
 	"heavy-read-api/benchmark/internal/load"
 	"heavy-read-api/benchmark/internal/measure"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/redistest"
 	"heavy-read-api/internal/workload"
 )
 

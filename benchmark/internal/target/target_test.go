@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 func env(m map[string]string) func(string) string { return func(name string) string { return m[name] } }

@@ -6,10 +6,10 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // A reader that is to read from a primary does not settle for a Redis replica: it says so, and goes on

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
+	"heavy-read-api/internal/test/eventually"
 )
 
 // load is a stream of reads and writes. Zero fields mean the defaults.

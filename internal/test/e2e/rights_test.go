@@ -9,11 +9,11 @@ import (
 	"testing"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/logtest"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redisnode/nodetest"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/logtest"
+	"heavy-read-api/internal/test/nodetest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // The rights that redis/users.acl and docs/high-availability.md name, a word for each.

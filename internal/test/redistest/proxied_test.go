@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
 )
 
 // Clients are cut off from every server, whatever its role becomes, and the

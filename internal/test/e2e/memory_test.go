@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // TestWriterMemory does to a writer what takes most of its memory, with the memory limit that Compose gives it.

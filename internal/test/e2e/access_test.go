@@ -12,11 +12,11 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redisnode/nodetest"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/nodetest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // TestAccessList runs a Redis with the users of the Docker stack: the writer and the readers must be
@@ -141,7 +141,7 @@ func accessList(t *testing.T) string {
 	}
 	env := []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "ACL_FILE=" + file}
 	start := func() ([]byte, error) {
-		cmd := exec.CommandContext(t.Context(), "sh", "../../redis/start.sh")
+		cmd := exec.CommandContext(t.Context(), "sh", "../../../redis/start.sh")
 		cmd.Env = env
 		return cmd.CombinedOutput()
 	}

@@ -17,12 +17,12 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
-	"heavy-read-api/internal/history"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redisnode/nodetest"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/history"
+	"heavy-read-api/internal/test/nodetest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // Names in Redis, and what replicas promise about time.

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // haRuns is how often each failover is repeated. Its figures are logged, not asserted, but for reads

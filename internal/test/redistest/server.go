@@ -18,7 +18,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/test/faultnet"
 )
 
 const (

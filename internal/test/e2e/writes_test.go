@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
 )
 
 // Two writers that both read the same version and replace it: one wins, in every round.

@@ -18,10 +18,10 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
 	"heavy-read-api/internal/gateway"
 	"heavy-read-api/internal/reader"
 	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/writer"
 )
 

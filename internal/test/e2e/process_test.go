@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/eventually"
-	"heavy-read-api/internal/faultnet"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/redistest"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // What happens to processes.

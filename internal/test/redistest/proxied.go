@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"testing"
 
-	"heavy-read-api/internal/faultnet"
+	"heavy-read-api/internal/test/faultnet"
 )
 
 // Proxied puts a faultnet.Proxy in front of the server, and a second one in
