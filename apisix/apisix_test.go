@@ -15,8 +15,9 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/reader"
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/redisconfig"
 )
 
 // configuration is config.yaml. It has exactly the keys that APISIX has and that are used: any other is dropped
@@ -234,7 +235,7 @@ func judgeUpstream(u *upstream, rule func(bool, string, ...any)) {
 		rule(false, "active check: a reader that says 503 stays")
 	} else {
 		out := time.Duration(*failures*active.Unhealthy.Interval) * time.Second
-		rule(out < service.Drain, "a reader that stops serves for %v, and is taken out after %v", service.Drain, out)
+		rule(out < httpkit.Drain, "a reader that stops serves for %v, and is taken out after %v", httpkit.Drain, out)
 	}
 	rule(passive.Type == "http", "passive check: %s", passive.Type)
 	rule(passive.Healthy.Successes != nil && *passive.Healthy.Successes == 0, "passive check: reads take back a reader that is not ready")
@@ -334,7 +335,7 @@ func TestRoutesOfReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	listening := make(chan string, 1)
-	cfg := reader.Config{Data: service.Data{Drain: -1}, PodID: "reader"}
+	cfg := reader.Config{Data: redisconfig.Data{Drain: -1}, PodID: "reader"}
 	cfg.Host, cfg.Listening = "127.0.0.1", func(addr string) { listening <- addr }
 	cfg.Redis.Addr, cfg.Redis.Channel, cfg.Redis.Namespace = []string{"127.0.0.1:1"}, "updates", "posts" // nobody there, nor needed
 	stopped := make(chan error, 1)

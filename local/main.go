@@ -5,9 +5,9 @@ package main
 import (
 	"os"
 
+	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/gateway"
 	"heavy-read-api/internal/reader"
-	"heavy-read-api/internal/service"
 	"heavy-read-api/internal/stack"
 	"heavy-read-api/internal/writer"
 )
@@ -15,13 +15,13 @@ import (
 func main() {
 	os.Exit(stack.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr, map[string]stack.Role{
 		"writer": func(args []string) int {
-			return service.Main(args, os.Getenv, os.Stderr, writer.ParseConfig, writer.Run)
+			return daemon.Main(args, os.Getenv, os.Stderr, writer.ParseConfig, writer.Run)
 		},
 		"reader": func(args []string) int {
-			return service.Main(args, os.Getenv, os.Stderr, reader.ParseConfig, reader.Run)
+			return daemon.Main(args, os.Getenv, os.Stderr, reader.ParseConfig, reader.Run)
 		},
 		"gateway": func(args []string) int {
-			return service.Main(args, os.Getenv, os.Stderr, gateway.ParseConfig, gateway.Run)
+			return daemon.Main(args, os.Getenv, os.Stderr, gateway.ParseConfig, gateway.Run)
 		},
 	}))
 }

@@ -7,7 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 // TestStoppingReadersAreScraped: a reader says that it is being stopped for as long as it drains, and the alert
@@ -27,9 +27,9 @@ func TestStoppingReadersAreScraped(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range config.ScrapeConfigs {
-		if c.Job == "reader" && c.Interval > 0 && c.Interval < service.Drain {
+		if c.Job == "reader" && c.Interval > 0 && c.Interval < httpkit.Drain {
 			return
 		}
 	}
-	t.Errorf("the readers are not scraped more often than every %v: %+v", service.Drain, config.ScrapeConfigs)
+	t.Errorf("the readers are not scraped more often than every %v: %+v", httpkit.Drain, config.ScrapeConfigs)
 }

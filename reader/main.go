@@ -4,10 +4,10 @@ package main
 import (
 	"os"
 
+	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/reader"
-	"heavy-read-api/internal/service"
 )
 
 func main() {
-	os.Exit(service.Main(os.Args[1:], os.Getenv, os.Stderr, reader.ParseConfig, reader.Run))
+	os.Exit(daemon.Main(os.Args[1:], os.Getenv, os.Stderr, reader.ParseConfig, reader.Run))
 }

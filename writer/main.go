@@ -4,10 +4,10 @@ package main
 import (
 	"os"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/writer"
 )
 
 func main() {
-	os.Exit(service.Main(os.Args[1:], os.Getenv, os.Stderr, writer.ParseConfig, writer.Run))
+	os.Exit(daemon.Main(os.Args[1:], os.Getenv, os.Stderr, writer.ParseConfig, writer.Run))
 }

@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 // Config is what a dashboard needs of the stack.
@@ -53,10 +53,10 @@ func (d *Dashboard) handleSeries(w http.ResponseWriter, r *http.Request) {
 	after, errAfter := number(r, "after", 0)
 	last, errLast := number(r, "last", historyLength)
 	if errAfter != nil || errLast != nil {
-		service.Problem{Status: http.StatusBadRequest, Detail: "after is a time in Unix milliseconds, last a number of points"}.WriteTo(w)
+		httpkit.Problem{Status: http.StatusBadRequest, Detail: "after is a time in Unix milliseconds, last a number of points"}.WriteTo(w)
 		return
 	}
-	service.JSON(w, http.StatusOK, d.collector.series(after, int(last)))
+	httpkit.JSON(w, http.StatusOK, d.collector.series(after, int(last)))
 }
 
 func number(r *http.Request, name string, missing int64) (int64, error) {

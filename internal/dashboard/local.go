@@ -4,7 +4,7 @@ import (
 	"net"
 	"net/http"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 // LocalOnly lets through what comes from this machine's own pages and tools alone. The listener is
@@ -14,12 +14,12 @@ import (
 func LocalOnly(h http.Handler) http.Handler {
 	guard := http.NewCrossOriginProtection()
 	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		service.Problem{Status: http.StatusForbidden, Detail: "a page of another origin may not do this"}.WriteTo(w)
+		httpkit.Problem{Status: http.StatusForbidden, Detail: "a page of another origin may not do this"}.WriteTo(w)
 	}))
 	sameOrigin := guard.Handler(h)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !localHost(r.Host) {
-			service.Problem{Status: http.StatusForbidden, Detail: "use http://localhost: this is for the machine itself"}.WriteTo(w)
+			httpkit.Problem{Status: http.StatusForbidden, Detail: "use http://localhost: this is for the machine itself"}.WriteTo(w)
 			return
 		}
 		sameOrigin.ServeHTTP(w, r)

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 const (
@@ -47,13 +47,13 @@ func (d *Dashboard) handleWrite(w http.ResponseWriter, r *http.Request) {
 	case d.writing <- struct{}{}:
 		defer func() { <-d.writing }()
 	default:
-		service.Problem{Status: http.StatusTooManyRequests, Detail: "other posts are being watched: try again in a moment"}.WriteTo(w)
+		httpkit.Problem{Status: http.StatusTooManyRequests, Detail: "other posts are being watched: try again in a moment"}.WriteTo(w)
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPost))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		service.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "the post is too large", Limit: maxPost}.WriteTo(w)
+		httpkit.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "the post is too large", Limit: maxPost}.WriteTo(w)
 		return
 	} else if err != nil {
 		return // the browser is gone
@@ -62,7 +62,7 @@ func (d *Dashboard) handleWrite(w http.ResponseWriter, r *http.Request) {
 		ID string `json:"id"`
 	}
 	if err := json.Unmarshal(body, &post); err != nil || post.ID == "" {
-		service.Problem{Status: http.StatusBadRequest, Detail: "send a post as JSON, with an id", Field: "id"}.WriteTo(w)
+		httpkit.Problem{Status: http.StatusBadRequest, Detail: "send a post as JSON, with an id", Field: "id"}.WriteTo(w)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), writeTimeout+watchTimeout)
@@ -175,7 +175,7 @@ func (d *Dashboard) post(ctx context.Context, client *http.Client, writer Proces
 		return res.StatusCode, "", fmt.Errorf("read the writer's answer: %w", err)
 	}
 	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusCreated {
-		var p service.Problem
+		var p httpkit.Problem
 		_ = json.Unmarshal(answer, &p) // without a problem document the status has to do
 		return res.StatusCode, p.Detail, fmt.Errorf("the writer answers %s", res.Status)
 	}

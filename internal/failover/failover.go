@@ -19,13 +19,14 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/service"
 )
 
 // Config names the Redis deployment, and a user with the rights of an operator.
 type Config struct {
-	service.Redis
+	redisconfig.Redis
 	// Name returns the name of the server at an address for the report; nil reports addresses.
 	Name func(addr string) string
 	Out  io.Writer // gets a line for each step; nil discards
@@ -37,7 +38,7 @@ var ErrSingle = errors.New("there is nothing to fail over to: this is a single R
 // ParseConfig reads a configuration from flags and environment.
 func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	var c Config
-	s := service.NewSettings("failover", getenv)
+	s := daemon.NewSettings("failover", getenv)
 	c.Register(s)
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
@@ -48,13 +49,13 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 // Main runs one failover and returns the exit code.
 func Main(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	cfg, err := ParseConfig(args, getenv)
-	var help *service.HelpError
+	var help *daemon.HelpError
 	if errors.As(err, &help) {
 		fmt.Fprint(stdout, help.Text)
 		return 0
 	} else if err != nil {
 		fmt.Fprintln(stderr, "error:", err)
-		return service.ExitConfig
+		return daemon.ExitConfig
 	}
 	logging.Disable() // the report has every error that matters
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

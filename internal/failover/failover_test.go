@@ -14,7 +14,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/redistest"
 )
@@ -43,7 +44,7 @@ func startWatched(t *testing.T) *watched {
 // run fails over and returns the report.
 func (w *watched) run(ctx context.Context) (string, error) {
 	var out bytes.Buffer
-	cfg := Config{Redis: service.Redis{MasterName: master}, Out: &out}
+	cfg := Config{Redis: redisconfig.Redis{MasterName: master}, Out: &out}
 	for _, s := range w.sentinels {
 		cfg.Addr = append(cfg.Addr, s.Addr())
 	}
@@ -153,7 +154,7 @@ func TestBySentinelRefuses(t *testing.T) {
 func TestBySentinelGivesUp(t *testing.T) {
 	t.Parallel()
 	w := startWatched(t)
-	cfg := Config{Redis: service.Redis{MasterName: master}}
+	cfg := Config{Redis: redisconfig.Redis{MasterName: master}}
 	for _, s := range w.sentinels {
 		cfg.Addr = append(cfg.Addr, s.Addr())
 	}
@@ -195,7 +196,7 @@ func TestBySentinelAwaitsTheSentinels(t *testing.T) {
 	t.Parallel()
 	redistest.Require(t)
 	d := redistest.StartSentinel(t, redistest.SentinelOptions{}) // not Quick: they look every 10 s
-	cfg := Config{Redis: service.Redis{MasterName: master, Addr: d.Addrs()}}
+	cfg := Config{Redis: redisconfig.Redis{MasterName: master, Addr: d.Addrs()}}
 	// mistaken returns how many Sentinels have a Redis replica in mind as a primary.
 	mistaken := func() (n int) {
 		for _, s := range d.Sentinels() {
@@ -243,7 +244,7 @@ type writerFunc func([]byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestSingle(t *testing.T) {
-	err := Run(t.Context(), Config{Redis: service.Redis{Addr: []string{"127.0.0.1:6379"}}})
+	err := Run(t.Context(), Config{Redis: redisconfig.Redis{Addr: []string{"127.0.0.1:6379"}}})
 	if !errors.Is(err, ErrSingle) {
 		t.Errorf("error %v", err)
 	}
@@ -251,7 +252,7 @@ func TestSingle(t *testing.T) {
 	if code := Main([]string{"-redis-addr=127.0.0.1:6379"}, func(string) string { return "" }, &out, &errs); code != 1 || !strings.Contains(errs.String(), "nothing to fail over to") {
 		t.Errorf("exit code %d, %q", code, errs.String())
 	}
-	if code := Main([]string{"-redis-addr=nonsense"}, func(string) string { return "" }, &out, &errs); code != service.ExitConfig {
+	if code := Main([]string{"-redis-addr=nonsense"}, func(string) string { return "" }, &out, &errs); code != daemon.ExitConfig {
 		t.Errorf("exit code %d for a configuration that cannot work", code)
 	}
 }

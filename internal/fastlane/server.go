@@ -13,14 +13,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 // Config configures a Server.
 type Config struct {
 	Path      string              // of the requests that the fast lane takes, such as "/post"
 	Handler   func() Handler      // makes the handler of a connection
-	Std       *service.HTTPServer // serves everything else, and belongs to the Server; its timeouts bound the fast lane too
+	Std       *httpkit.HTTPServer // serves everything else, and belongs to the Server; its timeouts bound the fast lane too
 	MaxConns  int                 // connections at a time, both lanes together; by default 20,000, or what the limit of open files has room for
 	Probes    []string            // paths that are served also when there are too many connections, such as "/ready"
 	MaxPinned int64               // bytes of large bodies that answers to slow clients may keep in memory; by default 64 MiB
@@ -32,7 +32,7 @@ type Config struct {
 type Server struct {
 	shape      shape
 	newHandler func() Handler
-	http       *service.HTTPServer
+	http       *httpkit.HTTPServer
 	std        *handoff
 	maxConns   int
 	log        *slog.Logger

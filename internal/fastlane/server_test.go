@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/test/eventually"
 )
 
@@ -104,7 +104,7 @@ func startWrapped(t testing.TB, wrap func(net.Conn) net.Conn, options ...func(*C
 	cfg := Config{
 		Path:    "/post",
 		Handler: func() Handler { return &echo{fixture: f} },
-		Std: service.Track(&http.Server{
+		Std: httpkit.Track(&http.Server{
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("X-Lane", "std")
 				if r.URL.Path == "/wait" {

@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"time"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/daemon"
 )
 
 // maxNodes bounds the list of readers: each costs a request a second for its check.
@@ -20,7 +20,7 @@ const maxNodes = 256
 
 // Config is how a gateway runs. Zero durations mean their defaults.
 type Config struct {
-	service.Common
+	daemon.Common
 	Readers     []string // host:port of the readers to start with
 	NodesFile   string   // file that lists the readers and is followed; "" follows none
 	MetricsPort int      // TCP port of metrics and readiness; 0 picks a free one
@@ -35,7 +35,7 @@ type Config struct {
 // ParseConfig reads a configuration from flags and environment.
 func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	var c Config
-	s := service.NewSettings("gateway", getenv)
+	s := daemon.NewSettings("gateway", getenv)
 	c.Register(s, 9080)
 	s.List(&c.Readers, "GATEWAY_READERS", nil, "readers to start with, host:port, comma-separated")
 	s.String(&c.NodesFile, "GATEWAY_NODES_FILE", "", "file with one reader (host:port) a line, which is followed; replace it by a rename")

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 const (
@@ -70,11 +70,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	switch {
 	case route == "":
-		service.Problem{Status: http.StatusNotFound, Detail: "there is no route for this method and path"}.WriteTo(rec)
+		httpkit.Problem{Status: http.StatusNotFound, Detail: "there is no route for this method and path"}.WriteTo(rec)
 	case r.ContentLength > maxBody:
-		service.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "a read takes no body", Limit: maxBody}.WriteTo(rec)
+		httpkit.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "a read takes no body", Limit: maxBody}.WriteTo(rec)
 	case r.ContentLength != 0:
-		service.Problem{Status: http.StatusBadRequest, Detail: "a read takes no body: send it without one"}.WriteTo(rec)
+		httpkit.Problem{Status: http.StatusBadRequest, Detail: "a read takes no body: send it without one"}.WriteTo(rec)
 	default:
 		// net/http cancels the request's context when the client closes its sending side, and such a client still
 		// reads. Without it the tries are bounded all the same.
@@ -87,13 +87,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // answerError answers a request that no reader answered.
 func answerError(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger) {
-	p := service.Problem{Status: http.StatusBadGateway, Detail: "the connection to the reader failed: try again"}
+	p := httpkit.Problem{Status: http.StatusBadGateway, Detail: "the connection to the reader failed: try again"}
 	switch {
 	case errors.Is(err, errNoReader):
-		p = service.Problem{Status: http.StatusServiceUnavailable, Detail: "no reader is listed: try again later"}
+		p = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "no reader is listed: try again later"}
 		w.Header().Set("Retry-After", "1")
 	case isTimeout(err):
-		p = service.Problem{Status: http.StatusGatewayTimeout, Detail: "no reader answered in time: try again"}
+		p = httpkit.Problem{Status: http.StatusGatewayTimeout, Detail: "no reader answered in time: try again"}
 	}
 	log.Debug("request failed", "request_id", w.Header().Get("X-Request-Id"), "path", r.URL.Path, "status", p.Status, "err", err)
 	p.WriteTo(w)

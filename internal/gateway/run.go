@@ -9,7 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/httpkit"
 )
 
 // drain is how long the gateway goes on serving once it answers "not ready". Nothing spreads load
@@ -44,27 +45,27 @@ func Run(ctx context.Context, cfg Config) error {
 
 	transport := newTransport(cfg.Timeout)
 	defer transport.CloseIdleConnections()
-	reg := service.NewRegistry("gateway")
+	reg := httpkit.NewRegistry("gateway")
 	m := newMetrics(reg, list)
-	front := service.NewServer(newHandler(&balancer{nodes: list, next: transport}, m, log), log)
+	front := httpkit.NewServer(newHandler(&balancer{nodes: list, next: transport}, m, log), log)
 	front.ConnState = m.conns.change
 
 	var stopping atomic.Bool
 	mux := http.NewServeMux()
-	mux.Handle("GET /apisix/prometheus/metrics", service.MetricsHandler(reg))
+	mux.Handle("GET /apisix/prometheus/metrics", httpkit.MetricsHandler(reg))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
-		service.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
+		httpkit.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
 		answerReady(w, list.statuses(), stopping.Load())
 	})
-	back := service.NewServer(mux, log)
+	back := httpkit.NewServer(mux, log)
 
-	frontListener, err := service.Listen(&cfg.Common)
+	frontListener, err := cfg.Common.Listen()
 	if err != nil {
 		return err
 	}
-	backListener, err := service.Listen(&service.Common{Port: cfg.MetricsPort, Host: cfg.Host, Listening: cfg.MetricsListening})
+	backListener, err := (&daemon.Common{Port: cfg.MetricsPort, Host: cfg.Host, Listening: cfg.MetricsListening}).Listen()
 	if err != nil {
 		frontListener.Close()
 		return err
@@ -72,9 +73,9 @@ func Run(ctx context.Context, cfg Config) error {
 	log.Info("gateway started", "addr", frontListener.Addr().String(), "metrics", backListener.Addr().String())
 	servers, ctx := errgroup.WithContext(ctx)
 	servers.Go(func() error {
-		return service.Serve(ctx, frontListener, front, drain, func() { stopping.Store(true) })
+		return httpkit.Serve(ctx, frontListener, front, drain, func() { stopping.Store(true) })
 	})
-	servers.Go(func() error { return service.Serve(ctx, backListener, back, drain, nil) })
+	servers.Go(func() error { return httpkit.Serve(ctx, backListener, back, drain, nil) })
 	return servers.Wait()
 }
 
@@ -105,5 +106,5 @@ func answerReady(w http.ResponseWriter, all []status, stopping bool) {
 	default:
 		code = http.StatusOK
 	}
-	service.JSON(w, code, a)
+	httpkit.JSON(w, code, a)
 }

@@ -6,13 +6,14 @@ import (
 	"os"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/service"
 )
 
 // Config is how a reader runs. Zero fields of Local mean the defaults of package cache.
 type Config struct {
-	service.Data
+	redisconfig.Data
 	PodID    string // names this reader in its answers
 	ReadFrom redisnode.Role
 	// AllowOrigin is the origin whose pages may read posts in a browser: "*" for every one, "" for none but
@@ -24,7 +25,7 @@ type Config struct {
 // ParseConfig reads a configuration from flags and environment.
 func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	var c Config
-	s := service.NewSettings("reader", getenv)
+	s := daemon.NewSettings("reader", getenv)
 	c.Register(s, 80)
 	s.String(&c.PodID, "POD_ID", "", "name of this reader in X-Served-By; empty stands for the host name")
 	s.String((*string)(&c.ReadFrom), "REDIS_READ_FROM", string(redisnode.Primary), "what to read from: primary, or replica for a Redis replica that relays to many readers")

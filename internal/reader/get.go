@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
 )
 
 // waitBudget is the budget of a reader's reads. It leaves 50 ms of the promised 500 ms for the answer
@@ -42,7 +42,7 @@ type answer struct {
 	status  int
 	entry   cache.Entry      // of 200 and 304
 	etag    string           // of 200 and 304: a part of the entry
-	problem *service.Problem // of any other status
+	problem *httpkit.Problem // of any other status
 	hit     bool             // memory alone had the answer: the caller counts it
 }
 
@@ -140,7 +140,7 @@ func (g *getter) ask(ctx context.Context, q *request) answer {
 
 // check reads the version that q wants at least: the zero token, which any replica has reached,
 // when it wants none.
-func (q *request) check() (cache.Token, *service.Problem) {
+func (q *request) check() (cache.Token, *httpkit.Problem) {
 	if len(q.id) == 0 {
 		return cache.Token{}, &noID
 	}
@@ -190,11 +190,11 @@ func (q *request) found(entry cache.Entry) answer {
 // weak comparison alone, which is that of If-None-Match (RFC 9110, sections 13.1.1 and 13.1.2). Where a
 // list is malformed the rest of it matches nothing: the client gets the whole post, or none.
 func matches(list []byte, etag string, weakly bool) bool {
-	if service.AnyETag(list) {
+	if httpkit.AnyETag(list) {
 		return true
 	}
 	for {
-		tag, weak, rest, err := service.NextETag(list)
+		tag, weak, rest, err := httpkit.NextETag(list)
 		if err != nil || len(tag) == 0 {
 			return false
 		}
@@ -207,31 +207,31 @@ func matches(list []byte, etag string, weakly bool) bool {
 
 // The problems of a read. They are not changed.
 var (
-	noID          = service.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" is missing or empty: ask for /post?id=<id of the post>`}
-	badMinVersion = service.Problem{Status: http.StatusBadRequest, Field: "X-Min-Version", Detail: "X-Min-Version is not a version: send one X-Version of the writer or a reader, 16 hexadecimal digits, a hyphen and a number"}
-	notFound      = service.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
-	changed       = service.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "the post has none of these entity tags now: read it without If-Match to get the current one; a weak tag (W/) never matches"}
-	notAPost      = service.Problem{Status: http.StatusInternalServerError, Field: "id", Detail: "what is stored under this id is no post: write it again"}
-	behind        = service.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and Redis did not bring it in time: try again, or read without X-Min-Version"}
-	tooManyBehind = service.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and too many reads wait for theirs: try again, or read without X-Min-Version"}
-	unavailable   = service.Problem{Status: http.StatusServiceUnavailable, Field: "id", Detail: "this read needs Redis, and Redis did not answer in time: try again"}
+	noID          = httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" is missing or empty: ask for /post?id=<id of the post>`}
+	badMinVersion = httpkit.Problem{Status: http.StatusBadRequest, Field: "X-Min-Version", Detail: "X-Min-Version is not a version: send one X-Version of the writer or a reader, 16 hexadecimal digits, a hyphen and a number"}
+	notFound      = httpkit.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
+	changed       = httpkit.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "the post has none of these entity tags now: read it without If-Match to get the current one; a weak tag (W/) never matches"}
+	notAPost      = httpkit.Problem{Status: http.StatusInternalServerError, Field: "id", Detail: "what is stored under this id is no post: write it again"}
+	behind        = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and Redis did not bring it in time: try again, or read without X-Min-Version"}
+	tooManyBehind = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and too many reads wait for theirs: try again, or read without X-Min-Version"}
+	unavailable   = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "id", Detail: "this read needs Redis, and Redis did not answer in time: try again"}
 )
 
-func failed(p *service.Problem) answer { return answer{status: p.Status, problem: p} }
+func failed(p *httpkit.Problem) answer { return answer{status: p.Status, problem: p} }
 
 // idOf appends the id in a query to dst. A query without exactly one is a problem.
-func idOf(dst []byte, query string) ([]byte, *service.Problem) {
-	id, err := service.Param(dst, query, idParameter)
+func idOf(dst []byte, query string) ([]byte, *httpkit.Problem) {
+	id, err := httpkit.Param(dst, query, idParameter)
 	if err != nil {
-		return nil, &service.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" ` + err.Error()}
+		return nil, &httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" ` + err.Error()}
 	}
 	return id, nil
 }
 
 // badID is the problem of an id that no post can have. An id that is too long is a wrong parameter
 // (400), not too large a body (413).
-func badID(err error) *service.Problem {
-	p := &service.Problem{Status: http.StatusBadRequest, Field: "id", Detail: err.Error()}
+func badID(err error) *httpkit.Problem {
+	p := &httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: err.Error()}
 	var fe *post.FieldError
 	if errors.As(err, &fe) {
 		p.Limit = fe.Limit

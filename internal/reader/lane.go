@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heavy-read-api/internal/fastlane"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
 )
 
 // lane answers reads of /post in the fast lane, with the bytes that net/http would send for what
@@ -36,7 +36,7 @@ var laneCodes = [...]int{http.StatusOK, http.StatusNotModified, http.StatusNotFo
 // for which it stands: net/http times each of its own. Counts are exact.
 const sampleEvery = 64
 
-func newLane(g *getter, signed *signature, m *service.HTTPMetrics) *lane {
+func newLane(g *getter, signed *signature, m *httpkit.HTTPMetrics) *lane {
 	l := &lane{getter: g, signed: signed, bytes: m.Bytes.WithLabelValues(postPath), duration: m.Duration.WithLabelValues(postPath)}
 	for i, method := range []string{"get", "head"} {
 		for j, code := range laneCodes {
@@ -132,7 +132,7 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request) {
 
 // Refuse implements fastlane.Handler.
 func (c *laneConn) Refuse(b []byte, status int, reason string, head bool) []byte {
-	p := service.Problem{Status: status, Detail: "the request is not understood: " + reason}
+	p := httpkit.Problem{Status: status, Detail: "the request is not understood: " + reason}
 	return c.problem(appendVersion(b, false), status, p.Bytes(), head, connectionOf(false, true))
 }
 
@@ -169,7 +169,7 @@ func (c *laneConn) problem(b []byte, status int, body []byte, head bool, connect
 	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(b, ' ')
 	b = append(b, http.StatusText(status)...)
-	b = append(b, "\r\n"+headerType+": "+service.ProblemType+"\r\n"+headerCaching+": no-store"...)
+	b = append(b, "\r\n"+headerType+": "+httpkit.ProblemType+"\r\n"+headerCaching+": no-store"...)
 	b = c.common(b, connection)
 	if status == http.StatusServiceUnavailable {
 		b = append(b, "\r\n"+headerRetryAfter+": "+retryAfter...)

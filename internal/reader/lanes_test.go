@@ -19,8 +19,8 @@ import (
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/fastlane"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
 	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
 )
@@ -34,7 +34,7 @@ type lanes struct {
 	fast, std, alone chan net.Conn
 	token            cache.Token
 	etag             string
-	taken            *service.HTTPMetrics // of the fast lane alone
+	taken            *httpkit.HTTPMetrics // of the fast lane alone
 }
 
 // briefly is a budget for comparisons, which meet many reads that wait for a version in vain.
@@ -80,21 +80,21 @@ func newLanes(t testing.TB, budget time.Duration) *lanes {
 
 	h := &handler{getter: &getter{replica: replica, budget: budget}}
 	signed := newSignature("pod", "https://www.example.org")
-	netHTTP := func(name string) *service.HTTPServer {
-		router := service.NewRouter(service.NewHTTPMetrics(service.NewRegistry(name)))
-		router.Handle(postPath, service.Read(h.serve(fromMemory)))
-		return service.NewServer(signed.handler(router), log)
+	netHTTP := func(name string) *httpkit.HTTPServer {
+		router := httpkit.NewRouter(httpkit.NewHTTPMetrics(httpkit.NewRegistry(name)))
+		router.Handle(postPath, httpkit.Read(h.serve(fromMemory)))
+		return httpkit.NewServer(signed.handler(router), log)
 	}
-	reader := func(path string, m *service.HTTPMetrics) *fastlane.Server {
+	reader := func(path string, m *httpkit.HTTPMetrics) *fastlane.Server {
 		fast := newLane(h.getter, signed, m)
 		fast.server = fastlane.New(fastlane.Config{Path: path, Handler: fast.conn, Logger: log, Std: netHTTP("behind " + path)})
 		h.hold = fast.server.Hold
 		return fast.server
 	}
-	l.taken = service.NewHTTPMetrics(service.NewRegistry("fast"))
-	servers := map[chan net.Conn]service.Server{
+	l.taken = httpkit.NewHTTPMetrics(httpkit.NewRegistry("fast"))
+	servers := map[chan net.Conn]httpkit.Server{
 		l.fast:  reader(postPath, l.taken),
-		l.std:   reader("/ ", service.NewHTTPMetrics(service.NewRegistry("std"))), // which no request can ask for
+		l.std:   reader("/ ", httpkit.NewHTTPMetrics(httpkit.NewRegistry("std"))), // which no request can ask for
 		l.alone: netHTTP("alone"),
 	}
 	for conns, server := range servers {

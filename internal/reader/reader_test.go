@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/servicetest"
@@ -31,7 +33,7 @@ type instance struct{ *servicetest.Instance }
 func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
 	t.Helper()
 	cfg := Config{
-		Data:  service.Data{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{redisAddr}}, Drain: -1},
+		Data:  redisconfig.Data{Common: daemon.Common{Host: "127.0.0.1"}, Redis: redisconfig.Redis{Addr: []string{redisAddr}}, Drain: -1},
 		PodID: "reader-under-test",
 	}
 	for _, o := range options {
@@ -138,7 +140,7 @@ func remove(t testing.TB, p *cache.Publisher, id string) cache.Token {
 // every answer has.
 func wantProblem(t *testing.T, res response, status int, field string) {
 	t.Helper()
-	var p service.Problem
+	var p httpkit.Problem
 	if err := json.Unmarshal(res.body, &p); err != nil {
 		t.Errorf("status %d, body %q: %v", res.status, res.body, err)
 	}

@@ -10,8 +10,8 @@ import (
 
 	"heavy-read-api/internal/cache"
 	"heavy-read-api/internal/fastlane"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/service"
 )
 
 // Run runs a reader until ctx is done, then lets requests in flight finish. It returns nil after an
@@ -23,7 +23,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	log := cfg.Logger
 	limitMemory(log)
-	ln, err := service.Listen(&cfg.Common) // first: a port that is taken must not cost a load
+	ln, err := cfg.Common.Listen() // first: a port that is taken must not cost a load
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer direct.Close()
-	registry := service.NewRegistry("reader")
+	registry := httpkit.NewRegistry("reader")
 	finder.Register(registry)
 	replica, err := cache.NewReplica(cache.ReplicaConfig{
 		Redis:      finder,
@@ -71,24 +71,24 @@ func Run(ctx context.Context, cfg Config) error {
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "reader_stopping", Help: "1 while the reader serves on before an orderly stop, else 0.",
 	}, s.stoppingMetric))
-	metrics := service.NewHTTPMetrics(registry)
-	router := service.NewRouter(metrics)
+	metrics := httpkit.NewHTTPMetrics(registry)
+	router := httpkit.NewRouter(metrics)
 	router.Handle(postPath, readable(h.serve(fromMemory), cfg.AllowOrigin))
 	router.Handle("/post-redis", readable(h.serve(fromRedis), cfg.AllowOrigin))
 	router.Handle("/post-marshal", readable(h.serve(fromMarshal), cfg.AllowOrigin))
-	router.Handle("/health", service.Read(s.serveHealth))
-	router.Handle("/ready", service.Read(s.serveReady))
-	router.Handle("/status", service.Read(s.serveStatus))
-	router.Handle("/metrics", service.Read(service.MetricsHandler(registry).ServeHTTP))
+	router.Handle("/health", httpkit.Read(s.serveHealth))
+	router.Handle("/ready", httpkit.Read(s.serveReady))
+	router.Handle("/status", httpkit.Read(s.serveStatus))
+	router.Handle("/metrics", httpkit.Read(httpkit.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("reader started", "addr", ln.Addr().String(), "pod_id", cfg.PodID, "redis", strings.Join(cfg.Redis.Addr, ","))
 	fast := newLane(h.getter, signed, metrics)
 	fast.server = fastlane.New(fastlane.Config{
 		Path: postPath, Handler: fast.conn, Probes: []string{"/health", "/ready", "/status", "/metrics"},
-		Std: service.NewServer(signed.handler(router), log), Logger: log,
+		Std: httpkit.NewServer(signed.handler(router), log), Logger: log,
 	})
 	h.hold = fast.server.Hold
-	err = service.Serve(ctx, ln, fast.server, cfg.Drain, func() {
+	err = httpkit.Serve(ctx, ln, fast.server, cfg.Drain, func() {
 		s.stopping.Store(true)
 		log.Info("reader stopping", "drain", cfg.Drain)
 	})

@@ -19,9 +19,11 @@ import (
 	"github.com/prometheus/common/model"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/service"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/logtest"
@@ -62,7 +64,7 @@ func TestParseConfig(t *testing.T) {
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Fatalf("error %v, want %q", err, tt.want)
 			}
-			if err == nil && (c.PodID == "" || c.Drain != service.Drain) {
+			if err == nil && (c.PodID == "" || c.Drain != httpkit.Drain) {
 				t.Errorf("incomplete: %+v", c)
 			}
 		})
@@ -89,7 +91,7 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer ln.Close()
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	cfg := Config{Data: service.Data{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{"127.0.0.1:1"}}}, PodID: "x"}
+	cfg := Config{Data: redisconfig.Data{Common: daemon.Common{Host: "127.0.0.1"}, Redis: redisconfig.Redis{Addr: []string{"127.0.0.1:1"}}}, PodID: "x"}
 	cfg.Port, _ = strconv.Atoi(port)
 	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), port) {
 		t.Errorf("error %v, want one that names port %s", err, port)
@@ -97,7 +99,7 @@ func TestPortInUse(t *testing.T) {
 }
 
 func TestCacheTooSmall(t *testing.T) {
-	cfg := Config{Data: service.Data{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{"127.0.0.1:1"}}}, PodID: "x", Local: cache.LocalCacheConfig{MaxSize: 1}}
+	cfg := Config{Data: redisconfig.Data{Common: daemon.Common{Host: "127.0.0.1"}, Redis: redisconfig.Redis{Addr: []string{"127.0.0.1:1"}}}, PodID: "x", Local: cache.LocalCacheConfig{MaxSize: 1}}
 	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "at least 65536") {
 		t.Errorf("error %v", err)
 	}
@@ -336,13 +338,13 @@ func TestMainCodes(t *testing.T) {
 		want int
 		text string
 	}{
-		{[]string{"-port=x"}, service.ExitConfig, "port"},
+		{[]string{"-port=x"}, daemon.ExitConfig, "port"},
 		{[]string{"-help"}, 0, "CACHE_MAX_SIZE"},
-		{[]string{"-host=127.0.0.1", "-port=0", "-cache-max-size=1"}, service.ExitConfig, "at least 65536"},
+		{[]string{"-host=127.0.0.1", "-port=0", "-cache-max-size=1"}, daemon.ExitConfig, "at least 65536"},
 		{[]string{"-host=192.0.2.1", "-port=0"}, 1, "192.0.2.1"}, // an address for documentation: nobody's
 	} {
 		var stderr bytes.Buffer
-		code := service.Main(tt.args, func(string) string { return "" }, &stderr, ParseConfig, Run)
+		code := daemon.Main(tt.args, func(string) string { return "" }, &stderr, ParseConfig, Run)
 		if code != tt.want || !strings.Contains(stderr.String(), tt.text) {
 			t.Errorf("%q: code %d, %s, want %d, %q", tt.args, code, stderr.String(), tt.want, tt.text)
 		}

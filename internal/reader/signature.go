@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 // signature is what the header of every answer of a reader has: its name, and what browsers have to know.
@@ -49,8 +49,8 @@ func (s *signature) handler(next http.Handler) http.Handler {
 
 // readable returns the methods of a path that h answers. With CORS that is also what browsers ask before a
 // page of another origin may send a header such as If-None-Match.
-func readable(h http.HandlerFunc, origin string) service.Methods {
-	m := service.Read(h)
+func readable(h http.HandlerFunc, origin string) httpkit.Methods {
+	m := httpkit.Read(h)
 	if origin != "" {
 		m[http.MethodOptions] = func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Access-Control-Allow-Methods", "GET, HEAD")

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/service"
 )
 
 // state tells others what the reader can do.
@@ -67,7 +67,7 @@ func (s *state) stoppingMetric() float64 {
 }
 
 func (s *state) serveHealth(w http.ResponseWriter, _ *http.Request) {
-	service.JSON(w, http.StatusOK, map[string]string{"status": "ok", "pod_id": s.podID})
+	httpkit.JSON(w, http.StatusOK, map[string]string{"status": "ok", "pod_id": s.podID})
 }
 
 // serveReady answers 200 from the first complete load until the reader stops: a reader whose Redis
@@ -92,7 +92,7 @@ func (s *state) serveReady(w http.ResponseWriter, _ *http.Request) {
 	default:
 		code, body.Status = http.StatusOK, "ready"
 	}
-	service.JSON(w, code, body)
+	httpkit.JSON(w, code, body)
 }
 
 func (s *state) serveStatus(w http.ResponseWriter, _ *http.Request) {
@@ -122,7 +122,7 @@ func (s *state) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	if body.Reasons == nil {
 		body.Reasons = []string{}
 	}
-	service.JSON(w, http.StatusOK, body)
+	httpkit.JSON(w, http.StatusOK, body)
 }
 
 // reasons says in words what is not as it should be.

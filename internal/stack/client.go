@@ -8,7 +8,7 @@ import (
 	"io"
 	"net/http"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 // getState asks the control interface at an address for the state.
@@ -33,7 +33,7 @@ func call(req *http.Request, v any) error {
 	defer res.Body.Close()
 	body := json.NewDecoder(io.LimitReader(res.Body, 16<<20))
 	if res.StatusCode != http.StatusOK {
-		var p service.Problem
+		var p httpkit.Problem
 		if err := body.Decode(&p); err != nil || p.Detail == "" {
 			return fmt.Errorf("%s answers %s", req.URL, res.Status)
 		}

@@ -19,8 +19,8 @@ import (
 
 	"github.com/redis/go-redis/v9/logging"
 
+	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/failover"
-	"heavy-read-api/internal/service"
 )
 
 // Bounds of the commands.
@@ -61,7 +61,7 @@ func Main(args []string, getenv func(string) string, stdout, stderr io.Writer, r
 	}
 	switch name {
 	case roleRedis:
-		return service.Main(args, getenv, stderr, parseEmbedded, runEmbedded)
+		return daemon.Main(args, getenv, stderr, parseEmbedded, runEmbedded)
 	case "run":
 		return runStack(args, getenv, stdout, stderr)
 	case "help":
@@ -96,7 +96,7 @@ func runStack(args []string, getenv func(string) string, stdout, stderr io.Write
 	defer out.close()
 	defer errs.close()
 	var failure error
-	code := service.Main(args, getenv, errs, ParseConfig, func(ctx context.Context, c Config) error {
+	code := daemon.Main(args, getenv, errs, ParseConfig, func(ctx context.Context, c Config) error {
 		c.Out, c.Err = out, errs
 		failure = Run(ctx, c)
 		return nil // reported below as plain text
@@ -121,13 +121,13 @@ type command struct {
 
 func (c *command) main(do func(*command) error, args []string, getenv func(string) string, stderr io.Writer) int {
 	cfg, err := ParseConfig(args, getenv)
-	var asked *service.HelpError
+	var asked *daemon.HelpError
 	if errors.As(err, &asked) {
 		fmt.Fprint(c.out, asked.Text)
 		return 0
 	} else if err != nil {
 		fmt.Fprintln(stderr, "error:", err)
-		return service.ExitConfig
+		return daemon.ExitConfig
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/daemon"
 )
 
 // MaxReaders is the most readers that the stack puts into rotation.
@@ -22,7 +22,7 @@ const host = "127.0.0.1"
 
 // Config is how the stack is laid out on this machine. Common.Port is the dashboard's port.
 type Config struct {
-	service.Common
+	daemon.Common
 	RunDir      string   // logs, pid file, nodes file, Redis's data and password
 	Readers     int      // readers in rotation at the start
 	RedisAddr   []string // an existing Redis; when empty the stack starts one
@@ -46,8 +46,8 @@ type Config struct {
 // ParseConfig reads the supervisor's settings. What it does not know (CACHE_MAX_SIZE, ...) reaches
 // the children through the environment.
 func ParseConfig(args []string, getenv func(string) string) (Config, error) {
-	c := Config{Common: service.Common{Host: host}, env: os.Environ()}
-	s := service.NewSettings("local", getenv)
+	c := Config{Common: daemon.Common{Host: host}, env: os.Environ()}
+	s := daemon.NewSettings("local", getenv)
 	var level string
 	s.Int(&c.Port, "DASHBOARD_PORT", 3000, "port of the dashboard and of the supervisor's control interface")
 	s.String(&level, "LOG_LEVEL", "info", "least level that is logged, by the children too: debug, info, warn or error")

@@ -6,18 +6,18 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/daemon"
 )
 
 // embeddedConfig configures the embedded Redis, a process as the others are.
 type embeddedConfig struct {
-	service.Common
+	daemon.Common
 	password string
 }
 
 func parseEmbedded(args []string, getenv func(string) string) (embeddedConfig, error) {
 	var c embeddedConfig
-	s := service.NewSettings("redis (embedded)", getenv)
+	s := daemon.NewSettings("redis (embedded)", getenv)
 	c.Register(s, 6379)
 	s.String(&c.password, "REDIS_PASSWORD", "", "password that clients have to log in with")
 	if err := s.Parse(args); err != nil {

@@ -16,8 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/reader"
-	"heavy-read-api/internal/service"
 	"heavy-read-api/internal/writer"
 )
 
@@ -28,15 +29,15 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	role := func(args []string) int {
-		return service.Main(args, os.Getenv, os.Stderr, parseFake, runFake)
+		return daemon.Main(args, os.Getenv, os.Stderr, parseFake, runFake)
 	}
 	roles := map[string]Role{roleWriter: role, roleReader: role, roleGateway: role}
 	if os.Getenv(childEnvironment) == realChildren {
 		roles[roleWriter] = func(args []string) int {
-			return service.Main(args, os.Getenv, os.Stderr, writer.ParseConfig, writer.Run)
+			return daemon.Main(args, os.Getenv, os.Stderr, writer.ParseConfig, writer.Run)
 		}
 		roles[roleReader] = func(args []string) int {
-			return service.Main(args, os.Getenv, os.Stderr, reader.ParseConfig, reader.Run)
+			return daemon.Main(args, os.Getenv, os.Stderr, reader.ParseConfig, reader.Run)
 		}
 	}
 	os.Exit(Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr, roles))
@@ -49,7 +50,7 @@ const (
 
 // fake is a process that does what the supervisor needs to see, and misbehaves on request.
 type fake struct {
-	service.Common
+	daemon.Common
 	podID, nodes string
 	metricsPort  int
 
@@ -65,7 +66,7 @@ type fake struct {
 
 func parseFake(args []string, getenv func(string) string) (fake, error) {
 	var f fake
-	s := service.NewSettings("fake", getenv)
+	s := daemon.NewSettings("fake", getenv)
 	f.Register(s, 0)
 	s.String(&f.podID, "POD_ID", "", "")
 	s.String(&f.nodes, "GATEWAY_NODES_FILE", "", "")
@@ -101,7 +102,7 @@ func runFake(ctx context.Context, f fake) error {
 	if f.podID == "" && f.isGateway() {
 		return f.gateway(ctx)
 	}
-	ln, err := service.Listen(&f.Common)
+	ln, err := f.Common.Listen()
 	if err != nil {
 		return err
 	}
@@ -109,13 +110,13 @@ func runFake(ctx context.Context, f fake) error {
 	begun := time.Now()
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
 		if time.Since(begun) < f.load {
-			service.JSON(w, http.StatusServiceUnavailable, map[string]string{"status": "loading"})
+			httpkit.JSON(w, http.StatusServiceUnavailable, map[string]string{"status": "loading"})
 			return
 		}
 		f.event("ready " + f.podID)
-		service.JSON(w, http.StatusOK, map[string]string{"status": "ready"})
+		httpkit.JSON(w, http.StatusOK, map[string]string{"status": "ready"})
 	})
-	err = service.Serve(ctx, ln, service.NewServer(mux, f.Logger), 0, nil)
+	err = httpkit.Serve(ctx, ln, httpkit.NewServer(mux, f.Logger), 0, nil)
 	f.event("term " + f.podID)
 	return err
 }
@@ -135,12 +136,12 @@ func (f *fake) gateway(ctx context.Context) error {
 			return err == nil
 		})
 	}
-	ln, err := service.Listen(&f.Common)
+	ln, err := f.Common.Listen()
 	if err != nil {
 		return err
 	}
 	defer ln.Close()
-	back, err := service.Listen(&service.Common{Host: host, Port: f.metricsPort})
+	back, err := (&daemon.Common{Host: host, Port: f.metricsPort}).Listen()
 	if err != nil {
 		return err
 	}
@@ -181,7 +182,7 @@ func (f *fake) gateway(ctx context.Context) error {
 				reasons = append(reasons, n+": not used")
 			}
 		}
-		service.JSON(w, http.StatusOK, map[string]any{
+		httpkit.JSON(w, http.StatusOK, map[string]any{
 			"status": "ready", "readers": len(nodes), "ready": len(nodes) - len(reasons), "reasons": reasons,
 		})
 	})
@@ -197,7 +198,7 @@ func (f *fake) gateway(ctx context.Context) error {
 			fmt.Fprintf(w, "apisix_upstream_status{ip=%q,name=\"reader\",port=%q} %d\n", h, p, status)
 		}
 	})
-	return service.Serve(ctx, back, service.NewServer(mux, f.Logger), 0, nil)
+	return httpkit.Serve(ctx, back, httpkit.NewServer(mux, f.Logger), 0, nil)
 }
 
 // event appends a line to the events file; short appends of several processes do not mix.

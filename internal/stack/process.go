@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/daemon"
 )
 
 // How a child that dies comes back, and how long one that is told to stop may take.
@@ -230,7 +230,7 @@ func exitText(err error) string {
 func permanent(err error) bool {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return exit.ExitCode() == service.ExitConfig
+		return exit.ExitCode() == daemon.ExitConfig
 	}
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/dashboard"
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 // redisWait is how long the others are held back at the start until each stage of Redis is well: they
@@ -64,7 +64,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func (s *stack) run(ctx context.Context) error {
-	ln, err := service.Listen(&s.cfg.Common)
+	ln, err := s.cfg.Common.Listen()
 	if err != nil {
 		return portError(port{s.cfg.Port, "DASHBOARD_PORT"}, "the dashboard", err)
 	}
@@ -97,8 +97,8 @@ func (s *stack) run(ctx context.Context) error {
 	served := make(chan error, 1)
 	background.Go(func() { web.Run(webCtx) })
 	background.Go(func() {
-		srv := service.NewServer(dashboard.LocalOnly(s.routes(web)), s.log)
-		served <- service.Serve(webCtx, ln, srv, 0, nil)
+		srv := httpkit.NewServer(dashboard.LocalOnly(s.routes(web)), s.log)
+		served <- httpkit.Serve(webCtx, ln, srv, 0, nil)
 	})
 	defer s.stopAll()
 

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"strings"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 // lock lets requests pass that carry the token.
@@ -27,7 +27,7 @@ func (l *lock) guard(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !l.fits(r.Header["Authorization"]) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			service.Problem{
+			httpkit.Problem{
 				Status: http.StatusUnauthorized,
 				Field:  "Authorization",
 				Detail: "writes need the header Authorization: Bearer <the writer's token>",

@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"sync"
 
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
 )
 
 // Bounds of what clients may have in flight, in bytes of request bodies. The memory behind it is up to five
@@ -52,7 +52,7 @@ func largeBytes(size int64) int64 {
 // errBusy ends the reading of a body that has outgrown the budget.
 var errBusy = errors.New("too many bytes are in flight")
 
-var busy = service.Problem{Status: http.StatusServiceUnavailable, Detail: "nothing was written, because too many large requests are under way: send the request again"}
+var busy = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "nothing was written, because too many large requests are under way: send the request again"}
 
 // admit answers a request for which the budget has no room at once, before its body is read. next runs with the
 // others; the claim ends with it.

@@ -5,19 +5,19 @@ import (
 	"strings"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
 )
 
 // condition returns what the headers of a write demand of the post that is there, or the answer to a
 // condition that is malformed or that no post can meet.
-func condition(h http.Header, mayCreate bool) (c cache.Condition, problem *service.Problem) {
+func condition(h http.Header, mayCreate bool) (c cache.Condition, problem *httpkit.Problem) {
 	ifMatch, ifNoneMatch := h["If-Match"], h["If-None-Match"]
 	switch {
 	case len(ifMatch) > 0 && len(ifNoneMatch) > 0:
 		return c, badHeader("If-None-Match", "cannot be combined with If-Match: send one of them")
 	case len(ifNoneMatch) > 0:
-		if !mayCreate || !service.AnyETag([]byte(strings.Join(ifNoneMatch, ", "))) {
+		if !mayCreate || !httpkit.AnyETag([]byte(strings.Join(ifNoneMatch, ", "))) {
 			return c, badHeader("If-None-Match", "of a write can only be *, which creates a post and replaces none; to change what you have read, send its ETag as If-Match")
 		}
 		return cache.Condition{Absent: true}, nil
@@ -27,13 +27,13 @@ func condition(h http.Header, mayCreate bool) (c cache.Condition, problem *servi
 	return c, nil
 }
 
-func ifMatchCondition(list []byte) (c cache.Condition, problem *service.Problem) {
-	if service.AnyETag(list) {
+func ifMatchCondition(list []byte) (c cache.Condition, problem *httpkit.Problem) {
+	if httpkit.AnyETag(list) {
 		return cache.Condition{Exists: true}, nil
 	}
 	none := &preconditionFailed // why no tag is left
 	for {
-		tag, weak, rest, err := service.NextETag(list)
+		tag, weak, rest, err := httpkit.NextETag(list)
 		if err != nil {
 			return c, badHeader("If-Match", err.Error())
 		}
@@ -58,10 +58,10 @@ func ifMatchCondition(list []byte) (c cache.Condition, problem *service.Problem)
 }
 
 var (
-	preconditionFailed = service.Problem{Status: http.StatusPreconditionFailed, Detail: "the post is not the one that If-Match or If-None-Match names: read it, and try again with its ETag"}
-	weakETag           = service.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "If-Match has only weak ETags (W/ in front), which never match: something between you and the reader made them weak, a gateway that compresses for instance. Send the ETag without W/"}
+	preconditionFailed = httpkit.Problem{Status: http.StatusPreconditionFailed, Detail: "the post is not the one that If-Match or If-None-Match names: read it, and try again with its ETag"}
+	weakETag           = httpkit.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "If-Match has only weak ETags (W/ in front), which never match: something between you and the reader made them weak, a gateway that compresses for instance. Send the ETag without W/"}
 )
 
-func badHeader(name, reason string) *service.Problem {
-	return &service.Problem{Status: http.StatusBadRequest, Field: name, Detail: name + " " + reason}
+func badHeader(name, reason string) *httpkit.Problem {
+	return &httpkit.Problem{Status: http.StatusBadRequest, Field: name, Detail: name + " " + reason}
 }

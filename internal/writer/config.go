@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/redisconfig"
 )
 
 // Config is how a writer runs.
 type Config struct {
-	service.Data
+	redisconfig.Data
 	ReaderURL string   // where clients read posts, such as http://localhost:9080; "" when the writer does not know
 	Token     string   // bearer token that writes need; "" asks for none
 	Hosts     []string // names in Host that writes may have without a token, besides addresses and names without a dot
@@ -31,7 +32,7 @@ type Config struct {
 // ParseConfig reads a configuration from flags and environment.
 func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	var c Config
-	s := service.NewSettings("writer", getenv)
+	s := daemon.NewSettings("writer", getenv)
 	c.Register(s, 8080)
 	s.String(&c.Token, "WRITER_TOKEN", "", "bearer token that every write needs; empty asks for none")
 	s.List(&c.Hosts, "ALLOWED_HOSTS", nil, "host names under which writes are taken while WRITER_TOKEN is empty; addresses, localhost and names without a dot always are")

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/loglimit"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
 )
 
 // handler writes single posts.
@@ -56,7 +56,7 @@ func (h *handler) servePut(w http.ResponseWriter, r *http.Request) {
 	h.set(w, r, p, opReplace)
 }
 
-func (h *handler) decode(w http.ResponseWriter, r *http.Request, decode func([]byte) (post.Post, error)) (post.Post, *service.Problem) {
+func (h *handler) decode(w http.ResponseWriter, r *http.Request, decode func([]byte) (post.Post, error)) (post.Post, *httpkit.Problem) {
 	body, problem := readBody(w, r)
 	if problem != nil {
 		return post.Post{}, problem
@@ -96,7 +96,7 @@ func (h *handler) set(w http.ResponseWriter, r *http.Request, p post.Post, op st
 	etag := string(post.AppendETag(nil, encoded.Sum))
 	w.Header()["ETag"] = []string{etag} // Header.Set would write "Etag"
 	w.Header().Set("X-Version", result.Token.String())
-	service.JSON(w, status, success{
+	httpkit.JSON(w, status, success{
 		Status: "success", PostID: p.ID, Hash: etag[1 : len(etag)-1], Version: result.Token.Version, PublishDuration: took.String(),
 	})
 }
@@ -143,11 +143,11 @@ func (h *handler) write(r *http.Request, write cache.Write) (cache.Result, time.
 }
 
 var (
-	notFound   = service.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
-	unexpected = service.Problem{Status: http.StatusInternalServerError, Detail: "the write was not understood: nothing was written"}
+	notFound   = httpkit.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
+	unexpected = httpkit.Problem{Status: http.StatusInternalServerError, Detail: "the write was not understood: nothing was written"}
 )
 
-func (h *handler) refuse(w http.ResponseWriter, op string, p *service.Problem) {
+func (h *handler) refuse(w http.ResponseWriter, op string, p *httpkit.Problem) {
 	outcome := outcomeRefused
 	switch p.Status {
 	case http.StatusPreconditionFailed:
@@ -161,7 +161,7 @@ func (h *handler) refuse(w http.ResponseWriter, op string, p *service.Problem) {
 
 // unknown is the answer to a write of which nobody knows whether it took place. What to do next depends on
 // the condition: a repetition that meets its own first attempt fails.
-func unknown(op string, c cache.Condition) *service.Problem {
+func unknown(op string, c cache.Condition) *httpkit.Problem {
 	advice := "Read the post to find out; sending the same post again is safe"
 	switch conditional := c.Exists || len(c.Tags) > 0; {
 	case c.Absent:
@@ -173,7 +173,7 @@ func unknown(op string, c cache.Condition) *service.Problem {
 	case conditional:
 		advice = "Read the post before you send it again: if it is the one that you sent, this write took place, and a repetition would be answered with 412; if it still has the ETag that you named, send the write again"
 	}
-	return &service.Problem{
+	return &httpkit.Problem{
 		Status: http.StatusServiceUnavailable,
 		Detail: "Redis did not confirm in time, and could not be asked: the write may have taken place, or not; it will not take place later. " + advice,
 	}
@@ -194,7 +194,7 @@ func (h *handler) failWrite(w http.ResponseWriter, op string, c cache.Condition,
 	}
 }
 
-func (h *handler) fail(w http.ResponseWriter, op, outcome string, p *service.Problem) {
+func (h *handler) fail(w http.ResponseWriter, op, outcome string, p *httpkit.Problem) {
 	h.metrics.writes.WithLabelValues(op, outcome).Inc()
 	p.WriteTo(w)
 }

@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/loglimit"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
 )
 
 const (
@@ -98,7 +98,7 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 	parsing.Wait() // nobody may read the body once the handler has returned
 }
 
-func (i *importer) refuse(w http.ResponseWriter, p *service.Problem) {
+func (i *importer) refuse(w http.ResponseWriter, p *httpkit.Problem) {
 	w.Header().Set("Retry-After", "1")
 	p.WriteTo(w)
 }
@@ -119,7 +119,7 @@ var (
 	errUnread   = errors.New("too much of the answer is unread: send the lines that are left again, and read meanwhile")
 )
 
-var crowded = service.Problem{Status: http.StatusServiceUnavailable, Detail: fmt.Sprintf("nothing was written, because %d imports are running: send the request again", maxImports)}
+var crowded = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: fmt.Sprintf("nothing was written, because %d imports are running: send the request again", maxImports)}
 
 // batch is some lines that follow each other.
 type batch struct {

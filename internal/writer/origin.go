@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/httpkit"
 )
 
 // originGuard refuses writes that a web page sends through its visitor's browser. A page of another
@@ -26,7 +26,7 @@ func newOriginGuard(token string, hosts []string) *originGuard {
 func (g *originGuard) guard(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if g.crossOrigin.Check(r) != nil {
-			service.Problem{
+			httpkit.Problem{
 				Status: http.StatusForbidden,
 				Field:  "Origin",
 				Detail: "a web page of another origin may not write: send the request from a program, or from a page that this host serves",
@@ -34,7 +34,7 @@ func (g *originGuard) guard(next http.HandlerFunc) http.HandlerFunc {
 			return
 		}
 		if !g.anyHost && !g.serves(r.Host) {
-			service.Problem{
+			httpkit.Problem{
 				Status: http.StatusMisdirectedRequest,
 				Field:  "Host",
 				Detail: "without a WRITER_TOKEN the writer takes writes by address, localhost or a name without a dot: use one of these, or add the name to ALLOWED_HOSTS",

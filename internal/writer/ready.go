@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/loglimit"
-	"heavy-read-api/internal/service"
 )
 
 // How often Redis is asked whether it would take a write, and what bounds one such question.
@@ -112,7 +112,7 @@ func (s *state) hazards(ctx context.Context) []string {
 }
 
 func (s *state) serveHealth(w http.ResponseWriter, _ *http.Request) {
-	service.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	httpkit.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 // serveReady answers 200 while a write would be taken.
@@ -124,10 +124,10 @@ func (s *state) serveReady(w http.ResponseWriter, _ *http.Request) {
 	now := s.checked.Load()
 	switch {
 	case s.stopping.Load():
-		service.JSON(w, http.StatusServiceUnavailable, readiness{"stopping", []string{"the writer is stopping"}})
+		httpkit.JSON(w, http.StatusServiceUnavailable, readiness{"stopping", []string{"the writer is stopping"}})
 	case now.problem != "":
-		service.JSON(w, http.StatusServiceUnavailable, readiness{now.status, append([]string{now.problem}, now.hazards...)})
+		httpkit.JSON(w, http.StatusServiceUnavailable, readiness{now.status, append([]string{now.problem}, now.hazards...)})
 	default:
-		service.JSON(w, http.StatusOK, readiness{now.status, now.hazards})
+		httpkit.JSON(w, http.StatusOK, readiness{now.status, now.hazards})
 	}
 }

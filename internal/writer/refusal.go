@@ -8,8 +8,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/service"
 )
 
 // redisRefusals are the errors by which Redis says that it takes no writes, and what to do.
@@ -49,12 +49,12 @@ func unready(err error) (status, reason string) {
 }
 
 // notWritten is the answer to a write that Redis has refused with err.
-func notWritten(err error) *service.Problem {
+func notWritten(err error) *httpkit.Problem {
 	detail := "nothing was written, because Redis cannot take writes: send the request again"
 	if advice := advice(err); advice != "" {
 		detail = "nothing was written: " + advice
 	} else if errors.Is(err, redisnode.ErrNotPrimary) || redis.HasErrorPrefix(err, "READONLY") {
 		detail = "nothing was written, because the Redis server is not a primary: send the request again when there is one"
 	}
-	return &service.Problem{Status: http.StatusServiceUnavailable, Detail: detail}
+	return &httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: detail}
 }

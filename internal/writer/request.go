@@ -8,16 +8,16 @@ import (
 	"net/http"
 	"strings"
 
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
 )
 
 // readBody returns the body of a request, which is one post as JSON.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *service.Problem) {
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *httpkit.Problem) {
 	if p := checkType(r.Header, "application/json"); p != nil {
 		return nil, p
 	}
-	tooLarge := &service.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "the body is too large: send one post", Limit: post.MaxBody}
+	tooLarge := &httpkit.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "the body is too large: send one post", Limit: post.MaxBody}
 	if r.ContentLength > post.MaxBody {
 		return nil, tooLarge
 	}
@@ -31,16 +31,16 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *service.Problem)
 	case errors.Is(err, errBusy):
 		return nil, &busy
 	case err != nil:
-		return nil, &service.Problem{Status: http.StatusBadRequest, Detail: "the body broke off: send it again"}
+		return nil, &httpkit.Problem{Status: http.StatusBadRequest, Detail: "the body broke off: send it again"}
 	}
 	return body.Bytes(), nil
 }
 
 // checkType reports a body that does not say that it is of one of the media types. A page on the web can
 // send a body without a type, or of the types of forms, to any host without asking.
-func checkType(h http.Header, want ...string) *service.Problem {
+func checkType(h http.Header, want ...string) *httpkit.Problem {
 	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return &service.Problem{
+		return &httpkit.Problem{
 			Status: http.StatusUnsupportedMediaType,
 			Field:  "Content-Encoding",
 			Detail: "the body is compressed: send it as it is, without Content-Encoding",
@@ -54,7 +54,7 @@ func checkType(h http.Header, want ...string) *service.Problem {
 			}
 		}
 	}
-	return &service.Problem{
+	return &httpkit.Problem{
 		Status: http.StatusUnsupportedMediaType,
 		Field:  "Content-Type",
 		Detail: "the body has to be " + want[0] + " in UTF-8: send it with Content-Type: " + want[0],
@@ -103,10 +103,10 @@ func withID(body []byte, id string) []byte {
 }
 
 // parameterID returns the id in the query of a request.
-func parameterID(r *http.Request) (string, *service.Problem) {
-	id, err := service.Param(nil, r.URL.RawQuery, "id")
+func parameterID(r *http.Request) (string, *httpkit.Problem) {
+	id, err := httpkit.Param(nil, r.URL.RawQuery, "id")
 	if err != nil {
-		return "", &service.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" ` + err.Error()}
+		return "", &httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" ` + err.Error()}
 	}
 	if err := post.ValidateID(string(id)); err != nil {
 		p := refusal(err)
@@ -117,8 +117,8 @@ func parameterID(r *http.Request) (string, *service.Problem) {
 }
 
 // refusal is the problem of a post that cannot be taken.
-func refusal(err error) *service.Problem {
-	p := &service.Problem{Status: http.StatusBadRequest, Detail: err.Error()}
+func refusal(err error) *httpkit.Problem {
+	p := &httpkit.Problem{Status: http.StatusBadRequest, Detail: err.Error()}
 	var fe *post.FieldError
 	if errors.As(err, &fe) {
 		p.Field, p.Limit = fe.Field, fe.Limit

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/service"
 )
 
 // Run runs a writer until ctx is done, then lets requests in flight finish. It returns nil after an
@@ -25,7 +26,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	log := cfg.Logger
-	ln, err := service.Listen(&cfg.Common)
+	ln, err := cfg.Common.Listen()
 	if err != nil {
 		return err
 	}
@@ -33,7 +34,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 	var back net.Listener // of what only operators need, where that has a port of its own
 	if cfg.MetricsPort != 0 || cfg.MetricsListening != nil {
-		back, err = service.Listen(&service.Common{Port: cfg.MetricsPort, Host: cfg.Host, Listening: cfg.MetricsListening})
+		back, err = (&daemon.Common{Port: cfg.MetricsPort, Host: cfg.Host, Listening: cfg.MetricsListening}).Listen()
 		if err != nil {
 			return err
 		}
@@ -54,7 +55,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer bulkFinder.Close()
 
-	registry := service.NewRegistry("writer")
+	registry := httpkit.NewRegistry("writer")
 	finder.Register(registry)
 	m := newMetrics(registry)
 	b := &budget{}
@@ -69,34 +70,34 @@ func Run(ctx context.Context, cfg Config) error {
 	defer stopWatching()
 	lock, origin := newLock(cfg.Token), newOriginGuard(cfg.Token, cfg.Hosts)
 	guard := func(h http.HandlerFunc) http.HandlerFunc { return origin.guard(lock.guard(h)) }
-	requests := service.NewHTTPMetrics(registry)
-	router := service.NewRouter(requests)
-	router.Handle("/create", service.Methods{http.MethodPost: guard(h.admit(opCreate, h.serveCreate))})
-	posts := service.Methods{http.MethodPut: guard(h.admit(opReplace, h.servePut)), http.MethodDelete: guard(h.serveDelete)}
+	requests := httpkit.NewHTTPMetrics(registry)
+	router := httpkit.NewRouter(requests)
+	router.Handle("/create", httpkit.Methods{http.MethodPost: guard(h.admit(opCreate, h.serveCreate))})
+	posts := httpkit.Methods{http.MethodPut: guard(h.admit(opReplace, h.servePut)), http.MethodDelete: guard(h.serveDelete)}
 	if cfg.ReaderURL != "" {
-		maps.Copy(posts, service.Read(redirect(cfg.ReaderURL)))
+		maps.Copy(posts, httpkit.Read(redirect(cfg.ReaderURL)))
 	}
 	router.Handle("/post", posts)
-	router.Handle("/import", service.Methods{http.MethodPost: guard(i.serve)})
+	router.Handle("/import", httpkit.Methods{http.MethodPost: guard(i.serve)})
 	operations := router
 	if back != nil {
-		operations = service.NewRouter(requests)
+		operations = httpkit.NewRouter(requests)
 	}
-	operations.Handle("/health", service.Read(s.serveHealth))
-	operations.Handle("/ready", service.Read(s.serveReady))
-	operations.Handle("/status", service.Read(serveStatus(finder)))
-	operations.Handle("/metrics", service.Read(service.MetricsHandler(registry).ServeHTTP))
+	operations.Handle("/health", httpkit.Read(s.serveHealth))
+	operations.Handle("/ready", httpkit.Read(s.serveReady))
+	operations.Handle("/status", httpkit.Read(serveStatus(finder)))
+	operations.Handle("/metrics", httpkit.Read(httpkit.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("writer started", "addr", ln.Addr().String(), "redis", strings.Join(cfg.Redis.Addr, ","), "token", cfg.Token != "")
 	servers, ctx := errgroup.WithContext(ctx)
 	servers.Go(func() error {
-		return service.Serve(ctx, ln, service.NewServer(linger(router), log), cfg.Drain, func() {
+		return httpkit.Serve(ctx, ln, httpkit.NewServer(linger(router), log), cfg.Drain, func() {
 			s.stopping.Store(true)
 			log.Info("writer stopping", "drain", cfg.Drain)
 		})
 	})
 	if back != nil {
-		servers.Go(func() error { return service.Serve(ctx, back, service.NewServer(operations, log), cfg.Drain, nil) })
+		servers.Go(func() error { return httpkit.Serve(ctx, back, httpkit.NewServer(operations, log), cfg.Drain, nil) })
 	}
 	err = servers.Wait()
 	log.Info("writer stopped")

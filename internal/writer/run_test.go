@@ -15,8 +15,10 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/service"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/logtest"
@@ -46,7 +48,7 @@ func TestParseConfig(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "secret") {
 				t.Errorf("the error tells the token: %v", err)
 			}
-			if err == nil && (c.Drain != service.Drain || c.Token != tt.env["WRITER_TOKEN"]) {
+			if err == nil && (c.Drain != httpkit.Drain || c.Token != tt.env["WRITER_TOKEN"]) {
 				t.Errorf("%+v", c)
 			}
 		})
@@ -60,7 +62,7 @@ func TestPortInUse(t *testing.T) {
 	}
 	defer ln.Close()
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	cfg := Config{Data: service.Data{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{"127.0.0.1:1"}}}}
+	cfg := Config{Data: redisconfig.Data{Common: daemon.Common{Host: "127.0.0.1"}, Redis: redisconfig.Redis{Addr: []string{"127.0.0.1:1"}}}}
 	cfg.Port, _ = strconv.Atoi(port)
 	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), port) {
 		t.Errorf("error %v, want one that names port %s", err, port)

@@ -14,8 +14,10 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/servicetest"
 )
@@ -29,7 +31,7 @@ type instance struct{ *servicetest.Instance }
 func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
 	t.Helper()
 	cfg := Config{
-		Data: service.Data{Common: service.Common{Host: "127.0.0.1"}, Redis: service.Redis{Addr: []string{redisAddr}}, Drain: -1},
+		Data: redisconfig.Data{Common: daemon.Common{Host: "127.0.0.1"}, Redis: redisconfig.Redis{Addr: []string{redisAddr}}, Drain: -1},
 		// What is not about faults must not fail because the machine of the tests is busy.
 		Timeout: 20 * time.Second,
 	}
@@ -101,9 +103,9 @@ func version(t testing.TB, db *redis.Client) string {
 }
 
 // wantProblem checks that an answer is a problem document that blames field.
-func wantProblem(t *testing.T, res response, status int, field string) service.Problem {
+func wantProblem(t *testing.T, res response, status int, field string) httpkit.Problem {
 	t.Helper()
-	var p service.Problem
+	var p httpkit.Problem
 	if err := json.Unmarshal(res.body, &p); err != nil {
 		t.Errorf("status %d, body %q: %v", res.status, res.body, err)
 	}

@@ -25,10 +25,11 @@ import (
 	"heavy-read-api/benchmark/internal/load"
 	"heavy-read-api/benchmark/internal/report"
 	"heavy-read-api/benchmark/internal/target"
+	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/failover"
 	"heavy-read-api/internal/gateway"
 	"heavy-read-api/internal/reader"
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/redistest"
 	"heavy-read-api/internal/workload"
@@ -54,12 +55,12 @@ type instance struct {
 }
 
 // serve runs a service until stop, or the end of the test.
-func serve(t *testing.T, port int, run func(context.Context, service.Common) error) (addr string, stop func()) {
+func serve(t *testing.T, port int, run func(context.Context, daemon.Common) error) (addr string, stop func()) {
 	t.Helper()
 	listening, ended := make(chan string, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		ended <- run(ctx, service.Common{Host: "127.0.0.1", Port: port, Listening: func(addr string) { listening <- addr }})
+		ended <- run(ctx, daemon.Common{Host: "127.0.0.1", Port: port, Listening: func(addr string) { listening <- addr }})
 	}()
 	select {
 	case addr = <-listening:
@@ -73,16 +74,16 @@ func serve(t *testing.T, port int, run func(context.Context, service.Common) err
 }
 
 // settings are where the stack's Redis is.
-func (s *stack) settings() service.Redis {
+func (s *stack) settings() redisconfig.Redis {
 	if s.sentinel != nil {
-		return service.Redis{Addr: s.sentinel.Addrs(), MasterName: redistest.SentinelName}
+		return redisconfig.Redis{Addr: s.sentinel.Addrs(), MasterName: redistest.SentinelName}
 	}
-	return service.Redis{Addr: []string{s.redis.Addr()}}
+	return redisconfig.Redis{Addr: []string{s.redis.Addr()}}
 }
 
 func (s *stack) reader(name string, port int) *instance {
-	addr, stop := serve(s.t, port, func(ctx context.Context, c service.Common) error {
-		return reader.Run(ctx, reader.Config{Data: service.Data{Common: c, Redis: s.settings(), Drain: -1}, PodID: name})
+	addr, stop := serve(s.t, port, func(ctx context.Context, c daemon.Common) error {
+		return reader.Run(ctx, reader.Config{Data: redisconfig.Data{Common: c, Redis: s.settings(), Drain: -1}, PodID: name})
 	})
 	eventually.Nil(s.t, func() error {
 		res, err := http.Get("http://" + addr + "/ready")
@@ -119,8 +120,8 @@ func (s *stack) start(readers int) {
 	t := s.t
 	t.Helper()
 	s.nodes = filepath.Join(t.TempDir(), "nodes")
-	s.addresses.Writer, _ = serve(t, 0, func(ctx context.Context, c service.Common) error {
-		return writer.Run(ctx, writer.Config{Data: service.Data{Common: c, Redis: s.settings(), Drain: -1}})
+	s.addresses.Writer, _ = serve(t, 0, func(ctx context.Context, c daemon.Common) error {
+		return writer.Run(ctx, writer.Config{Data: redisconfig.Data{Common: c, Redis: s.settings(), Drain: -1}})
 	})
 	s.addresses.Direct = s.reader("reader-direct", 0).addr
 	for range readers {
@@ -128,7 +129,7 @@ func (s *stack) start(readers int) {
 	}
 	s.list()
 	metrics := make(chan string, 1)
-	s.addresses.Gateway, _ = serve(t, 0, func(ctx context.Context, c service.Common) error {
+	s.addresses.Gateway, _ = serve(t, 0, func(ctx context.Context, c daemon.Common) error {
 		return gateway.Run(ctx, gateway.Config{Common: c, NodesFile: s.nodes, ReloadInterval: 20 * time.Millisecond, CheckInterval: 50 * time.Millisecond, MetricsListening: func(addr string) { metrics <- addr }})
 	})
 	s.addresses.GatewayMetrics = <-metrics

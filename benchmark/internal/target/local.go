@@ -18,8 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/service"
 )
 
 // local is the stack without Docker. Its supervisor tells what runs, scales, and starts again what
@@ -157,7 +157,7 @@ func (st state) primary(ctx context.Context) (process, error) {
 	if err != nil {
 		return process{}, err
 	}
-	redis := service.Redis{
+	redis := redisconfig.Redis{
 		Addr: st.Redis.Addrs, MasterName: st.Redis.MasterName, Password: password, SentinelPassword: password,
 		Namespace: cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts"),
 	}

@@ -7,8 +7,8 @@ import (
 	"os"
 	"testing"
 
+	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/reader"
-	"heavy-read-api/internal/service"
 	"heavy-read-api/internal/writer"
 )
 
@@ -22,13 +22,13 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "writer":
 		endWithParent()
-		os.Exit(service.Main(nil, os.Getenv, os.Stderr, writer.ParseConfig, func(ctx context.Context, cfg writer.Config) error {
+		os.Exit(daemon.Main(nil, os.Getenv, os.Stderr, writer.ParseConfig, func(ctx context.Context, cfg writer.Config) error {
 			cfg.Listening = tell
 			return writer.Run(ctx, cfg)
 		}))
 	case "reader":
 		endWithParent()
-		os.Exit(service.Main(nil, os.Getenv, os.Stderr, reader.ParseConfig, func(ctx context.Context, cfg reader.Config) error {
+		os.Exit(daemon.Main(nil, os.Getenv, os.Stderr, reader.ParseConfig, func(ctx context.Context, cfg reader.Config) error {
 			cfg.Listening = tell
 			return reader.Run(ctx, cfg)
 		}))

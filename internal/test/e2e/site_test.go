@@ -18,9 +18,10 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/gateway"
 	"heavy-read-api/internal/reader"
-	"heavy-read-api/internal/service"
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/writer"
 )
@@ -28,12 +29,12 @@ import (
 // The same over HTTP: services that run in the test's process, or in one of their own.
 
 // serve runs a service until the test ends, or stop is called, and returns its address.
-func serve(t testing.TB, run func(ctx context.Context, c service.Common) error) (addr string, stop func()) {
+func serve(t testing.TB, run func(ctx context.Context, c daemon.Common) error) (addr string, stop func()) {
 	t.Helper()
 	listening, ended := make(chan string, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		ended <- run(ctx, service.Common{Host: "127.0.0.1", Listening: func(addr string) { listening <- addr }})
+		ended <- run(ctx, daemon.Common{Host: "127.0.0.1", Listening: func(addr string) { listening <- addr }})
 	}()
 	select {
 	case addr = <-listening:
@@ -53,8 +54,8 @@ func serve(t testing.TB, run func(ctx context.Context, c service.Common) error) 
 
 func serveWriter(t testing.TB, redisAddr string) (addr string) {
 	t.Helper()
-	addr, _ = serve(t, func(ctx context.Context, c service.Common) error {
-		return writer.Run(ctx, writer.Config{Data: service.Data{Common: c, Redis: service.Redis{Addr: []string{redisAddr}}, Drain: -1}})
+	addr, _ = serve(t, func(ctx context.Context, c daemon.Common) error {
+		return writer.Run(ctx, writer.Config{Data: redisconfig.Data{Common: c, Redis: redisconfig.Redis{Addr: []string{redisAddr}}, Drain: -1}})
 	})
 	return addr
 }
@@ -62,8 +63,8 @@ func serveWriter(t testing.TB, redisAddr string) (addr string) {
 // serveReader returns a reader that is ready.
 func serveReader(t testing.TB, redisAddr, podID string) (addr string) {
 	t.Helper()
-	addr, _ = serve(t, func(ctx context.Context, c service.Common) error {
-		return reader.Run(ctx, reader.Config{Data: service.Data{Common: c, Redis: service.Redis{Addr: []string{redisAddr}}, Drain: -1}, PodID: podID})
+	addr, _ = serve(t, func(ctx context.Context, c daemon.Common) error {
+		return reader.Run(ctx, reader.Config{Data: redisconfig.Data{Common: c, Redis: redisconfig.Redis{Addr: []string{redisAddr}}, Drain: -1}, PodID: podID})
 	})
 	waitReady(t, addr)
 	return addr
@@ -71,7 +72,7 @@ func serveReader(t testing.TB, redisAddr, podID string) (addr string) {
 
 func serveGateway(t testing.TB, readers ...string) (addr string) {
 	t.Helper()
-	addr, _ = serve(t, func(ctx context.Context, c service.Common) error {
+	addr, _ = serve(t, func(ctx context.Context, c daemon.Common) error {
 		return gateway.Run(ctx, gateway.Config{Common: c, Readers: readers})
 	})
 	return addr

@@ -1,6 +1,6 @@
-// Package service is what every process of the stack shares: configuration from environment and
-// flags, logs, HTTP serving with an orderly stop, problem documents and request metrics.
-package service
+// Package daemon starts and stops a process of the stack: its configuration from environment and
+// flags, its logger, its signals, and the health check of a container.
+package daemon
 
 import (
 	"errors"

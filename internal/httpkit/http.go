@@ -1,11 +1,10 @@
-package service
+package httpkit
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"time"
 )
 
@@ -17,18 +16,6 @@ const (
 	// that a gateway that asks every second stops sending before the listener closes.
 	Drain = 2500 * time.Millisecond
 )
-
-// Listen binds the TCP port of c and reports it through c.Listening.
-func Listen(c *Common) (net.Listener, error) {
-	ln, err := net.Listen("tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
-	if err != nil {
-		return nil, fmt.Errorf("listen on port %d: %w", c.Port, err)
-	}
-	if c.Listening != nil {
-		c.Listening(ln.Addr().String())
-	}
-	return ln, nil
-}
 
 // Server is what Serve runs: an HTTPServer, or what stops like one.
 type Server interface {

@@ -1,4 +1,4 @@
-package service
+package daemon
 
 import (
 	"context"
@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // Config is a pointer to a configuration that embeds Common.
@@ -25,7 +23,7 @@ const ExitConfig = 78
 
 // Main runs a process: it reads the configuration, runs until SIGINT, SIGTERM or SIGHUP and returns
 // the exit code: 0 after an orderly stop, 1 for a failure, ExitConfig. A SIGINT or SIGTERM during
-// the stop ends the process at once.
+// the stop ends the process at once. A configuration with a method LogTo gets the logger before run.
 func Main[C any, P Config[C]](
 	args []string, getenv func(string) string, stderr io.Writer,
 	parse func(args []string, getenv func(string) string) (C, error),
@@ -52,7 +50,9 @@ func Main[C any, P Config[C]](
 		return 0
 	}
 	common.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: common.LogLevel}))
-	redis.SetLogger(redisLog{common.Logger})
+	if l, ok := any(&cfg).(interface{ LogTo(*slog.Logger) }); ok {
+		l.LogTo(common.Logger)
+	}
 
 	ctx, stop := untilStopped()
 	defer stop()

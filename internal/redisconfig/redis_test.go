@@ -1,8 +1,10 @@
-package service
+package redisconfig
 
 import (
 	"strings"
 	"testing"
+
+	"heavy-read-api/internal/daemon"
 )
 
 func TestRedisSettings(t *testing.T) {
@@ -38,7 +40,7 @@ func TestRedisSettings(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var r Redis
-			s := NewSettings("test", func(name string) string { return tt.env[name] })
+			s := daemon.NewSettings("test", func(name string) string { return tt.env[name] })
 			r.Register(s)
 			err := s.Parse(nil)
 			if err == nil {

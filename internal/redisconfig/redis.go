@@ -1,17 +1,17 @@
-package service
+// Package redisconfig is the configuration of the processes that talk to Redis.
+package redisconfig
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/redisnode"
 )
 
@@ -33,7 +33,7 @@ type Redis struct {
 }
 
 // Register adds the settings to s.
-func (r *Redis) Register(s *Settings) {
+func (r *Redis) Register(s *daemon.Settings) {
 	s.List(&r.Addr, "REDIS_ADDR", []string{"127.0.0.1:6379"}, "where Redis is: host:port, the path of a Unix socket, or a redis:// or rediss:// URL; several, comma-separated, are the seeds of a Redis Cluster, or with REDIS_MASTER_NAME the Sentinels")
 	s.String(&r.MasterName, "REDIS_MASTER_NAME", "", "name of the primary at the Sentinels, which makes REDIS_ADDR the list of Sentinels")
 	s.String(&r.Username, "REDIS_USERNAME", "", "user to log in as")
@@ -113,12 +113,4 @@ func (r *Redis) Finder() redisnode.Config {
 		c.TLS = &r.TLS
 	}
 	return c
-}
-
-// redisLog passes on what the Redis client has to say about its connections. The client repeats itself
-// while Redis is away, and its callers log too, so that this is for debugging alone.
-type redisLog struct{ log *slog.Logger }
-
-func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
-	l.log.DebugContext(ctx, "redis client: "+fmt.Sprintf(format, args...))
 }

@@ -1,0 +1,19 @@
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+)
+
+// Listen binds the TCP port of c and reports the bound address through c.Listening.
+func (c *Common) Listen() (net.Listener, error) {
+	ln, err := net.Listen("tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
+	if err != nil {
+		return nil, fmt.Errorf("listen on port %d: %w", c.Port, err)
+	}
+	if c.Listening != nil {
+		c.Listening(ln.Addr().String())
+	}
+	return ln, nil
+}
