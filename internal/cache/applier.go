@@ -158,104 +158,6 @@ func (a *applier) publish(newest Head, snapshot *SnapshotProgress) {
 	a.gate.open()
 }
 
-// hear applies the messages of the channel that continue the watermark, and catches up for the
-// rest.
-func (a *applier) hear(ctx context.Context, messages []string) {
-	batch := newBatch(len(messages))
-	var published []time.Time
-	commits := 0
-	flush := func(to Head) {
-		a.store.apply(to.Epoch, batch.changes)
-		a.watermark = to
-		a.holds(to.token())
-		a.publish(Head{}, nil)
-		now := a.clock.now(a.now())
-		for _, t := range published {
-			// The writer's estimate of Redis's clock and this one are each off by a part of a round trip.
-			a.metrics.propagation.Observe(max(0, now.Sub(t)).Seconds())
-		}
-		a.metrics.messages.WithLabelValues("applied").Add(float64(commits))
-		batch.reset()
-		published, commits = published[:0], 0
-	}
-
-	at := a.watermark
-	confirmed := false // a step, run after these messages arrived, has shown that Redis is in the history of at
-	for _, message := range messages {
-		if err := a.heard.decode(message); err != nil {
-			// If it was one of ours that was damaged, the next message shows the gap.
-			a.metrics.messages.WithLabelValues("invalid").Inc()
-			a.invalidMessages.Log(a.log.Warn, a.now(), "ignored a message that the write script did not publish", "err", err)
-			continue
-		}
-		c := &a.heard
-		if confirmed && c.head.Epoch != at.Epoch {
-			a.ignore(c.head.Epoch)
-		}
-		verdict := a.weigh(c, at)
-		if c.head.Epoch == at.Epoch {
-			a.received = max(a.received, c.head.Version)
-		}
-		switch verdict {
-		case "applied":
-			for i := range c.records {
-				r := &c.records[i]
-				batch.add(change{key: r.key, value: r.value, version: c.version(i), present: r.op == Set})
-				published = append(published, r.published)
-			}
-			at = c.head
-			commits++
-		case "gap":
-			a.metrics.messages.WithLabelValues(verdict).Inc()
-			if !a.synced {
-				break // a step brings it
-			}
-			if len(published) > 0 {
-				flush(at)
-			}
-			a.doubt(ctx, verdict)
-			at, confirmed = a.watermark, a.synced
-			if confirmed && c.head.Epoch != at.Epoch {
-				a.ignore(c.head.Epoch)
-			}
-		default:
-			a.metrics.messages.WithLabelValues(verdict).Inc()
-		}
-	}
-	if len(published) > 0 {
-		flush(at)
-	}
-	clear(a.heard.records) // or it would keep the last message alive
-}
-
-// weigh says what is to be done with a commit that was heard when everything up to at is known.
-func (a *applier) weigh(c *commit, at Head) (verdict string) {
-	_, ignored := a.ignored[c.head.Epoch]
-	switch {
-	case c.head.Epoch == at.Epoch && c.head.Version == at.Version && c.head.WriteID != at.WriteID,
-		c.head.Epoch == at.Epoch && c.head.Version <= a.received:
-		return "gap" // the channel is in order, so versions come again only after a rollback
-	case c.head.Epoch != at.Epoch && ignored, c.head.Epoch == at.Epoch && c.head.Version <= at.Version:
-		return "old"
-	case a.synced && c.head.Epoch == at.Epoch && c.version(0) == at.Version+1 && c.previous == at.WriteID:
-		return "applied"
-	}
-	return "gap"
-}
-
-// maxIgnored bounds the ignored epochs. A message of an epoch that was forgotten costs one step.
-const maxIgnored = 1024
-
-func (a *applier) ignore(epoch uint64) {
-	if _, known := a.ignored[epoch]; !known && len(a.ignored) >= maxIgnored {
-		for any := range a.ignored { // one, so that the others go on costing nothing
-			delete(a.ignored, any)
-			break
-		}
-	}
-	a.ignored[epoch] = struct{}{}
-}
-
 // Failed steps are not repeated sooner than this, so that a Redis that is away costs its replicas
 // nothing, and a miss fails at once.
 const retryPause = 200 * time.Millisecond
@@ -400,7 +302,7 @@ func (a *applier) catchUp(ctx context.Context, reason string) (err error) {
 		if err := a.lags(&st); err != nil {
 			return err
 		}
-		why := st.judge(a.watermark, a.ahead)
+		why := judge(&st, a.watermark, a.ahead)
 		if routine := reason == "probe" || reason == "miss"; !counted && (!routine || why != "" || len(st.entries) > 0) {
 			a.metrics.catchups.WithLabelValues(reason).Inc()
 			counted = true
@@ -451,7 +353,7 @@ func (a *applier) askOne(ctx context.Context, at Head) (to Head) {
 		a.misses.refuse(keys[0], err, !errors.As(err, &refused))
 		return at
 	}
-	if st.judge(at, a.ahead) != "" || a.lags(&st) != nil {
+	if judge(&st, at, a.ahead) != "" || a.lags(&st) != nil {
 		return at // the next catch-up settles that
 	}
 	to, end := a.take(&st, at)
@@ -498,7 +400,7 @@ func (a *applier) mustLoad() (reason string) {
 	switch {
 	case !a.loaded:
 		return "start"
-	case a.store.loading:
+	case a.store.Loading():
 		return "broken off"
 	case a.watermark.Epoch == 0 && a.now().Sub(a.snapshotAt) >= max(noHistoryPause, 10*a.snapshotTook):
 		return reasonNoHistory
@@ -514,13 +416,13 @@ const noHistoryPause = 5 * time.Second
 // noHistory reports whether memory holds values of a Redis that has no history: somebody deleted
 // sequence, epoch or log, and until the next write nothing tells that values were deleted too.
 func (a *applier) noHistory() bool {
-	return a.loaded && a.watermark.Epoch == 0 && a.store.entries.Load() > 0
+	return a.loaded && a.watermark.Epoch == 0 && a.store.Entries() > 0
 }
 
 // take applies what a step tells to a store that is at w, and returns where it is then, and
 // whether that is the end of the log. The misses may be answered if it is.
 func (a *applier) take(st *step, w Head) (to Head, end bool) {
-	to, end = st.reach(w)
+	to, end = reach(st, w)
 	changes := a.changes(st.values, to.Epoch)
 	if end {
 		changes = append(changes, a.fills(st, to.Epoch)...)
@@ -553,65 +455,15 @@ func (a *applier) step(ctx context.Context, w Head) (step, error) {
 	return st, err
 }
 
-// judge returns why the log does not continue w or has lost ahead, or "" if all is well. It looks at
-// the entries themselves: whatever was looked at before could have been trimmed since.
-func (st *step) judge(w, ahead Head) (reason string) {
-	switch {
-	case st.head.Epoch != w.Epoch:
-		return "epoch" // a new history, or none any more
-	case st.at != 0 && st.at != w.WriteID,
-		ahead.Version > w.Version && (st.ahead != ahead.WriteID || ahead.WriteID == 0): // 0 says as little as no entry
-		return "history"
-	}
-	at := w
-	for _, e := range st.entries {
-		if e.writes == 0 {
-			return "format" // of another build, or damaged
-		}
-		if e.version-uint64(e.writes) != at.Version {
-			return "trimmed"
-		}
-		if e.previous != at.WriteID {
-			return "history"
-		}
-		at.Version, at.WriteID = e.version, e.writeID
-	}
-	if len(st.entries) == 0 && st.part.writes == 0 && st.head != w || at.Version > st.head.Version ||
-		at.Version == st.head.Version && at != st.head {
-		return "history"
-	}
-	return ""
-}
-
 // reach returns the head up to which the entries lead, and whether that is the end of the log.
-func (st *step) reach(w Head) (to Head, end bool) {
+func reach(st *step, w Head) (to Head, end bool) {
 	if n := len(st.entries); n > 0 {
 		w.Version, w.WriteID = st.entries[n-1].version, st.entries[n-1].writeID
 	}
 	return w, w == st.head
 }
 
-// changes returns what the values of a step mean for the store.
-func (a *applier) changes(values []lookup, epoch uint64) []change {
-	changes := make([]change, 0, len(values))
-	for i := range values {
-		changes = append(changes, a.change(&values[i], epoch))
-	}
-	return changes
-}
-
-// fills returns the state of the missed keys, but for those whose state is among the changes.
-func (a *applier) fills(st *step, epoch uint64) []change {
-	var changes []change
-	for i := range st.missed {
-		if l := &st.missed[i]; !l.skipped && !st.has(l.key) {
-			changes = append(changes, a.change(l, epoch))
-		}
-	}
-	return changes
-}
-
-func (st *step) has(key string) bool {
+func has(st *step, key string) bool {
 	for _, l := range st.values {
 		if l.key == key {
 			return true
@@ -622,7 +474,7 @@ func (st *step) has(key string) bool {
 
 // change returns what a value in Redis means for the store. A value that is not one of ours counts
 // as absent.
-func (l *lookup) change(epoch uint64) (change, error) {
+func changeOf(l *lookup, epoch uint64) (change, error) {
 	c := change{key: l.key}
 	if !l.present {
 		return c, nil
@@ -638,38 +490,33 @@ func (l *lookup) change(epoch uint64) (change, error) {
 	return c, nil
 }
 
+// changes returns what the values of a step mean for the store.
+func (a *applier) changes(values []lookup, epoch uint64) []change {
+	changes := make([]change, 0, len(values))
+	for i := range values {
+		changes = append(changes, a.change(&values[i], epoch))
+	}
+	return changes
+}
+
+// fills returns the state of the missed keys, but for those whose state is among the changes.
+func (a *applier) fills(st *step, epoch uint64) []change {
+	var changes []change
+	for i := range st.missed {
+		if l := &st.missed[i]; !l.skipped && !has(st, l.key) {
+			changes = append(changes, a.change(l, epoch))
+		}
+	}
+	return changes
+}
+
 // change is lookup.change, with an error logged.
 func (a *applier) change(l *lookup, epoch uint64) change {
-	c, err := l.change(epoch)
+	c, err := changeOf(l, epoch)
 	if err != nil {
 		a.invalidValues.Log(a.log.Error, a.now(), "a value in Redis was not stored by the write script; it counts as absent", "key", l.key, "err", err)
 	}
 	return c
-}
-
-// batch collects changes and keeps the newest one of a key: two Sets of a new key in one batch
-// leave ristretto with the older value.
-type batch struct {
-	changes []change
-	index   map[string]int
-}
-
-func newBatch(size int) *batch {
-	return &batch{changes: make([]change, 0, size), index: make(map[string]int, size)}
-}
-
-func (b *batch) add(c change) {
-	if i, ok := b.index[c.key]; ok {
-		b.changes[i] = c
-		return
-	}
-	b.index[c.key] = len(b.changes)
-	b.changes = append(b.changes, c)
-}
-
-func (b *batch) reset() {
-	b.changes = b.changes[:0]
-	clear(b.index)
 }
 
 // lagOf returns how many writes are between w and the newest known head.

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"heavy-read-api/internal/redisnode"
@@ -33,14 +32,3 @@ func checkPool(f *redisnode.Finder) error {
 	}
 	return nil
 }
-
-// CheckNamespace reports a namespace that cannot be the first part of a key.
-func CheckNamespace(namespace string) error {
-	if strings.ContainsAny(namespace, "{}") {
-		return fmt.Errorf("namespace %q: braces mark the shard, leave them out", namespace)
-	}
-	return nil
-}
-
-// ShardKey returns a key of the shard that namespace uses, for redisnode.Config.Key.
-func ShardKey(namespace string) string { return newKeys(namespace).seq }

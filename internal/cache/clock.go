@@ -2,8 +2,6 @@ package cache
 
 import (
 	"context"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -54,22 +52,7 @@ func (c *serverClock) read(ctx context.Context, n *redis.Client) (serverTime, er
 	if _, err := pipe.Exec(ctx); err != nil && at.Err() != nil {
 		return serverTime{}, at.Err()
 	}
-	return c.set(n, sent, at.Val().UnixMicro(), headOf(top.Val())), nil
-}
-
-// headOf returns the head, without an epoch, of a log that ends in top. It is the zero Head for an empty
-// log, and for one whose last entry is not of the write script.
-func headOf(top []redis.XMessage) (h Head) {
-	if len(top) == 0 {
-		return h
-	}
-	packed, _ := top[0].Values["e"].(string)
-	version, ours := strings.CutSuffix(top[0].ID, "-0")
-	v, err := strconv.ParseUint(version, 10, 64)
-	if !ours || err != nil || len(packed) < 8 {
-		return h
-	}
-	return Head{Version: v, WriteID: uint64At(packed, 0)}
+	return c.set(n, sent, at.Val().UnixMicro(), LogEnd(top.Val())), nil
 }
 
 // set stores the time and the head in a reply of n that has just arrived, to what was sent at the local

@@ -3,28 +3,15 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"heavy-read-api/internal/test/clocktest"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/redistest"
 )
-
-// stepped returns now with its wall clock moved by d and its monotonic reading unchanged, as after a step
-// of the system's clock.
-func stepped(t testing.TB, now time.Time, d time.Duration) time.Time {
-	t.Helper()
-	moved := now
-	// A Time with a monotonic reading begins with a flag, 33 bits of seconds and 30 bits of nanoseconds.
-	*(*uint64)(unsafe.Pointer(&moved)) += uint64(d/time.Second) << 30
-	if moved.Sub(now) != 0 || moved.Round(0).Sub(now.Round(0)) != d {
-		t.Fatalf("a step of %v made %v of %v: package time has changed", d, moved, now)
-	}
-	return moved
-}
 
 // When the writer's wall clock was stepped since the last reply of Redis, a write whose deadline has
 // passed does not land, and one that is in time is not refused.
@@ -40,10 +27,10 @@ func TestDeadlineSurvivesAClockStep(t *testing.T) {
 				t.Fatal(err)
 			}
 			write(t, p, set("a", "1")) // its reply carries the time of Redis
-			p.clock.now = func() time.Time { return stepped(t, time.Now(), step) }
+			p.clock.now = func() time.Time { return clocktest.Step(t, time.Now(), step) }
 			write(t, p, set("a", "2"))
 
-			p.clock.now = func() time.Time { return stepped(t, time.Now(), 2*step) }
+			p.clock.now = func() time.Time { return clocktest.Step(t, time.Now(), 2*step) }
 			runs := scripts(t, db)
 			server.Pause()
 			began := time.Now()

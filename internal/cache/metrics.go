@@ -69,8 +69,8 @@ func (m *metrics) register(reg prometheus.Registerer, r *Replica) {
 		gauge("cache_complete", "1 while the whole set is in memory.", func(s Status) float64 { return flag(s.Complete) }),
 		gauge("cache_synced", "1 while the replica knows that it has every write.", func(s Status) float64 { return flag(s.Synced) }),
 		gauge("cache_subscribed", "1 while the subscription is confirmed.", func(s Status) float64 { return flag(s.Subscribed) }),
-		counter("cache_evictions_total", "Entries evicted for lack of room.", func() float64 { return float64(r.store.evictions.Load()) }),
-		counter("cache_rejections_total", "Entries that the admission policy refused.", func() float64 { return float64(r.store.rejects.Load()) }),
+		counter("cache_evictions_total", "Entries evicted for lack of room.", func() float64 { return float64(r.store.Evictions()) }),
+		counter("cache_rejections_total", "Entries that the admission policy refused.", func() float64 { return float64(r.store.Rejections()) }),
 	)
 	// Series that are there from the start can be alerted on.
 	for _, result := range []string{"applied", "old", "gap", "invalid", "dropped"} {

@@ -173,7 +173,7 @@ func (q *missQueue) answer(st *step) {
 		if l.skipped {
 			again = append(again, q.asked[l.key]...)
 		} else {
-			c, _ := l.change(st.head.Epoch) // the applier has logged it
+			c, _ := changeOf(l, st.head.Epoch) // the applier has logged it
 			e := Entry{Epoch: st.head.Epoch, Version: c.version, Value: c.value}
 			q.pending -= len(q.asked[l.key])
 			for _, m := range q.asked[l.key] {

@@ -4,13 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	_ "embed"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -18,27 +15,16 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-var (
-	//go:embed lua/denied.lua
-	deniedLua string
-	//go:embed lua/write.lua
-	writeLua string
-	//go:embed lua/check.lua
-	checkLua string
-
-	writeScript = redis.NewScript(readLua + deniedLua + writeLua)
-	checkScript = redis.NewScript(deniedLua + checkLua)
-)
-
 // PublisherConfig configures the write side. The caller owns the Finder, and closes it after the last
 // write.
 type PublisherConfig struct {
 	Redis     *redisnode.Finder
-	Channel   string        // Pub/Sub channel; default posts_updates
-	Namespace string        // first part of every key in Redis; default posts
-	LogLength int64         // writes that the log keeps at least; default DefaultLogLength
-	Timeout   time.Duration // of a write; default 1.5 s. Write takes a quarter longer to find out what became of one whose reply was lost
-	Replicas  int           // Redis replicas that must confirm a write before it counts as written; default none
+	Channel   string           // Pub/Sub channel; default posts_updates
+	Namespace string           // first part of every key in Redis; default posts
+	LogLength int64            // writes that the log keeps at least; default DefaultLogLength
+	Timeout   time.Duration    // of a write; default 1.5 s. Write takes a quarter longer to find out what became of one whose reply was lost
+	Now       func() time.Time // clock of this host, for tests; default time.Now
+	Replicas  int              // Redis replicas that must confirm a write before it counts as written; default none
 }
 
 // Publisher is the write side. Its methods may be called by many goroutines.
@@ -52,11 +38,6 @@ type Publisher struct {
 // which hundreds of thousands of writes can land.
 const DefaultLogLength = 1_000_000
 
-const (
-	defaultChannel   = "posts_updates"
-	defaultNamespace = "posts"
-)
-
 // NewPublisher returns a Publisher. It does not connect.
 func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	if cfg.Redis == nil {
@@ -66,68 +47,16 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	cfg.Namespace = cmp.Or(cfg.Namespace, defaultNamespace)
 	cfg.LogLength = cmp.Or(cfg.LogLength, DefaultLogLength)
 	cfg.Timeout = cmp.Or(cfg.Timeout, 1500*time.Millisecond)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if err := CheckNamespace(cfg.Namespace); err != nil {
 		return nil, err
 	}
 	p := &Publisher{cfg: cfg, keys: newKeys(cfg.Namespace)}
-	p.clock = serverClock{now: time.Now, log: p.keys.log, measured: newMeasuredClock()}
+	p.clock = serverClock{now: cfg.Now, log: p.keys.log, measured: newMeasuredClock()}
 	return p, nil
 }
-
-// Condition is what must hold of a key for a write to take place. The zero value always holds.
-// Redis decides it in the same atomic step as the write.
-type Condition struct {
-	Exists bool  // the key has a value
-	Absent bool  // it has none
-	Tags   []Tag // the key has a value with one of these tags
-}
-
-func (c Condition) encode() string {
-	switch {
-	case c.Exists:
-		return "*"
-	case c.Absent:
-		return "!"
-	}
-	b := make([]byte, 0, len(c.Tags)*len(Tag{}))
-	for _, t := range c.Tags {
-		b = append(b, t[:]...)
-	}
-	return string(b)
-}
-
-// Write is one write: a Set with Tag and Value, or a Delete.
-type Write struct {
-	Op    Op
-	Key   string
-	Value []byte // not kept after the call
-	Tag   Tag
-	If    Condition
-}
-
-func (w *Write) validate() error {
-	switch {
-	case w.Op != Set && w.Op != Delete:
-		return fmt.Errorf("operation %d: use Set or Delete", w.Op)
-	case len(w.Key) == 0 || len(w.Key) > MaxKey:
-		return fmt.Errorf("key of %d bytes: use 1 to %d", len(w.Key), MaxKey)
-	case len(w.Value) > MaxValue:
-		return fmt.Errorf("value of %d bytes: use at most %d", len(w.Value), MaxValue)
-	}
-	return nil
-}
-
-// Outcome is what became of a write that Redis answered.
-type Outcome byte
-
-// The outcomes. Only the first three changed anything.
-const (
-	Created         Outcome = 'C'
-	Replaced        Outcome = 'R'
-	Deleted         Outcome = 'D'
-	NotFound        Outcome = 'N' // Delete of a key without a value
-	ConditionFailed Outcome = 'F'
-)
 
 // Result is the answer to one write.
 type Result struct {
@@ -162,8 +91,8 @@ func (p *Publisher) Write(ctx context.Context, writes ...Write) ([]Result, error
 	}
 	size := 0
 	for i := range writes {
-		err := writes[i].validate()
-		if err == nil && len(writes) > 1 && (writes[i].Op == Delete || writes[i].If.encode() != "") {
+		err := writes[i].Validate()
+		if err == nil && len(writes) > 1 && (writes[i].Op == Delete || !writes[i].If.None()) {
 			err = errors.New("a delete and a condition take a call of their own")
 		}
 		if size += len(writes[i].Key) + len(writes[i].Value); err == nil && len(writes) > 1 && size > MaxBytes {
@@ -213,34 +142,45 @@ func (p *Publisher) send(ctx context.Context, c *call) ([]Result, error) {
 		return nil, fmt.Errorf("%w: ask Redis for its time: %w", ErrNotWritten, err)
 	}
 	c.before, c.expires = server.head, server.millis(c.deadline)
-	keys, args := p.arguments(c)
+	ids := make([]byte, 16)
+	if _, err := rand.Read(ids); err != nil {
+		panic(err) // crypto/rand never fails on a system that can run at all
+	}
+	c.id = ids[8:]
 	sent := p.clock.now()
-	reply, unconfirmed, err := p.run(ctx, c.node, keys, args, c.deadline)
+	keys, args := (&WriteCall{
+		Channel: p.cfg.Channel, LogLength: p.cfg.LogLength, Writes: c.writes, Published: p.clock.measured.now(sent),
+		Expires: c.expires, WriteID: c.id, NewEpoch: ids[:8],
+	}).Arguments(p.keys)
+	sent = p.clock.now()
+	raw, unconfirmed, err := p.run(ctx, c.node, keys, args, c.deadline)
 	if err != nil {
 		return nil, err
 	}
-	results, err := decodeResults(reply, c.writes)
-	p.noteTime(c, sent, reply, results)
-	if err == nil && unconfirmed != nil && results[0].Outcome != NotFound && results[0].Outcome != ConditionFailed {
+	reply, err := DecodeWriteReply(raw, len(c.writes))
+	var results []Result
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrUnknown, err)
+	} else {
+		results, err = resultsOf(reply, c.writes)
+	}
+	p.noteTime(c, sent, reply.Micros, results)
+	if err == nil && unconfirmed != nil && results[0].Outcome.Changed() {
 		return nil, fmt.Errorf("%w: %w", ErrUnknown, unconfirmed)
 	}
 	return results, err
 }
 
-// noteTime stores the time in a reply of write.lua, and the head of the log after it.
-func (p *Publisher) noteTime(c *call, sent time.Time, reply []any, results []Result) {
-	if len(reply) < 2 {
-		return
-	}
-	now, err := strconv.ParseInt(fmt.Sprint(reply[1]), 10, 64)
-	if err != nil {
+// noteTime stores the time in a reply of write.lua, 0 for none, and the head of the log after it.
+func (p *Publisher) noteTime(c *call, sent time.Time, micros int64, results []Result) {
+	if micros == 0 {
 		return
 	}
 	head := c.before
-	if n := len(results); n > 0 && results[0].Outcome != NotFound && results[0].Outcome != ConditionFailed {
+	if n := len(results); n > 0 && results[0].Outcome.Changed() {
 		head = Head{Version: results[n-1].Token.Version, WriteID: binary.BigEndian.Uint64(c.id)}
 	}
-	p.clock.set(c.node.Client, sent, now, head)
+	p.clock.set(c.node.Client, sent, micros, head)
 }
 
 // run runs write.lua, and returns its reply and why fewer Redis replicas than wanted have confirmed what it
@@ -266,69 +206,19 @@ func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, a
 	return reply, unconfirmed, err
 }
 
-// arguments returns the keys and arguments of write.lua, and sets the write id of the call.
-func (p *Publisher) arguments(c *call) (keys []string, args []any) {
-	const fixed = 8
-	writes, published := c.writes, p.clock.measured.now(p.clock.now())
-	keys = make([]string, 3, 3+len(writes))
-	keys[0], keys[1], keys[2] = p.keys.seq, p.keys.epoch, p.keys.log
-	frames, logged := 0, 0 // bytes
-	for i := range writes {
-		frames += frameHeader + len(writes[i].Key) + len(writes[i].Value)
-		logged += 3 + len(writes[i].Key)
-	}
-	log, b := make([]byte, 0, logged), make([]byte, 0, frames)
-	args = make([]any, fixed, fixed+len(writes))
-	for i := range writes {
-		w := &writes[i]
-		keys = append(keys, p.keys.prefix+w.Key)
-		log = appendLogged(log, w)
-		from := len(b)
-		b = appendFrame(b, w, published)
-		args = append(args, b[from:len(b):len(b)])
-	}
-	ids := make([]byte, 16)
-	if _, err := rand.Read(ids); err != nil {
-		panic(err) // crypto/rand never fails on a system that can run at all
-	}
-	c.id = ids[8:]
-	args[0] = p.cfg.Channel
-	args[1] = strconv.FormatInt(c.expires, 10)
-	args[2] = p.cfg.LogLength
-	args[3] = ids[:8]
-	args[4] = tagOffset
-	args[5] = writes[0].If.encode()
-	args[6] = c.id
-	args[7] = log
-	return keys, args
-}
-
-// decodeResults reads a reply of write.lua, or of settle.lua for a commit that took place.
-func decodeResults(reply []any, writes []Write) ([]Result, error) {
-	malformed := fmt.Errorf("%w: malformed reply of %d parts", ErrUnknown, len(reply))
-	if len(reply) < 2 {
-		return nil, malformed
-	}
-	if reply[0] == int64(0) {
+// resultsOf returns the results that a reply of write.lua states, or of settle.lua for a commit that took place.
+func resultsOf(reply WriteReply, writes []Write) ([]Result, error) {
+	if reply.State == NotCommitted {
 		return nil, fmt.Errorf("%w: it reached Redis after its deadline", ErrNotWritten)
 	}
-	if len(reply) != 5 {
-		return nil, malformed
+	if reply.State != Committed {
+		return nil, fmt.Errorf("%w: malformed reply with state %d", ErrUnknown, reply.State)
 	}
-	var r replyReader
-	token := Token{Epoch: r.id(reply[2]), Version: r.number(reply[3])}
-	outcome := r.text(reply[4])
-	if r.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnknown, r.err)
-	}
-	if len(outcome) != 1 && len(outcome) != len(writes) {
-		return nil, malformed
-	}
+	token := reply.Before
 	results := make([]Result, len(writes))
 	for i := range results {
-		results[i].Outcome = Outcome(outcome[i%len(outcome)])
-		switch results[i].Outcome {
-		case Created, Replaced, Deleted:
+		results[i].Outcome = Outcome(reply.Outcomes[i%len(reply.Outcomes)])
+		if results[i].Outcome.Changed() {
 			token.Version++
 		}
 		results[i].Token = token
@@ -375,13 +265,6 @@ func (p *Publisher) Hazards(ctx context.Context) ([]string, error) {
 
 // refusals are the errors with which Redis turns a script away before it has written anything.
 var refusals = []string{"LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOAUTH", "WRONGPASS", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS"}
-
-// Denied reports whether err says that the access list of Redis does not let the user do something. For a
-// command in a script Redis has words of its own in the place of NOPERM: one in 7.0, another in 7.2 and newer.
-func Denied(err error) bool {
-	return redis.HasErrorPrefix(err, "NOPERM") ||
-		err != nil && (strings.Contains(err.Error(), "The user executing the script can't") || strings.Contains(err.Error(), "ACL failure in script"))
-}
 
 // classify wraps an error of the client in ErrNotWritten where that is certain, else in ErrUnknown.
 func classify(err error) error {

@@ -140,7 +140,7 @@ func (r *Replica) probe(ctx context.Context) {
 func (r *Replica) confirm(live uint64) {
 	if !r.ready.Load() && r.applier.synced && live != 0 && r.sub.live.Load() == live {
 		r.ready.Store(true)
-		r.cfg.Logger.Info("ready", "entries", r.store.entries.Load(), "version", r.applier.watermark.Version)
+		r.cfg.Logger.Info("ready", "entries", r.store.Entries(), "version", r.applier.watermark.Version)
 	}
 }
 
@@ -303,7 +303,7 @@ func (r *Replica) Status() Status {
 	p := r.applier.public.Load()
 	s := Status{
 		Ready:       r.ready.Load(),
-		Complete:    r.store.complete.Load() != 0,
+		Complete:    r.store.Complete(),
 		Subscribed:  r.sub.live.Load() != 0,
 		Applied:     p.watermark,
 		Newest:      p.newest,
@@ -312,10 +312,10 @@ func (r *Replica) Status() Status {
 		NoHistory:   p.noHistory,
 		Problem:     p.problem,
 		Hazards:     *r.vanish.hazards.Load(),
-		Entries:     r.store.entries.Load(),
-		Bytes:       r.store.used.Load(),
+		Entries:     r.store.Entries(),
+		Bytes:       r.store.Cost(),
 		Held:        r.store.held(),
-		MaxBytes:    r.store.max,
+		MaxBytes:    r.store.MaxSize(),
 	}
 	if !s.Subscribed {
 		s.SubProblem, _ = r.sub.err.Load().(string)

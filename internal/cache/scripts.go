@@ -2,9 +2,31 @@ package cache
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
+)
+
+var (
+	//go:embed lua/read.lua
+	readLua string
+	//go:embed lua/denied.lua
+	deniedLua string
+	//go:embed lua/write.lua
+	writeLua string
+	//go:embed lua/check.lua
+	checkLua string
+	//go:embed lua/settle.lua
+	settleLua string
+	//go:embed lua/step.lua
+	stepLua string
+
+	writeScript  = redis.NewScript(readLua + deniedLua + writeLua)
+	checkScript  = redis.NewScript(deniedLua + checkLua)
+	settleScript = redis.NewScript(readLua + settleLua)
+	stepScript   = redis.NewScript(readLua + stepLua)
 )
 
 // allScripts are what writers and readers run. They run by their digests alone: a user that may run EVAL
@@ -29,4 +51,11 @@ func runLoaded(ctx context.Context, on redis.Scripter, run func() *redis.Cmd) *r
 		}
 	}
 	return run()
+}
+
+// Denied reports whether err says that the access list of Redis does not let the user do something. For a
+// command in a script Redis has words of its own in the place of NOPERM: one in 7.0, another in 7.2 and newer.
+func Denied(err error) bool {
+	return redis.HasErrorPrefix(err, "NOPERM") ||
+		err != nil && (strings.Contains(err.Error(), "The user executing the script can't") || strings.Contains(err.Error(), "ACL failure in script"))
 }

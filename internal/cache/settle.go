@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	_ "embed"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,11 +11,6 @@ import (
 
 	"heavy-read-api/internal/redisnode"
 )
-
-//go:embed lua/settle.lua
-var settleLua string
-
-var settleScript = redis.NewScript(readLua + settleLua)
 
 // call is a call of write.lua.
 type call struct {
@@ -48,7 +42,7 @@ func (p *Publisher) settle(ctx context.Context, c *call, why error) ([]Result, e
 	defer cancel()
 	for pause := settlePause; ; pause *= 2 {
 		reply, err := p.askFor(ctx, c)
-		if err == nil && reply[0] != int64(2) {
+		if err == nil && reply.State != Pending {
 			return p.settled(c, reply)
 		}
 		timer := time.NewTimer(min(pause, max(0, time.Until(c.deadline))+4*settlePause))
@@ -62,41 +56,41 @@ func (p *Publisher) settle(ctx context.Context, c *call, why error) ([]Result, e
 }
 
 // askFor runs settle.lua.
-func (p *Publisher) askFor(ctx context.Context, c *call) (reply []any, err error) {
+func (p *Publisher) askFor(ctx context.Context, c *call) (reply WriteReply, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout/8) // so that a dead connection leaves time for another one
 	defer cancel()
 	n, err := p.cfg.Redis.Node(ctx)
 	if err != nil {
-		return nil, err
+		return reply, err
 	}
 	var before []byte
 	if c.before.WriteID != 0 {
 		before = binary.BigEndian.AppendUint64(nil, c.before.WriteID)
 	}
-	reply, err = runLoaded(ctx, n, func() *redis.Cmd {
+	raw, err := runLoaded(ctx, n, func() *redis.Cmd {
 		return settleScript.EvalSha(ctx, n, []string{p.keys.epoch, p.keys.log}, c.id, c.expires, len(c.writes), c.before.Version, before)
 	}).Slice()
-	switch {
-	case err != nil:
+	if err != nil {
 		p.cfg.Redis.Doubt(n, err)
-	case len(reply) < 2:
-		err = fmt.Errorf("malformed reply of %d parts", len(reply))
-	case reply[0] == int64(0) && n != c.node:
+		return reply, err
+	}
+	reply, err = DecodeWriteReply(raw, len(c.writes))
+	if err == nil && reply.State == NotCommitted && n != c.node {
 		err = errors.New("another server was asked, which may lack what the one before it took")
 	}
 	return reply, err
 }
 
 // settled returns what a reply of settle.lua says.
-func (p *Publisher) settled(c *call, reply []any) ([]Result, error) {
-	switch reply[0] {
-	case int64(0):
+func (p *Publisher) settled(c *call, reply WriteReply) ([]Result, error) {
+	switch reply.State {
+	case NotCommitted:
 		return nil, fmt.Errorf("%w: the reply of Redis was lost, but its log does not have the write, and the deadline has passed", ErrNotWritten)
-	case int64(3):
+	case Unprovable:
 		return nil, fmt.Errorf("%w: the reply of Redis was lost, and its log does not have all writes since", ErrUnknown)
 	}
 	if p.cfg.Replicas > 0 {
 		return nil, fmt.Errorf("%w: Redis has the write, but the reply that counts its Redis replicas was lost", ErrUnknown)
 	}
-	return decodeResults(reply, c.writes)
+	return resultsOf(reply, c.writes)
 }

@@ -42,13 +42,13 @@ func TestStepsWithinACommit(t *testing.T) {
 				t.Fatalf("a step of %d bytes", st.size)
 			}
 			q.watermark.Epoch = st.head.Epoch
-			if why := st.judge(q.watermark, Head{}); why != "" {
+			if why := judge(&st, q.watermark, Head{}); why != "" {
 				t.Fatalf("%s at %+v", why, q)
 			}
 			for _, l := range st.values {
 				got[l.key]++
 			}
-			q.watermark, _ = st.reach(q.watermark)
+			q.watermark, _ = reach(&st, q.watermark)
 			if q.part == st.part {
 				t.Fatalf("no progress at %+v", q)
 			}

@@ -262,6 +262,12 @@ func (s *store) beginLoad(keepComplete bool) {
 	s.loading, s.overflow = true, false
 }
 
+// Loading reports whether a load has begun and not finished. Owner only.
+func (s *store) Loading() bool { return s.loading }
+
+// Overflowed reports whether the running or last load did not fit. Owner only.
+func (s *store) Overflowed() bool { return s.overflow }
+
 // finishLoad drops what the load did not write, marks the set complete if all of it fits, and
 // returns the number of dropped entries. Owner only.
 func (s *store) finishLoad() (dropped int) {
@@ -347,3 +353,21 @@ func (s *store) close() {
 		last.retire()
 	}
 }
+
+// Complete reports whether the whole set is in memory. Any goroutine may call it, as all the methods below.
+func (s *store) Complete() bool { return s.complete.Load() != 0 }
+
+// Entries returns the number of entries.
+func (s *store) Entries() int64 { return s.entries.Load() }
+
+// Cost returns the most memory that the entries may come to take, in bytes, index and dead space included.
+func (s *store) Cost() int64 { return s.used.Load() }
+
+// MaxSize returns the configured bound of the memory, in bytes.
+func (s *store) MaxSize() int64 { return s.max }
+
+// Evictions returns the number of entries that were evicted for lack of room.
+func (s *store) Evictions() uint64 { return s.evictions.Load() }
+
+// Rejections returns the number of entries that the admission policy refused.
+func (s *store) Rejections() uint64 { return s.rejects.Load() }

@@ -78,13 +78,13 @@ func (w *vanishWatch) check(ctx context.Context, a *applier) {
 		if err != nil {
 			return
 		}
-		still := head == a.watermark && a.store.complete.Load() != 0
-		strangers := c.keys - a.store.entries.Load()
+		still := head == a.watermark && a.store.Complete()
+		strangers := c.keys - a.store.Entries()
 		if a.watermark.Epoch != 0 {
 			strangers -= 3 // sequence, epoch and log
 		}
 		w.compare(c, still, strangers)
-		if still || a.store.complete.Load() == 0 {
+		if still || !a.store.Complete() {
 			break
 		}
 		if err := a.catchUp(ctx, "probe"); err != nil {
@@ -136,7 +136,7 @@ func (w *vanishWatch) settle(ctx context.Context, a *applier) {
 	}
 	w.suspect, w.strangers = "", -1
 	w.pause = min(2*w.pause, vanishMaxPause)
-	if a.dropped > 0 && a.store.complete.Load() != 0 {
+	if a.dropped > 0 && a.store.Complete() {
 		w.pause = vanishMinPause
 		w.foundAt = a.now()
 		w.found = fmt.Sprintf("posts that were gone from Redis without a write, found at %s and dropped from memory: %d (%s)",

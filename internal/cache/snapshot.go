@@ -57,7 +57,7 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 		gone := a.store.finishLoad()
 		dropped += gone
 		// What did not fit beside entries that are gone now may fit without them.
-		if gone == 0 || !a.store.overflow || round == 2 {
+		if gone == 0 || !a.store.Overflowed() || round == 2 {
 			break
 		}
 	}
@@ -75,8 +75,8 @@ func (a *applier) reload(ctx context.Context, reason string) error {
 		a.metrics.removed.Add(float64(dropped))
 		a.log.Warn("dropped entries that Redis no longer has", "entries", dropped, "reason", reason)
 	}
-	a.log.Log(ctx, level, "snapshot complete", "reason", reason, "entries", a.store.entries.Load(), "version", at.Version,
-		"holds_all", a.store.complete.Load() != 0, "took", a.snapshotTook.Round(time.Millisecond))
+	a.log.Log(ctx, level, "snapshot complete", "reason", reason, "entries", a.store.Entries(), "version", at.Version,
+		"holds_all", a.store.Complete(), "took", a.snapshotTook.Round(time.Millisecond))
 	return nil
 }
 
@@ -173,7 +173,7 @@ func (a *applier) follow(ctx context.Context, at Head) (Head, error) {
 		if err != nil {
 			return at, err
 		}
-		if why := st.judge(at, a.ahead); why != "" {
+		if why := judge(&st, at, a.ahead); why != "" {
 			return at, fmt.Errorf("the log broke off during the snapshot (%s)", why)
 		}
 		var end bool
