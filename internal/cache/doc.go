@@ -1,13 +1,21 @@
-// Package cache is a replicated cache: a Publisher writes values to Redis, and every Replica keeps
-// the whole data set, or as much of it as its memory limit allows, in the memory of its process.
+// Package cache is a replicated cache: a publisher writes values to Redis, and every replica keeps the
+// whole data set, or as much of it as its memory limit allows, in the memory of its process.
 //
-// Redis Pub/Sub is the fast path and a log in Redis is the repair path. A write is one atomic
-// script that takes the next version, stores the value, appends to the log and publishes. A
-// replica applies messages that continue its watermark; whatever else it meets - a gap, a
-// reconnect, a doubt, a miss - it settles with one mechanism, the step: a read-only script that
-// returns, at one instant, what the log has after the watermark, the current values of those keys
-// and of the keys that readers miss, and the head. Where the log cannot tell any more, the replica
-// reloads everything by SCAN while it follows the log.
+// Redis Pub/Sub is the fast path and a log in Redis is the repair path. A write is one atomic script that
+// takes the next version, stores the value, appends to the log and publishes. A replica applies messages
+// that continue its watermark. After anything else - a gap, a reconnect, a miss - it catches up by log
+// steps: a log step is a read-only script that returns, from one instant, the log after the watermark, the
+// current values of its keys and of the keys that readers miss, and the head. When the log does not
+// continue the watermark, the replica takes a snapshot by SCAN while it follows the log.
 //
-// The package knows keys and bytes; it does not look into values.
+// This package holds no code. Its packages, none of which interprets values:
+//
+//	protocol   the wire format: heads, frames, keys, log steps, the Lua scripts
+//	publisher  the write side
+//	store      the memory of a replica, which knows nothing of Redis
+//	replica    the read side, which keeps a store equal to Redis
+//	clock      an estimate of Redis's clock
+//	census     Redis's counts of keys, and settings that lose values
+//
+// docs/protocol.md describes the protocol.
 package cache

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/redisnode"
@@ -19,7 +19,7 @@ type Config struct {
 	// AllowOrigin is the origin whose pages may read posts in a browser: "*" for every one, "" for none but
 	// the reader's own.
 	AllowOrigin string
-	Local       cache.LocalCacheConfig
+	Local       store.Config
 }
 
 // ParseConfig reads a configuration from flags and environment.

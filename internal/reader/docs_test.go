@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/test/redistest"
 )
@@ -62,7 +62,7 @@ func TestPostOfAnOlderWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := redistest.StartEmbedded(t)
-	if _, err := newPublisher(t, b.Addr()).Write(t.Context(), cache.Write{Op: cache.Set, Key: "post-1", Value: body}); err != nil {
+	if _, err := newPublisher(t, b.Addr()).Write(t.Context(), protocol.Write{Op: protocol.Set, Key: "post-1", Value: body}); err != nil {
 		t.Fatal(err)
 	}
 	r := startReady(t, b.Addr())

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
@@ -153,7 +153,7 @@ func TestWaitingEnds(t *testing.T) {
 	proxy := faultnet.NewProxy(t, b.Addr())
 	r := startReady(t, proxy.Addr())
 	proxy.BlackHole(faultnet.ToClient, true)
-	next := cache.Token{Epoch: w.token.Epoch, Version: w.token.Version + 1}
+	next := protocol.Token{Epoch: w.token.Epoch, Version: w.token.Version + 1}
 	for _, path := range []string{"/post", "/post-redis", "/post-marshal"} {
 		fastest := time.Hour
 		for range 5 {
@@ -193,9 +193,9 @@ func TestMinVersion(t *testing.T) {
 			for _, path := range paths {
 				r.wantStatus(t, path+"?id=a", 404, "X-Min-Version", token.String())
 			}
-			far := cache.Token{Epoch: token.Epoch, Version: token.Version + 1000}
+			far := protocol.Token{Epoch: token.Epoch, Version: token.Version + 1000}
 			r.wantUnavailable(t, "/post?id=a", "X-Min-Version", "X-Min-Version", far.String())
-			other := cache.Token{Epoch: token.Epoch + 1, Version: token.Version + 1000}
+			other := protocol.Token{Epoch: token.Epoch + 1, Version: token.Version + 1000}
 			r.wantStatus(t, "/post?id=a", 404, "X-Min-Version", other.String())
 		}
 	})
@@ -249,7 +249,7 @@ func TestSmallMemory(t *testing.T) {
 func TestForeignValue(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	p := newPublisher(t, b.Addr())
-	if _, err := p.Write(t.Context(), cache.Write{Op: cache.Set, Key: "odd", Value: []byte(`{"id":"odd"}`)}); err != nil {
+	if _, err := p.Write(t.Context(), protocol.Write{Op: protocol.Set, Key: "odd", Value: []byte(`{"id":"odd"}`)}); err != nil {
 		t.Fatal(err)
 	}
 	r := startReady(t, b.Addr())

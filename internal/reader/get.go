@@ -7,7 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/replica"
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
 )
@@ -40,7 +42,7 @@ type request struct {
 // answer is what a request gets.
 type answer struct {
 	status  int
-	entry   cache.Entry      // of 200 and 304
+	entry   store.Entry      // of 200 and 304
 	etag    string           // of 200 and 304: a part of the entry
 	problem *httpkit.Problem // of any other status
 	hit     bool             // memory alone had the answer: the caller counts it
@@ -48,7 +50,7 @@ type answer struct {
 
 // getter does the work of a read.
 type getter struct {
-	replica *cache.Replica
+	replica *replica.Replica
 	budget  time.Duration // bounds all waiting of one read
 	behind  atomic.Int32  // reads that wait for a version, at most maxBehind
 }
@@ -84,10 +86,10 @@ func (g *getter) look(q *request) (a answer, ok bool) {
 		return answer{}, false
 	}
 	switch entry, found := g.replica.Get(q.id); found {
-	case cache.Hit:
+	case store.Hit:
 		// The id is not looked at: the writer checked that of every post.
 		a = q.found(entry)
-	case cache.Absent:
+	case store.Absent:
 		a = q.absent()
 	default:
 		return answer{}, false
@@ -140,21 +142,21 @@ func (g *getter) ask(ctx context.Context, q *request) answer {
 
 // check reads the version that q wants at least: the zero token, which any replica has reached,
 // when it wants none.
-func (q *request) check() (cache.Token, *httpkit.Problem) {
+func (q *request) check() (protocol.Token, *httpkit.Problem) {
 	if len(q.id) == 0 {
-		return cache.Token{}, &noID
+		return protocol.Token{}, &noID
 	}
 	if q.minVersion == nil {
-		return cache.Token{}, nil
+		return protocol.Token{}, nil
 	}
-	token, err := cache.ParseToken(string(q.minVersion))
+	token, err := protocol.ParseToken(string(q.minVersion))
 	if err != nil {
-		return cache.Token{}, &badMinVersion
+		return protocol.Token{}, &badMinVersion
 	}
 	return token, nil
 }
 
-func (q *request) fetched(entry cache.Entry, present bool, err error) answer {
+func (q *request) fetched(entry store.Entry, present bool, err error) answer {
 	switch {
 	case err != nil:
 		return failed(&unavailable)
@@ -173,7 +175,7 @@ func (q *request) absent() answer {
 }
 
 // found answers with a post, unless a condition of the client says otherwise (RFC 9110, section 13.2.2).
-func (q *request) found(entry cache.Entry) answer {
+func (q *request) found(entry store.Entry) answer {
 	a := answer{status: http.StatusOK, entry: entry, etag: post.ETag(entry.Value)}
 	switch {
 	case a.etag == "":

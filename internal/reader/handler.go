@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/post"
 )
 
@@ -88,7 +89,7 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, a *answer) {
 	}
 	header[headerETag] = []string{a.etag}
 	header[headerCaching] = []string{caching}
-	header[headerVersion] = []string{a.entry.Token().String()}
+	header[headerVersion] = []string{protocol.Token{Epoch: a.entry.Epoch, Version: a.entry.Version}.String()}
 	if a.status == http.StatusNotModified {
 		w.WriteHeader(a.status)
 		return

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
@@ -116,7 +117,7 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request) {
 	b = append(b, "\r\n"+headerETag+": "...)
 	b = append(b, a.etag...)
 	b = append(b, "\r\n"+headerVersion+": "...)
-	b = a.entry.Token().Append(b)
+	b = protocol.Token{Epoch: a.entry.Epoch, Version: a.entry.Version}.Append(b)
 	if a.status == http.StatusNotModified {
 		out.SetBuffer(append(b, "\r\n\r\n"...))
 		return

@@ -17,7 +17,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
@@ -32,7 +34,7 @@ import (
 // lanes are the servers, over one replica.
 type lanes struct {
 	fast, std, alone chan net.Conn
-	token            cache.Token
+	token            protocol.Token
 	etag             string
 	taken            *httpkit.HTTPMetrics // of the fast lane alone
 }
@@ -45,25 +47,25 @@ func newLanes(t testing.TB, budget time.Duration) *lanes {
 	t.Helper()
 	backend := redistest.StartEmbedded(t)
 	nodes := nodetest.New(t, backend.Addr())
-	publisher, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodes})
+	publisher, err := publisher.New(publisher.Config{Redis: nodes})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := &lanes{fast: make(chan net.Conn), std: make(chan net.Conn), alone: make(chan net.Conn)}
 	for id, content := range map[string]string{"a": "small", "b-1._~": "other", "large": strings.Repeat("large ", 20_000), "not\"unreserved": "x"} {
 		encoded := post.Post{ID: id, Title: "title", Content: content}.Encode(time.Unix(1, 2))
-		results, err := publisher.Write(t.Context(), cache.Write{Op: cache.Set, Key: id, Value: encoded.Body, Tag: encoded.Sum})
+		results, err := publisher.Write(t.Context(), protocol.Write{Op: protocol.Set, Key: id, Value: encoded.Body, Tag: encoded.Sum})
 		if err != nil {
 			t.Fatal(err)
 		}
 		l.token, l.etag = results[0].Token, string(post.AppendETag(nil, encoded.Sum))
 	}
-	if _, err := publisher.Write(t.Context(), cache.Write{Op: cache.Set, Key: "broken", Value: []byte("no post")}); err != nil {
+	if _, err := publisher.Write(t.Context(), protocol.Write{Op: protocol.Set, Key: "broken", Value: []byte("no post")}); err != nil {
 		t.Fatal(err)
 	}
 
 	log := slog.New(slog.DiscardHandler)
-	replica, err := cache.NewReplica(cache.ReplicaConfig{Redis: nodes, Logger: log})
+	replica, err := replica.New(replica.Config{Redis: nodes, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -408,7 +410,7 @@ func (l *lanes) cases() []string {
 		// conditions
 		request(get, "If-None-Match: *\r\n") + plain, request("HEAD /post?id=a HTTP/1.1", "If-None-Match: *\r\n") + plain, request("GET /post?id=unknown HTTP/1.1", "If-None-Match: *\r\n"), request(get, "If-None-Match: \r\n"), request(get, "If-None-Match: \"x\", W/\"y\"\r\n"), request(get, "If-None-Match: \"x\r\n"), request(get, "If-None-Match: *\r\nIf-None-Match: \"x\"\r\n") + plain,
 		request(get, "X-Min-Version: bad\r\n") + plain, request(get, "X-Min-Version: "+l.token.String()+"\r\n") + plain, request(get, "X-Min-Version: \r\n"), request(get, "X-Min-Version: "+l.token.String()+"\r\nX-Min-Version: "+l.token.String()+"\r\n"),
-		request(get, "X-Min-Version: "+cache.Token{Epoch: l.token.Epoch + 1, Version: 99}.String()+"\r\n"), request(get, "x-min-version: "+cache.Token{Epoch: l.token.Epoch, Version: 1}.String()+"\r\nif-none-match: *\r\n"),
+		request(get, "X-Min-Version: "+protocol.Token{Epoch: l.token.Epoch + 1, Version: 99}.String()+"\r\n"), request(get, "x-min-version: "+protocol.Token{Epoch: l.token.Epoch, Version: 1}.String()+"\r\nif-none-match: *\r\n"),
 		request(get, "Range: bytes=0-1\r\n"), request(get, "If-Match: \"x\"\r\n") + plain, request("HEAD /post?id=a HTTP/1.1", "If-Match: \"x\"\r\n") + plain, request(get, "If-Match: *\r\nIf-None-Match: *\r\n") + plain, request(get, "If-Match: \"x\"\r\nIf-Match: *\r\n") + plain, request("GET /post?id=unknown HTTP/1.1", "If-Match: *\r\n") + plain, request(get, "If-Modified-Since: Mon, 01 Jan 2035 00:00:00 GMT\r\n"), request(get, "Accept-Encoding: gzip\r\n"), request(get, "Authorization: Basic x\r\nCookie: a=b; c\r\n"),
 	}
 	for _, id := range []string{"a", "b-1._~", "large"} {

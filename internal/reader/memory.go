@@ -10,7 +10,7 @@ import (
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/replica"
 )
 
 // Most of a reader's heap are slabs, which live long and have no pointers in them: a collection of
@@ -29,7 +29,7 @@ const (
 )
 
 // pace keeps the pace of the garbage collector fitting the size of the cache until ctx is done.
-func pace(ctx context.Context, replica *cache.Replica) {
+func pace(ctx context.Context, replica *replica.Replica) {
 	ticker := time.NewTicker(paceInterval)
 	defer ticker.Stop()
 	current := 100
@@ -58,7 +58,7 @@ func pace(ctx context.Context, replica *cache.Replica) {
 
 // expected returns the bytes that the entries will take once the first load has ended, if it runs: as
 // many as it could be, because Redis counts the keys of others too.
-func expected(s cache.Status) int64 {
+func expected(s replica.Status) int64 {
 	if s.Ready || s.Snapshot == nil || s.Entries == 0 {
 		return s.Held
 	}

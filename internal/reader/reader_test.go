@@ -14,7 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
@@ -101,9 +103,9 @@ func (r *instance) raw(t testing.TB, request string) string {
 
 func target(path, id string) string { return path + "?id=" + url.QueryEscape(id) }
 
-func newPublisher(t testing.TB, redisAddr string) *cache.Publisher {
+func newPublisher(t testing.TB, redisAddr string) *publisher.Publisher {
 	t.Helper()
-	p, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodetest.New(t, redisAddr)})
+	p, err := publisher.New(publisher.Config{Redis: nodetest.New(t, redisAddr)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,22 +116,22 @@ func newPublisher(t testing.TB, redisAddr string) *cache.Publisher {
 type written struct {
 	body  []byte
 	etag  string
-	token cache.Token
+	token protocol.Token
 }
 
-func publish(t testing.TB, p *cache.Publisher, text post.Post) written {
+func publish(t testing.TB, p *publisher.Publisher, text post.Post) written {
 	t.Helper()
 	e := text.Encode(time.Now())
-	results, err := p.Write(t.Context(), cache.Write{Op: cache.Set, Key: text.ID, Value: e.Body, Tag: e.Sum})
+	results, err := p.Write(t.Context(), protocol.Write{Op: protocol.Set, Key: text.ID, Value: e.Body, Tag: e.Sum})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return written{e.Body, string(post.AppendETag(nil, e.Sum)), results[0].Token}
 }
 
-func remove(t testing.TB, p *cache.Publisher, id string) cache.Token {
+func remove(t testing.TB, p *publisher.Publisher, id string) protocol.Token {
 	t.Helper()
-	results, err := p.Write(t.Context(), cache.Write{Op: cache.Delete, Key: id})
+	results, err := p.Write(t.Context(), protocol.Write{Op: protocol.Delete, Key: id})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +165,7 @@ func wantProblem(t *testing.T, res response, status int, field string) {
 // newGetter returns a getter over a replica that has the whole set.
 func newGetter(t testing.TB, redisAddr string) *getter {
 	t.Helper()
-	replica, err := cache.NewReplica(cache.ReplicaConfig{Redis: nodetest.New(t, redisAddr), Logger: slog.New(slog.DiscardHandler)})
+	replica, err := replica.New(replica.Config{Redis: nodetest.New(t, redisAddr), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
@@ -36,14 +36,14 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer finder.Close()
-	direct, err := redisnode.New(cache.DirectConfig(at))
+	direct, err := redisnode.New(replica.DirectConfig(at))
 	if err != nil {
 		return err
 	}
 	defer direct.Close()
 	registry := httpkit.NewRegistry("reader")
 	finder.Register(registry)
-	replica, err := cache.NewReplica(cache.ReplicaConfig{
+	replica, err := replica.New(replica.Config{
 		Redis:      finder,
 		Direct:     direct,
 		Channel:    cfg.Redis.Channel,

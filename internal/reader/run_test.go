@@ -18,7 +18,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/replica"
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
@@ -99,7 +100,7 @@ func TestPortInUse(t *testing.T) {
 }
 
 func TestCacheTooSmall(t *testing.T) {
-	cfg := Config{Data: redisconfig.Data{Common: daemon.Common{Host: "127.0.0.1"}, Redis: redisconfig.Redis{Addr: []string{"127.0.0.1:1"}}}, PodID: "x", Local: cache.LocalCacheConfig{MaxSize: 1}}
+	cfg := Config{Data: redisconfig.Data{Common: daemon.Common{Host: "127.0.0.1"}, Redis: redisconfig.Redis{Addr: []string{"127.0.0.1:1"}}}, PodID: "x", Local: store.Config{MaxSize: 1}}
 	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "at least 65536") {
 		t.Errorf("error %v", err)
 	}
@@ -295,15 +296,15 @@ func TestProgress(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	began := time.Now().Add(-time.Minute)
-	if p := progress(&cache.SnapshotProgress{Total: 10, Began: began}); p.SecondsLeft != nil {
+	if p := progress(&replica.SnapshotProgress{Total: 10, Began: began}); p.SecondsLeft != nil {
 		t.Errorf("%v seconds left when nothing is known", *p.SecondsLeft)
 	}
-	p := progress(&cache.SnapshotProgress{Loaded: 25, Total: 100, Began: began})
+	p := progress(&replica.SnapshotProgress{Loaded: 25, Total: 100, Began: began})
 	if p.Loaded != 25 || p.Total != 100 || *p.SecondsLeft < 180 {
 		t.Errorf("%+v, %v seconds left, want at least 180", p, *p.SecondsLeft)
 	}
 	// The total is an estimate: there can be more.
-	p = progress(&cache.SnapshotProgress{Loaded: 101, Total: 100, Began: began})
+	p = progress(&replica.SnapshotProgress{Loaded: 101, Total: 100, Began: began})
 	if p.Total != 101 || *p.SecondsLeft != 0 {
 		t.Errorf("%+v, %v seconds left", p, *p.SecondsLeft)
 	}

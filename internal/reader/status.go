@@ -6,14 +6,14 @@ import (
 	"sync/atomic"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
 )
 
 // state tells others what the reader can do.
 type state struct {
-	replica  *cache.Replica
+	replica  *replica.Replica
 	redis    *redisnode.Finder // that the replica uses
 	podID    string
 	stopping atomic.Bool
@@ -126,7 +126,7 @@ func (s *state) serveStatus(w http.ResponseWriter, _ *http.Request) {
 }
 
 // reasons says in words what is not as it should be.
-func (s *state) reasons(now *cache.Status) (reasons []string) {
+func (s *state) reasons(now *replica.Status) (reasons []string) {
 	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	if s.stopping.Load() {
 		add("the reader is stopping")
@@ -158,7 +158,7 @@ func (s *state) reasons(now *cache.Status) (reasons []string) {
 	return append(reasons, now.Hazards...)
 }
 
-func progress(p *cache.SnapshotProgress) *snapshot {
+func progress(p *replica.SnapshotProgress) *snapshot {
 	if p == nil {
 		return nil
 	}

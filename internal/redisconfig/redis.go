@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/redisnode"
 )
@@ -66,7 +66,7 @@ func (r *Redis) Validate() error {
 	case tls != "" && !r.UseTLS:
 		return fmt.Errorf("REDIS_TLS_* files or a name without REDIS_TLS=true: the connections would not be encrypted")
 	}
-	if err := cache.CheckNamespace(r.Namespace); err != nil {
+	if err := protocol.CheckNamespace(r.Namespace); err != nil {
 		return fmt.Errorf("CACHE_NAMESPACE: %w", err)
 	}
 	finder, err := redisnode.New(r.Finder())
@@ -107,7 +107,7 @@ func (r *Redis) Finder() redisnode.Config {
 		Addrs: r.Addr, MasterName: r.MasterName,
 		Username: r.Username, Password: r.Password, DB: r.DB,
 		SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword,
-		Key: cache.ShardKey(r.Namespace),
+		Key: protocol.ShardKey(r.Namespace),
 	}
 	if r.UseTLS {
 		c.TLS = &r.TLS

@@ -16,7 +16,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/redisnode"
 )
 
@@ -48,7 +48,7 @@ func (c *Config) clusterStages() ([]stage, string, error) {
 		nodes:    peers(roleRedis, c.RedisPort, clusterNodes),
 		busPort:  c.RedisBusPort,
 		password: c.password,
-		key:      cache.ShardKey(cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts")),
+		key:      protocol.ShardKey(cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts")),
 		log:      c.logger(),
 	}
 	nodes := stage{form: g.form}

@@ -4,14 +4,14 @@ import (
 	"net/http"
 	"strings"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
 )
 
 // condition returns what the headers of a write demand of the post that is there, or the answer to a
 // condition that is malformed or that no post can meet.
-func condition(h http.Header, mayCreate bool) (c cache.Condition, problem *httpkit.Problem) {
+func condition(h http.Header, mayCreate bool) (c protocol.Condition, problem *httpkit.Problem) {
 	ifMatch, ifNoneMatch := h["If-Match"], h["If-None-Match"]
 	switch {
 	case len(ifMatch) > 0 && len(ifNoneMatch) > 0:
@@ -20,16 +20,16 @@ func condition(h http.Header, mayCreate bool) (c cache.Condition, problem *httpk
 		if !mayCreate || !httpkit.AnyETag([]byte(strings.Join(ifNoneMatch, ", "))) {
 			return c, badHeader("If-None-Match", "of a write can only be *, which creates a post and replaces none; to change what you have read, send its ETag as If-Match")
 		}
-		return cache.Condition{Absent: true}, nil
+		return protocol.Condition{Absent: true}, nil
 	case len(ifMatch) > 0:
 		return ifMatchCondition([]byte(strings.Join(ifMatch, ", ")))
 	}
 	return c, nil
 }
 
-func ifMatchCondition(list []byte) (c cache.Condition, problem *httpkit.Problem) {
+func ifMatchCondition(list []byte) (c protocol.Condition, problem *httpkit.Problem) {
 	if httpkit.AnyETag(list) {
-		return cache.Condition{Exists: true}, nil
+		return protocol.Condition{Exists: true}, nil
 	}
 	none := &preconditionFailed // why no tag is left
 	for {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/redisconfig"
 )
@@ -37,7 +37,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.String(&c.Token, "WRITER_TOKEN", "", "bearer token that every write needs; empty asks for none")
 	s.List(&c.Hosts, "ALLOWED_HOSTS", nil, "host names under which writes are taken while WRITER_TOKEN is empty; addresses, localhost and names without a dot always are")
 	s.String(&c.ReaderURL, "READER_URL", "", "where clients read posts, such as http://localhost:9080: GET and HEAD /post are redirected there; empty answers them with 405")
-	s.Int64(&c.LogLength, "CACHE_LOG_LENGTH", cache.DefaultLogLength, "writes that the log in Redis keeps at least, for readers to catch up with; about 50 bytes each")
+	s.Int64(&c.LogLength, "CACHE_LOG_LENGTH", publisher.DefaultLogLength, "writes that the log in Redis keeps at least, for readers to catch up with; about 50 bytes each")
 	s.Int(&c.MetricsPort, "METRICS_PORT", 0, "TCP port of /health, /ready and /metrics, for a PORT that others than operators can reach; 0 has them on PORT")
 	s.Int(&c.Replicas, "WRITE_REPLICAS", 0, "Redis replicas that must have a write before it is answered as written; with fewer the answer is 503, outcome unknown")
 	if err := s.Parse(args); err != nil {

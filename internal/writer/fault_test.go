@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
@@ -141,7 +141,7 @@ func TestReplyLost(t *testing.T) {
 					}
 					res = w.do(t, tt.method, tt.target, tt.body, header...) // as the answer says
 				}
-				token, err := cache.ParseToken(res.header.Get("X-Version"))
+				token, err := protocol.ParseToken(res.header.Get("X-Version"))
 				if res.status != tt.status || err != nil || token.Version != 2 || version(t, db) != "2" {
 					t.Errorf("%d, version %v (%v), %s; Redis has version %s", res.status, token, err, res.body, version(t, db))
 				}

@@ -8,7 +8,8 @@ import (
 	"net/url"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/loglimit"
 	"heavy-read-api/internal/post"
@@ -16,7 +17,7 @@ import (
 
 // handler writes single posts.
 type handler struct {
-	publisher *cache.Publisher
+	publisher *publisher.Publisher
 	budget    *budget
 	metrics   *metrics
 	log       *slog.Logger
@@ -76,19 +77,19 @@ func (h *handler) set(w http.ResponseWriter, r *http.Request, p post.Post, op st
 		return
 	}
 	encoded := p.Encode(time.Now())
-	result, took, err := h.write(r, cache.Write{Op: cache.Set, Key: p.ID, Value: encoded.Body, Tag: encoded.Sum, If: c})
+	result, took, err := h.write(r, protocol.Write{Op: protocol.Set, Key: p.ID, Value: encoded.Body, Tag: encoded.Sum, If: c})
 	if err != nil {
 		h.failWrite(w, op, c, err)
 		return
 	}
 	status := http.StatusOK
 	switch result.Outcome {
-	case cache.Created:
+	case protocol.Created:
 		op, status = opCreate, http.StatusCreated
 		w.Header().Set("Location", "/post?id="+url.QueryEscape(p.ID))
-	case cache.Replaced:
+	case protocol.Replaced:
 		op = opReplace
-	case cache.ConditionFailed:
+	case protocol.ConditionFailed:
 		h.refuse(w, op, &preconditionFailed)
 		return
 	}
@@ -112,15 +113,15 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, opDelete, problem)
 		return
 	}
-	result, _, err := h.write(r, cache.Write{Op: cache.Delete, Key: id, If: c})
+	result, _, err := h.write(r, protocol.Write{Op: protocol.Delete, Key: id, If: c})
 	if err != nil {
 		h.failWrite(w, opDelete, c, err)
 		return
 	}
 	switch result.Outcome {
-	case cache.ConditionFailed:
+	case protocol.ConditionFailed:
 		h.refuse(w, opDelete, &preconditionFailed)
-	case cache.NotFound:
+	case protocol.NotFound:
 		h.fail(w, opDelete, outcomeNotFound, &notFound)
 	default:
 		h.metrics.writes.WithLabelValues(opDelete, outcomeOK).Inc()
@@ -131,13 +132,13 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 
 // write blocks for the publisher's timeout, and a quarter more when the reply of Redis is lost. It goes on when the client leaves: a write that is given
 // up half-way would be one of which nobody knows whether it happened.
-func (h *handler) write(r *http.Request, write cache.Write) (cache.Result, time.Duration, error) {
+func (h *handler) write(r *http.Request, write protocol.Write) (publisher.Result, time.Duration, error) {
 	began := time.Now()
 	results, err := h.publisher.Write(context.WithoutCancel(r.Context()), write)
 	took := time.Since(began)
 	h.metrics.publish.Observe(took.Seconds())
 	if err != nil {
-		return cache.Result{}, took, err
+		return publisher.Result{}, took, err
 	}
 	return results[0], took, nil
 }
@@ -161,7 +162,7 @@ func (h *handler) refuse(w http.ResponseWriter, op string, p *httpkit.Problem) {
 
 // unknown is the answer to a write of which nobody knows whether it took place. What to do next depends on
 // the condition: a repetition that meets its own first attempt fails.
-func unknown(op string, c cache.Condition) *httpkit.Problem {
+func unknown(op string, c protocol.Condition) *httpkit.Problem {
 	advice := "Read the post to find out; sending the same post again is safe"
 	switch conditional := c.Exists || len(c.Tags) > 0; {
 	case c.Absent:
@@ -179,14 +180,14 @@ func unknown(op string, c cache.Condition) *httpkit.Problem {
 	}
 }
 
-func (h *handler) failWrite(w http.ResponseWriter, op string, c cache.Condition, err error) {
+func (h *handler) failWrite(w http.ResponseWriter, op string, c protocol.Condition, err error) {
 	h.failures.Log(h.log.Warn, time.Now(), "write failed", "op", op, "err", err)
 	h.failed()
 	switch {
-	case errors.Is(err, cache.ErrNotWritten):
+	case errors.Is(err, publisher.ErrNotWritten):
 		w.Header().Set("Retry-After", "1")
 		h.fail(w, op, outcomeUnavailable, notWritten(err))
-	case errors.Is(err, cache.ErrUnknown):
+	case errors.Is(err, publisher.ErrUnknown):
 		w.Header().Set("Retry-After", "1")
 		h.fail(w, op, outcomeUnknown, unknown(op, c))
 	default:

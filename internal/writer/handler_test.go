@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/redistest"
@@ -190,7 +190,7 @@ func TestDelete(t *testing.T) {
 		db := b.Client(t)
 		wantSuccess(t, db, w.do(t, "POST", "/create", `{"id":"a b","title":"t"}`), 201, "a b")
 		res := w.do(t, "DELETE", "/post?id=a%20b", "")
-		token, err := cache.ParseToken(res.header.Get("X-Version"))
+		token, err := protocol.ParseToken(res.header.Get("X-Version"))
 		if res.status != 204 || len(res.body) != 0 || err != nil || token.Version != 2 {
 			t.Errorf("%d %v %s", res.status, res.header, res.body)
 		}

@@ -14,24 +14,25 @@ import (
 	"sync"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/loglimit"
 	"heavy-read-api/internal/post"
 )
 
 const (
-	maxImports     = 4                // at the same time
-	maxBatchLines  = cache.MaxWrites  // of one script call
-	maxBatchBytes  = 1 << 20          // of ids and encoded posts in a script call; a larger post goes alone
-	importClaim    = post.MaxBody     // of the budget, in bytes: the largest line sets what an import may take
-	stallTimeout   = 30 * time.Second // for a client that neither sends nor, at the end, reads
-	maxFailures    = 5                // batches in a row, after which an import gives up
-	recoverTimeout = 3 * time.Second  // that Redis is given after each of them
+	maxImports     = 4                   // at the same time
+	maxBatchLines  = publisher.MaxWrites // of one script call
+	maxBatchBytes  = 1 << 20             // of ids and encoded posts in a script call; a larger post goes alone
+	importClaim    = post.MaxBody        // of the budget, in bytes: the largest line sets what an import may take
+	stallTimeout   = 30 * time.Second    // for a client that neither sends nor, at the end, reads
+	maxFailures    = 5                   // batches in a row, after which an import gives up
+	recoverTimeout = 3 * time.Second     // that Redis is given after each of them
 )
 
 // Compiles only if every post fits into one write, even when JSON escapes every byte of it.
-const _ = uint(cache.MaxValue - post.MaxBody)
+const _ = uint(protocol.MaxValue - post.MaxBody)
 
 // What becomes of a line.
 const (
@@ -46,7 +47,7 @@ const (
 // on its way to Redis, and no more than one is: so lines take effect in their order.
 type importer struct {
 	stopping  context.Context // done when the process is to end
-	publisher *cache.Publisher
+	publisher *publisher.Publisher
 	timeout   time.Duration // of a write of publisher
 	metrics   *metrics
 	log       *slog.Logger
@@ -56,7 +57,7 @@ type importer struct {
 	places                    places
 }
 
-func newImporter(stopping context.Context, publisher *cache.Publisher, timeout time.Duration, b *budget, m *metrics, log *slog.Logger) *importer {
+func newImporter(stopping context.Context, publisher *publisher.Publisher, timeout time.Duration, b *budget, m *metrics, log *slog.Logger) *importer {
 	return &importer{stopping: stopping, publisher: publisher, timeout: timeout, budget: b, metrics: m, log: log, places: newPlaces()}
 }
 
@@ -123,7 +124,7 @@ var crowded = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: fmt
 
 // batch is some lines that follow each other.
 type batch struct {
-	writes  []cache.Write
+	writes  []protocol.Write
 	lines   []int64 // numbers of the lines of writes
 	refused []report
 	bytes   int   // size of writes: keys and encoded values
@@ -135,12 +136,12 @@ func (b *batch) full() bool {
 }
 
 // fits reports whether w may join the batch. An empty batch takes a write of any size.
-func (b *batch) fits(w *cache.Write) bool {
+func (b *batch) fits(w *protocol.Write) bool {
 	return len(b.writes) == 0 || b.bytes+size(w) <= maxBatchBytes
 }
 
 // add appends a line: its write, its refusal, or neither if it is empty.
-func (b *batch) add(number int64, w *cache.Write, refused *report) {
+func (b *batch) add(number int64, w *protocol.Write, refused *report) {
 	b.last = number
 	switch {
 	case refused != nil:
@@ -152,11 +153,11 @@ func (b *batch) add(number int64, w *cache.Write, refused *report) {
 	}
 }
 
-func size(w *cache.Write) int { return len(w.Key) + len(w.Value) }
+func size(w *protocol.Write) int { return len(w.Key) + len(w.Value) }
 
 // decodeLine returns the write that a line asks for, or its refusal; neither for an empty line. It does not
 // hold on to line.
-func decodeLine(number int64, line []byte, tooLong bool) (w *cache.Write, refused *report) {
+func decodeLine(number int64, line []byte, tooLong bool) (w *protocol.Write, refused *report) {
 	if tooLong {
 		return nil, &report{Line: number, Status: lineRefused, Reason: fmt.Sprintf("the line has more than %d bytes; send one post a line", post.MaxBody)}
 	}
@@ -169,7 +170,7 @@ func decodeLine(number int64, line []byte, tooLong bool) (w *cache.Write, refuse
 		return nil, &report{Line: number, Status: lineRefused, Field: problem.Field, Reason: problem.Detail}
 	}
 	encoded := p.Encode(time.Now())
-	return &cache.Write{Op: cache.Set, Key: p.ID, Value: encoded.Body, Tag: encoded.Sum}, nil
+	return &protocol.Write{Op: protocol.Set, Key: p.ID, Value: encoded.Body, Tag: encoded.Sum}, nil
 }
 
 // transfer is one import.
@@ -301,7 +302,7 @@ func broken(err error) error {
 // publish writes a batch and reports what was not written. It returns an error only when Redis failed: one
 // that does not accept writes, or whose reply is missing.
 func (t *transfer) publish(b *batch) error {
-	var results []cache.Result
+	var results []publisher.Result
 	var err error
 	if len(b.writes) > 0 {
 		// A client that leaves does not make the fate of its last lines unknown.
@@ -309,7 +310,7 @@ func (t *transfer) publish(b *batch) error {
 	}
 	var created, replaced int
 	for _, r := range results {
-		if r.Outcome == cache.Created {
+		if r.Outcome == protocol.Created {
 			created++
 		} else {
 			replaced++
@@ -355,9 +356,9 @@ func (t *transfer) count(outcome string, sum *int64, n int) {
 // verdict returns what became of the lines of a batch whose write failed with err, and why.
 func verdict(err error) (status, reason string) {
 	switch {
-	case errors.Is(err, cache.ErrUnknown):
+	case errors.Is(err, publisher.ErrUnknown):
 		return lineUnknown, "Redis did not confirm in time: the post may have been written; send the line again"
-	case errors.Is(err, cache.ErrNotWritten):
+	case errors.Is(err, publisher.ErrNotWritten):
 		return lineNotWritten, cmp.Or(advice(err), "Redis cannot take writes: send the line again")
 	}
 	return lineRefused, "the post cannot be written: " + err.Error() // the publisher sent nothing to Redis
@@ -375,7 +376,7 @@ func (b *batch) failed(status, reason string) []report {
 
 // recover waits after a failed batch until Redis answers, recoverTimeout at most.
 func (t *transfer) recover(began time.Time, err error) {
-	if errors.Is(err, cache.ErrUnknown) {
+	if errors.Is(err, publisher.ErrUnknown) {
 		// Until its deadline the batch may still land, and it must not land after the next one.
 		t.sleep(time.Until(began.Add(t.timeout)))
 	}

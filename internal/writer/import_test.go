@@ -17,7 +17,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
@@ -168,7 +169,7 @@ func escaped(id string, content, author int) string {
 // several writes together, and largest has the largest encoding of all posts.
 var (
 	medium  = func(id string) string { return escaped(id, 100<<10, 0) }
-	large   = func(id string) string { return escaped(id, cache.MaxBytes/6+1, 0) }
+	large   = func(id string) string { return escaped(id, publisher.MaxBytes/6+1, 0) }
 	largest = func(id string) string { return escaped(id, post.MaxContent, post.MaxAuthor) }
 )
 
@@ -240,7 +241,7 @@ func TestBatchesAreBounded(t *testing.T) {
 					}
 					last = b.lines[i]
 				}
-				if n := len(b.writes); n > cache.MaxWrites || n > 1 && bytes > maxBatchBytes {
+				if n := len(b.writes); n > publisher.MaxWrites || n > 1 && bytes > maxBatchBytes {
 					t.Errorf("a batch of %d posts with %d bytes", n, bytes)
 				}
 				lines += int64(len(b.writes) + len(b.refused))
@@ -256,8 +257,8 @@ func TestBatchesAreBounded(t *testing.T) {
 // TestImportRefusesABatch publishes a batch that the publisher does not accept. That is not a failure of Redis.
 func TestImportRefusesABatch(t *testing.T) {
 	tr := newTransfer(t)
-	w := cache.Write{Op: cache.Set, Key: "a", Value: make([]byte, cache.MaxValue+1)}
-	if err := tr.publish(&batch{writes: []cache.Write{w}, lines: []int64{7}, last: 7}); err != nil {
+	w := protocol.Write{Op: protocol.Set, Key: "a", Value: make([]byte, protocol.MaxValue+1)}
+	if err := tr.publish(&batch{writes: []protocol.Write{w}, lines: []int64{7}, last: 7}); err != nil {
 		t.Errorf("a refused batch counts as a failure: %v", err)
 	}
 	if want := (summary{Lines: 7, Refused: 1}); !reflect.DeepEqual(tr.sum, want) {
@@ -272,7 +273,7 @@ func TestImportRefusesABatch(t *testing.T) {
 // newTransfer returns an import without a server and without Redis.
 func newTransfer(t *testing.T) *transfer {
 	t.Helper()
-	publisher, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodetest.New(t, "127.0.0.1:1")})
+	publisher, err := publisher.New(publisher.Config{Redis: nodetest.New(t, "127.0.0.1:1")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/loglimit"
 )
@@ -25,7 +25,7 @@ const hazardPeriod = 10 * time.Second
 // state tells others whether a write would be taken. watch keeps it up to date; all other methods may be
 // called by many goroutines.
 type state struct {
-	publisher *cache.Publisher
+	publisher *publisher.Publisher
 	log       *slog.Logger
 	suspected chan struct{} // holds a token when a write has failed since the last check
 	checked   atomic.Pointer[checked]
@@ -40,7 +40,7 @@ type checked struct {
 	hazards []string // settings by which it loses posts
 }
 
-func newState(p *cache.Publisher, log *slog.Logger) *state {
+func newState(p *publisher.Publisher, log *slog.Logger) *state {
 	s := &state{publisher: p, log: log, suspected: make(chan struct{}, 1)}
 	s.checked.Store(&checked{status: "no redis", problem: "Redis has not been asked yet"})
 	return s

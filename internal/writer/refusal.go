@@ -7,7 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
 )
@@ -21,7 +21,7 @@ var redisRefusals = []struct{ prefix, advice string }{
 
 // advice returns what to do about a refusal, "" where it says so itself.
 func advice(err error) string {
-	if cache.Denied(err) {
+	if protocol.Denied(err) {
 		return "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"
 	}
 	for _, r := range redisRefusals {

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
@@ -106,14 +106,14 @@ func Run(ctx context.Context, cfg Config) error {
 
 // newPublisher returns a publisher whose writes take timeout at most, and its Finder. The caller closes the
 // Finder.
-func (c *Config) newPublisher(timeout time.Duration) (p *cache.Publisher, finder *redisnode.Finder, err error) {
+func (c *Config) newPublisher(timeout time.Duration) (p *publisher.Publisher, finder *redisnode.Finder, err error) {
 	at := c.Redis.Finder()
 	at.Timeout, at.Logger = timeout, c.Logger
 	finder, err = redisnode.New(at)
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err = cache.NewPublisher(cache.PublisherConfig{
+	p, err = publisher.New(publisher.Config{
 		Redis:     finder,
 		Channel:   c.Redis.Channel,
 		Namespace: c.Redis.Namespace,

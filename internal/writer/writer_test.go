@@ -13,7 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
@@ -138,7 +138,7 @@ func wantSuccess(t *testing.T, db *redis.Client, res response, status int, id st
 		t.Errorf("status %d, %s, want %d for %q", res.status, res.body, status, id)
 	}
 	etag = res.header.Get("ETag")
-	token, err := cache.ParseToken(res.header.Get("X-Version"))
+	token, err := protocol.ParseToken(res.header.Get("X-Version"))
 	if etag != `"`+s.Hash+`"` || err != nil || token.Version != s.Version || res.header.Get("Content-Type") != "application/json" {
 		t.Errorf("headers %v do not fit %s", res.header, res.body)
 	}

@@ -17,7 +17,7 @@ tests() {
 	local e2e failed=0
 	go test -count=1 ./internal/test/e2e -run 'AccessList|SentinelKill|ClusterKill|ClusterMigration|ClusterReshard|ClusterAtomic|Relay|RedisIsFlushed' &
 	e2e=$!
-	go test -count=1 ./internal/redisnode ./internal/cache -run '/^redis$' \
+	go test -count=1 ./internal/redisnode ./internal/cache/... -run '/^redis$' \
 		-skip 'Simulation|Memory|Store|Growth|Grown|PageSize|SlowLink|ForeignKeys|Crowded|Idle|EmptyRedis|False|DuringClose' || failed=1
 	wait "$e2e" || failed=1
 	return "$failed"

@@ -11,7 +11,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
+	"heavy-read-api/internal/cache/replica"
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
@@ -43,30 +46,30 @@ func TestAccessList(t *testing.T) {
 	}
 	exporter := as("exporter")
 
-	publisher, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodesOf("writer")})
+	publisher, err := publisher.New(publisher.Config{Redis: nodesOf("writer")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	write := func(w cache.Write) {
+	write := func(w protocol.Write) {
 		t.Helper()
 		if _, err := publisher.Write(t.Context(), w); err != nil {
 			t.Fatalf("the writer cannot write: %v", err)
 		}
 	}
-	write(cache.Write{Op: cache.Set, Key: "before", Value: []byte("{}")})
+	write(protocol.Write{Op: protocol.Set, Key: "before", Value: []byte("{}")})
 	replica := startReplica(t, nodesOf("reader"))
 	eventually.True(t, "replica that is ready", func() bool { return replica.Status().Ready })
-	write(cache.Write{Op: cache.Set, Key: "live", Value: []byte("{}"), If: cache.Condition{Absent: true}})
-	write(cache.Write{Op: cache.Set, Key: "live", Value: []byte("[]"), If: cache.Condition{Tags: []cache.Tag{{}}}})
-	write(cache.Write{Op: cache.Delete, Key: "before"})
+	write(protocol.Write{Op: protocol.Set, Key: "live", Value: []byte("{}"), If: protocol.Condition{Absent: true}})
+	write(protocol.Write{Op: protocol.Set, Key: "live", Value: []byte("[]"), If: protocol.Condition{Tags: []protocol.Tag{{}}}})
+	write(protocol.Write{Op: protocol.Delete, Key: "before"})
 	eventually.True(t, "update in the replica", func() bool {
 		_, live := replica.Get([]byte("live"))
 		_, before := replica.Get([]byte("before"))
-		return live == cache.Hit && before == cache.Absent
+		return live == store.Hit && before == store.Absent
 	})
 	proxy.OnceContains(faultnet.ToServer, "evalsha\r\n", faultnet.CutAtReply) // the writer looks for its write in the log
-	write(cache.Write{Op: cache.Set, Key: "live", Value: []byte("[]")})
-	if _, found, err := replica.Fetch(t.Context(), "live", cache.Token{}); err != nil || !found {
+	write(protocol.Write{Op: protocol.Set, Key: "live", Value: []byte("[]")})
+	if _, found, err := replica.Fetch(t.Context(), "live", protocol.Token{}); err != nil || !found {
 		t.Errorf("the reader cannot read from Redis: found %v, %v", found, err)
 	}
 	if err := as("reader").Time(t.Context()).Err(); err != nil {
@@ -158,9 +161,9 @@ func accessList(t *testing.T) string {
 	return file
 }
 
-func startReplica(t *testing.T, nodes *redisnode.Finder) *cache.Replica {
+func startReplica(t *testing.T, nodes *redisnode.Finder) *replica.Replica {
 	t.Helper()
-	replica, err := cache.NewReplica(cache.ReplicaConfig{Redis: nodes, Logger: slog.New(slog.DiscardHandler)})
+	replica, err := replica.New(replica.Config{Redis: nodes, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

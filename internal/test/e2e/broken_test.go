@@ -7,7 +7,8 @@ import (
 	"sync"
 	"testing"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/store"
 )
 
 // The checks are checked: a reader that breaks a promise on purpose is found out by the same load
@@ -16,12 +17,12 @@ import (
 // rewrite is a view that changes what is answered for one key that is never deleted.
 type rewrite struct {
 	view
-	change func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup)
+	change func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup)
 }
 
 const brokenKey = "key1"
 
-func (v *rewrite) Get(key []byte) (cache.Entry, cache.Lookup) {
+func (v *rewrite) Get(key []byte) (store.Entry, store.Lookup) {
 	e, found := v.view.Get(key)
 	if string(key) != brokenKey {
 		return e, found
@@ -29,50 +30,50 @@ func (v *rewrite) Get(key []byte) (cache.Entry, cache.Lookup) {
 	return v.change(e, found)
 }
 
-func (v *rewrite) Fetch(ctx context.Context, key string, min cache.Token) (cache.Entry, bool, error) {
+func (v *rewrite) Fetch(ctx context.Context, key string, min protocol.Token) (store.Entry, bool, error) {
 	e, present, err := v.view.Fetch(ctx, key, min)
 	if string(key) != brokenKey || err != nil {
 		return e, present, err
 	}
-	found := cache.Absent
+	found := store.Absent
 	if present {
-		found = cache.Hit
+		found = store.Hit
 	}
 	e, found = v.change(e, found)
-	return e, found == cache.Hit, nil
+	return e, found == store.Hit, nil
 }
 
 func TestBrokenReadersAreFoundOut(t *testing.T) {
 	for _, broken := range []struct {
 		name    string
 		promise string // that the checker has to name, maybe among others
-		change  func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup)
+		change  func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup)
 	}{
-		{"now and then the version before", "P2", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
-			var before, last cache.Entry
+		{"now and then the version before", "P2", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
+			var before, last store.Entry
 			reads := 0
-			return func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+			return func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup) {
 				if e.Version > last.Version {
 					before, last = last, e
 				}
 				if reads++; reads%50 == 0 && before.Version > 0 {
-					return before, cache.Hit
+					return before, store.Hit
 				}
 				return e, found
 			}
 		}},
-		{"misses every update after the first", "P2", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
-			var first cache.Entry
-			return func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+		{"misses every update after the first", "P2", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
+			var first store.Entry
+			return func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup) {
 				if first.Version == 0 {
 					first = e
 				}
 				return first, found
 			}
 		}},
-		{"misses the last update", "P1", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
-			var before, last cache.Entry
-			return func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+		{"misses the last update", "P1", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
+			var before, last store.Entry
+			return func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup) {
 				if e.Version > last.Version {
 					before, last = last, e
 				}
@@ -82,21 +83,21 @@ func TestBrokenReadersAreFoundOut(t *testing.T) {
 				return before, found
 			}
 		}},
-		{"does not know a key at times", "P2", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
+		{"does not know a key at times", "P2", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
 			reads := 0
-			return func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+			return func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup) {
 				if reads++; reads%50 == 0 {
-					return cache.Entry{}, cache.Absent
+					return store.Entry{}, store.Absent
 				}
 				return e, found
 			}
 		}},
-		{"never knew a key", "P6", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
-			return func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) { return cache.Entry{}, cache.Absent }
+		{"never knew a key", "P6", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
+			return func(store.Entry, store.Lookup) (store.Entry, store.Lookup) { return store.Entry{}, store.Absent }
 		}},
-		{"mixes up bytes", "values", func() func(cache.Entry, cache.Lookup) (cache.Entry, cache.Lookup) {
+		{"mixes up bytes", "values", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
 			reads := 0
-			return func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+			return func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup) {
 				if reads++; reads%50 == 0 {
 					e.Value = strings.Replace(e.Value, "#", "$", 1)
 				}
@@ -110,7 +111,7 @@ func TestBrokenReadersAreFoundOut(t *testing.T) {
 			w.settled()
 			change := broken.change()
 			var mu sync.Mutex // guards what change remembers
-			w.readers[0].view = &rewrite{w.readers[0].replica, func(e cache.Entry, found cache.Lookup) (cache.Entry, cache.Lookup) {
+			w.readers[0].view = &rewrite{w.readers[0].replica, func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup) {
 				mu.Lock()
 				defer mu.Unlock()
 				return change(e, found)

@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/replica"
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/redistest"
@@ -24,7 +26,7 @@ func newClusterWorld(t *testing.T, s setup) *clusterWorld {
 	t.Helper()
 	redistest.Require(t)
 	d := redistest.StartCluster(t, s.redis...)
-	key := cache.ShardKey("posts")
+	key := protocol.ShardKey("posts")
 	s.server = d.Owner(key)
 	s.nodes = func(c *redisnode.Config) { c.Addrs, c.Key = d.Addrs(), key }
 	return &clusterWorld{newWorld(t, s), d, key}
@@ -146,7 +148,7 @@ func TestClusterMigration(t *testing.T) {
 	for range 20 {
 		for _, r := range w.readers[:3] {
 			for i := range posts {
-				if e, found := r.replica.Get(fmt.Append(nil, "old", i)); found != cache.Hit {
+				if e, found := r.replica.Get(fmt.Append(nil, "old", i)); found != store.Hit {
 					t.Fatalf("%s answers for old%d, which lives: %v %+v", r.name, i, found, e)
 				}
 			}
@@ -199,7 +201,7 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 	full := w.readers
 	out := w.watchWrites()
 	stop := w.run(load{pause: 20 * time.Millisecond})
-	w.setup.replica = func(c *cache.ReplicaConfig) { c.Local.MaxSize = 64 << 10 }
+	w.setup.replica = func(c *replica.Config) { c.Local.MaxSize = 64 << 10 }
 	small := w.addReader()
 	w.ready(small)
 	w.flow(50)
@@ -214,7 +216,7 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 		for i := 0; ; i = (i + 1) % posts {
 			key := fmt.Sprint("old", i)
 			for _, r := range full {
-				if _, found := r.replica.Get([]byte(key)); found != cache.Hit {
+				if _, found := r.replica.Get([]byte(key)); found != store.Hit {
 					w.t.Errorf("%s answers for %s, which lives: %v", r.name, key, found)
 					return
 				}
@@ -269,7 +271,7 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 	}
 	for i := range posts {
 		ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
-		_, present, err := small.replica.Fetch(ctx, fmt.Sprint("old", i), cache.Token{})
+		_, present, err := small.replica.Fetch(ctx, fmt.Sprint("old", i), protocol.Token{})
 		cancel()
 		if err != nil || !present {
 			w.t.Fatalf("after the move %s answers for old%d: present %v, %v", small.name, i, present, err)

@@ -6,7 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/redistest"
@@ -106,7 +107,7 @@ func TestStandbyCatchesUpInAnotherHistory(t *testing.T) {
 			p.recovered("another history, "+more.name, since)
 			p.settled()
 			for _, r := range p.readers {
-				if _, found := r.replica.Get([]byte("lost0")); found != cache.Absent {
+				if _, found := r.replica.Get([]byte("lost0")); found != store.Absent {
 					t.Errorf("%s answers a write that never happened with %v", r.name, found)
 				}
 			}
@@ -164,7 +165,7 @@ func TestServerIsSwappedUnderAnOpenConnection(t *testing.T) {
 // that links are used for the map alone.
 func cluster(c *redisnode.Config) {
 	c.Addrs = append(c.Addrs, c.Addrs[0])
-	c.Key = cache.ShardKey("posts")
+	c.Key = protocol.ShardKey("posts")
 }
 
 // A cluster of one node: the basic path, through the map of a cluster.
@@ -188,17 +189,17 @@ func TestCluster(t *testing.T) {
 	w.ready(small)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if e, present, err := small.replica.Fetch(ctx, "old7", cache.Token{}); err != nil || !present || e.Value == "" {
+	if e, present, err := small.replica.Fetch(ctx, "old7", protocol.Token{}); err != nil || !present || e.Value == "" {
 		t.Errorf("Fetch: %+v %v %v", e, present, err)
 	}
 	again := w.set("old7", 0)
-	again.If = cache.Condition{Absent: true}
-	if got := w.mustWrite(again)[0].Outcome; got != cache.ConditionFailed {
+	again.If = protocol.Condition{Absent: true}
+	if got := w.mustWrite(again)[0].Outcome; got != protocol.ConditionFailed {
 		t.Errorf("create of what is there: %c", got)
 	}
 	token := w.mustWrite(w.remove("old7"))[0].Token
 	w.await(small, token)
-	if _, found := small.replica.Get([]byte("old7")); found != cache.Absent {
+	if _, found := small.replica.Get([]byte("old7")); found != store.Absent {
 		t.Errorf("after the delete: %v", found)
 	}
 	w.verify()

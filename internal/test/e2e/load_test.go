@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/test/eventually"
 )
 
@@ -78,15 +78,15 @@ func (l *load) key(rng *rand.Rand) string { return fmt.Sprint("key", rng.IntN(l.
 
 // writes makes one call's writes. Half of the keys are never deleted, so that no delete of unknown
 // outcome can explain their absence.
-func (l *load) writes(w *world, rng *rand.Rand) []cache.Write {
+func (l *load) writes(w *world, rng *rand.Rand) []protocol.Write {
 	if key := rng.IntN(l.keys); key%2 == 0 && rng.IntN(3) == 0 {
-		return []cache.Write{w.remove(fmt.Sprint("key", key))}
+		return []protocol.Write{w.remove(fmt.Sprint("key", key))}
 	}
 	n := 1
 	if rng.IntN(4) == 0 {
 		n = 2 + rng.IntN(6)
 	}
-	var writes []cache.Write
+	var writes []protocol.Write
 	for range n {
 		writes = append(writes, w.set(l.key(rng), rng.IntN(l.padding+1)))
 	}

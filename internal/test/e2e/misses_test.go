@@ -9,14 +9,16 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/replica"
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/test/eventually"
 )
 
 // Memory that does not hold everything.
 
 // tiny is the smallest memory of a replica: about 70 values of the size of these tests.
-func tiny(c *cache.ReplicaConfig) { c.Local.MaxSize = 64 << 10 }
+func tiny(c *replica.Config) { c.Local.MaxSize = 64 << 10 }
 
 func TestEverythingIsEvictedAllTheTime(t *testing.T) {
 	w := newWorld(t, setup{replica: tiny})
@@ -47,7 +49,7 @@ func TestEverythingIsEvictedAllTheTime(t *testing.T) {
 // The set outgrows the memory while it is read: from the first value that does not fit, absence from
 // memory is no answer any more.
 func TestSetOutgrowsTheMemory(t *testing.T) {
-	w := newWorld(t, setup{replica: func(c *cache.ReplicaConfig) { c.Local.MaxSize = 256 << 10 }})
+	w := newWorld(t, setup{replica: func(c *replica.Config) { c.Local.MaxSize = 256 << 10 }})
 	w.fill("key", 40, 1000)
 	w.settled()
 	for _, r := range w.readers {
@@ -101,13 +103,13 @@ func TestDeleteOvertakesASlowMiss(t *testing.T) {
 		w.barrier(r)
 		for range 3 { // whatever came of the slow answer: from here on it is the new one
 			value, present, err := w.observe(r, key)
-			if err != nil || present != (last.Op == cache.Set) || present && value != string(last.Value) {
+			if err != nil || present != (last.Op == protocol.Set) || present && value != string(last.Value) {
 				t.Fatalf("round %d: %q %v %v after %v of %s", round, value, present, err, last.Op, key)
 			}
 		}
 		reads.Wait()
 		r.data.Delay(toClient, 0)
-		if last.Op == cache.Delete {
+		if last.Op == protocol.Delete {
 			w.mustWrite(w.set(key, 700))
 		}
 	}
@@ -122,7 +124,7 @@ func (w *world) missing(r *follower, rng *rand.Rand) (key string) {
 	w.t.Helper()
 	eventually.Nil(w.t, func() error {
 		key = fmt.Sprint("key", rng.IntN(200))
-		if _, found := r.replica.Get([]byte(key)); found != cache.Miss {
+		if _, found := r.replica.Get([]byte(key)); found != store.Miss {
 			return fmt.Errorf("%s is in memory", key)
 		}
 		return nil
@@ -148,7 +150,7 @@ func TestMissesFailWhileRedisIsDown(t *testing.T) {
 			var held, missing []string
 			for i := range 200 {
 				key := fmt.Sprint("key", i)
-				if _, found := r.replica.Get([]byte(key)); found == cache.Hit {
+				if _, found := r.replica.Get([]byte(key)); found == store.Hit {
 					held = append(held, key)
 				} else {
 					missing = append(missing, key)
@@ -175,7 +177,7 @@ func TestMissesFailWhileRedisIsDown(t *testing.T) {
 					})
 				}
 				for _, key := range held {
-					if _, found := r.replica.Get([]byte(key)); found != cache.Hit {
+					if _, found := r.replica.Get([]byte(key)); found != store.Hit {
 						t.Errorf("%s was in memory, and is %v while Redis is down", key, found)
 					}
 				}

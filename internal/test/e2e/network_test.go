@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/redistest"
@@ -175,7 +175,7 @@ func TestLastMessageIsLost(t *testing.T) {
 // Silence where nobody writes is no fault: what was written before a reader came, or before it
 // subscribed again, will never be on its channel.
 func TestIdleSubscriptionStays(t *testing.T) {
-	w := newWorld(t, setup{replicas: -1, replica: func(c *cache.ReplicaConfig) { c.Probe = 20 * time.Millisecond }})
+	w := newWorld(t, setup{replicas: -1, replica: func(c *replica.Config) { c.Probe = 20 * time.Millisecond }})
 	w.fill("old", 10, 0)
 	r := w.addReader()
 	w.ready(r)
@@ -230,7 +230,7 @@ func TestRedisCutsOffASlowSubscriber(t *testing.T) {
 	w := newWorld(t, setup{
 		redis: []redistest.Option{redistest.Config("client-output-buffer-limit pubsub 64kb 32kb 1")},
 		// The liveness check would end the subscription before Redis does.
-		replica: func(c *cache.ReplicaConfig) { c.Probe = time.Minute },
+		replica: func(c *replica.Config) { c.Probe = time.Minute },
 	})
 	slow := w.readers[0]
 	stop := w.run(load{padding: 4 << 10}) // a call's messages together stay below the limit

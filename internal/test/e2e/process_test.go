@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
@@ -109,12 +109,12 @@ func TestReaderIsRestarted(t *testing.T) {
 	posts := map[string][]byte{}
 	publish := func(from, to int) {
 		for i := from; i < to; i += 100 {
-			var batch []cache.Write
+			var batch []protocol.Write
 			for k := i; k < i+100; k++ {
 				p := post.Post{ID: fmt.Sprint("post", k), Title: "old", Content: strings.Repeat("x", 400)}
 				e := p.Encode(time.Now())
 				posts[p.ID] = e.Body
-				batch = append(batch, cache.Write{Op: cache.Set, Key: p.ID, Value: e.Body, Tag: e.Sum})
+				batch = append(batch, protocol.Write{Op: protocol.Set, Key: p.ID, Value: e.Body, Tag: e.Sum})
 			}
 			w.mustWrite(batch...)
 		}
@@ -172,7 +172,7 @@ func TestReadsGoOnThroughTheGateway(t *testing.T) {
 		p := post.Post{ID: fmt.Sprint("post", i), Title: "title", Content: strings.Repeat("x", i)}
 		e := p.Encode(time.Now())
 		want[p.ID] = e.Body
-		w.mustWrite(cache.Write{Op: cache.Set, Key: p.ID, Value: e.Body, Tag: e.Sum})
+		w.mustWrite(protocol.Write{Op: protocol.Set, Key: p.ID, Value: e.Body, Tag: e.Sum})
 	}
 	var readers []*process
 	var addrs []string
@@ -224,7 +224,7 @@ func TestReaderStopsInOrder(t *testing.T) {
 	w := newWorld(t, setup{replicas: -1})
 	big := post.Post{ID: "big", Title: "big", Content: strings.Repeat("\x01", post.MaxContent)} // 6 MiB of JSON
 	e := big.Encode(time.Now())
-	w.mustWrite(cache.Write{Op: cache.Set, Key: "big", Value: e.Body, Tag: e.Sum})
+	w.mustWrite(protocol.Write{Op: protocol.Set, Key: "big", Value: e.Body, Tag: e.Sum})
 	p := startProcess(t, "reader", "REDIS_ADDR="+w.redis.Addr(), "POD_ID=stopped")
 	waitReady(t, p.addr)
 
@@ -272,7 +272,7 @@ func TestReaderStopsInTime(t *testing.T) {
 	w := newWorld(t, setup{replicas: -1})
 	big := post.Post{ID: "big", Title: "big", Content: strings.Repeat("\x01", post.MaxContent)}
 	e := big.Encode(time.Now())
-	w.mustWrite(cache.Write{Op: cache.Set, Key: "big", Value: e.Body, Tag: e.Sum})
+	w.mustWrite(protocol.Write{Op: protocol.Set, Key: "big", Value: e.Body, Tag: e.Sum})
 	p := startProcess(t, "reader", "REDIS_ADDR="+w.redis.Addr(), "POD_ID=stopped")
 	waitReady(t, p.addr)
 	for range 3 {

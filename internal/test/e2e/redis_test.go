@@ -5,7 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/publisher"
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/test/eventually"
 )
 
@@ -33,7 +34,7 @@ func TestRedisIsKilledAndRestarted(t *testing.T) {
 			for _, r := range w.readers {
 				for i := range 200 {
 					key := fmt.Sprint("old", i)
-					if e, found := r.replica.Get([]byte(key)); found != cache.Hit || len(e.Value) < len(key) || e.Value[:len(key)] != key {
+					if e, found := r.replica.Get([]byte(key)); found != store.Hit || len(e.Value) < len(key) || e.Value[:len(key)] != key {
 						t.Fatalf("%s answers %s with %v %q while Redis is down", r.name, key, found, e.Value)
 					}
 				}
@@ -65,7 +66,7 @@ func TestRedisIsPaused(t *testing.T) {
 }
 
 func TestLogIsTrimmedPastTheWatermark(t *testing.T) {
-	w := newWorld(t, setup{publisher: func(c *cache.PublisherConfig) { c.LogLength = 200 }})
+	w := newWorld(t, setup{publisher: func(c *publisher.Config) { c.LogLength = 200 }})
 	stop := w.run(load{})
 	w.flow(200)
 	away := w.readers[0]
@@ -118,7 +119,7 @@ func (w *world) hasAll(r *follower, prefix string, n int) {
 	w.t.Helper()
 	missing := 0
 	for i := range n {
-		if _, found := r.replica.Get(fmt.Append(nil, prefix, i)); found != cache.Hit {
+		if _, found := r.replica.Get(fmt.Append(nil, prefix, i)); found != store.Hit {
 			missing++
 		}
 	}

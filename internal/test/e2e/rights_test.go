@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/logtest"
@@ -54,17 +56,17 @@ func without(list, right string) string {
 
 // writes has a publisher do all that a writer does.
 func (r *rights) writes(nodes func(*redisnode.Config), replicas int) error {
-	p, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodetest.New(r.t, "", nodes), Replicas: replicas})
+	p, err := publisher.New(publisher.Config{Redis: nodetest.New(r.t, "", nodes), Replicas: replicas})
 	if err != nil {
 		return err
 	}
 	const key = "key of the writer"
 	value := []byte("{}")
-	for _, writes := range [][]cache.Write{
-		{{Op: cache.Set, Key: key, Value: value}},
-		{{Op: cache.Set, Key: key, Value: value, If: cache.Condition{Tags: []cache.Tag{{}}}}},
-		{{Op: cache.Delete, Key: key}},
-		{{Op: cache.Set, Key: key, Value: value}, {Op: cache.Set, Key: "another", Value: value}},
+	for _, writes := range [][]protocol.Write{
+		{{Op: protocol.Set, Key: key, Value: value}},
+		{{Op: protocol.Set, Key: key, Value: value, If: protocol.Condition{Tags: []protocol.Tag{{}}}}},
+		{{Op: protocol.Delete, Key: key}},
+		{{Op: protocol.Set, Key: key, Value: value}, {Op: protocol.Set, Key: "another", Value: value}},
 	} {
 		ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 		_, err := p.Write(ctx, writes...)
@@ -80,7 +82,7 @@ func (r *rights) writes(nodes func(*redisnode.Config), replicas int) error {
 func (r *rights) reads(nodes func(*redisnode.Config)) (ready bool, says string) {
 	r.t.Helper()
 	var log logtest.Buffer
-	replica, err := cache.NewReplica(cache.ReplicaConfig{Redis: nodetest.New(r.t, "", nodes), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	replica, err := replica.New(replica.Config{Redis: nodetest.New(r.t, "", nodes), Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -163,7 +165,7 @@ func (r *rights) checkReader(list string, harmless ...string) {
 
 // check has a publisher check Redis, as a writer does all the time.
 func (r *rights) check(nodes func(*redisnode.Config)) error {
-	p, err := cache.NewPublisher(cache.PublisherConfig{Redis: nodetest.New(r.t, "", nodes)})
+	p, err := publisher.New(publisher.Config{Redis: nodetest.New(r.t, "", nodes)})
 	if err != nil {
 		return err
 	}
@@ -198,7 +200,7 @@ func TestRights(t *testing.T) {
 func TestRightsInACluster(t *testing.T) {
 	redistest.Require(t)
 	d := redistest.StartCluster(t)
-	key := cache.ShardKey("posts")
+	key := protocol.ShardKey("posts")
 	r := &rights{t, d.Servers(), func(c *redisnode.Config) { c.Addrs, c.Key = d.Addrs(), key }}
 	const slots, readOnly = "+cluster|slots", "+readonly"
 	if err := r.writes(r.grant("writer", writerRights+" "+slots), 0); err != nil {

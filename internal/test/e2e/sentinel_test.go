@@ -8,7 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/redistest"
@@ -89,7 +90,7 @@ func (w *world) failover(mayLose bool, do func(), primary func() *redistest.Serv
 	w.t.Helper()
 	all := func() {
 		do()
-		var before cache.Head
+		var before protocol.Head
 		w.redis = nil
 		eventually.Nil(w.t, func() (err error) {
 			if now := primary(); now != w.redis {
@@ -144,7 +145,7 @@ func (w *sentinels) restore(servers ...*redistest.Server) {
 
 // With WAIT 1 nothing that was acknowledged is lost when the primary is killed.
 func TestSentinelKill(t *testing.T) {
-	w := newSentinels(t, redistest.SentinelOptions{}, setup{publisher: func(c *cache.PublisherConfig) { c.Replicas = 1 }})
+	w := newSentinels(t, redistest.SentinelOptions{}, setup{publisher: func(c *publisher.Config) { c.Replicas = 1 }})
 	w.fill("old", 200, 20)
 	for run := range *haRuns {
 		old := w.Primary()

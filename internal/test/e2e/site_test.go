@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/gateway"
 	"heavy-read-api/internal/reader"
@@ -148,7 +148,9 @@ func create(addr string, p newPost) (response, error) {
 }
 
 // version returns the token of an answer.
-func (r *response) version() (cache.Token, error) { return cache.ParseToken(r.header.Get("X-Version")) }
+func (r *response) version() (protocol.Token, error) {
+	return protocol.ParseToken(r.header.Get("X-Version"))
+}
 
 // postContent returns what the test wrote into a post.
 func postContent(body string) []byte {

@@ -16,7 +16,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
+	"heavy-read-api/internal/cache/replica"
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
@@ -45,7 +48,7 @@ type world struct {
 	direct    *redis.Client // past the proxies
 	history   *history.History
 	uplink    *faultnet.Proxy // between the publisher and Redis
-	publisher *cache.Publisher
+	publisher *publisher.Publisher
 	readers   []*follower
 
 	serial  atomic.Uint64 // makes every value unique
@@ -60,19 +63,19 @@ type world struct {
 
 // setup is what differs between worlds. The zero value has three replicas with the defaults.
 type setup struct {
-	replicas  int                          // three by default, none for a number below zero
-	redis     []redistest.Option           // of the server that newWorld starts
-	server    *redistest.Server            // instead of one that newWorld starts
-	replica   func(*cache.ReplicaConfig)   // changes the configuration of each replica
-	publisher func(*cache.PublisherConfig) // changes that of the publisher
-	nodes     func(*redisnode.Config)      // changes how everybody finds Redis
-	content   func(string) []byte          // reduces a value to what the test wrote, by default all of it
+	replicas  int                     // three by default, none for a number below zero
+	redis     []redistest.Option      // of the server that newWorld starts
+	server    *redistest.Server       // instead of one that newWorld starts
+	replica   func(*replica.Config)   // changes the configuration of each replica
+	publisher func(*publisher.Config) // changes that of the publisher
+	nodes     func(*redisnode.Config) // changes how everybody finds Redis
+	content   func(string) []byte     // reduces a value to what the test wrote, by default all of it
 }
 
 // view is what the world reads of a replica. A test can put something broken between the two.
 type view interface {
-	Get(key []byte) (cache.Entry, cache.Lookup)
-	Fetch(ctx context.Context, key string, min cache.Token) (cache.Entry, bool, error)
+	Get(key []byte) (store.Entry, store.Lookup)
+	Fetch(ctx context.Context, key string, min protocol.Token) (store.Entry, bool, error)
 }
 
 // follower is a replica with its link to Redis.
@@ -81,7 +84,7 @@ type follower struct {
 	link    *faultnet.Proxy
 	channel *faultnet.Selection // the subscriptions of link
 	data    *faultnet.Selection // the other connections of link
-	replica *cache.Replica
+	replica *replica.Replica
 	view    view
 	metrics *prometheus.Registry
 	stop    func() // ends the replica; may be called again
@@ -117,13 +120,13 @@ func newWorld(t testing.TB, s setup) *world {
 
 func (w *world) nodes(addr string) *redisnode.Finder { return nodetest.New(w.t, addr, w.setup.nodes) }
 
-func (w *world) newPublisher(link *faultnet.Proxy) *cache.Publisher {
+func (w *world) newPublisher(link *faultnet.Proxy) *publisher.Publisher {
 	w.t.Helper()
-	cfg := cache.PublisherConfig{Redis: w.nodes(link.Addr())}
+	cfg := publisher.Config{Redis: w.nodes(link.Addr())}
 	if w.setup.publisher != nil {
 		w.setup.publisher(&cfg)
 	}
-	p, err := cache.NewPublisher(cfg)
+	p, err := publisher.New(cfg)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -139,7 +142,7 @@ func (w *world) addReader(options ...func(*follower)) *follower {
 	for _, o := range options {
 		o(r)
 	}
-	cfg := cache.ReplicaConfig{
+	cfg := replica.Config{
 		Redis:      w.nodes(r.link.Addr()),
 		Logger:     slog.New(slog.NewTextHandler(w.t.Output(), nil)).With("reader", r.name),
 		Registerer: r.metrics,
@@ -148,7 +151,7 @@ func (w *world) addReader(options ...func(*follower)) *follower {
 		w.setup.replica(&cfg)
 	}
 	var err error
-	if r.replica, err = cache.NewReplica(cfg); err != nil {
+	if r.replica, err = replica.New(cfg); err != nil {
 		w.t.Fatal(err)
 	}
 	r.view = r.replica
@@ -179,7 +182,7 @@ func (w *world) ready(readers ...*follower) {
 }
 
 // await returns when r serves the write that token names, as a read with X-Min-Version does.
-func (w *world) await(r *follower, token cache.Token) {
+func (w *world) await(r *follower, token protocol.Token) {
 	w.t.Helper()
 	if r.replica.WaitFor(w.t.Context(), token) {
 		return
@@ -215,25 +218,27 @@ func (w *world) value(key string, padding int) []byte {
 }
 
 // set and remove are writes with a tag that no other has.
-func (w *world) set(key string, padding int) cache.Write {
+func (w *world) set(key string, padding int) protocol.Write {
 	value := w.value(key, padding)
-	var tag cache.Tag
+	var tag protocol.Tag
 	binary.BigEndian.PutUint64(tag[:], w.serial.Load())
-	return cache.Write{Op: cache.Set, Key: key, Value: value, Tag: tag}
+	return protocol.Write{Op: protocol.Set, Key: key, Value: value, Tag: tag}
 }
 
-func (w *world) remove(key string) cache.Write { return cache.Write{Op: cache.Delete, Key: key} }
+func (w *world) remove(key string) protocol.Write {
+	return protocol.Write{Op: protocol.Delete, Key: key}
+}
 
 // write performs writes through the world's publisher and records them.
-func (w *world) write(writes ...cache.Write) ([]cache.Result, error) {
+func (w *world) write(writes ...protocol.Write) ([]publisher.Result, error) {
 	return w.writeBy(w.publisher, writes...)
 }
 
-func (w *world) writeBy(p *cache.Publisher, writes ...cache.Write) ([]cache.Result, error) {
+func (w *world) writeBy(p *publisher.Publisher, writes ...protocol.Write) ([]publisher.Result, error) {
 	records := make([]*history.Write, len(writes))
 	for i, wr := range writes {
 		w.keys.Store(wr.Key, true)
-		if wr.Op == cache.Set {
+		if wr.Op == protocol.Set {
 			records[i] = w.history.Write(wr.Key, wr.Value)
 		} else {
 			records[i] = w.history.Delete(wr.Key)
@@ -242,18 +247,18 @@ func (w *world) writeBy(p *cache.Publisher, writes ...cache.Write) ([]cache.Resu
 	results, err := p.Write(context.Background(), writes...)
 	for i, record := range records {
 		switch {
-		case errors.Is(err, cache.ErrNotWritten):
+		case errors.Is(err, publisher.ErrNotWritten):
 			w.failed.Add(1)
 			record.Refused()
 		case err != nil:
 			w.failed.Add(1)
 			w.unknown.Add(1)
 			record.Unknown()
-		case results[i].Outcome == cache.NotFound || results[i].Outcome == cache.ConditionFailed:
+		case results[i].Outcome == protocol.NotFound || results[i].Outcome == protocol.ConditionFailed:
 			record.Refused()
 		default:
 			w.acked.Add(1)
-			if writes[i].Op == cache.Set {
+			if writes[i].Op == protocol.Set {
 				w.origins.Store(string(writes[i].Value), results[i].Token)
 			}
 			record.Ack(results[i].Token.Epoch, results[i].Token.Version)
@@ -263,7 +268,7 @@ func (w *world) writeBy(p *cache.Publisher, writes ...cache.Write) ([]cache.Resu
 }
 
 // mustWrite is write where nothing is broken.
-func (w *world) mustWrite(writes ...cache.Write) []cache.Result {
+func (w *world) mustWrite(writes ...protocol.Write) []publisher.Result {
 	w.t.Helper()
 	results, err := w.write(writes...)
 	if err != nil {
@@ -276,7 +281,7 @@ func (w *world) mustWrite(writes ...cache.Write) []cache.Result {
 func (w *world) fill(prefix string, n, padding int) {
 	w.t.Helper()
 	for from := 0; from < n; from += 500 {
-		var batch []cache.Write
+		var batch []protocol.Write
 		for i := from; i < min(n, from+500); i++ {
 			batch = append(batch, w.set(fmt.Sprint(prefix, i), padding))
 		}
@@ -288,11 +293,11 @@ func (w *world) fill(prefix string, n, padding int) {
 func (w *world) observe(r *follower, key string) (value string, present bool, err error) {
 	record := w.history.Read(r.name, key)
 	e, found := r.view.Get([]byte(key))
-	present = found == cache.Hit
-	if found == cache.Miss {
+	present = found == store.Hit
+	if found == store.Miss {
 		ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 		defer cancel()
-		if e, present, err = r.view.Fetch(ctx, key, cache.Token{}); err != nil {
+		if e, present, err = r.view.Fetch(ctx, key, protocol.Token{}); err != nil {
 			w.unread.Add(1)
 			record.Unavailable()
 			return "", false, err
@@ -314,16 +319,16 @@ func (w *world) observe(r *follower, key string) (value string, present bool, er
 
 // origin returns what a value was written as. For a value that outlived its epoch the replica does
 // not know; and if nobody has seen it before, of a write that was not acknowledged, no one does.
-func (w *world) origin(e cache.Entry, content []byte) (cache.Token, bool) {
+func (w *world) origin(e store.Entry, content []byte) (protocol.Token, bool) {
 	if e.Version != 0 {
-		w.origins.LoadOrStore(string(content), e.Token())
-		return e.Token(), true
+		w.origins.LoadOrStore(string(content), protocol.Token{Epoch: e.Epoch, Version: e.Version})
+		return protocol.Token{Epoch: e.Epoch, Version: e.Version}, true
 	}
 	at, ok := w.origins.Load(string(content))
 	if !ok {
-		return cache.Token{}, false
+		return protocol.Token{}, false
 	}
-	return at.(cache.Token), true
+	return at.(protocol.Token), true
 }
 
 // barrier records what a replica claims to have reached.
@@ -334,7 +339,7 @@ func (w *world) barrier(r *follower) {
 }
 
 // head returns where the log in Redis ends.
-func (w *world) head() (cache.Head, error) {
+func (w *world) head() (protocol.Head, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	var epoch *redis.StringCmd
@@ -344,9 +349,9 @@ func (w *world) head() (cache.Head, error) {
 		return nil
 	})
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return cache.Head{}, err
+		return protocol.Head{}, err
 	}
-	var h cache.Head
+	var h protocol.Head
 	if e := epoch.Val(); len(e) == 8 {
 		h.Epoch = binary.BigEndian.Uint64([]byte(e))
 	}
@@ -369,7 +374,7 @@ func writeID(entry redis.XMessage) uint64 {
 }
 
 // mustHead is head as soon as Redis answers.
-func (w *world) mustHead() (h cache.Head) {
+func (w *world) mustHead() (h protocol.Head) {
 	w.t.Helper()
 	eventually.Nil(w.t, func() (err error) {
 		h, err = w.head()
@@ -410,7 +415,7 @@ func (w *world) recovered(fault string, since time.Time, readers ...*follower) {
 
 // inLog reports a head that is not in the log of Redis: a replica there is in a history that Redis
 // has lost.
-func (w *world) inLog(h cache.Head) error {
+func (w *world) inLog(h protocol.Head) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	id := fmt.Sprintf("%d-0", h.Version)
@@ -486,10 +491,10 @@ func (w *world) contents(r *follower) history.State {
 	w.keys.Range(func(k, _ any) bool {
 		key := k.(string)
 		e, found := r.view.Get([]byte(key))
-		present := found == cache.Hit
-		if found == cache.Miss {
+		present := found == store.Hit
+		if found == store.Miss {
 			var err error
-			if e, present, err = r.view.Fetch(ctx, key, cache.Token{}); err != nil {
+			if e, present, err = r.view.Fetch(ctx, key, protocol.Token{}); err != nil {
 				w.t.Errorf("%s cannot tell of %q in the end: %v", r.name, key, err)
 				return true
 			}
@@ -508,7 +513,7 @@ func (w *world) contents(r *follower) history.State {
 // stored is a value in Redis.
 type stored struct {
 	key, value string
-	token      cache.Token
+	token      protocol.Token
 }
 
 // stored returns every value in Redis.
@@ -557,7 +562,7 @@ func parseStored(s string) (stored, error) {
 	if n > len(text) {
 		return stored{}, fmt.Errorf("a key of %d bytes in %d", n, len(text))
 	}
-	return stored{key: text[:n], value: text[n:], token: cache.Token{Epoch: number(0), Version: number(8)}}, nil
+	return stored{key: text[:n], value: text[n:], token: protocol.Token{Epoch: number(0), Version: number(8)}}, nil
 }
 
 // count returns the sum of a metric of a replica over its series, or over those with a label of

@@ -8,7 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"heavy-read-api/internal/cache"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
 )
@@ -19,20 +20,20 @@ func TestWritersRace(t *testing.T) {
 	other := w.newPublisher(faultnet.NewProxy(t, w.redis.Addr()))
 	stop := w.run(load{keys: 10, writers: 2})
 	const ids = 4
-	var current [ids]cache.Write
+	var current [ids]protocol.Write
 	for id := range ids {
 		current[id] = w.set(fmt.Sprint("raced", id), 0)
 		w.mustWrite(current[id])
 	}
 	for round := range 300 {
 		id := round % ids
-		var attempts [2]cache.Write
-		var results [2]cache.Result
+		var attempts [2]protocol.Write
+		var results [2]publisher.Result
 		var errs [2]error
 		var both sync.WaitGroup
-		for i, p := range []*cache.Publisher{w.publisher, other} {
+		for i, p := range []*publisher.Publisher{w.publisher, other} {
 			attempts[i] = w.set(current[id].Key, 0)
-			attempts[i].If = cache.Condition{Tags: []cache.Tag{current[id].Tag}}
+			attempts[i].If = protocol.Condition{Tags: []protocol.Tag{current[id].Tag}}
 			both.Go(func() {
 				r, err := w.writeBy(p, attempts[i])
 				if errs[i] = err; err == nil {
@@ -45,9 +46,9 @@ func TestWritersRace(t *testing.T) {
 			t.Fatal(err)
 		}
 		switch a, b := results[0].Outcome, results[1].Outcome; {
-		case a == cache.Replaced && b == cache.ConditionFailed:
+		case a == protocol.Replaced && b == protocol.ConditionFailed:
 			current[id] = attempts[0]
-		case a == cache.ConditionFailed && b == cache.Replaced:
+		case a == protocol.ConditionFailed && b == protocol.Replaced:
 			current[id] = attempts[1]
 		default:
 			t.Fatalf("round %d: outcomes %c and %c, want one R and one F", round, a, b)
@@ -69,9 +70,9 @@ func TestWritersRace(t *testing.T) {
 func TestCreatedAndUpdatedBackToBack(t *testing.T) {
 	w := newWorld(t, setup{})
 	const keys = 20_000
-	var last cache.Token
+	var last protocol.Token
 	for i := 0; i < keys; i += 50 {
-		var create, update []cache.Write
+		var create, update []protocol.Write
 		for k := i; k < i+50; k++ {
 			create = append(create, w.set(fmt.Sprint("new", k), 0))
 			update = append(update, w.set(fmt.Sprint("new", k), 0))
@@ -132,7 +133,7 @@ func TestReplyToAWriteIsLost(t *testing.T) {
 				began := time.Now()
 				_, err := w.write(w.set("a", 0))
 				took := time.Since(began)
-				if lost.done && err != nil || !lost.done && !errors.Is(err, cache.ErrNotWritten) {
+				if lost.done && err != nil || !lost.done && !errors.Is(err, publisher.ErrNotWritten) {
 					t.Fatalf("the write ended with %v", err)
 				}
 				if took > 2*time.Second {
@@ -159,7 +160,7 @@ func TestWriteArrivesTooLate(t *testing.T) {
 	calls := w.commands("evalsha")
 	w.uplink.Stall(toServer, true)
 	began := time.Now()
-	if _, err := w.write(w.set("a", 0)); !errors.Is(err, cache.ErrUnknown) {
+	if _, err := w.write(w.set("a", 0)); !errors.Is(err, publisher.ErrUnknown) {
 		t.Fatalf("the write ended with %v, want it unknown", err)
 	}
 	if took := time.Since(began); took > 2*time.Second {

@@ -1,0 +1,66 @@
+package protocol
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Head is a point in a history of writes. Two heads are the same point only if all three agree: a
+// primary that was rolled back hands out the same versions again, under other write ids.
+type Head struct {
+	Epoch   uint64 // random, drawn when a history begins; 0 before the first write
+	Version uint64 // number of the write, in the total order of the shard's writes
+	WriteID uint64 // random, drawn for each commit; 0 when the log does not know it
+}
+
+// Token names a version of a history for clients: read your writes.
+type Token struct {
+	Epoch   uint64
+	Version uint64
+}
+
+// String returns the token as `<epoch in hex>-<version>`.
+func (t Token) String() string { return string(t.Append(nil)) }
+
+// Append appends the text of the token to dst.
+func (t Token) Append(dst []byte) []byte {
+	const digits = "0123456789abcdef"
+	for shift := 60; shift >= 0; shift -= 4 {
+		dst = append(dst, digits[t.Epoch>>shift&15])
+	}
+	dst = append(dst, '-')
+	return strconv.AppendUint(dst, t.Version, 10)
+}
+
+// ParseToken reads what String returns. It does not hold on to s, so that a short one that is made
+// of bytes for the call costs no allocation.
+func ParseToken(s string) (Token, error) {
+	epoch, version, ok := strings.Cut(s, "-")
+	if ok && len(epoch) == 16 {
+		e, errE := strconv.ParseUint(epoch, 16, 64)
+		v, errV := strconv.ParseUint(version, 10, 64)
+		if errE == nil && errV == nil {
+			return Token{Epoch: e, Version: v}, nil
+		}
+	}
+	return Token{}, fmt.Errorf("version token %.40q: want 16 hex digits, a hyphen and a number", strings.Clone(s))
+}
+
+// VersionIn returns the version of what was written at h in the history of epoch: a value that was
+// left by an earlier history is older than all of this one's.
+func (h Head) VersionIn(epoch uint64) uint64 {
+	if h.Epoch != epoch {
+		return 0
+	}
+	return h.Version
+}
+
+func (h Head) Token() Token { return Token{Epoch: h.Epoch, Version: h.Version} }
+
+// Reached reports whether the history up to h has the write that t names. A token without an epoch
+// names no write and counts as reached. A token of another epoch does not: that history may be newer
+// than h.
+func (h Head) Reached(t Token) bool {
+	return t.Epoch == 0 || t.Epoch == h.Epoch && t.Version <= h.Version
+}

@@ -1,0 +1,175 @@
+package protocol
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Condition is what must hold of a key for a write to take place. The zero value always holds.
+// Redis decides it in the same atomic step as the write.
+type Condition struct {
+	Exists bool  // the key has a value
+	Absent bool  // it has none
+	Tags   []Tag // the key has a value with one of these tags
+}
+
+// None reports whether the condition always holds.
+func (c Condition) None() bool { return c.encode() == "" }
+
+func (c Condition) encode() string {
+	switch {
+	case c.Exists:
+		return "*"
+	case c.Absent:
+		return "!"
+	}
+	b := make([]byte, 0, len(c.Tags)*len(Tag{}))
+	for _, t := range c.Tags {
+		b = append(b, t[:]...)
+	}
+	return string(b)
+}
+
+// Write is one write: a Set with Tag and Value, or a Delete.
+type Write struct {
+	Op    Op
+	Key   string
+	Value []byte // not kept after the call
+	Tag   Tag
+	If    Condition
+}
+
+// Validate reports a write that cannot be framed.
+func (w *Write) Validate() error {
+	switch {
+	case w.Op != Set && w.Op != Delete:
+		return fmt.Errorf("operation %d: use Set or Delete", w.Op)
+	case len(w.Key) == 0 || len(w.Key) > MaxKey:
+		return fmt.Errorf("key of %d bytes: use 1 to %d", len(w.Key), MaxKey)
+	case len(w.Value) > MaxValue:
+		return fmt.Errorf("value of %d bytes: use at most %d", len(w.Value), MaxValue)
+	}
+	return nil
+}
+
+// Commit parameters: one call of write.lua.
+type WriteCall struct {
+	Channel   string
+	LogLength int64 // number of writes that the log keeps at least
+	Writes    []Write
+	Published time.Time // estimate of Redis's time
+	Expires   int64     // deadline by Redis's clock, Unix ms
+	WriteID   []byte    // 8 random bytes
+	NewEpoch  []byte    // 8 random bytes, for a history that this commit begins
+}
+
+// Arguments returns the keys and arguments of write.lua.
+func (c *WriteCall) Arguments(k Keys) (names []string, args []any) {
+	const fixed = 8
+	names = make([]string, 3, 3+len(c.Writes))
+	names[0], names[1], names[2] = k.Seq, k.Epoch, k.Log
+	frames, logged := 0, 0 // bytes
+	for i := range c.Writes {
+		frames += FrameHeader + len(c.Writes[i].Key) + len(c.Writes[i].Value)
+		logged += 3 + len(c.Writes[i].Key)
+	}
+	log, b := make([]byte, 0, logged), make([]byte, 0, frames)
+	args = make([]any, fixed, fixed+len(c.Writes))
+	for i := range c.Writes {
+		w := &c.Writes[i]
+		names = append(names, k.Prefix+w.Key)
+		log = AppendLogged(log, w)
+		from := len(b)
+		b = AppendFrame(b, w, c.Published)
+		args = append(args, b[from:len(b):len(b)])
+	}
+	args[0] = c.Channel
+	args[1] = strconv.FormatInt(c.Expires, 10)
+	args[2] = c.LogLength
+	args[3] = c.NewEpoch
+	args[4] = tagOffset
+	args[5] = c.Writes[0].If.encode()
+	args[6] = c.WriteID
+	args[7] = log
+	return names, args
+}
+
+// CommitState is the first part of a reply of write.lua and settle.lua.
+type CommitState int64
+
+// The states.
+const (
+	NotCommitted CommitState = 0 // and will not be: the deadline has passed
+	Committed    CommitState = 1
+	Pending      CommitState = 2 // not committed yet; settle.lua only
+	Unprovable   CommitState = 3 // the log does not show it and never will; settle.lua only
+)
+
+// Outcome is the effect of a write that Redis answered.
+type Outcome byte
+
+// The outcomes. Only the first three changed anything.
+const (
+	Created         Outcome = 'C'
+	Replaced        Outcome = 'R'
+	Deleted         Outcome = 'D'
+	NotFound        Outcome = 'N' // Delete of a key without a value
+	ConditionFailed Outcome = 'F'
+)
+
+// Changed reports whether a write with this outcome changed anything.
+func (o Outcome) Changed() bool { return o == Created || o == Replaced || o == Deleted }
+
+// WriteReply is a decoded reply of write.lua or settle.lua.
+type WriteReply struct {
+	State    CommitState
+	Micros   int64  // Unix time of the node, in microseconds
+	Before   Token  // version before the commit; only when Committed
+	Outcomes string // one letter for all writes, or one for each; only when Committed
+}
+
+// DecodeWriteReply decodes a reply of write.lua or settle.lua for a number of writes.
+func DecodeWriteReply(reply []any, writes int) (w WriteReply, err error) {
+	malformed := fmt.Errorf("malformed reply of %d parts", len(reply))
+	if len(reply) < 2 {
+		return w, malformed
+	}
+	state, ok := reply[0].(int64)
+	if !ok {
+		return w, malformed
+	}
+	w.State = CommitState(state)
+	w.Micros, _ = strconv.ParseInt(fmt.Sprint(reply[1]), 10, 64)
+	if w.State != Committed {
+		return w, nil
+	}
+	if len(reply) != 5 {
+		return w, malformed
+	}
+	var r replyReader
+	w.Before = Token{Epoch: r.id(reply[2]), Version: r.number(reply[3])}
+	w.Outcomes = r.text(reply[4])
+	if r.err == nil && len(w.Outcomes) != 1 && len(w.Outcomes) != writes {
+		return w, malformed
+	}
+	return w, r.err
+}
+
+// LogEnd returns the head, without an epoch, of a log that ends in top. It is the zero Head for an empty
+// log, and for one whose last entry is not of the write script.
+func LogEnd(top []redis.XMessage) (h Head) {
+	if len(top) == 0 {
+		return h
+	}
+	packed, _ := top[0].Values["e"].(string)
+	version, ours := strings.CutSuffix(top[0].ID, "-0")
+	v, err := strconv.ParseUint(version, 10, 64)
+	if !ours || err != nil || len(packed) < 8 {
+		return h
+	}
+	return Head{Version: v, WriteID: uint64At(packed, 0)}
+}

@@ -1,0 +1,97 @@
+package publisher
+
+import (
+	"errors"
+	"fmt"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/test/nodetest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Several writes together are bounded, because replicas take a commit whole.
+func TestCommitsAreBounded(t *testing.T) {
+	p, err := New(Config{Redis: nodetest.New(t, "127.0.0.1:1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := strings.Repeat("x", MaxBytes/2)
+	for name, writes := range map[string][]protocol.Write{
+		"too many":  make([]protocol.Write, MaxWrites+1),
+		"too large": {set("a", half), set("b", half)},
+	} {
+		if _, err := p.Write(t.Context(), writes...); err == nil || !strings.Contains(err.Error(), "use") || errors.Is(err, ErrNotWritten) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := p.Write(t.Context(), set("a", strings.Repeat("x", MaxBytes+1))); !errors.Is(err, ErrNotWritten) {
+		t.Errorf("a large value alone: %v", err)
+	}
+}
+
+// The log is cut by writes, however many of them a commit has.
+func TestLogKeepsWrites(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		c := client(t, addr)
+		p, err := New(Config{Redis: nodetest.New(t, addr), LogLength: 500})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 450 {
+			write(t, p, set(fmt.Sprint("a", i), "x"), set(fmt.Sprint("b", i), "x"), set(fmt.Sprint("c", i), "x"))
+		}
+		entries, err := c.XLen(t.Context(), protocol.NewKeys(protocol.DefaultNamespace).Log).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entries < 500/3 || entries > 500/3+200 { // Redis cuts whole nodes of 100
+			t.Errorf("%d commits of 3 writes are left, want the last 500 writes", entries)
+		}
+	})
+}
+
+func TestConditions(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p := newPublisher(t, addr)
+		v1, v2 := protocol.Tag{1}, protocol.Tag{2}
+		steps := []struct {
+			name string
+			w    protocol.Write
+			want protocol.Outcome
+		}{
+			{"replace what is not there", protocol.Write{Op: protocol.Set, Key: "k", Tag: v1, If: protocol.Condition{Exists: true}}, protocol.ConditionFailed},
+			{"tag of what is not there", protocol.Write{Op: protocol.Set, Key: "k", Tag: v1, If: protocol.Condition{Tags: []protocol.Tag{v1}}}, protocol.ConditionFailed},
+			{"create", protocol.Write{Op: protocol.Set, Key: "k", Tag: v1, If: protocol.Condition{Absent: true}}, protocol.Created},
+			{"create again", protocol.Write{Op: protocol.Set, Key: "k", Tag: v2, If: protocol.Condition{Absent: true}}, protocol.ConditionFailed},
+			{"other tag", protocol.Write{Op: protocol.Set, Key: "k", Tag: v2, If: protocol.Condition{Tags: []protocol.Tag{v2}}}, protocol.ConditionFailed},
+			{"one of the tags", protocol.Write{Op: protocol.Set, Key: "k", Tag: v2, If: protocol.Condition{Tags: []protocol.Tag{{9}, v1}}}, protocol.Replaced},
+			{"delete with an old tag", protocol.Write{Op: protocol.Delete, Key: "k", If: protocol.Condition{Tags: []protocol.Tag{v1}}}, protocol.ConditionFailed},
+			{"delete", protocol.Write{Op: protocol.Delete, Key: "k", If: protocol.Condition{Tags: []protocol.Tag{v2}}}, protocol.Deleted},
+			{"delete again", protocol.Write{Op: protocol.Delete, Key: "k", If: protocol.Condition{Exists: true}}, protocol.ConditionFailed},
+		}
+		for _, s := range steps {
+			if got := write(t, p, s.w)[0].Outcome; got != s.want {
+				t.Errorf("%s: %c, want %c", s.name, got, s.want)
+			}
+		}
+	})
+}
+
+func TestExpiredWriteDoesNotRun(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p := newPublisher(t, addr)
+		write(t, p, set("a", "1"))
+		behind := *p.clock.last.Load()
+		behind.micros -= time.Hour.Microseconds() // Redis is an hour ahead of what we think
+		p.clock.last.Store(&behind)
+		_, err := p.Write(t.Context(), set("a", "2"))
+		if !errors.Is(err, ErrNotWritten) {
+			t.Fatalf("a write after its deadline: %v", err)
+		}
+		// The refusal told the time.
+		if got := write(t, p, set("a", "3"))[0].Token.Version; got != 2 {
+			t.Errorf("version %d after a refusal, want 2", got)
+		}
+	})
+}

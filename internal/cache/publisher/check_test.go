@@ -1,0 +1,152 @@
+package publisher
+
+import (
+	"errors"
+	"fmt"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/nodetest"
+	"heavy-read-api/internal/test/redistest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// contents returns everything that a server has, in a form that can be compared.
+func contents(t testing.TB, c *redis.Client) string {
+	t.Helper()
+	keys, err := c.Keys(t.Context(), "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(keys)
+	var all []string
+	for _, key := range keys {
+		dump, err := c.Dump(t.Context(), key).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, fmt.Sprintf("%s=%q", key, dump))
+	}
+	return strings.Join(all, "\n")
+}
+
+// Check fails for the reason for which a write fails, and writes nothing.
+func TestCheckFailsAsWritesDo(t *testing.T) {
+	redistest.Require(t)
+	config := func(c *redis.Client, name, value string) error { return c.ConfigSet(t.Context(), name, value).Err() }
+	for _, tt := range []struct {
+		name  string
+		spoil func(s *redistest.Server, c *redis.Client) error
+		want  string
+	}{
+		{"memory", func(_ *redistest.Server, c *redis.Client) error { return config(c, "maxmemory", "1") }, "OOM"},
+		{"disk", func(s *redistest.Server, c *redis.Client) error {
+			// A folder in the place of its file: the snapshot cannot be saved.
+			if err := os.MkdirAll(filepath.Join(s.Dir(), "dump.rdb", "x"), 0o700); err != nil {
+				return err
+			}
+			if err := errors.Join(config(c, "save", "3600 1"), c.BgSave(t.Context()).Err()); err != nil {
+				return err
+			}
+			eventually.True(t, "failed save", func() bool {
+				return strings.Contains(c.Info(t.Context(), "persistence").Val(), "rdb_last_bgsave_status:err")
+			})
+			return nil
+		}, "MISCONF"},
+		{"replicas", func(_ *redistest.Server, c *redis.Client) error { return config(c, "min-replicas-to-write", "1") }, "NOREPLICAS"},
+		{"role", func(_ *redistest.Server, c *redis.Client) error {
+			return c.Do(t.Context(), "REPLICAOF", "127.0.0.1", "1").Err()
+		}, "not a primary"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := redistest.Start(t)
+			p, c := newPublisher(t, s.Addr()), client(t, s.Addr())
+			write(t, p, set("a", "1"))
+			if err := p.Check(t.Context()); err != nil {
+				t.Fatalf("a server that takes writes: %v", err)
+			}
+			before := contents(t, c)
+			if err := tt.spoil(s, c); err != nil {
+				t.Fatal(err)
+			}
+			err := p.Check(t.Context())
+			for range 2 { // the first may be the refusal by which the role is noticed
+				if err != nil && strings.Contains(err.Error(), tt.want) {
+					break
+				}
+				err = p.Check(t.Context())
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Check: %v, want %s", err, tt.want)
+			}
+			if _, err := p.Write(t.Context(), set("a", "2")); !errors.Is(err, ErrNotWritten) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Write: %v, want %s", err, tt.want)
+			}
+			if after := contents(t, c); after != before {
+				t.Errorf("it wrote:\n%s\nwas\n%s", after, before)
+			}
+		})
+	}
+}
+
+// A command that the access list lacks is noticed before anything is written, whichever it is.
+func TestAccessListWithoutACommand(t *testing.T) {
+	redistest.Require(t)
+	const all = "time evalsha script|load info get exists getrange xrevrange set del xadd mset publish"
+	s := redistest.Start(t)
+	admin := client(t, s.Addr())
+	grant := func(without string) {
+		t.Helper()
+		rules := []any{"ACL", "SETUSER", "w", "reset", "on", ">pw", "~{posts:0}:*", "&posts_updates"}
+		for command := range strings.FieldsSeq(all) {
+			if command != without {
+				rules = append(rules, "+"+command)
+			}
+		}
+		if err := admin.Do(t.Context(), rules...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	grant("")
+	p, err := New(Config{Redis: nodetest.New(t, s.Addr(), func(c *redisnode.Config) { c.Username, c.Password = "w", "pw" })})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p, set("a", "1"))
+	if err := p.Check(t.Context()); err != nil {
+		t.Fatalf("with all commands: %v", err)
+	}
+	for without := range strings.FieldsSeq(all) {
+		if without == "info" || without == "script|load" {
+			continue // not needed once the server and the script are known
+		}
+		grant(without)
+		before := contents(t, admin)
+		if err := p.Check(t.Context()); err == nil {
+			t.Errorf("without %s: Check passes", without)
+		}
+		writes := []protocol.Write{set("a", "2")}
+		switch without {
+		case "getrange":
+			writes[0].If = protocol.Condition{Tags: []protocol.Tag{{}}}
+		case "del":
+			writes[0] = protocol.Write{Op: protocol.Delete, Key: "a"}
+		}
+		if _, err := p.Write(t.Context(), writes...); !errors.Is(err, ErrNotWritten) {
+			t.Errorf("without %s: %v, want not written", without, err)
+		}
+		if after := contents(t, admin); after != before {
+			t.Errorf("without %s, half a write:\n%s\nwas\n%s", without, after, before)
+		}
+	}
+	grant("")
+	if err := p.Check(t.Context()); err != nil {
+		t.Errorf("with all commands again: %v", err)
+	}
+}

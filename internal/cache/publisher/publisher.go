@@ -1,0 +1,286 @@
+package publisher
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"heavy-read-api/internal/cache/census"
+	"heavy-read-api/internal/cache/clock"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/redisnode"
+	"net"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Config configures the write side. The caller owns the Finder, and closes it after the last
+// write.
+type Config struct {
+	Redis     *redisnode.Finder
+	Channel   string           // Pub/Sub channel; default posts_updates
+	Namespace string           // first part of every key in Redis; default posts
+	LogLength int64            // writes that the log keeps at least; default DefaultLogLength
+	Timeout   time.Duration    // of a write; default 1.5 s. Write takes a quarter longer to find out what became of one whose reply was lost
+	Now       func() time.Time // clock of this host, for tests; default time.Now
+	Replicas  int              // Redis replicas that must confirm a write before it counts as written; default none
+}
+
+// Publisher is the write side. Its methods may be called by many goroutines.
+type Publisher struct {
+	cfg   Config
+	keys  protocol.Keys
+	clock serverClock
+}
+
+// DefaultLogLength is how many writes the log keeps: a load of a million values takes seconds, in
+// which hundreds of thousands of writes can land.
+const DefaultLogLength = 1_000_000
+
+// New returns a Publisher. It does not connect.
+func New(cfg Config) (*Publisher, error) {
+	if cfg.Redis == nil {
+		return nil, errors.New("a publisher needs a Finder of its Redis server")
+	}
+	cfg.Channel = cmp.Or(cfg.Channel, protocol.DefaultChannel)
+	cfg.Namespace = cmp.Or(cfg.Namespace, protocol.DefaultNamespace)
+	cfg.LogLength = cmp.Or(cfg.LogLength, DefaultLogLength)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 1500*time.Millisecond)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if err := protocol.CheckNamespace(cfg.Namespace); err != nil {
+		return nil, err
+	}
+	p := &Publisher{cfg: cfg, keys: protocol.NewKeys(cfg.Namespace)}
+	p.clock = serverClock{now: cfg.Now, log: p.keys.Log, measured: clock.New()}
+	return p, nil
+}
+
+// Result is the answer to one write.
+type Result struct {
+	Outcome protocol.Outcome
+	Token   protocol.Token // names the write, or the newest one where nothing was changed
+}
+
+// Errors of Write. Both mean that Redis did not answer in time or refused to work.
+var (
+	// ErrNotWritten: none of the writes took place, and none will.
+	ErrNotWritten = errors.New("not written")
+	// ErrUnknown: the writes may have taken place, and if so all of them, and Redis could not be asked
+	// for them. They will not take place later than Timeout after the call, unless Redis's clock is set
+	// back in the meantime.
+	ErrUnknown = errors.New("outcome unknown")
+)
+
+// MaxWrites and MaxBytes bound one call of Write with several writes: the script blocks Redis while it
+// runs, about 6 us a write, and replicas take a commit whole. A call costs Redis one flush to its disk.
+const (
+	MaxWrites = 1000
+	MaxBytes  = 4 << 20 // of keys and values
+)
+
+// Write performs a write, or several sets without conditions, in one atomic step and in their order:
+// all of them take place, or none. It is never repeated by itself. It blocks for Timeout, for a quarter
+// more when the reply is lost, or until ctx is done; the error is nil, wraps ErrNotWritten or ErrUnknown,
+// or reports an invalid write.
+func (p *Publisher) Write(ctx context.Context, writes ...protocol.Write) ([]Result, error) {
+	if len(writes) == 0 || len(writes) > MaxWrites {
+		return nil, fmt.Errorf("%d writes in a call: use 1 to %d", len(writes), MaxWrites)
+	}
+	size := 0
+	for i := range writes {
+		err := writes[i].Validate()
+		if err == nil && len(writes) > 1 && (writes[i].Op == protocol.Delete || !writes[i].If.None()) {
+			err = errors.New("a delete and a condition take a call of their own")
+		}
+		if size += len(writes[i].Key) + len(writes[i].Value); err == nil && len(writes) > 1 && size > MaxBytes {
+			err = fmt.Errorf("with it the call has %d bytes: use at most %d, or a call for each write", size, MaxBytes)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("write %d: %w", i+1, err)
+		}
+	}
+	began, timeout := p.clock.now(), p.cfg.Timeout
+	if d, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, d.Sub(began))
+	}
+	deadline := began.Add(timeout)
+	inTime, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	for {
+		n, err := p.cfg.Redis.Node(inTime)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotWritten, err)
+		}
+		c := &call{node: n, writes: writes, deadline: deadline}
+		release := n.Hold() // another write may learn first that n is to be left
+		results, err := p.send(inTime, c)
+		release()
+		if err == nil {
+			return results, nil
+		}
+		p.clock.forget()
+		p.cfg.Redis.Doubt(n, err)
+		// A server that is no primary any more, or not this shard's, has refused to run the script, and a
+		// node that was left has not sent it, so sending it to the right one cannot write twice.
+		if redisnode.Refused(err) || errors.Is(err, redis.ErrClosed) {
+			continue
+		}
+		if lost(err) {
+			return p.resolve(ctx, c, err)
+		}
+		return nil, classify(err)
+	}
+}
+
+// send performs a call, of which it sets what is not set yet.
+func (p *Publisher) send(ctx context.Context, c *call) ([]Result, error) {
+	server, err := p.clock.read(ctx, c.node.Client)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ask Redis for its time: %w", ErrNotWritten, err)
+	}
+	c.before, c.expires = server.head, server.millis(c.deadline)
+	ids := make([]byte, 16)
+	if _, err := rand.Read(ids); err != nil {
+		panic(err) // crypto/rand never fails on a system that can run at all
+	}
+	c.id = ids[8:]
+	sent := p.clock.now()
+	keys, args := (&protocol.WriteCall{
+		Channel: p.cfg.Channel, LogLength: p.cfg.LogLength, Writes: c.writes, Published: p.clock.measured.Now(sent),
+		Expires: c.expires, WriteID: c.id, NewEpoch: ids[:8],
+	}).Arguments(p.keys)
+	sent = p.clock.now()
+	raw, unconfirmed, err := p.run(ctx, c.node, keys, args, c.deadline)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := protocol.DecodeWriteReply(raw, len(c.writes))
+	var results []Result
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrUnknown, err)
+	} else {
+		results, err = resultsOf(reply, c.writes)
+	}
+	p.noteTime(c, sent, reply.Micros, results)
+	if err == nil && unconfirmed != nil && results[0].Outcome.Changed() {
+		return nil, fmt.Errorf("%w: %w", ErrUnknown, unconfirmed)
+	}
+	return results, err
+}
+
+// noteTime stores the time in a reply of write.lua, 0 for none, and the head of the log after it.
+func (p *Publisher) noteTime(c *call, sent time.Time, micros int64, results []Result) {
+	if micros == 0 {
+		return
+	}
+	head := c.before
+	if n := len(results); n > 0 && results[0].Outcome.Changed() {
+		head = protocol.Head{Version: results[n-1].Token.Version, WriteID: binary.BigEndian.Uint64(c.id)}
+	}
+	p.clock.set(c.node.Client, sent, micros, head)
+}
+
+// run runs write.lua, and returns its reply and why fewer Redis replicas than wanted have confirmed what it
+// wrote; nil when enough have. WAIT goes along in the same round trip.
+func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, args []any, deadline time.Time) (reply []any, unconfirmed, err error) {
+	reply, err = protocol.RunLoaded(ctx, n, func() *redis.Cmd {
+		if p.cfg.Replicas == 0 {
+			return protocol.WriteScript.EvalSha(ctx, n, keys, args...)
+		}
+		pipe := n.Pipeline()
+		script := protocol.WriteScript.EvalSha(ctx, pipe, keys, args...)
+		wait := pipe.Do(ctx, "wait", p.cfg.Replicas, max(1, deadline.Sub(p.clock.now()).Milliseconds()))
+		_, _ = pipe.Exec(ctx) // each command has its error
+		unconfirmed = nil
+		switch replicas, failed := wait.Int(); {
+		case failed != nil:
+			unconfirmed = fmt.Errorf("WAIT: %w", failed)
+		case replicas < p.cfg.Replicas:
+			unconfirmed = fmt.Errorf("only %d Redis replicas confirmed the write in time, want %d", replicas, p.cfg.Replicas)
+		}
+		return script
+	}).Slice()
+	return reply, unconfirmed, err
+}
+
+// resultsOf returns the results that a reply of write.lua states, or of settle.lua for a commit that took place.
+func resultsOf(reply protocol.WriteReply, writes []protocol.Write) ([]Result, error) {
+	if reply.State == protocol.NotCommitted {
+		return nil, fmt.Errorf("%w: it reached Redis after its deadline", ErrNotWritten)
+	}
+	if reply.State != protocol.Committed {
+		return nil, fmt.Errorf("%w: malformed reply with state %d", ErrUnknown, reply.State)
+	}
+	token := reply.Before
+	results := make([]Result, len(writes))
+	for i := range results {
+		results[i].Outcome = protocol.Outcome(reply.Outcomes[i%len(reply.Outcomes)])
+		if results[i].Outcome.Changed() {
+			token.Version++
+		}
+		results[i].Token = token
+	}
+	if len(writes) > 1 { // of one key, all but the first replace
+		seen := make(map[string]bool, len(writes))
+		for i := range writes {
+			if seen[writes[i].Key] {
+				results[i].Outcome = protocol.Replaced
+			}
+			seen[writes[i].Key] = true
+		}
+	}
+	return results, nil
+}
+
+// Check reports why Redis would refuse a write now, or cannot be asked; nil when it would take one. It
+// writes nothing and blocks until ctx is done at most.
+func (p *Publisher) Check(ctx context.Context) error {
+	n, err := p.cfg.Redis.Node(ctx)
+	if err != nil {
+		return err
+	}
+	// No value is stored under the prefix alone, because no key is empty.
+	keys := []string{p.keys.Seq, p.keys.Epoch, p.keys.Log, p.keys.Prefix}
+	err = protocol.RunLoaded(ctx, n, func() *redis.Cmd { return protocol.CheckScript.EvalSha(ctx, n, keys, p.cfg.Channel) }).Err()
+	if err != nil {
+		p.cfg.Redis.Doubt(n, err)
+		return err
+	}
+	return nil
+}
+
+// Hazards returns, in words, the settings by which Redis loses values without a write. The error says why
+// that could not be checked, as on managed services that hide it. It blocks until ctx is done at most.
+func (p *Publisher) Hazards(ctx context.Context) ([]string, error) {
+	n, err := p.cfg.Redis.Node(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := census.Take(ctx, n)
+	return c.Hazards(), err
+}
+
+// refusals are the errors with which Redis turns a script away before it has written anything.
+var refusals = []string{"LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOAUTH", "WRONGPASS", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS"}
+
+// classify wraps an error of the client in ErrNotWritten where that is certain, else in ErrUnknown.
+func classify(err error) error {
+	if errors.Is(err, ErrNotWritten) || errors.Is(err, ErrUnknown) {
+		return err
+	}
+	for _, prefix := range refusals {
+		if redis.HasErrorPrefix(err, prefix) {
+			return fmt.Errorf("%w: %w", ErrNotWritten, err)
+		}
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) || protocol.Denied(err) { // in a script only a read can be denied: write.lua checks its writes first
+		return fmt.Errorf("%w: %w", ErrNotWritten, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}

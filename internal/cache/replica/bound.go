@@ -1,0 +1,22 @@
+package replica
+
+import "sync/atomic"
+
+// byteBound limits the size of one Redis reply, in bytes. It shrinks when requests fail, because a slow
+// link cannot carry a large reply before the timeout, and grows again when they succeed. With only the
+// limits set it starts at most. Any goroutine may use it.
+type byteBound struct {
+	least, most int64
+	current     atomic.Int64 // 0 means most
+}
+
+func (b *byteBound) get() int64 {
+	if n := b.current.Load(); n != 0 {
+		return n
+	}
+	return b.most
+}
+
+func (b *byteBound) shrink() { b.current.Store(max(b.least, b.get()/2)) }
+
+func (b *byteBound) grow() { b.current.Store(min(b.most, 2*b.get())) }

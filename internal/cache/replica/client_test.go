@@ -1,0 +1,81 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// A flood of direct reads takes no connection from the log steps: the replica stays in step and answers
+// misses, and what is too much fails soon.
+func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
+	s := redistest.Start(t)
+	proxy := faultnet.NewProxy(t, s.Addr())
+	p := newPublisher(t, s.Addr())
+	write(t, p, set("a", "1"))
+	direct := nodes(t, proxy.Addr(), func(c *redisnode.Config) { *c = DirectConfig(*c) })
+	r := startReplica(t, proxy.Addr(), func(c *Config) { c.Direct = direct })
+	ready(t, r)
+	proxy.Only(func(faultnet.Conn) bool { return true }).Delay(faultnet.ToClient, 80*time.Millisecond) // each read takes a connection for so long
+
+	ctx, stop := context.WithCancel(t.Context())
+	var flood sync.WaitGroup
+	var answered, refused atomic.Int64
+	for range 500 {
+		flood.Go(func() {
+			for ctx.Err() == nil {
+				switch e, present, err := r.Direct(ctx, "a"); {
+				case ctx.Err() != nil:
+				case errors.Is(err, ErrUnavailable):
+					refused.Add(1)
+				case err != nil || !present || e.Value != "1":
+					t.Errorf("a direct read answers %q, %v, %v", e.Value, present, err)
+					return
+				default:
+					answered.Add(1)
+				}
+			}
+		})
+	}
+	for range 20 {
+		one, cancel := context.WithTimeout(ctx, 5*time.Second)
+		if _, present, err := r.Fetch(one, "unknown", protocol.Token{}); err != nil || present {
+			t.Errorf("a miss beside direct reads: %v, %v", present, err)
+		}
+		cancel()
+	}
+	stop()
+	flood.Wait()
+	if answered.Load() == 0 || refused.Load() == 0 {
+		t.Errorf("%d direct reads were answered, %d refused", answered.Load(), refused.Load())
+	}
+	if n := testutil.ToFloat64(r.metrics.resubscriptions.WithLabelValues("silent")); n > 0 {
+		t.Errorf("%v live subscriptions were taken for dead ones", n)
+	}
+}
+
+func TestReplicaRefusesClientsThatStarveIt(t *testing.T) {
+	tiny := nodes(t, "127.0.0.1:1", func(c *redisnode.Config) { c.PoolSize = poolConns - 1 })
+	shared := nodes(t, "127.0.0.1:1")
+	for _, c := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{Redis: tiny}, "PoolSize"},
+		{Config{Redis: shared, Direct: shared}, "DirectConfig"},
+	} {
+		if _, err := New(c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want one about %s", err, c.want)
+		}
+	}
+}

@@ -1,0 +1,26 @@
+package store
+
+// Batch collects changes and keeps the newest one of a key: two Sets of a new key in one batch
+// leave ristretto with the older value.
+type Batch struct {
+	Changes []Change
+	index   map[string]int
+}
+
+func NewBatch(size int) *Batch {
+	return &Batch{Changes: make([]Change, 0, size), index: make(map[string]int, size)}
+}
+
+func (b *Batch) Add(c Change) {
+	if i, ok := b.index[c.Key]; ok {
+		b.Changes[i] = c
+		return
+	}
+	b.index[c.Key] = len(b.Changes)
+	b.Changes = append(b.Changes, c)
+}
+
+func (b *Batch) Reset() {
+	b.Changes = b.Changes[:0]
+	clear(b.index)
+}

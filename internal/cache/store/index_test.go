@@ -1,0 +1,126 @@
+package store
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"heavy-read-api/internal/test/eventually"
+)
+
+// indexes returns the number of ristretto caches that have not ended.
+func indexes() int {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return strings.Count(string(stacks), "created by github.com/dgraph-io/ristretto/v2.newDefaultPolicy")
+}
+
+// ended waits until there are no more than n ristretto caches.
+func ended(t *testing.T, n int) {
+	t.Helper()
+	eventually.True(t, "closed stores have ended", func() bool {
+		runtime.GC()
+		return indexes() <= n
+	})
+}
+
+// Reads that run while a store is closed are answered, and its goroutines end when they have.
+func TestGetDuringClose(t *testing.T) {
+	before := indexes()
+	for range 50 {
+		cfg, err := Config{MaxSize: 1 << 20, NumCounters: 100, BufferItems: 1}.WithDefaults() // each Get sends to the policy
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.BeginSnapshot(false)
+		s.Apply(1, []Change{{Key: "a", Value: "b", Version: 1, Present: true}})
+		s.FinishSnapshot()
+		var stop atomic.Bool
+		var started, reads sync.WaitGroup
+		for range 4 {
+			started.Add(1)
+			reads.Go(func() {
+				for i := 0; !stop.Load(); i++ {
+					if e, found := s.Get([]byte("a")); found == Absent || found == Hit && e.Value != "b" {
+						t.Errorf("%v %q", found, e.Value)
+					}
+					if i == 10 {
+						started.Done()
+					}
+				}
+				if _, found := s.Get([]byte("a")); found != Miss {
+					t.Errorf("a closed store answers %v", found)
+				}
+			})
+		}
+		started.Wait()
+		s.Close()
+		stop.Store(true)
+		reads.Wait()
+	}
+	ended(t, before)
+}
+
+// An index that was made for many entries is replaced when few are left; reads do not notice.
+func TestIndexShrinks(t *testing.T) {
+	before := indexes()
+	s := testStore(t, 16<<20)
+	const keys, kept = 40_000, 2000
+	var all []Change
+	for i := range keys {
+		all = append(all, Change{Key: fmt.Sprint("key", i), Value: "v", Version: 1, Present: true})
+	}
+	s.BeginSnapshot(false)
+	s.Put(1, all)
+	s.FinishSnapshot()
+	if s.complete.Load() == 0 {
+		t.Fatal("the set does not fit")
+	}
+	first := s.cache
+	var stop atomic.Bool
+	var reads sync.WaitGroup
+	for range 2 {
+		reads.Go(func() {
+			for i := 0; !stop.Load(); i++ {
+				key := fmt.Sprint("key", i%kept)
+				if e, found := s.Get([]byte(key)); found != Hit || e.Value != "v" {
+					t.Errorf("%s is %v %q", key, found, e.Value)
+					return
+				}
+			}
+		})
+	}
+	for i := range all {
+		all[i].Present = i < kept
+	}
+	for page := range slices.Chunk(all[kept:], 1000) {
+		s.Apply(1, page)
+	}
+	stop.Store(true)
+	reads.Wait()
+	if s.cache == first || s.idle() > s.max/16 {
+		t.Errorf("the index of %d entries has room for %d", s.entries.Load(), s.peak)
+	}
+	for i, c := range all {
+		want := Absent
+		if i < kept {
+			want = Hit
+		}
+		if _, found := s.Get([]byte(c.Key)); found != want {
+			t.Fatalf("%s is %v, want %v", c.Key, found, want)
+		}
+	}
+	balanced(t, s)
+	if n := s.evictions.Load(); n != 0 {
+		t.Errorf("%d evictions are counted", n)
+	}
+	ended(t, before+1)
+}

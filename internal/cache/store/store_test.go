@@ -1,0 +1,372 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+func testStore(t testing.TB, size int64) *Store {
+	t.Helper()
+	cfg, err := Config{MaxSize: size, NumCounters: 10_000}.WithDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestGetAllocatesNothing(t *testing.T) {
+	s := testStore(t, 1<<20)
+	s.BeginSnapshot(false)
+	s.Apply(1, []Change{{Key: "k", Value: strings.Repeat("v", 300), Version: 1, Present: true}})
+	s.FinishSnapshot()
+	for key, want := range map[string]Lookup{"k": Hit, "unknown": Absent} {
+		k := []byte(key)
+		if n := testing.AllocsPerRun(10_000, func() {
+			if _, found := s.Get(k); found != want {
+				t.Fatalf("%s: %v", key, found)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", key, n)
+		}
+	}
+}
+
+// The slabs against a map: random sets, growing and shrinking values, deletes, loads; the space of
+// replaced values comes back, and the books balance.
+func TestStoreAgainstMap(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	s := testStore(t, 256<<20)
+	want := map[string]Change{}
+	version := uint64(0)
+	compacted := false
+	for round := range 400 {
+		load := round%40 == 39
+		if load {
+			s.BeginSnapshot(false)
+		}
+		b := NewBatch(0)
+		for range 500 {
+			version++
+			c := Change{Key: fmt.Sprint("key", rng.IntN(5000)), Version: version, Present: rng.IntN(10) > 0}
+			if c.Present {
+				n := rng.IntN(2000)
+				if rng.IntN(500) == 0 {
+					n = rng.IntN(3 * maxSlab)
+				}
+				c.Value = strings.Repeat(string(rune('a'+rng.IntN(26))), n)
+			}
+			b.Add(c)
+		}
+		s.Apply(1, b.Changes)
+		if load {
+			dropped := s.FinishSnapshot()
+			for key := range want {
+				if _, ok := b.index[key]; !ok {
+					dropped--
+					delete(want, key)
+				}
+			}
+			if dropped != 0 {
+				t.Fatalf("round %d: the load dropped %d entries too many", round, dropped)
+			}
+		}
+		for _, c := range b.Changes {
+			delete(want, c.Key)
+			if c.Present {
+				want[c.Key] = c
+			}
+		}
+		for key, c := range want {
+			if e, found := s.Get([]byte(key)); found != Hit || e.Value != c.Value || e.Version != c.Version {
+				t.Fatalf("round %d: %s is %v, %d bytes, version %d; want %d bytes, version %d", round, key, found, len(e.Value), e.Version, len(c.Value), c.Version)
+			}
+		}
+		if n := s.entries.Load(); n != int64(len(want)) {
+			t.Fatalf("round %d: %d entries are counted, there are %d", round, n, len(want))
+		}
+		balanced(t, s)
+		if excess := s.excess(); excess > int64(8*s.slabs.size) {
+			t.Fatalf("round %d: %d bytes are dead beside %d", round, s.slabs.dead(), s.slabs.live.Load())
+		} else if s.slabs.dead() > int64(deadFloor*s.slabs.size) {
+			compacted = true
+		}
+	}
+	if !compacted {
+		t.Error("the test never came near compaction")
+	}
+}
+
+// A load over a full store, in another order than the one before, does not take the memory twice.
+func TestLoadDoesNotDoubleTheMemory(t *testing.T) {
+	s := testStore(t, 512<<20)
+	rng := rand.New(rand.NewPCG(1, 1))
+	const keys, size = 24_000, 1000
+	var most int64
+	for load := range uint64(3) {
+		s.BeginSnapshot(false)
+		page := NewBatch(0)
+		for i, key := range rng.Perm(keys) {
+			if load == 2 && key%4 == 0 {
+				continue // gone
+			}
+			page.Add(Change{Key: fmt.Sprint("key", key), Value: strings.Repeat("v", size), Version: load + 1, Present: true})
+			if i%1000 == 999 {
+				s.Apply(load+1, page.Changes)
+				page.Reset()
+				most = max(most, s.excess())
+			}
+		}
+		s.Apply(load+1, page.Changes)
+		if dropped := s.FinishSnapshot(); load == 2 && dropped != keys/4 {
+			t.Errorf("the last load dropped %d entries, want %d", dropped, keys/4)
+		}
+		for key := range keys {
+			e, found := s.Get(fmt.Append(nil, "key", key))
+			if load == 2 && key%4 == 0 {
+				if found != Absent {
+					t.Fatalf("key%d is %v after a load without it", key, found)
+				}
+			} else if found != Hit || e.Version != load+1 || e.Epoch != load+1 || len(e.Value) != size {
+				t.Fatalf("key%d is %v, version %d of epoch %d, after load %d", key, found, e.Version, e.Epoch, load+1)
+			}
+		}
+	}
+	// Loads that break off leave entries of several epochs.
+	for epoch := uint64(4); epoch < 10; epoch++ {
+		s.BeginSnapshot(false)
+		page := NewBatch(0)
+		for i, key := range rng.Perm(keys) {
+			if epoch < 9 && i > keys/2 {
+				break
+			}
+			page.Add(Change{Key: fmt.Sprint("key", key), Value: strings.Repeat("v", size), Version: 1, Present: true})
+			if i%1000 == 999 {
+				s.Apply(epoch, page.Changes)
+				page.Reset()
+				most = max(most, s.excess())
+			}
+		}
+	}
+	s.FinishSnapshot()
+	if limit := int64(8 * s.slabs.size); most > limit {
+		t.Errorf("%d bytes too many were dead at a time, want %d at most", most, limit)
+	}
+	balanced(t, s)
+}
+
+// balanced checks the books of a store that has settled against what is in it.
+func balanced(t *testing.T, s *Store) {
+	t.Helper()
+	var cost, entries, live, liveInSlabs, held, own int64
+	s.cache.IterValues(func(r ref) bool {
+		sl := s.slabs.at(r)
+		cost += sl.cost(r.offset())
+		if !sl.own {
+			live += int64(sl.size(r.offset()))
+		}
+		entries++
+		return false
+	})
+	table := *s.slabs.table.Load()
+	for i := range table {
+		switch sl := table[i].Load(); {
+		case sl == nil:
+		case sl.own:
+			own += int64(cap(sl.data))
+		default:
+			held += int64(cap(sl.data))
+			liveInSlabs += sl.live.Load()
+		}
+	}
+	if used, n := s.used.Load(), s.entries.Load(); used != cost || n != entries {
+		t.Errorf("%d entries of %d bytes are counted, there are %d of %d", n, used, entries, cost)
+	}
+	if h, o := s.slabs.held.Load(), s.slabs.heldOwn.Load(); h != held || o != own {
+		t.Errorf("slabs of %d and %d bytes are counted, there are %d and %d", h, o, held, own)
+	}
+	if l := s.slabs.live.Load(); l != live || liveInSlabs != live {
+		t.Errorf("%d bytes are counted as live, %d in all slabs, there are %d", l, liveInSlabs, live)
+	}
+	if room := s.cache.RemainingCost(); room != s.limit-cost {
+		t.Errorf("ristretto has room for %d, the books say %d", room, s.limit-cost)
+	}
+}
+
+// A reader that looks for keys that are always there, in a store that is complete, must never be
+// told that one is absent; when it is not complete, it may miss. Entries move, grow and are evicted
+// all the time.
+func TestNoFalseAbsence(t *testing.T) {
+	for _, size := range []int64{64 << 20, 400 << 10} { // the smaller one holds the set until values grow
+		s := testStore(t, size)
+		const keys = 1000
+		var all []Change
+		for i := range keys {
+			all = append(all, Change{Key: fmt.Sprint("key", i), Value: strings.Repeat("v", 100), Version: 1, Present: true})
+		}
+		s.BeginSnapshot(false)
+		s.Apply(1, all)
+		s.FinishSnapshot()
+		if s.complete.Load() == 0 {
+			t.Fatalf("a store of %d bytes is not complete", size)
+		}
+		var stop atomic.Bool
+		var readers sync.WaitGroup
+		var absent, hits atomic.Int64
+		for seed := range uint64(2) {
+			readers.Go(func() {
+				rng := rand.New(rand.NewPCG(seed, 0))
+				for !stop.Load() {
+					key := fmt.Sprint("key", rng.IntN(keys))
+					switch e, found := s.Get([]byte(key)); {
+					case found == Absent:
+						absent.Add(1)
+					case found == Hit:
+						hits.Add(1)
+						if strings.Trim(e.Value, "v") != "" || uint64(len(e.Value)) != 100+e.Version%1000 && e.Version > 1 {
+							t.Errorf("version %d of %s has %d bytes %.20q", e.Version, key, len(e.Value), e.Value)
+						}
+					}
+				}
+			})
+		}
+		rng := rand.New(rand.NewPCG(3, 0))
+		for version := uint64(2); version < 60_000; {
+			b := NewBatch(0)
+			for range 100 {
+				version++
+				b.Add(Change{Key: fmt.Sprint("key", rng.IntN(keys)), Value: strings.Repeat("v", 100+int(version%1000)), Version: version, Present: true})
+			}
+			if version%10_000 < 100 { // the load of a set that fits does not make keys vanish either
+				s.BeginSnapshot(false)
+				for _, c := range all {
+					if _, ok := b.index[c.Key]; !ok {
+						e, found := s.Get([]byte(c.Key))
+						if found == Hit {
+							b.Add(Change{Key: c.Key, Value: e.Value, Version: e.Version, Present: true})
+						}
+					}
+				}
+				s.Apply(1, b.Changes)
+				s.FinishSnapshot()
+				continue
+			}
+			s.Apply(1, b.Changes)
+			if used := s.used.Load(); used > size {
+				t.Fatalf("%d bytes are used of %d", used, size)
+			}
+		}
+		stop.Store(true)
+		readers.Wait()
+		if absent.Load() > 0 || hits.Load() == 0 {
+			t.Errorf("size %d: %d false absences, %d hits", size, absent.Load(), hits.Load())
+		}
+		if size < 1<<20 && s.evictions.Load() == 0 {
+			t.Error("nothing was evicted")
+		}
+	}
+}
+
+// A place that was looked up before its slab went away must not lead into the slab that has the
+// index now.
+func TestStaleRef(t *testing.T) {
+	s := newSlabs(minSlab)
+	stale, _ := s.add([]byte("k"), "old", 1, 1, 0)
+	s.drop(stale)
+	s.endCurrent()
+	for s.at(stale) == nil { // until the index is used again
+		r, _ := s.add([]byte("k"), "new", 2, 1, 0)
+		if r.index() == stale.index() {
+			if s.at(stale) != nil {
+				t.Fatalf("the stale place leads to %q", s.at(stale).entry(0).Value)
+			}
+			return
+		}
+		s.drop(r)
+		s.endCurrent()
+	}
+	t.Fatal("the slab is still there")
+}
+
+func BenchmarkGet(b *testing.B) {
+	s := testStore(b, 512<<20)
+	var all []Change
+	keys := make([][]byte, 100_000)
+	for i := range keys {
+		keys[i] = fmt.Append(nil, "post-", i)
+		all = append(all, Change{Key: string(keys[i]), Value: strings.Repeat("v", 259), Version: 1, Present: true})
+	}
+	s.BeginSnapshot(false)
+	s.Apply(1, all)
+	s.FinishSnapshot()
+	b.Run("one", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			s.Get(keys[7])
+		}
+	})
+	b.Run("spread", func(b *testing.B) {
+		i := 0
+		for b.Loop() {
+			i = (i + 7919) % len(keys)
+			s.Get(keys[i])
+		}
+	})
+}
+
+// What the owner does: a load of a set, and updates of a set that is loaded, in batches as pages and
+// steps have them.
+func BenchmarkPut(b *testing.B) {
+	const keys, batch = 100_000, 1000
+	value := strings.Repeat("v", 259)
+	var all []Change
+	for i := range keys {
+		all = append(all, Change{Key: fmt.Sprint("post-", i), Value: value, Version: 1, Present: true})
+	}
+	b.Run("load", func(b *testing.B) {
+		s := testStore(b, 512<<20)
+		i := 0
+		for b.Loop() {
+			if i%keys == 0 {
+				b.StopTimer()
+				s.Close()
+				s = testStore(b, 512<<20)
+				s.BeginSnapshot(false)
+				b.StartTimer()
+			}
+			if i%batch == 0 {
+				s.Put(1, all[i%keys:][:batch])
+			}
+			i++
+		}
+		s.settle()
+	})
+	b.Run("update", func(b *testing.B) {
+		s := testStore(b, 512<<20)
+		s.BeginSnapshot(false)
+		s.Put(1, all)
+		s.FinishSnapshot()
+		rng := rand.New(rand.NewPCG(1, 1))
+		page := NewBatch(batch)
+		i := 0
+		for b.Loop() {
+			if i%batch == 0 {
+				page.Reset()
+				for range batch {
+					page.Add(all[rng.IntN(keys)])
+				}
+				s.Put(1, page.Changes)
+			}
+			i++
+		}
+		s.settle()
+	})
+}
