@@ -160,7 +160,7 @@ func (o *operation) ask(ctx context.Context) (watch, error) {
 		case w.primary != "" && w.primary != view.Primary:
 			return w, fmt.Errorf("the Sentinels do not agree on the primary: %s names %s, %s names %s", o.cfg.Name(w.sentinels[0]), o.cfg.Name(w.primary), o.cfg.Name(addr), o.cfg.Name(view.Primary))
 		}
-		known = max(known, view.Others+1)
+		known = max(known, view.OtherSentinels+1)
 		w.primary = view.Primary
 		w.sentinels = append(w.sentinels, addr)
 	}
@@ -190,7 +190,7 @@ func (o *operation) replicas(ctx context.Context, w watch) ([]string, error) {
 	var found []string
 	reached := false
 	for _, r := range known {
-		if !r.MayLead {
+		if !r.Promotable {
 			continue
 		}
 		if _, err := o.replication(ctx, r.Addr); err != nil && !usable(r) {
@@ -213,7 +213,7 @@ func (o *operation) replicas(ctx context.Context, w watch) ([]string, error) {
 }
 
 // usable reports whether a Sentinel could promote a Redis replica that it sees like this.
-func usable(r redisnode.ReplicaView) bool { return r.Reached && r.Known }
+func usable(r redisnode.ReplicaView) bool { return r.Reached && r.InfoSeen }
 
 func (o *operation) knownReplicas(ctx context.Context, sentinel string) ([]redisnode.ReplicaView, error) {
 	c, err := o.servers.sentinel(ctx, sentinel)

@@ -32,7 +32,7 @@ const grace = 250 * time.Millisecond
 
 // Hold keeps the connections of n open after the Finder has left it, until release is called or grace is
 // over: a command that is under way would otherwise lose its reply.
-func (n *Node) Hold() (release func()) {
+func (n *Node) Acquire() (release func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.left != nil {
@@ -283,7 +283,7 @@ func (f *Finder) Leave(n *Node, err error) {
 
 // Doubt has the source asked in the background whether n is still the right server, because a call on
 // it failed with err. An error that says that it is not makes the Finder leave n at once.
-func (f *Finder) Doubt(n *Node, err error) {
+func (f *Finder) ReportError(n *Node, err error) {
 	if Refused(err) {
 		f.Leave(n, err)
 		return

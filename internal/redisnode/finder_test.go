@@ -148,11 +148,11 @@ func TestDemotedServerIsLeft(t *testing.T) {
 	a, b := redistest.Start(t), redistest.Start(t)
 	f := finder(t, Config{Addrs: []string{a.Addr()}})
 	n := node(t, f)
-	if err := f.Current(t.Context(), n); err != nil {
+	if err := f.CheckFresh(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
 	a.ReplicaOf(b)
-	if err := f.Current(t.Context(), n); !errors.Is(err, ErrNotPrimary) {
+	if err := f.CheckFresh(t.Context(), n); !errors.Is(err, ErrNotPrimary) {
 		t.Fatalf("a demoted server: %v", err)
 	}
 	if _, err := f.Node(t.Context()); !errors.Is(err, ErrNotPrimary) || !strings.Contains(err.Error(), b.Addr()) {
@@ -173,7 +173,7 @@ func TestRefusedWriteLeaves(t *testing.T) {
 	if !Refused(err) {
 		t.Fatalf("a write to a Redis replica: %v", err)
 	}
-	f.Doubt(n, err)
+	f.ReportError(n, err)
 	if _, err := f.Node(t.Context()); !errors.Is(err, ErrNotPrimary) {
 		t.Errorf("after a refused write: %v", err)
 	}
@@ -189,7 +189,7 @@ func TestChainOfReplicas(t *testing.T) {
 	last.WaitReplicaOnline()
 	f := finder(t, Config{Addrs: []string{last.Addr()}, ReadFrom: Replica})
 	n := node(t, f)
-	current := func() error { return f.Current(t.Context(), n) }
+	current := func() error { return f.CheckFresh(t.Context(), n) }
 	eventually.Nil(t, current)
 	replication := link.Only(faultnet.Contains("PSYNC"))
 	replication.Stall(faultnet.ToClient, true)

@@ -69,7 +69,7 @@ const maxHops = 8
 // a Redis replica every link up the chain has to work, because one in the middle says that its link
 // is up while the one above it is cut. A node that has to be a primary and is not is left at once.
 // Current blocks until ctx is done at most.
-func (f *Finder) Current(ctx context.Context, n *Node) error {
+func (f *Finder) CheckFresh(ctx context.Context, n *Node) error {
 	r, err := f.checkRole(ctx, n)
 	if err != nil {
 		return err
@@ -104,7 +104,7 @@ func (f *Finder) CheckRole(ctx context.Context, n *Node) error {
 func (f *Finder) checkRole(ctx context.Context, n *Node) (Replication, error) {
 	r, err := AskReplication(ctx, n.Client)
 	if err != nil {
-		f.Doubt(n, err)
+		f.ReportError(n, err)
 		return r, err
 	}
 	if last := n.seen.Load(); last != nil {

@@ -76,22 +76,22 @@ func (s *sentinels) close() { s.clients.keep(nil) }
 
 // SentinelView is what a Sentinel says about the primary that it watches.
 type SentinelView struct {
-	Epoch       int64  // of the configuration that names the primary
-	Primary     string // address
-	Down        bool   // the Sentinel does not reach the primary
-	FailingOver bool   // the primary is being replaced
-	Others      int    // other Sentinels that it knows
-	Replicas    []ReplicaView
+	Epoch          int64  // of the configuration that names the primary
+	Primary        string // address
+	Down           bool   // the Sentinel does not reach the primary
+	FailingOver    bool   // the primary is being replaced
+	OtherSentinels int    // other Sentinels that it knows
+	Replicas       []ReplicaView
 }
 
 // ReplicaView is a Redis replica as a Sentinel sees it.
 type ReplicaView struct {
-	Addr    string
-	Reached bool // the Sentinel reaches it
-	Known   bool // the Sentinel has seen its state, which the rest is
-	Role    Role
-	LinkUp  bool // to its primary
-	MayLead bool // it may be promoted
+	Addr       string
+	Reached    bool // the Sentinel reaches it
+	InfoSeen   bool // the Sentinel has seen its state, which the rest is
+	Role       Role
+	LinkUp     bool // to its primary
+	Promotable bool // it may be promoted
 }
 
 // AskSentinel asks a Sentinel for a primary, without its Redis replicas. It blocks until ctx is done at
@@ -106,7 +106,7 @@ func AskSentinel(ctx context.Context, c *redis.Client, masterName string) (v Sen
 		return v, fmt.Errorf("configuration epoch: %w", err)
 	}
 	v.Down, v.FailingOver = strings.Contains(master["flags"], "down"), strings.Contains(master["flags"], "failover")
-	v.Others, _ = strconv.Atoi(master["num-other-sentinels"])
+	v.OtherSentinels, _ = strconv.Atoi(master["num-other-sentinels"])
 	// While a failover ends, this names the promoted server before SENTINEL MASTER does.
 	primary := redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", masterName)
 	if err := c.Process(ctx, primary); err != nil {
@@ -128,12 +128,12 @@ func AskReplicas(ctx context.Context, c *redis.Client, masterName string) ([]Rep
 	var replicas []ReplicaView
 	for _, r := range cmd.Val() {
 		v := ReplicaView{
-			Addr:    net.JoinHostPort(r["ip"], r["port"]),
-			Reached: !strings.Contains(r["flags"], "down") && !strings.Contains(r["flags"], "disconnected"),
-			Known:   r["info-refresh"] != "0",
-			Role:    Replica,
-			LinkUp:  r["master-link-status"] == "ok",
-			MayLead: r["slave-priority"] != "0",
+			Addr:       net.JoinHostPort(r["ip"], r["port"]),
+			Reached:    !strings.Contains(r["flags"], "down") && !strings.Contains(r["flags"], "disconnected"),
+			InfoSeen:   r["info-refresh"] != "0",
+			Role:       Replica,
+			LinkUp:     r["master-link-status"] == "ok",
+			Promotable: r["slave-priority"] != "0",
 		}
 		if r["role-reported"] == "master" {
 			v.Role = Primary

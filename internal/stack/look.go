@@ -78,7 +78,7 @@ func (g *sentinelGroup) viewSentinel(ctx context.Context, p peer) sentinelView {
 	}
 	v.epoch, v.primary, v.down = seen.Epoch, seen.Primary, seen.Down || seen.FailingOver
 	for _, r := range seen.Replicas {
-		if r.Reached && r.Known {
+		if r.Reached && r.InfoSeen {
 			v.usable++
 		}
 	}

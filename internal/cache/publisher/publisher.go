@@ -117,14 +117,14 @@ func (p *Publisher) Write(ctx context.Context, writes ...protocol.Write) ([]Resu
 			return nil, fmt.Errorf("%w: %w", ErrNotWritten, err)
 		}
 		c := &call{node: n, writes: writes, deadline: deadline}
-		release := n.Hold() // another write may learn first that n is to be left
+		release := n.Acquire() // another write may learn first that n is to be left
 		results, err := p.send(inTime, c)
 		release()
 		if err == nil {
 			return results, nil
 		}
 		p.clock.forget()
-		p.cfg.Redis.Doubt(n, err)
+		p.cfg.Redis.ReportError(n, err)
 		// A server that is no primary any more, or not this shard's, has refused to run the script, and a
 		// node that was left has not sent it, so sending it to the right one cannot write twice.
 		if redisnode.Refused(err) || errors.Is(err, redis.ErrClosed) {
@@ -248,7 +248,7 @@ func (p *Publisher) Check(ctx context.Context) error {
 	keys := []string{p.keys.Seq, p.keys.Epoch, p.keys.Log, p.keys.Prefix}
 	err = protocol.RunLoaded(ctx, n, func() *redis.Cmd { return protocol.CheckScript.EvalSha(ctx, n, keys, p.cfg.Channel) }).Err()
 	if err != nil {
-		p.cfg.Redis.Doubt(n, err)
+		p.cfg.Redis.ReportError(n, err)
 		return err
 	}
 	return nil

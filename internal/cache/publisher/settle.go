@@ -71,7 +71,7 @@ func (p *Publisher) fetchOutcome(ctx context.Context, c *call) (reply protocol.W
 		return protocol.SettleScript.EvalSha(ctx, n, []string{p.keys.Epoch, p.keys.Log}, c.id, c.expires, len(c.writes), c.before.Version, before)
 	}).Slice()
 	if err != nil {
-		p.cfg.Redis.Doubt(n, err)
+		p.cfg.Redis.ReportError(n, err)
 		return reply, err
 	}
 	reply, err = protocol.DecodeWriteReply(raw, len(c.writes))

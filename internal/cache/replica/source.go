@@ -51,7 +51,7 @@ func (s *redisSource) fetchStep(ctx context.Context, q protocol.Query) (protocol
 	}
 	st, err := protocol.FetchStep(ctx, n, s.keys, q)
 	if err != nil {
-		s.redis.Doubt(n, err)
+		s.redis.ReportError(n, err)
 		return protocol.LogStep{}, fmt.Errorf("read the log: %w", err)
 	}
 	return st, nil
@@ -62,7 +62,7 @@ func (s *redisSource) current(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.redis.Current(ctx, n)
+	return s.redis.CheckFresh(ctx, n)
 }
 
 func (s *redisSource) fromReplica() bool { return s.redis.ReadsFrom() == redisnode.Replica }

@@ -82,13 +82,13 @@ func (s *subscription) listen(ctx context.Context) error {
 	defer confirmed.Stop()
 
 	if err := ps.Subscribe(ctx, s.channel); err != nil {
-		s.redis.Doubt(n, err)
+		s.redis.ReportError(n, err)
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	for {
 		m, err := ps.Receive(ctx)
 		if err != nil {
-			s.redis.Doubt(n, err)
+			s.redis.ReportError(n, err)
 			return fmt.Errorf("receive: %w", err)
 		}
 		switch m := m.(type) {

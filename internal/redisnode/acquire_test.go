@@ -26,7 +26,7 @@ func TestHeldNode(t *testing.T) {
 	}
 
 	n = node(t, f)
-	release, other := n.Hold(), n.Hold()
+	release, other := n.Acquire(), n.Acquire()
 	if err := n.Ping(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -42,10 +42,10 @@ func TestHeldNode(t *testing.T) {
 	release()
 	eventually.True(t, "node that was released and is closed", func() bool { return closed(n) })
 	link.Heal()
-	n.Hold()() // of a node that was left long ago
+	n.Acquire()() // of a node that was left long ago
 
 	n = node(t, f)
-	_ = n.Hold()
+	_ = n.Acquire()
 	began := time.Now()
 	f.Leave(n, errors.New("test"))
 	eventually.True(t, "node that is held for too long and is closed", func() bool { return closed(n) })
@@ -53,7 +53,7 @@ func TestHeldNode(t *testing.T) {
 		t.Errorf("closed after %v, want %v", took, grace)
 	}
 	n = node(t, f)
-	_ = n.Hold()
+	_ = n.Acquire()
 	f.Leave(n, errors.New("test"))
 	if err := f.Close(); err != nil || !closed(n) {
 		t.Errorf("the finder is closed, a node that it left is not: %v", err)
