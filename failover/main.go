@@ -1,6 +1,5 @@
-// Command failover moves the role of the primary to another Redis server without losing a write. It
-// takes the writer's settings of Redis, with a user that has the rights of an operator. See package
-// failover.
+// Command failover promotes another Redis server to primary without losing a write. It takes the same Redis
+// settings as the writer, with an operator's credentials. See package internal/failover.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command reader serves posts from memory. See package reader.
+// Command reader serves posts from memory. See package internal/reader.
 package main
 
 import (

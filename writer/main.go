@@ -1,4 +1,4 @@
-// Command writer takes posts and publishes them to the readers. See package writer.
+// Command writer accepts posts and publishes them to the readers. See package internal/writer.
 package main
 
 import (

@@ -12,11 +12,11 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// handOverWait bounds a failover in a cluster. The Redis replica gives up after 5 s.
+// handOverWait bounds a failover in a cluster. The Redis replica aborts it after 5 s.
 const handOverWait = 6 * time.Second
 
-// inCluster lets a Redis replica of the shard that has the posts take over. The nodes keep every write:
-// the primary stops taking them, the replica gets what it lacks, and takes over then.
+// inCluster promotes a Redis replica of the shard that owns the posts, with CLUSTER FAILOVER. That command
+// loses no write: the primary blocks writes until the Redis replica has caught up and taken over.
 func (o *operation) inCluster(ctx context.Context) error {
 	var old, promoted string
 	var nodes []string
@@ -29,7 +29,7 @@ func (o *operation) inCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.report("Failing over from %s, which has the posts, to %s.", o.cfg.Name(old), o.cfg.Name(promoted))
+	o.report("Failing over from %s, which owns the posts, to %s.", o.cfg.Name(old), o.cfg.Name(promoted))
 	c, err := o.servers.redis(ctx, promoted)
 	if err != nil {
 		return err
@@ -44,7 +44,7 @@ func (o *operation) inCluster(ctx context.Context) error {
 		err := await(ctx, func() error {
 			addrs, err := o.shardSeenBy(ctx, node)
 			if err == nil && addrs[0] != promoted {
-				err = fmt.Errorf("%s still names %s as the owner after %s: %s has given up, or %s cannot reach it", o.cfg.Name(node), o.cfg.Name(addrs[0]), handOverWait, o.cfg.Name(promoted), o.cfg.Name(node))
+				err = fmt.Errorf("%s still reports %s as the owner after %s: either %s has aborted the failover, or %s cannot reach it", o.cfg.Name(node), o.cfg.Name(addrs[0]), handOverWait, o.cfg.Name(promoted), o.cfg.Name(node))
 			}
 			return err
 		})
@@ -52,31 +52,32 @@ func (o *operation) inCluster(ctx context.Context) error {
 			return err
 		}
 	}
-	o.report("%s is the primary of the posts, and all nodes name it. Writes were out for %s at most; none was lost.", o.cfg.Name(promoted), seconds(time.Since(begun)))
+	o.report("%s is the primary of the posts, and all nodes report it. Writes were out for %s at most; none was lost.", o.cfg.Name(promoted), seconds(time.Since(begun)))
 	return nil
 }
 
-// successor returns the addresses of the primary that has the posts, of all nodes that answer, and of the
-// Redis replica that is to take over: one that every node knows as such, and that has most of the writes.
+// successor returns the address of the primary that owns the posts, the addresses of all nodes that answer,
+// and the address of the Redis replica to promote: the one with the highest replication offset among those
+// that every node lists.
 func (o *operation) successor(ctx context.Context) (primary string, nodes []string, promoted string, err error) {
 	var replicas []string
-	var silent error
+	var failed error
 	for _, node := range o.cfg.Addr {
 		shard, err := o.shardSeenBy(ctx, node)
 		switch {
 		case err != nil:
-			silent = errors.Join(silent, fmt.Errorf("%s: %w", o.cfg.Name(node), err))
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", o.cfg.Name(node), err))
 			continue
 		case nodes == nil:
 			primary, replicas = shard[0], shard[1:]
 		case primary != shard[0]:
-			return "", nil, "", fmt.Errorf("the nodes do not agree on the owner of the posts: %s names %s, %s names %s", o.cfg.Name(nodes[0]), o.cfg.Name(primary), o.cfg.Name(node), o.cfg.Name(shard[0]))
+			return "", nil, "", fmt.Errorf("the nodes disagree on the owner of the posts: %s reports %s, %s reports %s", o.cfg.Name(nodes[0]), o.cfg.Name(primary), o.cfg.Name(node), o.cfg.Name(shard[0]))
 		}
 		replicas = slices.DeleteFunc(replicas, func(r string) bool { return !slices.Contains(shard[1:], r) })
 		nodes = append(nodes, node)
 	}
 	if nodes == nil {
-		return "", nil, "", fmt.Errorf("no node of the cluster names the owner of the posts: %w", silent)
+		return "", nil, "", fmt.Errorf("no cluster node reports the owner of the posts: %w", failed)
 	}
 	best := int64(-1)
 	var reasons error
@@ -91,12 +92,13 @@ func (o *operation) successor(ctx context.Context) (primary string, nodes []stri
 		}
 	}
 	if promoted == "" {
-		return "", nil, "", errors.Join(fmt.Errorf("no Redis replica of %s is connected and known to every node: there is nothing to fail over to", o.cfg.Name(primary)), reasons)
+		return "", nil, "", errors.Join(fmt.Errorf("there is nothing to fail over to: no Redis replica of %s is connected and listed by every node", o.cfg.Name(primary)), reasons)
 	}
 	return primary, nodes, promoted, nil
 }
 
-// shardSeenBy asks one node for the shard that has the posts.
+// shardSeenBy queries a node for the shard that owns the posts and returns the addresses of its servers, the
+// primary first.
 func (o *operation) shardSeenBy(ctx context.Context, node string) ([]string, error) {
 	c, err := o.servers.redis(ctx, node)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package failover moves the role of the primary to another Redis server on purpose, such as before
-// maintenance, without losing a write: by Sentinel, or in a Redis Cluster.
+// Package failover promotes another Redis server to primary on request, for example before maintenance,
+// without losing a write. It supports Sentinel and Redis Cluster.
 package failover
 
 import (
@@ -24,18 +24,18 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// Config names the Redis deployment, and a user with the rights of an operator.
+// Config describes the Redis deployment, with an operator's credentials.
 type Config struct {
 	redisconfig.Redis
-	// Name returns the name of the server at an address for the report; nil reports addresses.
+	// Name returns the server's name in the report; nil reports addresses.
 	Name func(addr string) string
-	Out  io.Writer // gets a line for each step; nil discards
+	Out  io.Writer // receives the report, one line per step; nil discards it
 }
 
-// ErrSingle says that there is only one server.
+// ErrSingle means that the deployment has only one server.
 var ErrSingle = errors.New("there is nothing to fail over to: this is a single Redis")
 
-// ParseConfig reads a configuration from flags and environment.
+// ParseConfig reads the configuration from flags and environment variables.
 func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	var c Config
 	s := daemon.NewSettings("failover", getenv)
@@ -57,7 +57,7 @@ func Main(args []string, getenv func(string) string, stdout, stderr io.Writer) i
 		fmt.Fprintln(stderr, "error:", err)
 		return daemon.ExitConfig
 	}
-	logging.Disable() // the report has every error that matters
+	logging.Disable() // go-redis would log errors that the report already contains
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	cfg.Out = stdout
@@ -68,8 +68,8 @@ func Main(args []string, getenv func(string) string, stdout, stderr io.Writer) i
 	return 0
 }
 
-// Run fails over once, within 40 s. After an error the servers take writes as before, unless the error
-// says otherwise.
+// Run performs one failover and blocks for at most 40 s. After an error the old primary accepts writes as
+// before, unless the error says otherwise.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.MasterName == "" && len(cfg.Addr) == 1 {
 		return ErrSingle
@@ -95,7 +95,7 @@ type operation struct {
 
 func (o *operation) report(format string, args ...any) { fmt.Fprintf(o.cfg.Out, format+"\n", args...) }
 
-// names lists servers as a sentence does.
+// names formats a list of servers as "a, b and c".
 func (o *operation) names(addrs []string) string {
 	var all []string
 	for _, a := range addrs {
@@ -107,10 +107,10 @@ func (o *operation) names(addrs []string) string {
 	return strings.Join(all[:len(all)-1], ", ") + " and " + all[len(all)-1]
 }
 
-// seconds rounds a time for the report.
+// seconds formats a duration for the report.
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
 
-// servers keeps a client for each address. Its methods may be called by many goroutines.
+// servers keeps one client per address. It is safe for concurrent use.
 type servers struct {
 	base redisnode.Config // credentials and TLS
 
@@ -139,7 +139,7 @@ func (s *servers) client(ctx context.Context, addr, username, password string) (
 		var err error
 		f, err = redisnode.New(redisnode.Config{
 			Addrs: []string{addr}, Username: username, Password: password, TLS: s.base.TLS,
-			ReadFrom: redisnode.Replica, // takes a primary too
+			ReadFrom: redisnode.Replica, // also accepts a primary
 			Logger:   slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
@@ -164,8 +164,8 @@ func (s *servers) close() {
 	}
 }
 
-// await calls done until it returns nil or ctx ends. The error is the last one that done returned before
-// that: the end of ctx cuts calls short, and their errors say nothing else.
+// await calls done until it returns nil or ctx ends. It returns the last error from before the end of ctx,
+// because calls that the end interrupts return only "deadline exceeded".
 func await(ctx context.Context, done func() error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -176,7 +176,7 @@ func await(ctx context.Context, done func() error) error {
 		if err == nil {
 			return nil
 		}
-		// The clock is asked too, because a connection can notice the deadline before ctx does.
+		// Compare with the clock too, because a connection can hit the deadline before ctx is done.
 		if over := ctx.Err() != nil || bounded && !time.Now().Before(deadline); !over || last == nil {
 			last = err
 		}

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 
 const master = redistest.SentinelName
 
-// watched is a primary with two Redis replicas and three Sentinels, all of which know each other.
+// watched is a primary with two Redis replicas and three Sentinels, all of which have discovered each other.
 type watched struct {
 	primary   *redistest.Server
 	replicas  []*redistest.Server
@@ -41,7 +41,7 @@ func startWatched(t *testing.T) *watched {
 	return &watched{primary: d.Servers()[0], replicas: d.Servers()[1:], sentinels: d.Sentinels()}
 }
 
-// run fails over and returns the report.
+// run performs a failover and returns the report.
 func (w *watched) run(ctx context.Context) (string, error) {
 	var out bytes.Buffer
 	cfg := Config{Redis: redisconfig.Redis{MasterName: master}, Out: &out}
@@ -52,8 +52,7 @@ func (w *watched) run(ctx context.Context) (string, error) {
 	return out.String(), err
 }
 
-// A client that writes through the failover, and knows only what the Sentinels say, finds each write
-// that was acknowledged at the new primary.
+// Every write that was acknowledged while the failover ran is on the new primary.
 func TestBySentinelLosesNothing(t *testing.T) {
 	t.Parallel()
 	w := startWatched(t)
@@ -62,7 +61,7 @@ func TestBySentinelLosesNothing(t *testing.T) {
 	written := make(chan int, 1) // number of the last write that was acknowledged
 	begun := make(chan struct{})
 	old := w.primary.Client(t)
-	go func() { // a client that never learns of the failover, which is the worst one
+	go func() { // the worst case: a client that writes to the old primary until it is refused
 		last := 0
 		for n := 1; ctx.Err() == nil; n++ {
 			if err := old.Set(ctx, strconv.Itoa(n), "x", 0).Err(); err == nil {
@@ -92,27 +91,27 @@ func TestBySentinelLosesNothing(t *testing.T) {
 		}
 	}
 	if promoted == nil || !strings.Contains(report, promoted.Addr()+" is the primary") {
-		t.Fatalf("the report names another primary than there is:\n%s", report)
+		t.Fatalf("the report does not name the promoted server as the primary:\n%s", report)
 	}
 	c := promoted.Client(t)
 	for n := 1; n <= last; n++ {
 		if c.Exists(t.Context(), strconv.Itoa(n)).Val() != 1 {
-			t.Fatalf("write %d of %d was acknowledged and is lost", n, last)
+			t.Fatalf("acknowledged write %d of %d is lost", n, last)
 		}
 	}
 	if err := c.Set(t.Context(), "after", "x", 0).Err(); err != nil {
 		t.Errorf("a write at the new primary: %v", err)
 	}
 	w.primary.WaitReplicaInSync(promoted)
-	// And back: the Sentinels have to be ready for the next one at once.
+	// The Sentinels must be ready for the next failover at once.
 	w.primary, promoted = promoted, nil
 	if report, err := w.run(t.Context()); err != nil {
 		t.Errorf("the next failover: %v\n%s", err, report)
 	}
 }
 
-// writable fails the test unless the primary takes a write at once, apart from waiting for a Redis replica
-// that a busy machine has kept from acknowledging.
+// writable fails the test unless the primary accepts a write. It retries only after NOREPLICAS, because on a
+// busy machine the Redis replicas may acknowledge late.
 func (w *watched) writable(t *testing.T) {
 	t.Helper()
 	c := w.primary.Client(t)
@@ -121,7 +120,7 @@ func (w *watched) writable(t *testing.T) {
 		eventually.Nil(t, func() error { err = c.Set(t.Context(), "k", "v", 0).Err(); return err })
 	}
 	if err != nil {
-		t.Errorf("the primary does not take writes: %v", err)
+		t.Errorf("the primary refuses writes: %v", err)
 	}
 }
 
@@ -132,7 +131,7 @@ func TestBySentinelRefuses(t *testing.T) {
 		t.Helper()
 		report, err := w.run(t.Context())
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v, want %q in it", err, want)
+			t.Errorf("error %v, want it to contain %q", err, want)
 		}
 		if strings.Contains(report, "paused") {
 			t.Errorf("writes were paused:\n%s", report)
@@ -147,10 +146,10 @@ func TestBySentinelRefuses(t *testing.T) {
 
 	// A Redis replica that follows another one may lack writes that the primary has acknowledged.
 	w.replicas[0].ReplicaOf(w.replicas[1])
-	refuses("does not follow " + w.primary.Addr())
+	refuses("does not replicate " + w.primary.Addr())
 }
 
-// A Redis replica that hangs has not all writes: the pause ends, and the primary stays.
+// If a Redis replica hangs and cannot catch up, the pause ends and the primary stays.
 func TestBySentinelGivesUp(t *testing.T) {
 	t.Parallel()
 	w := startWatched(t)
@@ -173,31 +172,31 @@ func TestBySentinelGivesUp(t *testing.T) {
 	}
 	w.replicas[1].Pause()
 	if _, err := o.promote(t.Context(), watch, replicas); err == nil || !strings.Contains(err.Error(), w.replicas[1].Addr()) {
-		t.Errorf("error %v, want that %s is the reason", err, w.replicas[1].Addr())
+		t.Errorf("error %v, want it to contain %s", err, w.replicas[1].Addr())
 	}
-	if !strings.Contains(out.String(), "Writes go on at "+w.primary.Addr()) {
+	if !strings.Contains(out.String(), w.primary.Addr()+" accepts writes again") {
 		t.Errorf("the report is\n%s", out.String())
 	}
 	w.writable(t)
 	w.replicas[1].Resume()
 
-	// The same when the caller gives up while writes are paused.
+	// The pause also ends when the caller cancels the context while writes are paused.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := o.promote(ctx, watch, replicas); err == nil {
-		t.Error("a failover without time succeeded")
+		t.Error("a cancelled failover succeeded")
 	}
 	w.writable(t)
 }
 
-// A Sentinel that last saw a Redis replica as a primary would undo its promotion, so the failover begins
-// only after all of them have looked again.
+// A Sentinel that last saw a Redis replica as a primary would undo its promotion, so the failover starts
+// only after all Sentinels have refreshed their view.
 func TestBySentinelAwaitsTheSentinels(t *testing.T) {
 	t.Parallel()
 	redistest.Require(t)
-	d := redistest.StartSentinel(t, redistest.SentinelOptions{}) // not Quick: they look every 10 s
+	d := redistest.StartSentinel(t, redistest.SentinelOptions{}) // not Quick: they refresh every 10 s
 	cfg := Config{Redis: redisconfig.Redis{MasterName: master, Addr: d.Addrs()}}
-	// mistaken returns how many Sentinels have a Redis replica in mind as a primary.
+	// mistaken returns the number of Sentinels that list a Redis replica as a primary.
 	mistaken := func() (n int) {
 		for _, s := range d.Sentinels() {
 			cmd := redis.NewMapStringStringSliceCmd(t.Context(), "sentinel", "replicas", master)
@@ -218,14 +217,14 @@ func TestBySentinelAwaitsTheSentinels(t *testing.T) {
 	}
 	eventually.Nil(t, func() error {
 		if n := mistaken(); n < len(d.Sentinels()) {
-			return fmt.Errorf("%d Sentinels have looked", n)
+			return fmt.Errorf("%d Sentinels have refreshed their view", n)
 		}
 		return nil
 	})
 	replica.ReplicaOf(primary)
 	replica.WaitReplicaInSync(primary)
 	if mistaken() == 0 {
-		t.Fatal("the Sentinels have looked again already")
+		t.Fatal("the Sentinels have refreshed their view before the failover started")
 	}
 	atPause := -1
 	cfg.Out = writerFunc(func(line []byte) (int, error) {
@@ -235,7 +234,7 @@ func TestBySentinelAwaitsTheSentinels(t *testing.T) {
 		return len(line), nil
 	})
 	if err := Run(t.Context(), cfg); err != nil || atPause != 0 {
-		t.Errorf("writes were paused while %d Sentinels took a Redis replica for a primary (%v)", atPause, err)
+		t.Errorf("writes were paused while %d Sentinels listed a Redis replica as a primary (%v)", atPause, err)
 	}
 }
 

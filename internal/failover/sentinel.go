@@ -14,23 +14,23 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// Bounds of a failover by Sentinel. Writes are paused for pauseFor at most, even if this process dies
-// in the middle; all that needs the pause ends before that.
+// Time limits of a failover by Sentinel. Redis ends the pause of writes by itself after pauseFor, even if
+// this process dies; every step that depends on the pause has a shorter limit.
 const (
-	agreeWait   = 5 * time.Second  // for servers and Sentinels that have not found each other yet
-	lookWait    = 12 * time.Second // for the Sentinels to look at a Redis replica again; they do so every 10 s
+	agreeWait   = 5 * time.Second  // for servers and Sentinels to discover each other
+	lookWait    = 12 * time.Second // for the Sentinels to refresh the state of a Redis replica, which they do every 10 s
 	pauseFor    = 10 * time.Second
-	catchUpWait = 2 * time.Second // for the Redis replicas to have every write
-	promoteWait = 7 * time.Second // for the Sentinels to promote one; it takes 1 to 2 s
-	finishWait  = 5 * time.Second // for the new primary to take writes, and to end the pause
+	catchUpWait = 2 * time.Second // for the Redis replicas to receive every write
+	promoteWait = 7 * time.Second // for the Sentinels to promote a Redis replica, which takes 1 to 2 s
+	finishWait  = 5 * time.Second // for the new primary to accept writes, and for the end of the pause
 )
 
-// bySentinel lets the Sentinels promote a Redis replica that has every write.
+// bySentinel pauses writes, waits until the Redis replicas have every write, and lets the Sentinels promote
+// one of them.
 //
-// SENTINEL FAILOVER alone loses about a second of writes: clients write to the old primary until they
-// learn of the new one, and the Sentinels demote the old one only some 10 s later. So writes are paused
-// first, the Redis replicas get what they lack, and the pause ends only after the old primary has been
-// demoted: writes that waited on it are refused then, and none is lost.
+// Without the pause, SENTINEL FAILOVER loses about a second of writes: clients write to the old primary until
+// they learn of the new one, and the Sentinels demote the old one only some 10 s later. The pause ends after
+// the old primary has been demoted, so that it refuses the writes that waited instead of losing them.
 func (o *operation) bySentinel(ctx context.Context) error {
 	var watch watch
 	var replicas []string
@@ -56,15 +56,14 @@ func (o *operation) bySentinel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// From here on it has to be finished, also if somebody presses Ctrl-C.
+	// From here on the failover must be completed, even after Ctrl-C.
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), finishWait)
 	defer cancel()
 	if err := o.demote(ctx, old, promoted); err != nil {
-		// The pause stays: writes that waited for its end would be taken and lost.
-		return fmt.Errorf("%s was promoted, but %s cannot be told to follow it: its writes stay paused for %s at most, the Sentinels demote it within about 10 s: %w", o.cfg.Name(promoted), o.cfg.Name(old), pauseFor, err)
+		// Do not end the pause: the old primary would accept the writes that wait, and lose them.
+		return fmt.Errorf("%s was promoted, but demoting %s failed: its writes stay paused for up to %s, and the Sentinels demote it within about 10 s: %w", o.cfg.Name(promoted), o.cfg.Name(old), pauseFor, err)
 	}
-	// The pause ends last, so that a client that waits on the old primary is refused only when it finds the
-	// new one.
+	// The pause ends last, so that a client whose write is refused then can already find the new primary.
 	err = o.takesWrites(ctx, watch, promoted)
 	out := time.Since(begun)
 	if err != nil {
@@ -75,14 +74,14 @@ func (o *operation) bySentinel(ctx context.Context) error {
 	}
 	o.report("%s is the primary, and %s follows it. Writes were out for %s; none was lost.", o.cfg.Name(promoted), o.cfg.Name(old), seconds(out))
 	if err := o.settled(ctx, watch, len(replicas)); err != nil {
-		o.report("The Sentinels are not done yet: %v. Wait for that before the next failover.", err)
+		o.report("The Sentinels have not finished yet: %v. Wait for that before the next failover.", err)
 	}
 	return nil
 }
 
-// seenAsReplicas waits until no Sentinel has a Redis replica in mind as a primary, as happens when an old
-// primary comes back as one. Such a Sentinel would take a promotion for the same mistake, and make a Redis
-// replica of the new primary again.
+// seenAsReplicas waits until every Sentinel lists every Redis replica as one. Until its next refresh a
+// Sentinel lists an old primary that came back as a Redis replica as a primary. It would then take the
+// promotion for a misconfiguration and demote the new primary.
 func (o *operation) seenAsReplicas(ctx context.Context, w watch) error {
 	ctx, cancel := context.WithTimeout(ctx, lookWait)
 	defer cancel()
@@ -103,14 +102,14 @@ func (o *operation) seenAsReplicas(ctx context.Context, w watch) error {
 	return nil
 }
 
-// settled waits until the Sentinels are ready for the next failover: they have given the other Redis
-// replicas their new primary, and see n of them.
+// settled waits until the Sentinels are ready for the next failover: they have moved the other Redis
+// replicas to the new primary, and each lists n usable ones.
 func (o *operation) settled(ctx context.Context, w watch, n int) error {
 	for _, addr := range w.sentinels {
 		err := await(ctx, func() error {
 			view, err := o.sentinel(ctx, addr)
 			if err == nil && view.FailingOver {
-				err = fmt.Errorf("%s still moves the other Redis replicas", o.cfg.Name(addr))
+				err = fmt.Errorf("%s is still moving the other Redis replicas", o.cfg.Name(addr))
 			}
 			if err != nil {
 				return err
@@ -134,13 +133,13 @@ func (o *operation) settled(ctx context.Context, w watch, n int) error {
 	return nil
 }
 
-// watch is what the Sentinels agree on.
+// watch is the state that the Sentinels agree on.
 type watch struct {
 	sentinels []string // addresses of the Sentinels that answer
 	primary   string   // address
 }
 
-// ask asks the Sentinels for the primary. Most of them have to answer, and all that do have to agree.
+// ask queries the Sentinels for the primary. A majority must answer, and all answers must agree.
 func (o *operation) ask(ctx context.Context) (watch, error) {
 	var w watch
 	var silent []string
@@ -156,21 +155,21 @@ func (o *operation) ask(ctx context.Context) (watch, error) {
 			silent = append(silent, why)
 			continue
 		case view.Down || view.FailingOver:
-			return w, fmt.Errorf("%s does not reach %s, or replaces it already: see to that first", o.cfg.Name(addr), o.cfg.Name(view.Primary))
+			return w, fmt.Errorf("%s cannot reach %s or is already replacing it: resolve that first", o.cfg.Name(addr), o.cfg.Name(view.Primary))
 		case w.primary != "" && w.primary != view.Primary:
-			return w, fmt.Errorf("the Sentinels do not agree on the primary: %s names %s, %s names %s", o.cfg.Name(w.sentinels[0]), o.cfg.Name(w.primary), o.cfg.Name(addr), o.cfg.Name(view.Primary))
+			return w, fmt.Errorf("the Sentinels disagree on the primary: %s reports %s, %s reports %s", o.cfg.Name(w.sentinels[0]), o.cfg.Name(w.primary), o.cfg.Name(addr), o.cfg.Name(view.Primary))
 		}
 		known = max(known, view.OtherSentinels+1)
 		w.primary = view.Primary
 		w.sentinels = append(w.sentinels, addr)
 	}
 	if 2*len(w.sentinels) <= known {
-		return w, fmt.Errorf("%d of %d Sentinels answer, which is too few for a failover; not %s", len(w.sentinels), known, strings.Join(silent, ", "))
+		return w, fmt.Errorf("only %d of %d Sentinels answer, too few for a failover; no answer from %s", len(w.sentinels), known, strings.Join(silent, ", "))
 	}
 	return w, nil
 }
 
-// sentinel returns what a Sentinel says.
+// sentinel queries one Sentinel.
 func (o *operation) sentinel(ctx context.Context, addr string) (redisnode.SentinelView, error) {
 	c, err := o.servers.sentinel(ctx, addr)
 	if err != nil {
@@ -179,13 +178,13 @@ func (o *operation) sentinel(ctx context.Context, addr string) (redisnode.Sentin
 	return redisnode.AskSentinel(ctx, c, o.cfg.MasterName)
 }
 
-// replicas returns the addresses of the Redis replicas that may be promoted. All that answer have to
-// follow the primary, also those that the Sentinels cannot use at the moment: that may change before
-// they choose.
+// replicas returns the addresses of the Redis replicas that the Sentinels may promote. All that answer must
+// replicate the primary, even those that the Sentinels cannot use at the moment: that may change before
+// they choose one.
 func (o *operation) replicas(ctx context.Context, w watch) ([]string, error) {
 	known, err := o.knownReplicas(ctx, w.sentinels[0])
 	if err != nil {
-		return nil, fmt.Errorf("ask %s for the Redis replicas: %w", o.cfg.Name(w.sentinels[0]), err)
+		return nil, fmt.Errorf("query %s for the Redis replicas: %w", o.cfg.Name(w.sentinels[0]), err)
 	}
 	var found []string
 	reached := false
@@ -194,7 +193,7 @@ func (o *operation) replicas(ctx context.Context, w watch) ([]string, error) {
 			continue
 		}
 		if _, err := o.replication(ctx, r.Addr); err != nil && !usable(r) {
-			continue // the Sentinels do not reach it either
+			continue // the Sentinels cannot reach it either
 		}
 		if err := o.follows(ctx, r.Addr, w.primary); err != nil {
 			return nil, err
@@ -203,16 +202,16 @@ func (o *operation) replicas(ctx context.Context, w watch) ([]string, error) {
 		reached = reached || usable(r)
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("no Redis replica of %s is connected: there is nothing to fail over to", o.cfg.Name(w.primary))
+		return nil, fmt.Errorf("there is nothing to fail over to: no Redis replica of %s is connected", o.cfg.Name(w.primary))
 	}
 	if !reached {
-		return nil, fmt.Errorf("%s does not reach %s", o.cfg.Name(w.sentinels[0]), o.names(found))
+		return nil, fmt.Errorf("%s cannot reach %s", o.cfg.Name(w.sentinels[0]), o.names(found))
 	}
 	slices.Sort(found)
 	return found, nil
 }
 
-// usable reports whether a Sentinel could promote a Redis replica that it sees like this.
+// usable reports whether the Sentinel that reports r can promote it.
 func usable(r redisnode.ReplicaView) bool { return r.Reached && r.InfoSeen }
 
 func (o *operation) knownReplicas(ctx context.Context, sentinel string) ([]redisnode.ReplicaView, error) {
@@ -231,22 +230,23 @@ func (o *operation) replication(ctx context.Context, addr string) (redisnode.Rep
 	return redisnode.AskReplication(ctx, c)
 }
 
-// follows reports why a server is not a Redis replica of primary with a working link.
+// follows returns nil if the server at addr is a Redis replica of primary with a working link, else the
+// reason why not.
 func (o *operation) follows(ctx context.Context, addr, primary string) error {
 	r, err := o.replication(ctx, addr)
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask %s: %w", o.cfg.Name(addr), err)
 	case r.Role != redisnode.Replica || r.Upstream != primary:
-		return fmt.Errorf("%s does not follow %s: see to that first", o.cfg.Name(addr), o.cfg.Name(primary))
+		return fmt.Errorf("%s does not replicate %s: resolve that first", o.cfg.Name(addr), o.cfg.Name(primary))
 	case !r.LinkUp:
-		return fmt.Errorf("the link of %s to %s is down: see to that first", o.cfg.Name(addr), o.cfg.Name(primary))
+		return fmt.Errorf("the link of %s to %s is down: resolve that first", o.cfg.Name(addr), o.cfg.Name(primary))
 	}
 	return nil
 }
 
-// promote pauses the primary, waits until every Redis replica has every write, and lets the Sentinels
-// promote one, whose address it returns. After an error the primary takes writes again.
+// promote pauses writes on the primary, waits until all Redis replicas have every write, and lets the
+// Sentinels promote one, whose address it returns. After an error it ends the pause.
 func (o *operation) promote(ctx context.Context, w watch, replicas []string) (promoted string, err error) {
 	c, err := o.servers.redis(ctx, w.primary)
 	if err != nil {
@@ -271,12 +271,12 @@ func (o *operation) promote(ctx context.Context, w watch, replicas []string) (pr
 	if unpaused := o.unpause(ctx, w.primary); unpaused != nil {
 		return "", errors.Join(err, unpaused)
 	}
-	o.report("Writes go on at %s; they were paused for %s.", o.cfg.Name(w.primary), seconds(time.Since(begun)))
+	o.report("%s accepts writes again; they were paused for %s.", o.cfg.Name(w.primary), seconds(time.Since(begun)))
 	return "", err
 }
 
-// refused reports whether err is the answer of a server, which then has not done what it was asked for.
-// After any other error it may have.
+// refused reports whether err is an error reply, so that the command has certainly not run. After any other
+// error it may have.
 func refused(err error) bool {
 	var answer redis.Error
 	return errors.As(err, &answer)
@@ -291,10 +291,10 @@ func (o *operation) sentinelFailover(ctx context.Context, w watch, replicas []st
 	if err := c.Do(ctx, "sentinel", "failover", o.cfg.MasterName).Err(); refused(err) {
 		return "", fmt.Errorf("%s refuses the failover: %w", o.cfg.Name(w.sentinels[0]), err)
 	}
-	// It goes on whatever becomes of the caller. The Redis replicas themselves are asked, because the
-	// Sentinels notice a promotion up to a second later. Until it is demoted the old primary goes on
-	// pinging its replicas, which counts as part of its history, and after a ping that the promoted one
-	// has not seen it would need a full copy of the data.
+	// The Sentinels continue even if the caller is cancelled, so the wait does too. It polls the Redis
+	// replicas, because the Sentinels notice a promotion up to a second later. That second counts: until
+	// the old primary is demoted, its pings advance its replication offset, and after one that the promoted
+	// server has not received, the old primary needs a full resynchronization.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), promoteWait)
 	defer cancel()
 	err = await(ctx, func() error {
@@ -304,19 +304,19 @@ func (o *operation) sentinelFailover(ctx context.Context, w watch, replicas []st
 				return nil
 			}
 		}
-		// One that did not answer before can still be what they choose.
+		// The Sentinels may have promoted a server that did not answer in replicas().
 		for _, sentinel := range w.sentinels {
 			if view, err := o.sentinel(ctx, sentinel); err == nil && view.Primary != w.primary {
 				promoted = view.Primary
 				return nil
 			}
 		}
-		return fmt.Errorf("the Sentinels have promoted none within %s; if they still do, about a second of writes can be lost", promoteWait)
+		return fmt.Errorf("the Sentinels have not promoted a Redis replica within %s; if they still do, about a second of writes may be lost", promoteWait)
 	})
 	return promoted, err
 }
 
-// awaitOffset waits until the Redis replicas have processed all that the paused primary has sent.
+// awaitOffset waits until all Redis replicas have reached the replication offset of the paused primary.
 func (o *operation) awaitOffset(ctx context.Context, primary string, replicas []string) error {
 	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
 	defer cancel()
@@ -331,7 +331,7 @@ func (o *operation) awaitOffset(ctx context.Context, primary string, replicas []
 				return fmt.Errorf("ask %s: %w", o.cfg.Name(addr), err)
 			}
 			if r.Role != redisnode.Replica || r.History != target.History {
-				return fmt.Errorf("%s does not follow %s any more", o.cfg.Name(addr), o.cfg.Name(primary))
+				return fmt.Errorf("%s does not replicate %s any more", o.cfg.Name(addr), o.cfg.Name(primary))
 			}
 			if r.Offset < target.Offset {
 				return fmt.Errorf("%s is %d bytes behind after %s", o.cfg.Name(addr), target.Offset-r.Offset, catchUpWait)
@@ -342,7 +342,7 @@ func (o *operation) awaitOffset(ctx context.Context, primary string, replicas []
 			return err
 		}
 	}
-	o.report("Writes are paused on %s; %s %s every one that it took.", o.cfg.Name(primary), o.names(replicas), haveOrHas(len(replicas)))
+	o.report("Writes are paused on %s; %s %s all of its writes.", o.cfg.Name(primary), o.names(replicas), haveOrHas(len(replicas)))
 	return nil
 }
 
@@ -353,7 +353,7 @@ func haveOrHas(n int) string {
 	return "have"
 }
 
-// demote makes the old primary a Redis replica of the new one, as the Sentinels would do later.
+// demote makes the old primary a Redis replica of the new one. The Sentinels would do so about 10 s later.
 func (o *operation) demote(ctx context.Context, old, promoted string) error {
 	host, port, err := net.SplitHostPort(promoted)
 	if err != nil {
@@ -367,13 +367,13 @@ func (o *operation) demote(ctx context.Context, old, promoted string) error {
 		if err := c.Do(ctx, "replicaof", host, port).Err(); err != nil {
 			return err
 		}
-		// For its next start. Where there is no file to write to, the Sentinels have none either.
+		// Persist it for the next start. Servers without a configuration file refuse, which does not matter.
 		_ = c.ConfigRewrite(ctx).Err()
 		return nil
 	})
 }
 
-// unpause lets writes go on at a server.
+// unpause ends the pause of writes.
 func (o *operation) unpause(ctx context.Context, addr string) error {
 	err := await(ctx, func() error {
 		c, err := o.servers.redis(ctx, addr)
@@ -383,19 +383,19 @@ func (o *operation) unpause(ctx context.Context, addr string) error {
 		return c.ClientUnpause(ctx).Err()
 	})
 	if err != nil {
-		err = fmt.Errorf("writes at %s stay paused for %s at most, because the pause cannot be ended: %w", o.cfg.Name(addr), pauseFor, err)
+		err = fmt.Errorf("ending the pause of writes on %s failed; it ends by itself within %s: %w", o.cfg.Name(addr), pauseFor, err)
 	}
 	return err
 }
 
-// takesWrites waits until all Sentinels name the new primary, and it takes writes: with
-// min-replicas-to-write it does so once Redis replicas have connected to it.
+// takesWrites waits until all Sentinels report the new primary and it accepts writes. With
+// min-replicas-to-write it accepts them once enough Redis replicas have connected.
 func (o *operation) takesWrites(ctx context.Context, w watch, promoted string) error {
 	for _, s := range w.sentinels {
 		err := await(ctx, func() error {
 			view, err := o.sentinel(ctx, s)
 			if err == nil && view.Primary != promoted {
-				err = fmt.Errorf("%s still names %s", o.cfg.Name(s), o.cfg.Name(view.Primary))
+				err = fmt.Errorf("%s still reports %s", o.cfg.Name(s), o.cfg.Name(view.Primary))
 			}
 			return err
 		})

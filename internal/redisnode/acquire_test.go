@@ -12,7 +12,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// A command that is under way at a node that is left gets its reply when the node is held, within limits.
+// When the Finder leaves a node, a command in flight still receives its reply if the node is held, but only
+// for the grace period.
 func TestHeldNode(t *testing.T) {
 	server := redistest.StartEmbedded(t)
 	link := faultnet.NewProxy(t, server.Addr())
@@ -22,7 +23,7 @@ func TestHeldNode(t *testing.T) {
 	n := node(t, f)
 	f.Leave(n, errors.New("test"))
 	if !closed(n) {
-		t.Error("a node that nobody holds is not closed at once")
+		t.Error("a node without holders was not closed at once")
 	}
 
 	n = node(t, f)
@@ -33,22 +34,22 @@ func TestHeldNode(t *testing.T) {
 	link.Delay(faultnet.ToClient, grace/5)
 	reply := make(chan error, 1)
 	go func() { reply <- n.Ping(t.Context()).Err() }()
-	eventually.True(t, "command that is under way", func() bool { return n.PoolStats().IdleConns == 0 })
+	eventually.True(t, "command in flight", func() bool { return n.PoolStats().IdleConns == 0 })
 	f.Leave(n, errors.New("test"))
 	if err := <-reply; err != nil {
-		t.Errorf("a command at a node that is held: %v", err)
+		t.Errorf("a command in flight on a held node: %v", err)
 	}
 	other()
 	release()
-	eventually.True(t, "node that was released and is closed", func() bool { return closed(n) })
+	eventually.True(t, "node closed after the last release", func() bool { return closed(n) })
 	link.Heal()
-	n.Acquire()() // of a node that was left long ago
+	n.Acquire()() // no effect on a node that was left
 
 	n = node(t, f)
 	_ = n.Acquire()
 	began := time.Now()
 	f.Leave(n, errors.New("test"))
-	eventually.True(t, "node that is held for too long and is closed", func() bool { return closed(n) })
+	eventually.True(t, "node closed after the grace period", func() bool { return closed(n) })
 	if took := time.Since(began); took < grace {
 		t.Errorf("closed after %v, want %v", took, grace)
 	}
@@ -56,6 +57,6 @@ func TestHeldNode(t *testing.T) {
 	_ = n.Acquire()
 	f.Leave(n, errors.New("test"))
 	if err := f.Close(); err != nil || !closed(n) {
-		t.Errorf("the finder is closed, a node that it left is not: %v", err)
+		t.Errorf("closing the finder did not close a node that it had left: %v", err)
 	}
 }

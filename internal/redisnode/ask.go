@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// askTimeout bounds a question to one Sentinel or cluster node.
+// askTimeout bounds a query to one Sentinel or cluster node.
 const askTimeout = 500 * time.Millisecond
 
-// askAll asks every address in parallel and returns the answers in the order of the addresses,
-// without those that failed, and the errors of the others.
+// askAll queries all addresses in parallel. It returns the successful answers in the order of the
+// addresses, and the errors of the failed queries joined into one.
 func askAll[T any](ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) (T, error)) (answers []T, err error) {
 	results := make([]T, len(addrs))
 	errs := make([]error, len(addrs))
@@ -36,8 +36,8 @@ func askAll[T any](ctx context.Context, addrs []string, ask func(ctx context.Con
 	return answers, oneLine(errs)
 }
 
-// oneLine joins errors, of which some may be nil, into one whose text is a single line: it is shown in
-// /ready. It returns nil when all are.
+// oneLine joins the non-nil errors into one with a single-line text, because /ready shows it. It returns
+// nil if all are nil.
 func oneLine(errs []error) error {
 	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 	if len(errs) == 0 {

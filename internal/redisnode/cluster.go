@@ -10,13 +10,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// cluster is the source for the shard of a Redis Cluster that owns a key. All nodes that are known
-// are asked for their map, and the owner that most of them name wins: a node that was cut off from
-// the others still believes in the old map.
+// cluster finds the servers of the shard that owns a key. It queries every known node for its slot map and
+// takes the owner that most of them report, because a node cut off from the others still reports the old
+// owner.
 type cluster struct {
 	cfg     *Config
 	clients *clients
-	known   []string // addresses: the seeds, and the nodes of the last map
+	known   []string // addresses of the seeds and of the nodes in the last slot maps
 }
 
 func newCluster(cfg *Config) *cluster {
@@ -39,7 +39,7 @@ func (s *cluster) candidates(ctx context.Context) ([]candidate, error) {
 				}
 				owner := i == 0
 				if s.cfg.ReadFrom == Replica {
-					owner = i > 0 || len(shard.Nodes) == 1 // the primary is better than nothing
+					owner = i > 0 || len(shard.Nodes) == 1 // the primary if the shard has no Redis replica
 				}
 				if shard.Start <= slot && slot <= shard.End && owner {
 					votes[n.Addr]++
@@ -49,9 +49,9 @@ func (s *cluster) candidates(ctx context.Context) ([]candidate, error) {
 		}
 	}
 	if most == 0 {
-		return nil, fmt.Errorf("no node of the cluster names an owner of slot %d: %w", slot, err)
+		return nil, fmt.Errorf("no cluster node reports an owner of slot %d: %w", slot, err)
 	}
-	s.clients.keep(seen)
+	s.clients.closeExcept(seen)
 	s.known = seen
 	var found []candidate
 	for _, addr := range seen {
@@ -66,17 +66,17 @@ func (s *cluster) ask(ctx context.Context, addr string) ([]redis.ClusterSlot, er
 	return AskCluster(ctx, s.clients.get(addr), addr)
 }
 
-// AskCluster asks the node at addr for its map: ranges of slots, each with its owner first. It blocks until
-// ctx is done at most.
+// AskCluster returns the slot map of the node at addr: ranges of slots, each with its owner as the first
+// node. It blocks until the reply arrives or ctx is done.
 func AskCluster(ctx context.Context, c *redis.Client, addr string) ([]redis.ClusterSlot, error) {
-	cmd := redis.NewClusterSlotsCmd(ctx, "cluster", "slots") // CLUSTER SHARDS is not there before Redis 7
+	cmd := redis.NewClusterSlotsCmd(ctx, "cluster", "slots") // CLUSTER SHARDS requires Redis 7
 	if err := c.Process(ctx, cmd); err != nil {
 		return nil, err
 	}
 	shards := cmd.Val()
 	for _, shard := range shards {
 		for i := range shard.Nodes {
-			// A node that does not know its own address leaves the host out.
+			// A node that has not learned its own address yet reports an empty host.
 			if h, port, err := net.SplitHostPort(shard.Nodes[i].Addr); err == nil && h == "" {
 				shard.Nodes[i].Addr = net.JoinHostPort(host(addr), port)
 			}
@@ -85,10 +85,10 @@ func AskCluster(ctx context.Context, c *redis.Client, addr string) ([]redis.Clus
 	return shards, nil
 }
 
-func (s *cluster) close() { s.clients.keep(nil) }
+func (s *cluster) close() { s.clients.closeExcept(nil) }
 
-// Slot returns the hash slot of a key, by the rule of the Redis Cluster specification: CRC16 (XMODEM)
-// of the part in the first pair of braces, or of the whole key, modulo 16384.
+// Slot returns the hash slot of a key as the Redis Cluster specification defines it: the CRC16 (XMODEM) of
+// the hash tag, or of the whole key if it has none, modulo 16384.
 func Slot(key string) int {
 	if _, rest, ok := strings.Cut(key, "{"); ok {
 		if tag, _, ok := strings.Cut(rest, "}"); ok && tag != "" {

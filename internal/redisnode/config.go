@@ -16,43 +16,44 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Role is what a server does in its replication.
+// Role is a server's role in replication.
 type Role string
 
-// The roles. Their text is what REDIS_READ_FROM takes.
+// The roles, which are also the values of REDIS_READ_FROM.
 const (
 	Primary Role = "primary"
 	Replica Role = "replica"
 )
 
-// Config says where Redis is. One address is a server, or a name of it that may move to another
-// one; several are seeds of a Redis Cluster, unless MasterName makes them Sentinels.
+// Config describes a Redis deployment. With MasterName the addresses are Sentinels. Otherwise a single
+// address is a server, whose DNS name may move to another one, and several are the seeds of a Redis Cluster.
 type Config struct {
 	Addrs      []string // host:port, or the path of a Unix socket
-	MasterName string   // the primary's name at the Sentinels; "" without Sentinels
-	ReadFrom   Role     // what the server has to be; default Primary
+	MasterName string   // name of the primary in the Sentinels' configuration; "" without Sentinels
+	ReadFrom   Role     // Primary, the default, requires one; Replica prefers Redis replicas and accepts a primary
 
 	Username, Password string
 	DB                 int
-	// SentinelUsername and SentinelPassword log in to the Sentinels.
+	// SentinelUsername and SentinelPassword are the credentials for the Sentinels.
 	SentinelUsername, SentinelPassword string
-	TLS                                *TLS // nil for none
+	TLS                                *TLS // nil for unencrypted connections
 
-	// Key decides which shard of a Redis Cluster is meant: the one that owns this key.
+	// Key selects the shard of a Redis Cluster: the one that owns the hash slot of this key.
 	Key string
-	// Timeout bounds dialing, each read and each write; default 1 s. Contexts bound them too.
+	// Timeout bounds dialing, each read and each write, in addition to their contexts; default 1 s.
 	Timeout time.Duration
-	// PoolSize bounds the connections to the server, subscriptions not counted; default 10 for each
-	// processor. PoolTimeout bounds the wait for one; default Timeout.
+	// PoolSize bounds the connections to the server, not counting subscriptions; default 10 per processor.
+	// PoolTimeout bounds the wait for a free connection; default Timeout.
 	PoolSize    int
 	PoolTimeout time.Duration
 	Logger      *slog.Logger // default slog.Default()
-	// LookupHost resolves names; default net.DefaultResolver.LookupHost.
+	// LookupHost resolves host names; default net.DefaultResolver.LookupHost.
 	LookupHost func(ctx context.Context, host string) ([]string, error)
 
-	certificates *certificates // of TLS
+	certificates *certificates // loaded from TLS
 }
 
+// complete sets the defaults and validates the configuration.
 func (c *Config) complete() error {
 	c.ReadFrom = cmp.Or(c.ReadFrom, Primary)
 	c.Timeout = cmp.Or(c.Timeout, time.Second)
@@ -63,7 +64,7 @@ func (c *Config) complete() error {
 		c.LookupHost = net.DefaultResolver.LookupHost
 	}
 	if len(c.Addrs) == 0 {
-		return errors.New("no address of Redis: write host:port, such as 127.0.0.1:6379")
+		return errors.New("no address of Redis: use host:port, such as 127.0.0.1:6379")
 	}
 	if c.TLS != nil {
 		var err error
@@ -77,30 +78,30 @@ func (c *Config) complete() error {
 			return err
 		}
 		if several && network(addr) == "unix" {
-			return fmt.Errorf("%q: Sentinels and the nodes of a cluster have host:port addresses", addr)
+			return fmt.Errorf("%q is a Unix socket: use host:port for Sentinels and cluster nodes", addr)
 		}
 	}
 	switch {
 	case c.TLS != nil && c.TLS.ServerName == "" && network(c.Addrs[0]) == "unix":
-		return errors.New("TLS over a Unix socket: set the name that the server's certificate has")
+		return errors.New("TLS over a Unix socket requires a server name: set the one in the server's certificate")
 	case c.ReadFrom != Primary && c.ReadFrom != Replica:
 		return fmt.Errorf("read from %q: use %s or %s", c.ReadFrom, Primary, Replica)
 	case c.DB < 0:
 		return fmt.Errorf("database %d: databases are numbered from 0", c.DB)
 	case c.DB > 0 && len(c.Addrs) > 1 && c.MasterName == "":
-		return fmt.Errorf("database %d: a Redis Cluster, which several addresses stand for, has database 0 only", c.DB)
+		return fmt.Errorf("database %d: several addresses mean a Redis Cluster, which has database 0 only", c.DB)
 	}
 	return nil
 }
 
-// checkAddr reports an address that is neither host:port nor a path.
+// checkAddr returns an error unless addr is host:port or a path.
 func checkAddr(addr string) error {
 	if network(addr) == "unix" {
 		return nil
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || host == "" || n == 0 {
-		return fmt.Errorf("%q is no address: write host:port, such as 127.0.0.1:6379, or the path of a socket, such as /run/redis.sock", addr)
+		return fmt.Errorf("%q is not an address: use host:port, such as 127.0.0.1:6379, or the path of a socket, such as /run/redis.sock", addr)
 	}
 	return nil
 }
@@ -112,12 +113,11 @@ func network(addr string) string {
 	return "tcp"
 }
 
-// options returns the options of a client of addr alone. name is what a certificate has to be for
-// when it is not the host of addr.
+// options returns the options of a client for the single server at addr. name is the host name that the
+// server's certificate must have.
 //
-// MaxRetries is -1 because go-redis repeats a command whose reply was lost, and a write would
-// happen twice. ContextTimeoutEnabled makes contexts bound reads from the connection, which they
-// do not by default.
+// MaxRetries is -1 because go-redis would repeat a command whose reply was lost, and apply a write twice.
+// ContextTimeoutEnabled makes context deadlines bound reads from the connection, which is off by default.
 func (c *Config) options(addr, name string) *redis.Options {
 	o := &redis.Options{
 		Network:               network(addr),
@@ -126,7 +126,7 @@ func (c *Config) options(addr, name string) *redis.Options {
 		Password:              c.Password,
 		DB:                    c.DB,
 		MaxRetries:            -1,
-		DisableIdentity:       true, // CLIENT SETINFO: a command more to allow in an access list, known from Redis 7.2 on
+		DisableIdentity:       true, // CLIENT SETINFO requires Redis 7.2 and one more right in the ACL
 		ContextTimeoutEnabled: true,
 		DialTimeout:           c.Timeout,
 		DialerRetries:         1,
@@ -135,11 +135,11 @@ func (c *Config) options(addr, name string) *redis.Options {
 		PoolSize:              c.PoolSize,
 		PoolTimeout:           c.PoolTimeout,
 		MaintNotificationsConfig: &maintnotifications.Config{
-			Mode: maintnotifications.ModeDisabled, // a managed service's protocol, not ours
+			Mode: maintnotifications.ModeDisabled, // only managed services send these
 		},
 	}
 	if c.ReadFrom == Replica && len(c.Addrs) > 1 && c.MasterName == "" {
-		// Without this a Redis replica in a cluster sends every read to its primary.
+		// Without READONLY a Redis replica in a cluster redirects every read to its primary.
 		o.OnConnect = func(ctx context.Context, conn *redis.Conn) error { return conn.ReadOnly(ctx).Err() }
 	}
 	if c.certificates != nil {

@@ -1,8 +1,7 @@
-// Package redisnode finds the one Redis server that a process talks to, and leaves it when it is no
-// longer the right one: behind a name, by Sentinel, or in a Redis Cluster.
+// Package redisnode discovers the Redis server that a process must use, through DNS, Sentinel or Redis
+// Cluster, and follows it when it moves. See docs/high-availability.md.
 //
-// A Finder hands out a Node, a client of a single address. Subscription, log steps and snapshots of a
-// replica all use the same Node. When the Node turns out to be wrong - it was demoted, its name
-// points elsewhere, Sentinels or the cluster name another server - the Finder closes it with all its
-// connections, subscriptions included, and the next call finds the server that is right by then.
+// A Finder returns a Node, a client of a single server. The subscription, the log steps and the snapshots
+// of a replica all use the same Node. When that server is demoted or replaced, the Finder closes the Node
+// with all its connections, subscriptions included, and the next call of Finder.Node discovers the new one.
 package redisnode

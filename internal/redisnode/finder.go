@@ -13,46 +13,47 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Node is a client of one server. It is closed when the Finder leaves it, unless it is held: calls on it
-// fail then, and subscriptions end.
+// Node is a client of one server, owned by the Finder. When the Finder leaves the server, it closes the
+// Node as soon as nobody holds it: calls on it fail from then on, and its subscriptions end.
 type Node struct {
 	*redis.Client
-	Addr string // host:port as it was found, or the path of a socket
+	Addr string // resolved host:port, or the path of a socket
 
-	seen atomic.Pointer[seen] // when it was looked at last; nil where INFO is refused
+	info atomic.Pointer[serverInfo] // from the last INFO; nil if INFO is refused
 
-	mu   sync.Mutex    // guards what follows
-	held int           // calls of Hold without one of release
-	left chan struct{} // nil until the Finder leaves the node, closed when it is held no more
+	mu      sync.Mutex    // guards the fields below
+	holders int           // calls of Acquire that have not been released
+	left    chan struct{} // nil until the Finder leaves the node; closed by the last release
 }
 
-// grace is how long a held node that was left keeps its connections at most. A server that answers at all
-// has answered by then.
+// grace bounds how long the connections of a held node stay open after the Finder has left it. A server
+// that is still working replies well within it.
 const grace = 250 * time.Millisecond
 
-// Hold keeps the connections of n open after the Finder has left it, until release is called or grace is
-// over: a command that is under way would otherwise lose its reply.
+// Acquire keeps the connections of n open until release is called or grace has passed after the Finder left
+// n, so that a command in flight still receives its reply. It does not block. On a node that was already
+// left it has no effect.
 func (n *Node) Acquire() (release func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.left != nil {
 		return func() {}
 	}
-	n.held++
+	n.holders++
 	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if n.held--; n.held == 0 && n.left != nil {
+		if n.holders--; n.holders == 0 && n.left != nil {
 			close(n.left)
 		}
 	}
 }
 
-// leave closes the connections of n, once it is held no more. f.mu is held.
-func (f *Finder) leave(n *Node) {
+// closeNode closes n at once if nobody holds it, else in the background. f.mu must be held.
+func (f *Finder) closeNode(n *Node) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.held == 0 {
+	if n.holders == 0 {
 		_ = n.Close()
 		return
 	}
@@ -67,51 +68,51 @@ func (f *Finder) leave(n *Node) {
 	})
 }
 
-// Finder finds the server and remembers it. Its methods may be called by many goroutines.
+// Finder discovers the server and keeps a Node for it. It is safe for concurrent use.
 type Finder struct {
 	cfg    Config
 	source source
-	period time.Duration // how often the source is asked whether the node is still right
-	chain  *clients      // of the servers that the node replicates
+	period time.Duration // interval of the background searches
+	chain  *clients      // clients of the servers upstream of the node
 
-	mu      sync.Mutex // guards what follows
-	node    *Node      // nil while there is none
-	last    string     // address of the node, or of the one before while there is none
-	moves   uint64     // times that last has changed
-	closed  bool
-	used    time.Time     // when the node was asked for last
-	next    *time.Timer   // of the next question; nil before the first
-	asked   time.Time     // when the last question began
-	asking  chan struct{} // closed when the question that is under way has ended; nil without one
-	err     error         // of the last question, nil when it found a node
-	pause   time.Duration // between two questions
-	running sync.WaitGroup
+	mu        sync.Mutex // guards the fields below
+	node      *Node      // nil while no server is found
+	last      string     // address of node, or of the previous one while node is nil
+	moves     uint64     // number of changes of last
+	closed    bool
+	used      time.Time     // time of the last call of Node
+	next      *time.Timer   // starts the next background search; nil before the first one
+	started   time.Time     // start of the last search
+	searching chan struct{} // closed when the search in flight ends; nil if there is none
+	err       error         // error of the last search
+	pause     time.Duration // minimum time between the starts of two searches
+	running   sync.WaitGroup
 }
 
-// source tells which servers there are, best first.
+// source lists the servers that may be the right one, in order of preference.
 type source interface {
-	// candidates blocks until ctx is done at most. It is called by one goroutine at a time.
+	// candidates blocks until it has an answer or ctx is done. Calls are never concurrent.
 	candidates(ctx context.Context) ([]candidate, error)
-	// close ends the connections of the source.
+	// close closes the connections of the source.
 	close()
 }
 
 // candidate is a server that may be the right one.
 type candidate struct {
 	addr string
-	name string // host that the source knows it by, for certificates
+	name string // host name that its TLS certificate must have
 }
 
-// Pauses between questions to the source when no server was found.
+// minPause and maxPause bound the backoff between searches that fail.
 const (
 	minPause = 50 * time.Millisecond
 	maxPause = 200 * time.Millisecond
 )
 
-// findTimeout bounds a question to the source and the look at its candidates.
+// findTimeout bounds one search: the queries to the source and to its candidates.
 const findTimeout = 2 * time.Second
 
-// New returns a Finder. It does not connect.
+// New returns a Finder, or an error that says what to change in the configuration. It does not connect.
 func New(cfg Config) (*Finder, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -132,9 +133,9 @@ func New(cfg Config) (*Finder, error) {
 // ErrClosed is returned by Node after Close.
 var ErrClosed = errors.New("the finder is closed")
 
-// Node returns the server to talk to. While there is none it blocks until one is found, a search fails
-// or ctx is done; callers share a search, and searches that fail are some time apart. It also has the
-// source asked in the background, at most once a period, whether the node is still the right one.
+// Node returns the server in use. If there is none, it blocks until one is found, a search fails or ctx is
+// done. Concurrent callers share one search, and searches that fail back off. At most once a period a call
+// also starts a search in the background, which moves to another server if the source names one.
 func (f *Finder) Node(ctx context.Context) (*Node, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -144,13 +145,13 @@ func (f *Finder) Node(ctx context.Context) (*Node, error) {
 			return nil, ErrClosed
 		case f.node != nil:
 			f.used = time.Now()
-			if f.used.Sub(f.asked) >= f.period {
-				f.ask(false)
+			if f.used.Sub(f.started) >= f.period {
+				f.search(false)
 			}
 			return f.node, nil
 		}
-		f.ask(false)
-		done := f.asking
+		f.search(false)
+		done := f.searching
 		f.mu.Unlock()
 		select {
 		case <-done:
@@ -163,48 +164,49 @@ func (f *Finder) Node(ctx context.Context) (*Node, error) {
 	}
 }
 
-// ask begins to ask the source, unless that is under way, and not before the pause after the last
-// question is over. With doubt, the node is looked at even if the source still names it. f.mu is held.
-func (f *Finder) ask(doubt bool) {
-	if f.asking != nil || f.closed {
+// search starts a search in the background unless one is in flight; the search waits until pause has
+// passed since the last one. With recheck it verifies the current node even if the source still names it.
+// f.mu must be held.
+func (f *Finder) search(recheck bool) {
+	if f.searching != nil || f.closed {
 		return
 	}
 	if f.next != nil {
 		f.next.Stop()
 	}
 	done := make(chan struct{})
-	wait := time.Until(f.asked.Add(f.pause))
-	f.asking, f.asked = done, time.Now().Add(max(wait, 0))
+	wait := time.Until(f.started.Add(f.pause))
+	f.searching, f.started = done, time.Now().Add(max(wait, 0))
 	current := f.node
 	f.running.Go(func() {
 		time.Sleep(wait)
 		ctx, cancel := context.WithTimeout(context.Background(), findTimeout)
 		defer cancel()
-		found, err := f.find(ctx, current, doubt)
+		found, err := f.find(ctx, current, recheck)
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.asking = nil
+		f.searching = nil
 		close(done)
-		f.settle(current, found, err)
-		// Calls may hang on a server that was paused, and nobody asks for the node meanwhile.
+		f.finish(current, found, err)
+		// While calls hang on a paused server nobody calls Node, so the searches go on by themselves.
 		if f.node != nil && time.Since(f.used) < usedLately {
 			f.next = time.AfterFunc(f.period, func() {
 				f.mu.Lock()
 				defer f.mu.Unlock()
-				f.ask(false)
+				f.search(false)
 			})
 		}
 	})
 }
 
-// usedLately is for how long the source is asked again without a call of Node, longer than any call on
-// the node takes.
+// usedLately is how long background searches continue after the last call of Node. It is longer than any
+// call on the node takes.
 const usedLately = 5 * time.Second
 
-// settle takes in the answer to a question that was asked while current was the node. f.mu is held.
-func (f *Finder) settle(current, found *Node, err error) {
+// finish applies the result of a search that started while current was the node. f.mu must be held.
+func (f *Finder) finish(current, found *Node, err error) {
 	switch {
-	case f.closed || f.node != current: // left meanwhile: what was found may be what was left, so callers ask again
+	case f.closed || f.node != current: // current was left during the search, and found may be that same server: search again
 		if found != nil && found != f.node {
 			_ = found.Close()
 		}
@@ -212,7 +214,7 @@ func (f *Finder) settle(current, found *Node, err error) {
 	case err != nil:
 		f.err = err
 		f.pause = min(2*f.pause, maxPause)
-		return // a node that works is kept while nobody can tell whether it is right
+		return // keep a working node while the source is unreachable
 	}
 	f.err, f.pause = nil, minPause
 	if found == current {
@@ -227,13 +229,13 @@ func (f *Finder) settle(current, found *Node, err error) {
 		f.cfg.Logger.Info("connected to Redis", "addr", found.Addr)
 		return
 	}
-	f.cfg.Logger.Warn("Redis has moved; closing all connections to the old server", "from", current.Addr, "to", found.Addr)
-	f.leave(current)
+	f.cfg.Logger.Warn("Redis has moved to another server; closing all connections to the old one", "from", current.Addr, "to", found.Addr)
+	f.closeNode(current)
 }
 
-// find asks the source and returns current, if it is among the candidates, or the first candidate
-// that has the wanted role.
-func (f *Finder) find(ctx context.Context, current *Node, doubt bool) (*Node, error) {
+// find queries the source. It returns current if that is among the candidates, else the first candidate with
+// the required role.
+func (f *Finder) find(ctx context.Context, current *Node, recheck bool) (*Node, error) {
 	candidates, err := f.source.candidates(ctx)
 	if err != nil {
 		return nil, err
@@ -241,10 +243,10 @@ func (f *Finder) find(ctx context.Context, current *Node, doubt bool) (*Node, er
 	var reasons []error
 	named := current != nil && slices.ContainsFunc(candidates, func(c candidate) bool { return c.addr == current.Addr })
 	if named {
-		if !doubt {
+		if !recheck {
 			return current, nil
 		}
-		err := f.look(ctx, current)
+		err := f.inspect(ctx, current)
 		if err == nil {
 			return current, nil
 		}
@@ -255,7 +257,7 @@ func (f *Finder) find(ctx context.Context, current *Node, doubt bool) (*Node, er
 			continue
 		}
 		n := &Node{Client: redis.NewClient(f.cfg.options(c.addr, c.name)), Addr: c.addr}
-		if err := f.look(ctx, n); err != nil {
+		if err := f.inspect(ctx, n); err != nil {
 			_ = n.Close()
 			reasons = append(reasons, fmt.Errorf("%s: %w", c.addr, err))
 			continue
@@ -265,24 +267,24 @@ func (f *Finder) find(ctx context.Context, current *Node, doubt bool) (*Node, er
 	return nil, fmt.Errorf("no Redis %s: %w", f.cfg.ReadFrom, oneLine(reasons))
 }
 
-// ErrNotPrimary says that a server is a Redis replica where a primary is wanted.
+// ErrNotPrimary means that the server is a Redis replica although a primary is required.
 var ErrNotPrimary = errors.New("the server is not a primary")
 
-// Leave gives n up, because of err: all its connections are closed, unless they are held, and the next
-// Node searches again. It does nothing when n was left before.
+// Leave stops using n because of err, which it logs: it closes the connections of n (see Node.Acquire), and
+// the next call of Node starts a search. It does not block, and does nothing if n is not the current node.
 func (f *Finder) Leave(n *Node, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.node != n || n == nil {
 		return
 	}
-	f.cfg.Logger.Warn("leaving the Redis server", "addr", n.Addr, "err", err)
+	f.cfg.Logger.Warn("disconnecting from the Redis server and searching for another one", "addr", n.Addr, "err", err)
 	f.node, f.err = nil, nil
-	f.leave(n)
+	f.closeNode(n)
 }
 
-// Doubt has the source asked in the background whether n is still the right server, because a call on
-// it failed with err. An error that says that it is not makes the Finder leave n at once.
+// ReportError reports that a call on n failed with err. The Finder leaves n at once if Refused(err), and
+// otherwise verifies in the background that n is still the right server. ReportError does not block.
 func (f *Finder) ReportError(n *Node, err error) {
 	if Refused(err) {
 		f.Leave(n, err)
@@ -291,12 +293,12 @@ func (f *Finder) ReportError(n *Node, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.node == n {
-		f.ask(true)
+		f.search(true)
 	}
 }
 
-// Refused reports whether err says that the server did not run a command because it is not the right
-// one: a Redis replica without a primary, or the node of another shard.
+// Refused reports whether err proves that the server did not run the command because it is the wrong
+// server: a Redis replica, or the node of another shard.
 func Refused(err error) bool {
 	for _, prefix := range []string{"READONLY", "MOVED", "MASTERDOWN"} {
 		if redis.HasErrorPrefix(err, prefix) {
@@ -306,8 +308,8 @@ func Refused(err error) bool {
 	return errors.Is(err, ErrNotPrimary)
 }
 
-// Close closes the node. It blocks until a question to the source that is under way has ended,
-// findTimeout at most.
+// Close closes the node and ends the searches. It blocks until the search in flight has ended, at most
+// findTimeout.
 func (f *Finder) Close() error {
 	f.mu.Lock()
 	f.closed = true
@@ -319,7 +321,7 @@ func (f *Finder) Close() error {
 	f.mu.Unlock()
 	f.running.Wait()
 	f.source.close()
-	f.chain.keep(nil)
+	f.chain.closeExcept(nil)
 	if n != nil {
 		return n.Close()
 	}

@@ -20,7 +20,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// finder returns a Finder that is closed with the test.
+// finder returns a Finder that is closed when the test ends.
 func finder(t testing.TB, cfg Config) *Finder {
 	t.Helper()
 	cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -32,7 +32,7 @@ func finder(t testing.TB, cfg Config) *Finder {
 	return f
 }
 
-// node returns what f finds.
+// node returns the node that f finds.
 func node(t testing.TB, f *Finder) *Node {
 	t.Helper()
 	n, err := f.Node(t.Context())
@@ -42,7 +42,7 @@ func node(t testing.TB, f *Finder) *Node {
 	return n
 }
 
-// names is a resolver of the test's own.
+// names is a fake DNS resolver that returns ips for every name.
 type names struct {
 	mu  sync.Mutex // guards ips
 	ips []string
@@ -63,7 +63,7 @@ func (r *names) lookup(context.Context, string) ([]string, error) {
 	return r.ips, nil
 }
 
-// onPort makes addr, a port of 127.0.0.1, available on the same port of another loopback address.
+// onPort forwards connections to ip:port, a loopback address, to target.
 func onPort(t testing.TB, ip, port string, target string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(ip, port))
@@ -91,8 +91,8 @@ func onPort(t testing.TB, ip, port string, target string) {
 	}()
 }
 
-// A name that moves to the promoted replica moves every connection, subscriptions included, though the
-// old server stays up, and even when it still claims to be a primary.
+// When a DNS name moves to another server, every connection moves too, subscriptions included, even if the
+// old server stays up and still claims to be a primary.
 func TestNameMoves(t *testing.T) {
 	redistest.Require(t)
 	old, promoted := redistest.Start(t), redistest.Start(t)
@@ -106,12 +106,12 @@ func TestNameMoves(t *testing.T) {
 	if _, err := sub.Receive(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	dns.set() // no answer: what works is kept
+	dns.set() // DNS fails: the working connections stay
 	f.mu.Lock()
-	f.asked = time.Time{}
+	f.started = time.Time{}
 	f.mu.Unlock()
 	if n := node(t, f); n != first {
-		t.Fatal("a name without an answer moved the connections")
+		t.Fatal("a failed DNS lookup moved the connections")
 	}
 	dns.set("127.0.0.2")
 	eventually.Nil(t, func() error {
@@ -128,7 +128,7 @@ func TestNameMoves(t *testing.T) {
 	}
 }
 
-// Of several addresses behind a name the one that is a primary is found.
+// If a name resolves to several addresses, the Finder picks the primary.
 func TestNameWithReplicas(t *testing.T) {
 	redistest.Require(t)
 	primary := redistest.Start(t)
@@ -138,11 +138,11 @@ func TestNameWithReplicas(t *testing.T) {
 	dns := &names{ips: []string{"127.0.0.1", "127.0.0.2"}}
 	f := finder(t, Config{Addrs: []string{"redis.test:" + port}, LookupHost: dns.lookup})
 	if n := node(t, f); n.Addr != "127.0.0.2:"+port {
-		t.Errorf("found %s, the primary is the other one", n.Addr)
+		t.Errorf("found %s, want the primary at 127.0.0.2", n.Addr)
 	}
 }
 
-// A server that is demoted is left at once, and found again when it is promoted.
+// The Finder leaves a server that is demoted at once, and finds it again when it is promoted.
 func TestDemotedServerIsLeft(t *testing.T) {
 	redistest.Require(t)
 	a, b := redistest.Start(t), redistest.Start(t)
@@ -156,13 +156,13 @@ func TestDemotedServerIsLeft(t *testing.T) {
 		t.Fatalf("a demoted server: %v", err)
 	}
 	if _, err := f.Node(t.Context()); !errors.Is(err, ErrNotPrimary) || !strings.Contains(err.Error(), b.Addr()) {
-		t.Fatalf("a Redis replica where a primary is wanted: %v", err)
+		t.Fatalf("a Redis replica although a primary is required: %v", err)
 	}
 	a.Promote()
 	eventually.Nil(t, func() error { _, err := f.Node(t.Context()); return err })
 }
 
-// A write that a Redis replica refuses makes the Finder leave it.
+// The Finder leaves a server after it has refused a write as a Redis replica.
 func TestRefusedWriteLeaves(t *testing.T) {
 	redistest.Require(t)
 	a, b := redistest.Start(t), redistest.Start(t)
@@ -179,7 +179,7 @@ func TestRefusedWriteLeaves(t *testing.T) {
 	}
 }
 
-// Reading from Redis replicas, what a replica holds is current only while every link up its chain works.
+// The data of a Redis replica counts as fresh only while every link of its chain to the primary works.
 func TestChainOfReplicas(t *testing.T) {
 	redistest.Require(t)
 	primary := redistest.Start(t, redistest.Config("repl-ping-replica-period 1"))
@@ -205,7 +205,7 @@ func TestChainOfReplicas(t *testing.T) {
 	}
 }
 
-// A search that finds nothing is shared by all callers, and the next one does not come at once.
+// All callers share a search, and searches that fail back off.
 func TestSearchesBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		searches := 0
@@ -226,9 +226,9 @@ func TestSearchesBackOff(t *testing.T) {
 			})
 		}
 		callers.Wait()
-		_ = f.Close() // ends the search that is under way
+		_ = f.Close() // ends the search in flight
 		if least, most := int(2*time.Second/maxPause), int(2*time.Second/maxPause)+4; searches < least || searches > most {
-			t.Errorf("%d searches in two seconds, want %d to %d", searches, least, most)
+			t.Errorf("%d searches in 2 s, want %d to %d", searches, least, most)
 		}
 	})
 }
@@ -249,7 +249,7 @@ func TestConfigIsChecked(t *testing.T) {
 		{Config{Addrs: []string{"/run/redis.sock"}, TLS: &TLS{}}, "name"},
 	} {
 		if _, err := New(bad.cfg); err == nil || !strings.Contains(err.Error(), bad.want) {
-			t.Errorf("%+v: %v, want %q in it", bad.cfg, err, bad.want)
+			t.Errorf("%+v: error %v, want it to contain %q", bad.cfg, err, bad.want)
 		}
 	}
 	f, err := New(Config{Addrs: []string{"a:1", "b:1"}, DB: 1, MasterName: "posts"})

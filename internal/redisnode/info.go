@@ -2,7 +2,7 @@ package redisnode
 
 import "strings"
 
-// ParseInfo reads the answer to INFO, lines of "name:value", into a map.
+// ParseInfo parses the reply of INFO, lines of "name:value", into a map.
 func ParseInfo(info string) map[string]string {
 	fields := make(map[string]string)
 	for line := range strings.Lines(info) {

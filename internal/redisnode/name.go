@@ -6,7 +6,7 @@ import (
 	"net"
 )
 
-// name is the source for one configured address: the servers are what its name stands for now.
+// name is the source for a single configured address: the addresses that its host name resolves to.
 type name struct{ cfg *Config }
 
 func (s *name) close() {}
@@ -32,7 +32,7 @@ func (s *name) candidates(ctx context.Context) ([]candidate, error) {
 		found = append(found, candidate{addr: net.JoinHostPort(ip, port), name: host})
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("look up %s: it has no address", host)
+		return nil, fmt.Errorf("look up %s: no address found", host)
 	}
 	return found, nil
 }

@@ -11,22 +11,22 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Replication is what a server says about its replication.
+// Replication is the replication state that a server reports.
 type Replication struct {
 	Role     Role
 	Upstream string        // address of the server that a Redis replica replicates
-	LinkUp   bool          // the link to Upstream works, as far as the server has noticed
-	Silence  time.Duration // since Upstream was heard, in whole seconds
+	LinkUp   bool          // master_link_status is up; a link that was cut silently stays up until a timeout
+	Silence  time.Duration // time since the last data from Upstream, in whole seconds
 
-	History string // id of the history of writes that the server has
-	Offset  int64  // bytes of that history that it has
-	// Of a primary: Redis replicas that are connected, and those that count for min-replicas-to-write,
-	// -1 when none is required.
+	History string // replication id
+	Offset  int64  // replication offset, in bytes
+	// Replicas counts the connected Redis replicas of a primary. GoodReplicas counts those that qualify for
+	// min-replicas-to-write; -1 if that is not configured.
 	Replicas, GoodReplicas int
 }
 
-// AskReplication asks a server. It blocks until ctx is done at most. A server without that section,
-// such as the embedded one, counts as a primary.
+// AskReplication queries a server with INFO replication. It blocks until the reply arrives or ctx is done. A
+// server without that section, such as the embedded Redis, counts as a primary.
 func AskReplication(ctx context.Context, c *redis.Client) (Replication, error) {
 	info, err := c.Info(ctx, "replication").Result()
 	if err != nil && !strings.Contains(err.Error(), "is not supported") {
@@ -35,7 +35,7 @@ func AskReplication(ctx context.Context, c *redis.Client) (Replication, error) {
 	return ParseReplication(info), nil
 }
 
-// ParseReplication reads the answer to INFO, of which it takes the section on replication.
+// ParseReplication parses the replication section in the reply of INFO.
 func ParseReplication(info string) Replication {
 	fields := ParseInfo(info)
 	number := func(key string) int64 {
@@ -58,17 +58,17 @@ func ParseReplication(info string) Replication {
 	return r
 }
 
-// maxSilence is how long a link may be silent before what comes over it counts as stale. A primary
-// pings its Redis replicas every repl-ping-replica-period, which has to be 1 s then.
+// maxSilence is the longest silence of a replication link before its data counts as stale. A primary pings
+// its Redis replicas every repl-ping-replica-period, which must be 1 s where readers use Redis replicas.
 const maxSilence = 2 * time.Second
 
-// maxHops bounds a chain of Redis replicas.
+// maxHops bounds the length of a chain of Redis replicas.
 const maxHops = 8
 
-// Current reports why what n holds may be older than what its primary holds; nil when it is not. For
-// a Redis replica every link up the chain has to work, because one in the middle says that its link
-// is up while the one above it is cut. A node that has to be a primary and is not is left at once.
-// Current blocks until ctx is done at most.
+// CheckFresh returns nil if n holds the current data of its primary, else the reason why it may be stale.
+// For a Redis replica it verifies every link of the chain, because a server in the middle reports its own
+// link as up while the link above it is cut. It leaves n if n must be a primary and is not. CheckFresh
+// blocks until all servers of the chain have answered or ctx is done.
 func (f *Finder) CheckFresh(ctx context.Context, n *Node) error {
 	r, err := f.checkRole(ctx, n)
 	if err != nil {
@@ -80,22 +80,22 @@ func (f *Finder) CheckFresh(ctx context.Context, n *Node) error {
 		case !r.LinkUp:
 			return fmt.Errorf("the link of the Redis replica %s to %s is down", at, r.Upstream)
 		case r.Silence >= maxSilence:
-			return fmt.Errorf("the link of the Redis replica %s to %s is silent since %v", at, r.Upstream, r.Silence)
+			return fmt.Errorf("the link of the Redis replica %s to %s has been silent for %v", at, r.Upstream, r.Silence)
 		case len(chain) == maxHops:
-			return fmt.Errorf("%s is behind more than %d Redis replicas", n.Addr, maxHops)
+			return fmt.Errorf("%s is at the end of a chain of more than %d Redis replicas", n.Addr, maxHops)
 		}
 		at = r.Upstream
 		chain = append(chain, at)
 		if r, err = AskReplication(ctx, f.chain.get(at)); err != nil {
-			return fmt.Errorf("ask %s, which the Redis replica follows: %w", at, err)
+			return fmt.Errorf("query %s, the upstream of the Redis replica: %w", at, err)
 		}
 	}
-	f.chain.keep(chain)
+	f.chain.closeExcept(chain)
 	return nil
 }
 
-// CheckRole reports whether n still has the role that it has to have; a node that has not is left at
-// once. CheckRole blocks until ctx is done at most.
+// CheckRole returns an error, and leaves n, if n does not have the required role any more. It blocks until
+// the server has answered or ctx is done.
 func (f *Finder) CheckRole(ctx context.Context, n *Node) error {
 	_, err := f.checkRole(ctx, n)
 	return err
@@ -107,8 +107,8 @@ func (f *Finder) checkRole(ctx context.Context, n *Node) (Replication, error) {
 		f.ReportError(n, err)
 		return r, err
 	}
-	if last := n.seen.Load(); last != nil {
-		n.seen.Store(&seen{last.product, r})
+	if last := n.info.Load(); last != nil {
+		n.info.Store(&serverInfo{last.product, r})
 	}
 	if err := f.roleError(r); err != nil {
 		f.Leave(n, err)
@@ -117,7 +117,7 @@ func (f *Finder) checkRole(ctx context.Context, n *Node) (Replication, error) {
 	return r, nil
 }
 
-// roleError reports a role that the node must not have.
+// roleError returns an error if r is not the required role.
 func (f *Finder) roleError(r Replication) error {
 	if f.cfg.ReadFrom == Primary && r.Role != Primary {
 		return fmt.Errorf("%w: it replicates %s", ErrNotPrimary, r.Upstream)
@@ -125,8 +125,8 @@ func (f *Finder) roleError(r Replication) error {
 	return nil
 }
 
-// PoolSize returns the most connections to the server, subscriptions not counted.
+// PoolSize returns the limit of connections to the server, not counting subscriptions.
 func (f *Finder) PoolSize() int { return f.cfg.PoolSize }
 
-// ReadsFrom returns the role that the node has to have.
+// ReadsFrom returns Config.ReadFrom.
 func (f *Finder) ReadsFrom() Role { return f.cfg.ReadFrom }

@@ -10,8 +10,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// sentinels is the source for a primary that Sentinels watch. All are asked, and the newest
-// configuration wins: a Sentinel that was cut off from the others still names the old primary.
+// sentinels is the source for a primary that Sentinels monitor. It queries all of them and takes the answer
+// with the highest configuration epoch, because a Sentinel cut off from the others still reports the old
+// primary.
 type sentinels struct {
 	cfg     *Config
 	clients *clients
@@ -28,7 +29,7 @@ func newSentinels(cfg *Config) *sentinels {
 func (s *sentinels) candidates(ctx context.Context) ([]candidate, error) {
 	opinions, err := askAll(ctx, s.cfg.Addrs, s.ask)
 	if len(opinions) == 0 {
-		return nil, fmt.Errorf("no Sentinel names the primary %q: %w", s.cfg.MasterName, err)
+		return nil, fmt.Errorf("no Sentinel reports the primary %q: %w", s.cfg.MasterName, err)
 	}
 	newest := opinions[0].Epoch
 	for _, o := range opinions {
@@ -55,7 +56,7 @@ func (s *sentinels) candidates(ctx context.Context) ([]candidate, error) {
 	if len(found) > 0 {
 		return found, nil
 	}
-	// Reading from Redis replicas, the primary is better than nothing.
+	// No Redis replica is usable, or a primary is required.
 	for _, o := range opinions {
 		if o.Epoch == newest {
 			add(o.Primary)
@@ -72,30 +73,30 @@ func (s *sentinels) ask(ctx context.Context, addr string) (SentinelView, error) 
 	return v, err
 }
 
-func (s *sentinels) close() { s.clients.keep(nil) }
+func (s *sentinels) close() { s.clients.closeExcept(nil) }
 
-// SentinelView is what a Sentinel says about the primary that it watches.
+// SentinelView is the state of a primary as one Sentinel reports it.
 type SentinelView struct {
-	Epoch          int64  // of the configuration that names the primary
-	Primary        string // address
-	Down           bool   // the Sentinel does not reach the primary
-	FailingOver    bool   // the primary is being replaced
-	OtherSentinels int    // other Sentinels that it knows
+	Epoch          int64  // configuration epoch; the highest one is the newest configuration
+	Primary        string // address of the primary
+	Down           bool   // the Sentinel cannot reach the primary
+	FailingOver    bool   // a failover is in progress
+	OtherSentinels int    // number of other Sentinels that it has discovered
 	Replicas       []ReplicaView
 }
 
-// ReplicaView is a Redis replica as a Sentinel sees it.
+// ReplicaView is the state of a Redis replica as one Sentinel reports it.
 type ReplicaView struct {
 	Addr       string
-	Reached    bool // the Sentinel reaches it
-	InfoSeen   bool // the Sentinel has seen its state, which the rest is
+	Reached    bool // the Sentinel can reach it
+	InfoSeen   bool // the Sentinel has received its INFO; the fields below are unset before that
 	Role       Role
-	LinkUp     bool // to its primary
-	Promotable bool // it may be promoted
+	LinkUp     bool // its link to the primary is up
+	Promotable bool // its priority allows a promotion
 }
 
-// AskSentinel asks a Sentinel for a primary, without its Redis replicas. It blocks until ctx is done at
-// most.
+// AskSentinel queries a Sentinel for the primary masterName and leaves SentinelView.Replicas empty. It
+// blocks until the replies arrive or ctx is done.
 func AskSentinel(ctx context.Context, c *redis.Client, masterName string) (v SentinelView, err error) {
 	cmd := redis.NewMapStringStringCmd(ctx, "sentinel", "master", masterName)
 	if err := c.Process(ctx, cmd); err != nil {
@@ -107,7 +108,7 @@ func AskSentinel(ctx context.Context, c *redis.Client, masterName string) (v Sen
 	}
 	v.Down, v.FailingOver = strings.Contains(master["flags"], "down"), strings.Contains(master["flags"], "failover")
 	v.OtherSentinels, _ = strconv.Atoi(master["num-other-sentinels"])
-	// While a failover ends, this names the promoted server before SENTINEL MASTER does.
+	// At the end of a failover this command reports the promoted server before SENTINEL MASTER does.
 	primary := redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", masterName)
 	if err := c.Process(ctx, primary); err != nil {
 		return v, err
@@ -119,7 +120,8 @@ func AskSentinel(ctx context.Context, c *redis.Client, masterName string) (v Sen
 	return v, nil
 }
 
-// AskReplicas asks a Sentinel for the Redis replicas of a primary. It blocks until ctx is done at most.
+// AskReplicas queries a Sentinel for the Redis replicas of the primary masterName. It blocks until the reply
+// arrives or ctx is done.
 func AskReplicas(ctx context.Context, c *redis.Client, masterName string) ([]ReplicaView, error) {
 	cmd := redis.NewMapStringStringSliceCmd(ctx, "sentinel", "replicas", masterName)
 	if err := c.Process(ctx, cmd); err != nil {

@@ -13,7 +13,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// Server and the metrics show the server in use, its role and the moves to others, and that there is none.
+// Server and the metrics show the server in use, its role and the number of moves, and when there is none.
 func TestServer(t *testing.T) {
 	redistest.Require(t)
 	primary, other := redistest.Start(t), redistest.Start(t)
@@ -29,7 +29,7 @@ func TestServer(t *testing.T) {
 	want := func(s Server, primaries, replicas int) {
 		t.Helper()
 		eventually.Nil(t, func() error {
-			_, _ = f.Node(t.Context()) // it has the name looked up again
+			_, _ = f.Node(t.Context()) // triggers the next DNS lookup
 			got := f.Server()
 			if s.Addr != "" && !strings.HasPrefix(got.Product, "Redis ") && !strings.HasPrefix(got.Product, "Valkey ") {
 				return fmt.Errorf("product %q", got.Product)
@@ -38,10 +38,10 @@ func TestServer(t *testing.T) {
 				return fmt.Errorf("server %+v, want %+v", got, s)
 			}
 			return testutil.GatherAndCompare(reg, strings.NewReader(fmt.Sprintf(`
-# HELP redis_moves_total Times that another Redis server than the last one was found.
+# HELP redis_moves_total Moves of this process to another Redis server.
 # TYPE redis_moves_total counter
 redis_moves_total %d
-# HELP redis_server_found 1 while the process has a Redis server to talk to, by the role of that server.
+# HELP redis_server_found 1 while this process has found a usable Redis server, by the role of that server.
 # TYPE redis_server_found gauge
 redis_server_found{role="primary"} %d
 redis_server_found{role="replica"} %d
@@ -52,13 +52,13 @@ redis_server_found{role="unknown"} 0
 	want(Server{Addr: primary.Addr(), Role: Primary}, 1, 0)
 	dns.set("127.0.0.2")
 	want(Server{Addr: "127.0.0.2:" + port, Role: Replica, Upstream: primary.Addr(), Moves: 1}, 0, 1)
-	replica.ReplicaOf(other) // the probe sees it
+	replica.ReplicaOf(other) // detected by CheckRole
 	if err := f.CheckRole(t.Context(), node(t, f)); err != nil {
 		t.Fatal(err)
 	}
 	want(Server{Addr: "127.0.0.2:" + port, Role: Replica, Upstream: other.Addr(), Moves: 1}, 0, 1)
 	f.Leave(node(t, f), errors.New("test"))
-	want(Server{Addr: "127.0.0.2:" + port, Role: Replica, Upstream: other.Addr(), Moves: 1}, 0, 1) // the same again is no move
+	want(Server{Addr: "127.0.0.2:" + port, Role: Replica, Upstream: other.Addr(), Moves: 1}, 0, 1) // finding the same server again is not a move
 	dns.set("127.0.0.3")
 	want(Server{Addr: "127.0.0.3:" + port, Role: Primary, Moves: 2}, 1, 0)
 	n := node(t, f)
@@ -67,7 +67,7 @@ redis_server_found{role="unknown"} 0
 	want(Server{Moves: 2}, 0, 0)
 }
 
-// A server that refuses INFO is in use, and has no role to show.
+// A server that refuses INFO is used, with an unknown role.
 func TestServerWithoutInfo(t *testing.T) {
 	f := finder(t, Config{Addrs: []string{answering(t, map[string]string{"EVALSHA_RO": "-NOSCRIPT"})}})
 	reg := prometheus.NewRegistry()
@@ -77,7 +77,7 @@ func TestServerWithoutInfo(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(`
-# HELP redis_server_found 1 while the process has a Redis server to talk to, by the role of that server.
+# HELP redis_server_found 1 while this process has found a usable Redis server, by the role of that server.
 # TYPE redis_server_found gauge
 redis_server_found{role="primary"} 0
 redis_server_found{role="replica"} 0

@@ -12,24 +12,24 @@ import (
 	"time"
 )
 
-// TLS says how connections are encrypted. The files are read again when they change, so that
-// certificates are rotated without a restart.
+// TLS configures encrypted connections. A new connection reads files that have changed, so certificates are
+// rotated without a restart.
 type TLS struct {
-	CAFile            string // certificates of the authorities to trust, PEM; "" for those of the system
-	CertFile, KeyFile string // certificate of this client and its key, PEM; "" for none
+	CAFile            string // PEM file of trusted certificate authorities; "" for the system's
+	CertFile, KeyFile string // PEM files of the client certificate and its key; "" for none
 	ServerName        string // name that the server's certificate must have; "" for the host of the address
 }
 
-// certificates are what the files of a TLS hold.
+// certificates caches the content of the files of a TLS.
 type certificates struct {
 	TLS
 
-	mu     sync.Mutex // guards what follows
-	read   [3]stamp   // of the files, when config was made of them
+	mu     sync.Mutex // guards the fields below
+	read   [3]stamp   // versions of CAFile, CertFile and KeyFile in config
 	config *tls.Config
 }
 
-// stamp tells one state of a file from another.
+// stamp identifies a version of a file.
 type stamp struct {
 	modified time.Time
 	size     int64
@@ -38,15 +38,15 @@ type stamp struct {
 // load reads the files of t.
 func (t TLS) load() (*certificates, error) {
 	if (t.CertFile == "") != (t.KeyFile == "") {
-		return nil, errors.New("a client certificate takes both a certificate and a key file")
+		return nil, errors.New("a client certificate requires both a certificate file and a key file")
 	}
 	c := &certificates{TLS: t}
 	_, err := c.current()
 	return c, err
 }
 
-// current returns the configuration that the files stand for now. When they have changed and cannot be
-// used, which may be because a rotation is half done, it returns the last one that could.
+// current returns the configuration from the files as they are now. If it cannot use them, perhaps because
+// only some have been replaced yet, it returns the last working configuration.
 func (t *certificates) current() (*tls.Config, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,7 +72,7 @@ func (t *certificates) current() (*tls.Config, error) {
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return t.last(fmt.Errorf("%s has no certificate in PEM form", t.CAFile))
+			return t.last(fmt.Errorf("%s contains no certificate in PEM format", t.CAFile))
 		}
 	}
 	if t.CertFile != "" {
@@ -86,6 +86,7 @@ func (t *certificates) current() (*tls.Config, error) {
 	return c, nil
 }
 
+// last returns the last working configuration, or err if there is none.
 func (t *certificates) last(err error) (*tls.Config, error) {
 	if t.config != nil {
 		return t.config, nil
@@ -93,7 +94,7 @@ func (t *certificates) last(err error) (*tls.Config, error) {
 	return nil, err
 }
 
-// dialer returns a dialer for servers that are known as name.
+// dialer returns a dialer for servers with a certificate for name, unless ServerName overrides it.
 func (t *certificates) dialer(name string, timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		config, err := t.current()
@@ -109,7 +110,7 @@ func (t *certificates) dialer(name string, timeout time.Duration) func(ctx conte
 		d := tls.Dialer{NetDialer: &net.Dialer{KeepAlive: 5 * time.Minute}, Config: config}
 		conn, err := d.DialContext(ctx, network, addr)
 		if op := (*net.OpError)(nil); err != nil && !errors.As(err, &op) {
-			// A failed handshake is a failed dial: nothing has been sent to Redis.
+			// Callers classify it as a failed dial, because no command has been sent.
 			err = &net.OpError{Op: "dial", Net: network, Err: fmt.Errorf("TLS with %s: %w", addr, err)}
 		}
 		return conn, err

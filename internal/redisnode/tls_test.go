@@ -21,14 +21,14 @@ func TestTLS(t *testing.T) {
 		tls  TLS
 		want string // part of the error, "" for none
 	}{
-		{"all is well", server.TLSAddr(), TLS{CAFile: ca.File(), CertFile: own.CertFile, KeyFile: own.KeyFile}, ""},
+		{"valid certificates", server.TLSAddr(), TLS{CAFile: ca.File(), CertFile: own.CertFile, KeyFile: own.KeyFile}, ""},
 		{"wrong authority", server.TLSAddr(), TLS{CAFile: other.File(), CertFile: own.CertFile, KeyFile: own.KeyFile}, "unknown authority"},
 		{"no client certificate", server.TLSAddr(), TLS{CAFile: ca.File()}, "certificate required"},
 		{"client certificate of another authority", server.TLSAddr(), TLS{CAFile: ca.File(), CertFile: foreign.CertFile, KeyFile: foreign.KeyFile}, "unknown certificate authority"},
 		{"expired", expired.TLSAddr(), TLS{CAFile: ca.File()}, "expired"},
 		{"another name", elsewhere.TLSAddr(), TLS{CAFile: ca.File()}, "IP SANs"},
-		{"another name that is wanted", elsewhere.TLSAddr(), TLS{CAFile: ca.File(), ServerName: "redis.test"}, ""},
-		{"no TLS there", server.Addr(), TLS{CAFile: ca.File()}, "TLS"},
+		{"another name that ServerName expects", elsewhere.TLSAddr(), TLS{CAFile: ca.File(), ServerName: "redis.test"}, ""},
+		{"port without TLS", server.Addr(), TLS{CAFile: ca.File()}, "TLS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := finder(t, Config{Addrs: []string{tt.addr}, TLS: &tt.tls})
@@ -40,14 +40,14 @@ func TestTLS(t *testing.T) {
 				t.Fatalf("error %v, want %q", err, tt.want)
 			}
 			if err != nil && strings.Count(err.Error(), "\n") > 0 {
-				t.Errorf("the reason is not one line: %q", err)
+				t.Errorf("the error has more than one line: %q", err)
 			}
 		})
 	}
 }
 
-// Certificates are rotated without a restart: the authority and the client's own change on disk, and the
-// next connection uses them.
+// Certificates are rotated without a restart: after the authority's and the client's certificate change on
+// disk, the next connection uses the new ones.
 func TestCertificatesAreReadAgain(t *testing.T) {
 	redistest.Require(t)
 	old, next := redistest.NewCA(t), redistest.NewCA(t)
@@ -56,7 +56,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	authority := redistest.KeyPair{CertFile: old.File(), KeyFile: old.Issue("unused").KeyFile}
 	f := finder(t, Config{Addrs: []string{server.TLSAddr()}, TLS: &TLS{CAFile: authority.CertFile, CertFile: pair.CertFile, KeyFile: pair.KeyFile}})
 	if _, err := f.Node(t.Context()); err == nil {
-		t.Fatal("the old authority is trusted by a server of the next one")
+		t.Fatal("a client of the old authority connected to a server of the new one")
 	}
 	authority.Replace(t, redistest.KeyPair{CertFile: next.File(), KeyFile: next.Issue("unused").KeyFile})
 	pair.Replace(t, next.Issue("client"))

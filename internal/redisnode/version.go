@@ -10,14 +10,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrTooOld says that a server lacks commands that readers need: EVALSHA_RO came with Redis 7.0. Valkey,
-// whose first version was 7.2, always had them.
+// ErrTooOld means that the server lacks EVALSHA_RO, which readers need. Redis has it since 7.0; Valkey has
+// it since its first version, 7.2.
 var ErrTooOld = errors.New("the server is too old, use Redis 7.0, Valkey 7.2 or a newer one")
 
-const leastMajor = 7 // of redis_version, which Valkey has too
+const leastMajor = 7 // lowest accepted major version in redis_version, which Valkey reports too
 
-// productOf returns what a server is, such as "Redis 7.0.15", or "" where that is hidden. It blocks until
-// ctx is done at most.
+// productOf returns the name and version of a server, such as "Redis 7.0.15", or "" if it refuses INFO. It
+// blocks until the replies arrive or ctx is done.
 func productOf(ctx context.Context, c *redis.Client) (string, error) {
 	info, err := c.Info(ctx, "server").Result()
 	if err == nil {
@@ -30,8 +30,8 @@ func productOf(ctx context.Context, c *redis.Client) (string, error) {
 	} else if !hidden(err) {
 		return "", err
 	}
-	// Redis reports a command that it does not have before it looks at the access list. Any other
-	// answer shows that it has this one.
+	// Redis checks that a command exists before it checks the ACL, so every error but "unknown command"
+	// proves that the server has it.
 	const noScript = "0000000000000000000000000000000000000000"
 	if err := c.EvalShaRO(ctx, noScript, nil).Err(); unknownCommand(err) {
 		return "", fmt.Errorf("%w: this one has no EVALSHA_RO", ErrTooOld)
@@ -39,8 +39,8 @@ func productOf(ctx context.Context, c *redis.Client) (string, error) {
 	return "", nil
 }
 
-// hidden reports whether err is the answer of a server that does not say what was asked: an access
-// list, a managed service, or the embedded Redis refuses it.
+// hidden reports whether err means that the server does not provide the requested information: because of
+// an ACL, a managed service's restrictions, or the limits of the embedded Redis.
 func hidden(err error) bool {
 	return redis.HasErrorPrefix(err, "NOPERM") || unknownCommand(err) || err != nil && strings.Contains(err.Error(), "is not supported")
 }
@@ -49,8 +49,8 @@ func unknownCommand(err error) bool {
 	return err != nil && strings.HasPrefix(strings.ToLower(err.Error()), "err unknown command")
 }
 
-// parseProduct reads the answer of INFO server. It returns the major version of the Redis that the server
-// is compatible with.
+// parseProduct parses the reply of INFO server. major is the major version of the Redis release that the
+// server is compatible with.
 func parseProduct(info string) (product string, major int) {
 	fields := ParseInfo(info)
 	compatible := fields["redis_version"]

@@ -8,8 +8,8 @@ import (
 	"github.com/alicebob/miniredis/v2/server"
 )
 
-// answering returns the address of a server that has these commands and answers each with a text, or
-// with an error for one that begins with a minus.
+// answering starts a fake server and returns its address. commands maps each command to its reply; a reply
+// that begins with a minus is sent as an error.
 func answering(t *testing.T, commands map[string]string) string {
 	t.Helper()
 	s, err := server.NewServer("127.0.0.1:0")
@@ -32,8 +32,8 @@ func answering(t *testing.T, commands map[string]string) string {
 	return s.Addr().String()
 }
 
-// A server below the least version is refused in a sentence. One that hides INFO is, when it lacks the
-// command that readers need.
+// A server that is too old is refused with an error that says what to use. If the server refuses INFO, the
+// missing EVALSHA_RO reveals that it is too old.
 func TestOldServerIsRefused(t *testing.T) {
 	const noPerm, noScript = "-NOPERM User writer has no permissions to run the '", "-NOSCRIPT No matching script."
 	info := func(lines ...string) map[string]string {
@@ -62,7 +62,7 @@ func TestOldServerIsRefused(t *testing.T) {
 				t.Errorf("product %q, want %q", product, tt.product)
 			}
 			if tt.problem == "" && err != nil || tt.problem != "" && (!errors.Is(err, ErrTooOld) || !strings.HasSuffix(err.Error(), tt.problem)) {
-				t.Errorf("error %v, want %q at its end", err, tt.problem)
+				t.Errorf("error %v, want the suffix %q", err, tt.problem)
 			}
 		})
 	}
