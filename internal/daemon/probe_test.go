@@ -25,7 +25,7 @@ func TestHealthFlag(t *testing.T) {
 		says   string
 	}{
 		{"ready", 200, `{"status":"ready"}`, 0, "ready"},
-		{"degraded is in service", 200, `{"status":"degraded","reasons":["updates may be missing since 2.0 s"]}`, 0, "degraded: updates may be missing"},
+		{"degraded is in service", 200, `{"status":"degraded","reasons":["reads may be stale: updates of the last 2.0 s may be missing"]}`, 0, "degraded: reads may be stale"},
 		{"loading", 503, `{"status":"loading","reasons":["one","two"]}`, 1, "not ready: loading: one, two"},
 		{"another program", 200, "<html>", 1, "no JSON"},
 	} {

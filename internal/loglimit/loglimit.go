@@ -1,4 +1,5 @@
-// Package loglimit keeps a fault that repeats thousands of times a second from filling the disk.
+// Package loglimit limits the rate of log lines, so that a fault that occurs thousands of times a second
+// does not fill the disk.
 package loglimit
 
 import (
@@ -6,19 +7,19 @@ import (
 	"time"
 )
 
-// Interval is the least time between two lines of a kind.
+// Interval is the minimum time between two lines of one Limit.
 const Interval = 10 * time.Second
 
-// Limit logs one line of its kind per Interval and counts the others. Its zero value is ready for use by
-// many goroutines.
+// Limit logs at most one line per Interval and counts the lines that it omits. The zero value is ready to
+// use. It is safe for concurrent use.
 type Limit struct {
-	mu      sync.Mutex // guards what follows
-	next    time.Time
-	omitted int // lines since the last one that was logged
+	mu      sync.Mutex // guards the fields below
+	next    time.Time  // time from which the next line is logged
+	omitted int        // number of lines omitted since the last one that was logged
 }
 
-// Log logs a line by to, with the number of lines omitted since the last one, or omits it. now is the
-// present time.
+// Log logs a line by calling to, or omits it if the last line was logged less than Interval before now, the
+// current time. A line after omitted ones gets the attribute omitted_lines. Log does not block, but to may.
 func (l *Limit) Log(to func(msg string, args ...any), now time.Time, msg string, args ...any) {
 	l.mu.Lock()
 	if now.Before(l.next) {

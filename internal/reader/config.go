@@ -1,4 +1,4 @@
-// Package reader serves posts from the memory of its process: a replica of what Redis has.
+// Package reader serves posts over HTTP from memory, where it keeps a replica of the posts in Redis.
 package reader
 
 import (
@@ -11,27 +11,27 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// Config is how a reader runs. Zero fields of Local mean the defaults of package cache.
+// Config configures a reader.
 type Config struct {
 	redisconfig.Data
-	PodID    string // names this reader in its answers
-	ReadFrom redisnode.Role
-	// AllowOrigin is the origin whose pages may read posts in a browser: "*" for every one, "" for none but
-	// the reader's own.
+	PodID    string         // name of this reader in X-Served-By, /ready and /status; default the host name
+	ReadFrom redisnode.Role // role of the Redis server to read from; default redisnode.Primary
+	// AllowOrigin is the origin whose web pages may read posts through CORS: "*" for all origins, "" for
+	// none.
 	AllowOrigin string
-	Local       store.Config
+	Local       store.Config // zero fields get the defaults of package cache
 }
 
-// ParseConfig reads a configuration from flags and environment.
+// ParseConfig reads the configuration from flags and environment variables.
 func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	var c Config
 	s := daemon.NewSettings("reader", getenv)
 	c.Register(s, 80)
-	s.String(&c.PodID, "POD_ID", "", "name of this reader in X-Served-By; empty stands for the host name")
-	s.String((*string)(&c.ReadFrom), "REDIS_READ_FROM", string(redisnode.Primary), "what to read from: primary, or replica for a Redis replica that relays to many readers")
+	s.String(&c.PodID, "POD_ID", "", "name of this reader in X-Served-By; default: the host name")
+	s.String((*string)(&c.ReadFrom), "REDIS_READ_FROM", string(redisnode.Primary), "role of the Redis server to read from: primary, or replica to take load off the primary")
 	s.String(&c.AllowOrigin, "CORS_ALLOW_ORIGIN", "", "origin whose web pages may read posts, such as https://www.example.org, or * for all; empty allows none")
-	s.Bytes(&c.Local.MaxSize, "CACHE_MAX_SIZE", 512<<20, "most memory that posts may take")
-	s.Int64(&c.Local.NumCounters, "CACHE_NUM_COUNTERS", 1_000_000, "counters of the admission policy, about one for each expected post")
+	s.Bytes(&c.Local.MaxSize, "CACHE_MAX_SIZE", 512<<20, "memory limit for posts")
+	s.Int64(&c.Local.NumCounters, "CACHE_NUM_COUNTERS", 1_000_000, "counters of the admission policy, about one per expected post")
 	s.Int64(&c.Local.BufferItems, "CACHE_BUFFER_ITEMS", 64, "size of the Get buffers of the admission policy")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
@@ -39,7 +39,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	return c, c.complete()
 }
 
-// complete fills in the defaults and reports a setting that cannot work.
+// complete sets the defaults and validates the configuration.
 func (c *Config) complete() error {
 	if err := c.Data.Complete(); err != nil {
 		return err
@@ -59,7 +59,7 @@ func (c *Config) complete() error {
 	if c.PodID == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			return fmt.Errorf("POD_ID is empty, and the host name cannot be had: %w", err)
+			return fmt.Errorf("set POD_ID, because the host name is not available: %w", err)
 		}
 		c.PodID = host
 	}
@@ -69,7 +69,7 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// validPodID reports whether an id can stand in a header.
+// validPodID reports whether id is a valid value of an HTTP header.
 func validPodID(id string) bool {
 	for i := range len(id) {
 		if id[i] < '!' || id[i] > '~' {

@@ -14,53 +14,52 @@ import (
 	"heavy-read-api/internal/post"
 )
 
-// waitBudget is the budget of a reader's reads. It leaves 50 ms of the promised 500 ms for the answer
-// itself.
+// waitBudget bounds how long a read waits in total. It leaves 50 ms of the promised 500 ms for processing.
 const waitBudget = 450 * time.Millisecond
 
-// maxBehind is how many reads may wait for a version at the same time. A client can ask for versions
-// that do not exist, and each such read takes up to waitBudget.
+// maxBehind limits the reads that wait for X-Min-Version at the same time, because a client can request
+// versions that do not exist, and each such read waits for waitBudget.
 const maxBehind = 256
 
-// source is where a read gets its post from.
+// source selects how a read obtains its post.
 type source int
 
 const (
-	fromMemory  source = iota // the bytes in memory, as they are; from Redis on a miss
-	fromRedis                 // from Redis on every read: a baseline to compare with
-	fromMarshal               // from memory, taken apart and put together on every read: another
+	fromMemory  source = iota // the stored bytes from memory, or from Redis on a miss
+	fromRedis                 // from Redis on every read; a baseline for benchmarks
+	fromMarshal               // from memory, but unmarshalled and marshalled on every read; a baseline too
 )
 
-// request is a read of one post, whichever way it came. Its slices belong to the caller.
+// request is a read of one post, independent of the lane. The caller owns its slices.
 type request struct {
 	id          []byte
-	ifMatch     []byte // the header's lines joined by commas; nil without the header
-	ifNoneMatch []byte // the same
-	minVersion  []byte // the same
+	ifMatch     []byte // If-Match, several lines joined by commas; nil without the header
+	ifNoneMatch []byte // If-None-Match, in the same form
+	minVersion  []byte // X-Min-Version, in the same form
 }
 
-// answer is what a request gets.
+// answer is the result of a read, independent of the lane.
 type answer struct {
 	status  int
-	entry   store.Entry      // of 200 and 304
-	etag    string           // of 200 and 304: a part of the entry
-	problem *httpkit.Problem // of any other status
-	hit     bool             // memory alone had the answer: the caller counts it
+	entry   store.Entry      // set for 200 and 304
+	etag    string           // set for 200 and 304; a substring of entry.Value
+	problem *httpkit.Problem // set for all other statuses
+	hit     bool             // answered from memory; the caller counts it as a hit
 }
 
-// getter does the work of a read.
+// getter answers reads, for both lanes. It is safe for concurrent use.
 type getter struct {
 	replica *replica.Replica
-	budget  time.Duration // bounds all waiting of one read
-	behind  atomic.Int32  // reads that wait for a version, at most maxBehind
+	budget  time.Duration // bounds how long one read waits in total
+	behind  atomic.Int32  // number of reads that wait for X-Min-Version, at most maxBehind
 }
 
-// get answers q. It blocks for the budget at most, and only where memory cannot answer.
+// get answers q. If memory has no answer, it blocks for at most the budget.
 func (g *getter) get(ctx context.Context, q *request, from source) answer {
 	if from == fromRedis {
-		return g.ask(ctx, q)
+		return g.getDirect(ctx, q)
 	}
-	a, ok := g.look(q)
+	a, ok := g.lookUp(q)
 	if !ok {
 		a = g.wait(ctx, q)
 	}
@@ -75,9 +74,9 @@ func (g *getter) get(ctx context.Context, q *request, from source) answer {
 	return a
 }
 
-// look answers q from memory, without blocking and, when it is a post, without allocating. It
-// returns false when wait must answer.
-func (g *getter) look(q *request) (a answer, ok bool) {
+// lookUp answers q from memory. It does not block, and it does not allocate for 200 and 304. It returns
+// false if memory has no answer: the caller must call wait then.
+func (g *getter) lookUp(q *request) (a answer, ok bool) {
 	token, problem := q.check()
 	if problem != nil {
 		return failed(problem), true
@@ -87,7 +86,7 @@ func (g *getter) look(q *request) (a answer, ok bool) {
 	}
 	switch entry, found := g.replica.Get(q.id); found {
 	case store.Hit:
-		// The id is not looked at: the writer checked that of every post.
+		// The id needs no validation: the writer validates the id of every post.
 		a = q.found(entry)
 	case store.Absent:
 		a = q.absent()
@@ -98,7 +97,8 @@ func (g *getter) look(q *request) (a answer, ok bool) {
 	return a, true
 }
 
-// wait answers q when memory cannot, or not yet. It blocks for the budget at most.
+// wait answers q after lookUp has failed: it waits for the requested version, then fetches the post from
+// Redis. It blocks for at most the budget.
 func (g *getter) wait(ctx context.Context, q *request) answer {
 	token, problem := q.check()
 	if problem != nil {
@@ -115,7 +115,7 @@ func (g *getter) wait(ctx context.Context, q *request) answer {
 			return failed(&tooManyBehind)
 		}
 		if g.replica.WaitFor(ctx, token) {
-			if a, ok := g.look(q); ok {
+			if a, ok := g.lookUp(q); ok {
 				return a
 			}
 		}
@@ -127,8 +127,9 @@ func (g *getter) wait(ctx context.Context, q *request) answer {
 	return q.fetched(entry, present, err)
 }
 
-// ask answers q from Redis, past the replica, which has every version that there is.
-func (g *getter) ask(ctx context.Context, q *request) answer {
+// getDirect answers q from Redis and bypasses memory. X-Min-Version needs no wait, because Redis has every
+// version. It blocks for at most the budget.
+func (g *getter) getDirect(ctx context.Context, q *request) answer {
 	if _, problem := q.check(); problem != nil {
 		return failed(problem)
 	}
@@ -140,8 +141,8 @@ func (g *getter) ask(ctx context.Context, q *request) answer {
 	return q.fetched(g.replica.Direct(ctx, string(q.id)))
 }
 
-// check reads the version that q wants at least: the zero token, which any replica has reached,
-// when it wants none.
+// check validates q and returns its X-Min-Version. Without that header it returns the zero token, which
+// every replica has reached.
 func (q *request) check() (protocol.Token, *httpkit.Problem) {
 	if len(q.id) == 0 {
 		return protocol.Token{}, &noID
@@ -166,7 +167,7 @@ func (q *request) fetched(entry store.Entry, present bool, err error) answer {
 	return q.found(entry)
 }
 
-// absent answers a request for what is not there: the id is to blame when it cannot name a post.
+// absent answers a request whose post does not exist: 400 if the id is invalid, else 404.
 func (q *request) absent() answer {
 	if err := post.ValidateID(string(q.id)); err != nil {
 		return failed(badID(err))
@@ -174,7 +175,7 @@ func (q *request) absent() answer {
 	return failed(&notFound)
 }
 
-// found answers with a post, unless a condition of the client says otherwise (RFC 9110, section 13.2.2).
+// found answers with a post after evaluating the conditions of the request (RFC 9110, section 13.2.2).
 func (q *request) found(entry store.Entry) answer {
 	a := answer{status: http.StatusOK, entry: entry, etag: post.ETag(entry.Value)}
 	switch {
@@ -188,9 +189,9 @@ func (q *request) found(entry store.Entry) answer {
 	return a
 }
 
-// matches reports whether an If-Match or If-None-Match header names etag. A tag with W/ matches in the
-// weak comparison alone, which is that of If-None-Match (RFC 9110, sections 13.1.1 and 13.1.2). Where a
-// list is malformed the rest of it matches nothing: the client gets the whole post, or none.
+// matches reports whether the list of an If-Match or If-None-Match header contains etag. Weak tags (W/)
+// match only in the weak comparison, which If-None-Match uses (RFC 9110, sections 13.1.1 and 13.1.2). From
+// the first syntax error on, a list matches nothing: the client gets the whole post, or a 412.
 func matches(list []byte, etag string, weakly bool) bool {
 	if httpkit.AnyETag(list) {
 		return true
@@ -207,21 +208,21 @@ func matches(list []byte, etag string, weakly bool) bool {
 	}
 }
 
-// The problems of a read. They are not changed.
+// The problems of a read. They are shared and must not be modified.
 var (
-	noID          = httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" is missing or empty: ask for /post?id=<id of the post>`}
-	badMinVersion = httpkit.Problem{Status: http.StatusBadRequest, Field: "X-Min-Version", Detail: "X-Min-Version is not a version: send one X-Version of the writer or a reader, 16 hexadecimal digits, a hyphen and a number"}
+	noID          = httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" is missing or empty: request /post?id=<id of the post>`}
+	badMinVersion = httpkit.Problem{Status: http.StatusBadRequest, Field: "X-Min-Version", Detail: "X-Min-Version is not a version: send the X-Version of an earlier response, 16 hexadecimal digits, a hyphen and a number"}
 	notFound      = httpkit.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
-	changed       = httpkit.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "the post has none of these entity tags now: read it without If-Match to get the current one; a weak tag (W/) never matches"}
-	notAPost      = httpkit.Problem{Status: http.StatusInternalServerError, Field: "id", Detail: "what is stored under this id is no post: write it again"}
-	behind        = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and Redis did not bring it in time: try again, or read without X-Min-Version"}
-	tooManyBehind = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not got that version yet, and too many reads wait for theirs: try again, or read without X-Min-Version"}
+	changed       = httpkit.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "the current ETag of the post is not in If-Match: read the post without If-Match to get it; a weak tag (W/) never matches"}
+	notAPost      = httpkit.Problem{Status: http.StatusInternalServerError, Field: "id", Detail: "the value stored under this id is not a post: write the post again"}
+	behind        = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not received that version yet, and Redis did not deliver it in time: try again, or read without X-Min-Version"}
+	tooManyBehind = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not received that version yet, and too many reads are already waiting: try again, or read without X-Min-Version"}
 	unavailable   = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "id", Detail: "this read needs Redis, and Redis did not answer in time: try again"}
 )
 
 func failed(p *httpkit.Problem) answer { return answer{status: p.Status, problem: p} }
 
-// idOf appends the id in a query to dst. A query without exactly one is a problem.
+// idOf appends the id in a query string to dst. It returns a problem unless the query has exactly one.
 func idOf(dst []byte, query string) ([]byte, *httpkit.Problem) {
 	id, err := httpkit.Param(dst, query, idParameter)
 	if err != nil {
@@ -230,8 +231,8 @@ func idOf(dst []byte, query string) ([]byte, *httpkit.Problem) {
 	return id, nil
 }
 
-// badID is the problem of an id that no post can have. An id that is too long is a wrong parameter
-// (400), not too large a body (413).
+// badID returns the problem for an invalid id. Its status is 400 even if the id is too long: 413 is for
+// bodies.
 func badID(err error) *httpkit.Problem {
 	p := &httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: err.Error()}
 	var fe *post.FieldError

@@ -11,16 +11,15 @@ import (
 	"heavy-read-api/internal/post"
 )
 
-// The path of a post, and the parameter that names it.
 const (
 	postPath    = "/post"
 	idParameter = "id"
 )
 
-// Names and values of the headers of a read, as they are sent.
+// Names and values of response headers, in the spelling that is sent.
 //
-// There is no Last-Modified. It counts in seconds: a client that read a post, and asks again after a
-// second write in the same second, would be told that it has the newest.
+// There is no Last-Modified: its resolution is a second, so after two writes within one second a client
+// with the older version would get 304.
 const (
 	headerType       = "Content-Type"
 	headerLength     = "Content-Length"
@@ -32,18 +31,18 @@ const (
 	headerSniffing   = "X-Content-Type-Options"
 
 	mediaType  = "application/json"
-	caching    = "no-cache" // kept by who likes, asked for again each time: with If-None-Match that costs no body
+	caching    = "no-cache" // caches may store a post but must revalidate it, which costs no body
 	retryAfter = "1"        // seconds
-	noSniffing = "nosniff"  // browsers take the media type as it is: a post is no script and no page
+	noSniffing = "nosniff"  // keeps browsers from treating a post as a script or a page
 )
 
-// handler answers reads with net/http.
+// handler answers reads in the std lane, with net/http.
 type handler struct {
 	*getter
 	hold func(w http.ResponseWriter, body string) (release func()) // see fastlane.Server.Hold
 }
 
-// serve answers GET and HEAD of a post.
+// serve returns the handler of GET and HEAD for a post.
 func (h *handler) serve(from source) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		a := h.answer(r, from)
@@ -59,8 +58,8 @@ func (h *handler) answer(r *http.Request, from source) answer {
 	if problem != nil {
 		return failed(problem)
 	}
-	// net/http cancels the request's context when the client closes its sending side, and such a client
-	// still reads. All waiting is bounded without it, as in the fast lane.
+	// Without cancellation, because net/http cancels the context when the client closes its sending side,
+	// and such a client still reads the response. The budget bounds the wait, as in the fast lane.
 	return h.get(context.WithoutCancel(r.Context()), &request{
 		id:          id,
 		ifMatch:     joined(r.Header["If-Match"]),
@@ -69,7 +68,7 @@ func (h *handler) answer(r *http.Request, from source) answer {
 	}, from)
 }
 
-// joined returns the value of a header that may come in several lines; nil when there is none.
+// joined joins the lines of a header by commas. It returns nil if there are none.
 func joined(lines []string) []byte {
 	if len(lines) == 0 {
 		return nil
@@ -78,7 +77,7 @@ func joined(lines []string) []byte {
 }
 
 func (h *handler) send(w http.ResponseWriter, r *http.Request, a *answer) {
-	// Not Header.Set, which would write "Etag".
+	// Header.Set would change the spelling to "Etag".
 	header := w.Header()
 	if a.problem != nil {
 		if a.status == http.StatusServiceUnavailable {
@@ -99,6 +98,6 @@ func (h *handler) send(w http.ResponseWriter, r *http.Request, a *answer) {
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead {
 		defer h.hold(w, a.entry.Value)()
-		_, _ = io.WriteString(w, a.entry.Value) // a client that is gone cannot be told
+		_, _ = io.WriteString(w, a.entry.Value) // fails only if the client has disconnected
 	}
 }

@@ -16,25 +16,25 @@ import (
 	"heavy-read-api/internal/post"
 )
 
-// lane answers reads of /post in the fast lane, with the bytes that net/http would send for what
-// handler says.
+// lane answers reads of /post in the fast lane, with the same bytes that handler sends through net/http.
 type lane struct {
 	*getter
-	server *fastlane.Server // set once, before the first connection
+	server *fastlane.Server // set before the first connection
 	signed *signature
 
-	requests [2][len(laneCodes)]prometheus.Counter // by HEAD, status
+	requests [2][len(laneCodes)]prometheus.Counter // by method (0 GET, 1 HEAD) and index of the status in laneCodes
 	bytes    prometheus.Counter
 	duration prometheus.Observer
-	conns    atomic.Uint32 // that have been opened: spreads the samples
+	conns    atomic.Uint32 // number of connections opened; spreads the samples
 }
 
-// laneCodes are the statuses that a read can have.
+// laneCodes lists the possible statuses of a read.
 var laneCodes = [...]int{http.StatusOK, http.StatusNotModified, http.StatusNotFound, http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusServiceUnavailable, http.StatusInternalServerError}
 
-// sampleEvery is how many requests of a connection come to one that is timed: the clock would cost
-// as much as the look-up. The sample is observed as often, so that it weighs as much as the requests
-// for which it stands: net/http times each of its own. Counts are exact.
+// sampleEvery is the sampling interval of the duration: one in sampleEvery requests of a connection is
+// timed, because reading the clock costs as much as the look-up. Each sample is observed sampleEvery times,
+// so that it has the right weight beside the requests of the std lane, which are all timed. Counters are
+// exact.
 const sampleEvery = 64
 
 func newLane(g *getter, signed *signature, m *httpkit.HTTPMetrics) *lane {
@@ -47,23 +47,23 @@ func newLane(g *getter, signed *signature, m *httpkit.HTTPMetrics) *lane {
 	return l
 }
 
-// conn returns the handler of one connection. Its first sample is among its first sampleEvery
-// requests, at a place that differs from connection to connection.
+// conn returns the handler of one connection. The position of its first sample differs from connection to
+// connection, and is always within the first sampleEvery requests.
 func (l *lane) conn() fastlane.Handler {
 	return &laneConn{lane: l, untilSample: 1 + l.conns.Add(1)*37%sampleEvery}
 }
 
-// laneConn answers the requests of one connection. What it counts it adds to the metrics when
-// answers have been written, once for all that were written together.
+// laneConn answers the requests of one connection. It counts locally and updates the metrics once per
+// flush of pipelined responses.
 type laneConn struct {
 	*lane
-	id          []byte // of the last request, for its memory
-	counts      [2][len(laneCodes)]uint32
-	hits        int
-	body        int // bytes
-	served      bool
-	untilSample uint32    // number of requests up to and including the next sample: 1 to sampleEvery
-	sampled     time.Time // start of a sample whose answer has not been written yet, else zero
+	id          []byte                    // buffer for the id, reused
+	counts      [2][len(laneCodes)]uint32 // requests since the last flush, indexed like lane.requests
+	hits        int                       // hits since the last flush
+	body        int                       // bytes of bodies since the last flush
+	served      bool                      // a request was served since the last flush
+	untilSample uint32                    // number of requests up to and including the next sample: 1 to sampleEvery
+	sampled     time.Time                 // start of the sampled request if its response is not flushed yet, else zero
 }
 
 // Serve implements fastlane.Handler.
@@ -76,17 +76,17 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request) {
 	q := request{ifMatch: r.IfMatch, ifNoneMatch: r.IfNoneMatch, minVersion: r.MinVersion}
 	var a answer
 	ok := true
-	// The string is not kept: it is a part of the read buffer.
+	// The unsafe string aliases the read buffer, and idOf does not keep it.
 	if id, problem := idOf(c.id[:0], unsafe.String(unsafe.SliceData(r.Query), len(r.Query))); problem != nil {
 		a = failed(problem)
 	} else {
 		if q.id = id; len(id) <= post.MaxID {
 			c.id = id
 		}
-		a, ok = c.look(&q)
+		a, ok = c.lookUp(&q)
 	}
 	if !ok {
-		ok = out.Flush() // the answers before this one need not wait for Redis
+		ok = out.Flush() // earlier pipelined responses must not wait for Redis
 		c.Flushed()
 		if !ok {
 			return
@@ -95,7 +95,7 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request) {
 	}
 	c.count(&a, r.Head)
 	if !began.IsZero() {
-		c.sampled = began // only now: the call of Flushed above is for earlier answers
+		c.sampled = began // only now, because the call of Flushed above was for earlier responses
 	}
 
 	closing := out.Closing()
@@ -137,7 +137,7 @@ func (c *laneConn) Refuse(b []byte, status int, reason string, head bool) []byte
 	return c.problem(appendVersion(b, false), status, p.Bytes(), head, connectionOf(false, true))
 }
 
-// appendVersion begins an answer: with the client's version, as net/http does.
+// appendVersion starts a status line with the client's HTTP version, as net/http does.
 func appendVersion(b []byte, http10 bool) []byte {
 	if http10 {
 		return append(b, "HTTP/1.0 "...)
@@ -145,8 +145,8 @@ func appendVersion(b []byte, http10 bool) []byte {
 	return append(b, "HTTP/1.1 "...)
 }
 
-// connectionOf returns the line of the header that says whether the connection stays, where that is not the
-// version's default.
+// connectionOf returns the Connection header line, preceded by CRLF, or "" if the connection behaves as is
+// the default of the HTTP version.
 func connectionOf(http10, closing bool) string {
 	switch {
 	case closing && !http10:
@@ -157,7 +157,7 @@ func connectionOf(http10, closing bool) string {
 	return ""
 }
 
-// common appends what every answer has.
+// common appends the headers of every response.
 func (c *laneConn) common(b []byte, connection string) []byte {
 	b = append(b, c.signed.lines...)
 	b = append(b, "\r\nDate: "...)
@@ -165,7 +165,7 @@ func (c *laneConn) common(b []byte, connection string) []byte {
 	return append(b, connection...)
 }
 
-// problem appends the status and the rest of an answer with a problem document.
+// problem appends a response with a problem document, from the status code on.
 func (c *laneConn) problem(b []byte, status int, body []byte, head bool, connection string) []byte {
 	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(b, ' ')

@@ -14,20 +14,20 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// Run runs a reader until ctx is done, then lets requests in flight finish. It returns nil after an
-// orderly stop, and an error when the configuration cannot work or the port cannot be served.
-// Redis need not be there.
+// Run runs a reader until ctx is done, then drains: it waits for the requests in flight. It returns nil
+// after an orderly stop, and an error if the configuration is invalid or it cannot listen on the port. It
+// starts without Redis too, and becomes ready when Redis is reachable.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.complete(); err != nil {
 		return err
 	}
 	log := cfg.Logger
 	limitMemory(log)
-	ln, err := cfg.Common.Listen() // first: a port that is taken must not cost a load
+	ln, err := cfg.Common.Listen() // first, so that a port in use is reported before the snapshot starts
 	if err != nil {
 		return err
 	}
-	defer ln.Close() // a no-op once the server has closed it
+	defer ln.Close() // no effect after the server has closed it
 
 	at := cfg.Redis.Finder()
 	at.ReadFrom, at.Logger = cfg.ReadFrom, log
@@ -57,7 +57,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer replica.Close()
 
-	// The replica outlives ctx: requests in flight still want its updates.
+	// The replica outlives ctx, because requests in flight may wait for its updates.
 	var following sync.WaitGroup
 	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
 	following.Go(func() { replica.Run(follow) })
@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg Config) error {
 	signed := newSignature(cfg.PodID, cfg.AllowOrigin)
 	s := &state{replica: replica, redis: finder, podID: cfg.PodID}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "reader_stopping", Help: "1 while the reader serves on before an orderly stop, else 0.",
+		Name: "reader_stopping", Help: "1 while the reader drains before an orderly stop, else 0.",
 	}, s.stoppingMetric))
 	metrics := httpkit.NewHTTPMetrics(registry)
 	router := httpkit.NewRouter(metrics)
@@ -90,7 +90,7 @@ func Run(ctx context.Context, cfg Config) error {
 	h.hold = fast.server.Hold
 	err = httpkit.Serve(ctx, ln, fast.server, cfg.Drain, func() {
 		s.stopping.Store(true)
-		log.Info("reader stopping", "drain", cfg.Drain)
+		log.Info("reader is stopping: not ready any more, still serving during the drain", "drain", cfg.Drain)
 	})
 	log.Info("reader stopped")
 	return err

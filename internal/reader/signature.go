@@ -11,15 +11,14 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// signature is what the header of every answer of a reader has: its name, and what browsers have to know.
+// signature holds the constant headers of a reader's responses.
 type signature struct {
-	all   map[string][]string // of every path
-	posts map[string][]string // besides, of the paths of posts
-	lines []byte              // of posts, for the fast lane: each behind a CRLF
+	all   map[string][]string // headers of every path
+	posts map[string][]string // additional headers of the paths of posts
+	lines []byte              // both, for the fast lane, each line preceded by CRLF
 }
 
-// newSignature returns the signature of the reader podID, whose answers pages of origin may read; "" is no
-// page of another origin, "*" every page.
+// newSignature returns the headers of the reader podID. origin is Config.AllowOrigin.
 func newSignature(podID, origin string) *signature {
 	s := &signature{all: map[string][]string{headerSniffing: {noSniffing}, headerServedBy: {podID}}}
 	if origin != "" {
@@ -36,7 +35,7 @@ func newSignature(podID, origin string) *signature {
 	return s
 }
 
-// handler returns next with the signature in every answer.
+// handler wraps next and adds the headers to every response.
 func (s *signature) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		maps.Copy(w.Header(), s.all)
@@ -47,8 +46,8 @@ func (s *signature) handler(next http.Handler) http.Handler {
 	})
 }
 
-// readable returns the methods of a path that h answers. With CORS that is also what browsers ask before a
-// page of another origin may send a header such as If-None-Match.
+// readable returns the methods of a path with h as the handler of GET and HEAD. If origin is set it includes
+// OPTIONS, for the CORS preflight that browsers send before a request with a header such as If-None-Match.
 func readable(h http.HandlerFunc, origin string) httpkit.Methods {
 	m := httpkit.Read(h)
 	if origin != "" {
@@ -62,7 +61,7 @@ func readable(h http.HandlerFunc, origin string) httpkit.Methods {
 	return m
 }
 
-// checkOrigin reports a CORS_ALLOW_ORIGIN that no browser would understand.
+// checkOrigin returns an error unless origin is empty, "*" or a valid origin.
 func checkOrigin(origin string) error {
 	if origin == "" || origin == "*" {
 		return nil

@@ -11,22 +11,22 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// state tells others what the reader can do.
+// state serves /health, /ready and /status.
 type state struct {
 	replica  *replica.Replica
-	redis    *redisnode.Finder // that the replica uses
+	redis    *redisnode.Finder // the one that replica uses
 	podID    string
-	stopping atomic.Bool
+	stopping atomic.Bool // the drain has begun
 }
 
-// snapshot is how far a load of the whole set is.
+// snapshot is the progress of a snapshot.
 type snapshot struct {
-	Loaded      int64    `json:"loaded"`
-	Total       int64    `json:"total"`        // an estimate
-	SecondsLeft *float64 `json:"seconds_left"` // null while nothing is known
+	Loaded      int64    `json:"loaded"`       // posts loaded so far
+	Total       int64    `json:"total"`        // estimated number of posts
+	SecondsLeft *float64 `json:"seconds_left"` // null while there is no estimate
 }
 
-// report is what /status tells.
+// report is the body of /status.
 type report struct {
 	PodID          string    `json:"pod_id"`
 	Ready          bool      `json:"ready"`
@@ -48,7 +48,7 @@ type report struct {
 	Redis redisnode.Server `json:"redis"`
 }
 
-// readiness is what /ready tells.
+// readiness is the body of /ready.
 type readiness struct {
 	Status     string    `json:"status"` // loading, ready, degraded or stopping
 	PodID      string    `json:"pod_id"`
@@ -58,7 +58,8 @@ type readiness struct {
 	Reasons    []string  `json:"reasons,omitempty"`
 }
 
-// stoppingMetric tells a reader that somebody stops from one that dies: the next scrape is too late for both.
+// stoppingMetric lets alerts distinguish a reader that was stopped from one that crashed: both are gone at
+// the next scrape, but only the former has reported 1 before.
 func (s *state) stoppingMetric() float64 {
 	if s.stopping.Load() {
 		return 1
@@ -70,8 +71,8 @@ func (s *state) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	httpkit.JSON(w, http.StatusOK, map[string]string{"status": "ok", "pod_id": s.podID})
 }
 
-// serveReady answers 200 from the first complete load until the reader stops: a reader whose Redis
-// is away still has all the posts, and is better than none.
+// serveReady answers 200 from the end of the first snapshot until the drain begins, also while Redis is
+// unreachable, because the reader still has all posts in memory.
 func (s *state) serveReady(w http.ResponseWriter, _ *http.Request) {
 	now := s.replica.Status()
 	body := readiness{
@@ -125,16 +126,16 @@ func (s *state) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	httpkit.JSON(w, http.StatusOK, body)
 }
 
-// reasons says in words what is not as it should be.
+// reasons describes everything that is wrong, for operators.
 func (s *state) reasons(now *replica.Status) (reasons []string) {
 	add := func(format string, args ...any) { reasons = append(reasons, fmt.Sprintf(format, args...)) }
 	if s.stopping.Load() {
-		add("the reader is stopping")
+		add("the reader is stopping: it still serves, but should get no new connections")
 	}
 	if p := now.Snapshot; p != nil {
-		add("loading all posts (%s): %d of about %d", p.Reason, p.Loaded, p.Total)
+		add("loading a snapshot of all posts (%s): %d of about %d", p.Reason, p.Loaded, p.Total)
 	} else if !now.Ready && !now.Synced {
-		add("the posts are not loaded")
+		add("the posts have not been loaded yet")
 	}
 	if now.Problem != "" {
 		add("%s", now.Problem)
@@ -148,16 +149,17 @@ func (s *state) reasons(now *replica.Status) (reasons []string) {
 	}
 	switch {
 	case now.NoHistory:
-		add("Redis has posts but no epoch, which somebody has deleted: posts may be stale until the next write begins a new history")
+		add("the epoch key in Redis was deleted: reads may be stale until the next write begins a new history")
 	case now.Ready && !now.Synced:
-		add("updates may be missing for the last %.1f s", now.Lag.Seconds())
+		add("reads may be stale: updates of the last %.1f s may be missing", now.Lag.Seconds())
 	}
 	if now.Ready && now.Snapshot == nil && !now.Complete && !now.NoHistory {
-		add("not all posts fit into memory: the others are read from Redis")
+		add("not all posts fit into memory: reads of the others go to Redis")
 	}
 	return append(reasons, now.Hazards...)
 }
 
+// progress converts the progress of a snapshot for JSON. It returns nil if no snapshot is running.
 func progress(p *replica.SnapshotProgress) *snapshot {
 	if p == nil {
 		return nil

@@ -284,7 +284,7 @@ check_redis_calls_nobody() {
 
 check_memory_limit() {
 	says "a reader knows its container's memory limit"
-	docker logs "$(name reader)" 2>&1 | grep 'msg="memory limit" bytes=724775731' # nine tenths of 768 MiB
+	docker logs "$(name reader)" 2>&1 | grep 'msg="Go memory limit set" bytes=724775731' # nine tenths of 768 MiB
 }
 
 check_prometheus_targets() {
