@@ -11,8 +11,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// TestDocsVerifyAHash runs the lines of docs/http.md that verify the hash of a post, and what jq makes of
-// one: its numbers are floats, and the hash must still be that of the JSON that it writes.
+// TestDocsVerifyAHash runs the commands of docs/http.md that verify the hash of a post. It also checks that
+// the hash still matches after a round trip through jq, which stores numbers as floats.
 func TestDocsVerifyAHash(t *testing.T) {
 	for _, tool := range []string{"sh", "curl", "jq", "md5sum"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -26,7 +26,7 @@ func TestDocsVerifyAHash(t *testing.T) {
 	_, lines, found := strings.Cut(string(page), "To verify it:\n\n```sh\n")
 	lines, _, closed := strings.Cut(lines, "```")
 	if !found || !closed || strings.Count(lines, "\n") != 3 {
-		t.Fatalf("docs/http.md verifies a hash with %q", lines)
+		t.Fatalf("docs/http.md has no three commands that verify a hash: %q", lines)
 	}
 	b := redistest.StartEmbedded(t)
 	p := newPublisher(t, b.Addr())
@@ -45,17 +45,17 @@ func TestDocsVerifyAHash(t *testing.T) {
 		{ID: "hello", Title: `,"hash":"x"}`, Content: "%s $(x) ` \\ \n\t 'é' * [a]", Author: `"`},
 	} {
 		w := publish(t, p, text)
-		r.do(t, "GET", "/post?id=hello", "X-Min-Version", w.token.String()) // waits for it
+		r.do(t, "GET", "/post?id=hello", "X-Min-Version", w.token.String()) // waits for the write
 		if got := run(lines); len(got) != 3 || got[0] != got[2] || `"`+got[2]+`"` != w.etag {
 			t.Errorf("%+v: %s prints %q, want the hash %s twice", text, lines, got, w.etag)
 		}
 		if got := run(`curl -s 'http://localhost:9080/post?id=hello' | jq -cj 'del(.hash)' | md5sum`); `"`+got[0]+`"` != w.etag {
-			t.Errorf("%+v: what jq writes has the hash %s, want %s", text, got[0], w.etag)
+			t.Errorf("%+v: the hash of jq's output is %s, want %s", text, got[0], w.etag)
 		}
 	}
 }
 
-// TestPostOfAnOlderWriter serves a post whose timestamp is in nanoseconds as it is.
+// TestPostOfAnOlderWriter checks that a post with a timestamp in nanoseconds is served unchanged.
 func TestPostOfAnOlderWriter(t *testing.T) {
 	body, err := os.ReadFile("../post/testdata/nanoseconds.json")
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// tooLong is how long no read may take, whatever happens: far over the promised 500 ms, because the
-// machine of the tests is busy, and far below what an unbounded wait takes.
+// tooLong is the limit for every read during a fault: far above the promised 500 ms, because the test
+// machine may be busy, and far below any unbounded wait.
 const tooLong = 3 * time.Second
 
 func (r *instance) wantUnavailable(t *testing.T, target, field string, header ...string) {
@@ -50,7 +50,7 @@ func (r *instance) wantStatus(t *testing.T, target string, status int, header ..
 	return res
 }
 
-// faults are ways in which Redis can be away.
+// faults are the ways in which Redis can be unreachable.
 var faults = map[string]struct{ begin, end func(*faultnet.Proxy) }{
 	"refused": {
 		func(p *faultnet.Proxy) { p.Refuse(true); p.Reset() },
@@ -66,8 +66,8 @@ var faults = map[string]struct{ begin, end func(*faultnet.Proxy) }{
 	},
 }
 
-// TestRedisAwayFromTheStart starts a reader without Redis: it is alive, not ready, answers within
-// the bound, and becomes ready when Redis is there.
+// TestRedisAwayFromTheStart starts a reader while Redis is unreachable. The reader is alive and not ready,
+// answers within the limit, and becomes ready when Redis is reachable.
 func TestRedisAwayFromTheStart(t *testing.T) {
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestRedisAwayFromTheStart(t *testing.T) {
 			}
 			for _, path := range paths {
 				r.wantUnavailable(t, path+"?id=a", "id")
-				wantProblem(t, r.do(t, "GET", path+"?id=%00"), 400, "id") // needs no Redis
+				wantProblem(t, r.do(t, "GET", path+"?id=%00"), 400, "id") // answered without Redis
 			}
 			fault.end(proxy)
 			r.waitReady(t, "ready")
@@ -98,8 +98,8 @@ func TestRedisAwayFromTheStart(t *testing.T) {
 	}
 }
 
-// TestRedisGoesAway takes Redis from a reader that has loaded everything: it stays ready and serves
-// from memory, absences included; what needs Redis is answered with 503 within the bound.
+// TestRedisGoesAway makes Redis unreachable for a reader with the whole data set. The reader stays ready
+// and serves from memory, 404 included; reads that need Redis get 503 within the limit.
 func TestRedisGoesAway(t *testing.T) {
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
@@ -145,8 +145,8 @@ func TestRedisGoesAway(t *testing.T) {
 	}
 }
 
-// TestWaitingEnds measures how long reads wait for a Redis that says nothing. The fastest of some is
-// taken, because the machine of the tests is busy; no wait of the client of Redis is as short.
+// TestWaitingEnds measures how long reads wait for a Redis that does not reply. It takes the fastest of
+// five, because the test machine may be busy. All timeouts of the Redis client are longer than that.
 func TestWaitingEnds(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
@@ -173,7 +173,7 @@ func TestWaitingEnds(t *testing.T) {
 	}
 }
 
-// TestMinVersion reads what was just written, while the channel says nothing.
+// TestMinVersion reads posts right after they were written, while the channel delivers nothing.
 func TestMinVersion(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		p := newPublisher(t, b.Addr())
@@ -201,8 +201,8 @@ func TestMinVersion(t *testing.T) {
 	})
 }
 
-// TestSmallMemory has more posts than fit: those that do not are read from Redis, or answered with
-// 503 while it is away. No post is answered with 404.
+// TestSmallMemory stores more posts than fit into memory. Reads of the others go to Redis, or get 503 while
+// it is unreachable; none gets 404.
 func TestSmallMemory(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	p := newPublisher(t, b.Addr())
@@ -241,11 +241,11 @@ func TestSmallMemory(t *testing.T) {
 		}
 	}
 	if found == 0 || missed == 0 {
-		t.Errorf("%d found, %d missed, want some of each", found, missed)
+		t.Errorf("%d reads got 200 and %d got 503, want some of each", found, missed)
 	}
 }
 
-// TestForeignValue has a value under a post's key that is no post.
+// TestForeignValue reads a value that is not a post from a post's key.
 func TestForeignValue(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	p := newPublisher(t, b.Addr())
@@ -258,8 +258,8 @@ func TestForeignValue(t *testing.T) {
 	}
 }
 
-// Clients can ask for versions that do not exist. So many of them wait, and no more: the next one has
-// its answer at once, in both lanes, while reads that memory can answer, and the probes, go on.
+// Clients can request versions that do not exist. At most maxBehind reads wait at a time; further ones get
+// 503 at once, in both lanes, while probes and reads from memory are not affected.
 func TestWaitsForVersionsAreBounded(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
@@ -270,22 +270,22 @@ func TestWaitsForVersionsAreBounded(t *testing.T) {
 
 	g.behind.Store(maxBehind - 1)
 	if a := g.get(t.Context(), &q, fromMemory); a.problem != &behind {
-		t.Errorf("the last that may wait: %+v", a)
+		t.Errorf("the last read that may wait: %+v", a)
 	}
 	g.behind.Store(maxBehind)
 	if a := g.get(t.Context(), &q, fromMemory); a.problem != &tooManyBehind {
-		t.Errorf("one too many: %+v", a)
+		t.Errorf("a read beyond the limit: %+v", a)
 	}
 	q.minVersion = []byte(w.token.String())
 	if a := g.get(t.Context(), &q, fromMemory); a.status != 200 {
-		t.Errorf("a version that is there: %+v", a)
+		t.Errorf("a version that the replica has reached: %+v", a)
 	}
 	q.minVersion = nil
 	if a := g.get(t.Context(), &q, fromMemory); a.status != 200 {
 		t.Errorf("a read without a version: %+v", a)
 	}
 	if n := g.behind.Load(); n != maxBehind {
-		t.Errorf("%d reads wait in the end, want %d", n, maxBehind)
+		t.Errorf("%d reads count as waiting at the end, want %d", n, maxBehind)
 	}
 
 	r := startReady(t, b.Addr())
@@ -311,7 +311,7 @@ func TestWaitsForVersionsAreBounded(t *testing.T) {
 				return
 			}
 			body, _ := io.ReadAll(res.Body)
-			if strings.Contains(string(body), "too many reads wait") {
+			if strings.Contains(string(body), "too many reads are already waiting") {
 				refused.Add(1)
 			}
 		})

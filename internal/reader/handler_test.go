@@ -17,8 +17,8 @@ import (
 
 var paths = []string{"/post", "/post-redis", "/post-marshal"}
 
-// TestRead asks in all three ways for posts of all kinds: the answers are the same, header for
-// header.
+// TestRead reads posts of all kinds through all three routes and checks that the responses are the same,
+// header by header.
 func TestRead(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		p := newPublisher(t, b.Addr())
@@ -72,13 +72,14 @@ func checkRead(t *testing.T, what string, res response, status int, want http.He
 		t.Errorf("%s: no Date", what)
 	}
 	delete(got, "Date")
-	delete(got, "Connection") // the client of the tests asks for close
+	delete(got, "Connection") // the test client sends Connection: close
 	if res.status != status || !maps.EqualFunc(got, want, slices.Equal[[]string]) || !bytes.Equal(res.body, body) {
 		t.Errorf("%s: %d, %v, %.80q, want %d, %v, %.80q", what, res.status, got, res.body, status, want, body)
 	}
 }
 
-// TestHeaderNames looks at the bytes: clients of net/http see names in another spelling.
+// TestHeaderNames checks the spelling of header names in the raw bytes, because net/http clients normalize
+// it.
 func TestHeaderNames(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
@@ -134,7 +135,7 @@ func TestReadErrors(t *testing.T) {
 			{"?id=a", []string{"X-Min-Version", "1"}, 400, "X-Min-Version"},
 			{"?id=a", []string{"X-Min-Version", "0000000000000001-"}, 400, "X-Min-Version"},
 			{"?id=a", []string{"X-Min-Version", "0000000000000001--1"}, 400, "X-Min-Version"},
-			{"?id=a", []string{"X-Min-Version", w.token.String() + " "}, 200, ""}, // optional white space is no part of a value
+			{"?id=a", []string{"X-Min-Version", w.token.String() + " "}, 200, ""}, // optional white space is not part of a value
 			{"?id=a", []string{"X-Min-Version", w.token.String(), "X-Min-Version", w.token.String()}, 400, "X-Min-Version"},
 			{"?id=unknown", nil, 404, "id"},
 			{"?id=A", nil, 404, "id"},
@@ -142,7 +143,7 @@ func TestReadErrors(t *testing.T) {
 			{"?id=gone", nil, 404, "id"},
 			{"?id=gone", []string{"If-None-Match", gone}, 404, "id"},
 			{"?id=gone", []string{"If-None-Match", "*"}, 404, "id"},
-			{"?x=1&id=a&y=%20&z", nil, 200, ""}, // other parameters do not matter
+			{"?x=1&id=a&y=%20&z", nil, 200, ""}, // other parameters are ignored
 			{"?%69d=%61", nil, 200, ""},
 			{"?id=%61&x=;&y=a=b", nil, 200, ""},
 			{"?id=a;x=y", nil, 404, "id"},
@@ -156,7 +157,7 @@ func TestReadErrors(t *testing.T) {
 					delete(res.header, "Date")
 					delete(head.header, "Date")
 					if head.status != res.status || len(head.body) != 0 || !maps.EqualFunc(head.header, res.header, slices.Equal[[]string]) {
-						t.Errorf("HEAD answers %d %v, GET %d %v", head.status, head.header, res.status, res.header)
+						t.Errorf("HEAD: %d %v, but GET: %d %v", head.status, head.header, res.status, res.header)
 					}
 					if tt.status == 200 {
 						if res.status != 200 || !bytes.Equal(res.body, w.body) {
@@ -219,7 +220,7 @@ func TestIfNoneMatch(t *testing.T) {
 		{[]string{strings.Repeat(other+", ", 200) + w.etag}, 304},             // a long list
 		{[]string{strings.TrimSuffix(w.etag, `"`)}, 200},                      // cut off
 		{[]string{strings.TrimSuffix(w.etag, `"`) + ", " + w.etag}, 200},      // cut off, then a comma in a tag
-		{[]string{`"` + strings.Repeat("x", 8000) + `", "y", ` + other}, 200}, // nothing of the kind
+		{[]string{`"` + strings.Repeat("x", 8000) + `", "y", ` + other}, 200}, // only other tags
 	}
 	for _, tt := range tests {
 		var header []string
@@ -235,7 +236,7 @@ func TestIfNoneMatch(t *testing.T) {
 	}
 }
 
-// Both lanes: a header in two lines is for net/http, one line for the fast lane.
+// A header in one line is handled by the fast lane, one in two lines by net/http.
 func TestIfMatch(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
@@ -252,12 +253,12 @@ func TestIfMatch(t *testing.T) {
 		{[]string{other, w.etag}, "", 200},
 		{[]string{other}, "", 412},
 		{[]string{other, other}, "", 412},
-		{[]string{"W/" + w.etag}, "", 412}, // the comparison is the strong one
+		{[]string{"W/" + w.etag}, "", 412}, // strong comparison
 		{[]string{"W/" + w.etag + ", " + w.etag}, "", 200},
 		{[]string{""}, "", 412},
 		{[]string{strings.Trim(w.etag, `"`)}, "", 412},
 		{[]string{"*", "*"}, "", 412},
-		{[]string{w.etag}, w.etag, 304}, // If-Match comes first
+		{[]string{w.etag}, w.etag, 304}, // If-Match is evaluated first
 		{[]string{other}, w.etag, 412},
 		{[]string{w.etag}, other, 200},
 	}
@@ -281,12 +282,12 @@ func TestIfMatch(t *testing.T) {
 				t.Errorf("HEAD %s, %q: %d with %d bytes, want %d", path, header, head.status, len(head.body), tt.status)
 			}
 		}
-		// Without the condition the answer would be no success: it counts for nothing (section 13.2.1).
+		// A condition is ignored if the response without it is not a success (RFC 9110, section 13.2.1).
 		wantProblem(t, r.do(t, "GET", "/post?id=unknown", header...), 404, "id")
 	}
 }
 
-// What no handler gets is answered like everything else, by whichever lane.
+// Requests that are refused before they reach a handler get a problem document with the usual headers.
 func TestRefusals(t *testing.T) {
 	r := startReady(t, redistest.StartEmbedded(t).Addr())
 	long := strings.Repeat("x", 17<<10)
@@ -306,7 +307,7 @@ func TestRefusals(t *testing.T) {
 			raw := r.raw(t, method+" "+tt.rest)
 			res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(raw)), &http.Request{Method: method})
 			if err != nil {
-				t.Errorf("%.40q is answered %q: %v", tt.rest, raw, err)
+				t.Errorf("%.40q: response %q: %v", tt.rest, raw, err)
 				continue
 			}
 			body, err := io.ReadAll(res.Body)
@@ -314,11 +315,11 @@ func TestRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 			if res.StatusCode != tt.status || !res.Close || res.Header.Get("X-Content-Type-Options") != "nosniff" || res.Header.Get("Date") == "" {
-				t.Errorf("%s %.40q is answered %q", method, tt.rest, raw)
+				t.Errorf("%s %.40q: response %q", method, tt.rest, raw)
 			}
 			if method == "HEAD" {
 				if len(body) > 0 || !strings.HasSuffix(raw, "\r\n\r\n") {
-					t.Errorf("HEAD %.40q is answered %q", tt.rest, raw)
+					t.Errorf("HEAD %.40q: response %q", tt.rest, raw)
 				}
 				continue
 			}
@@ -329,13 +330,13 @@ func TestRefusals(t *testing.T) {
 		for _, path := range []string{"/post?id=a", "/health"} {
 			raw := r.raw(t, "GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
 			if !strings.HasPrefix(raw, "HTTP/1.1 400 ") || !strings.Contains(raw, `"field":"Host"`) {
-				t.Errorf("%s of the host %q is answered %q", path, host, raw)
+				t.Errorf("%s with Host %q: response %q", path, host, raw)
 			}
 		}
 	}
 }
 
-// Every answer of every lane keeps browsers from guessing what it is.
+// Every response of both lanes has X-Content-Type-Options: nosniff.
 func TestNoSniffing(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
@@ -350,8 +351,8 @@ func TestNoSniffing(t *testing.T) {
 	}
 }
 
-// FuzzIfNoneMatch checks the one thing that would be wrong and not only wasteful: a match of a
-// header that does not have the tag.
+// FuzzIfNoneMatch checks that a header without the tag never matches. A false match would serve stale
+// posts; a missed one only costs a body.
 func FuzzIfNoneMatch(f *testing.F) {
 	const etag = `"0123456789abcdef0123456789abcdef"`
 	for _, list := range []string{etag, "W/" + etag, "*", `"x", ` + etag, ", ,", etag + etag, etag[1:], "* *"} {
@@ -368,7 +369,7 @@ func FuzzIfNoneMatch(f *testing.F) {
 	})
 }
 
-// TestHitAllocatesNothing is about what both lanes share.
+// TestHitAllocatesNothing covers the code that both lanes share.
 func TestHitAllocatesNothing(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	p := newPublisher(t, b.Addr())
@@ -388,7 +389,7 @@ func TestHitAllocatesNothing(t *testing.T) {
 			if a := g.get(t.Context(), &tt.q, fromMemory); a.status != tt.status || !a.hit {
 				t.Fatalf("status %d, hit: %v", a.status, a.hit)
 			}
-			// A Get-buffer of ristretto's now and then is less than one allocation a read.
+			// ristretto occasionally allocates a Get buffer, which averages to less than one allocation per read.
 			ctx := t.Context()
 			if n := testing.AllocsPerRun(2000, func() { g.get(ctx, &tt.q, fromMemory) }); n != 0 {
 				t.Errorf("%v allocations, want 0", n)

@@ -23,15 +23,15 @@ import (
 
 const plainRead = "GET /post?id=a HTTP/1.1\r\nHost: a\r\n\r\n"
 
-// waitingRead is a read that waits at least 100 ms for a version that does not exist.
+// waitingRead returns a read that waits at least 100 ms, for a version that does not exist.
 func (l *lanes) waitingRead() string {
 	future := l.token
 	future.Version += 1000
 	return "GET /post?id=a HTTP/1.1\r\nHost: a\r\nX-Min-Version: " + future.String() + "\r\n\r\n"
 }
 
-// samples returns how many requests the fast lane has timed, and their time together. Each has been
-// observed for the requests for which it stands.
+// samples returns the number of requests that the fast lane has timed, and their total duration. Each
+// sample has been observed sampleEvery times.
 func (l *lanes) samples(t *testing.T) (n uint64, sum time.Duration) {
 	t.Helper()
 	var m dto.Metric
@@ -54,13 +54,13 @@ func TestEveryConnectionIsTimed(t *testing.T) {
 			t.Fatalf("%d answers, want %d", got, sampleEvery)
 		}
 		if n, _ := l.samples(t); n != i+1 {
-			t.Fatalf("%d samples of %d connections", n, i+1)
+			t.Fatalf("%d samples after %d connections, want one for each", n, i+1)
 		}
 	}
 }
 
-// Of two lanes that share a histogram, as they do in a reader, each has the share of its requests.
-func TestLanesWeighAlike(t *testing.T) {
+// Requests of both lanes have the same weight in the shared duration histogram.
+func TestLanesHaveEqualWeight(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
 	r := startReady(t, b.Addr())
@@ -84,7 +84,7 @@ func TestLanesWeighAlike(t *testing.T) {
 			_, _ = io.Copy(io.Discard, res.Body)
 		}
 	}
-	eventually.Nil(t, func() error { // a read is counted just after its answer has been written
+	eventually.Nil(t, func() error { // a read is counted just after its response was written
 		var requests, observed float64
 		all := r.metrics(t)
 		for _, m := range all["http_requests_total"].GetMetric() {
@@ -98,7 +98,7 @@ func TestLanesWeighAlike(t *testing.T) {
 			}
 		}
 		if requests != 2*reads || observed != requests {
-			return fmt.Errorf("%v observations of %v requests, want %d of as many", observed, requests, 2*reads)
+			return fmt.Errorf("%v observations of %v requests, want %d of both", observed, requests, 2*reads)
 		}
 		return nil
 	})
@@ -108,12 +108,12 @@ func hasLabel(m *dto.Metric, name, value string) bool {
 	return slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetName() == name && l.GetValue() == value })
 }
 
-// The sample of a read that waits includes the wait, also when the answers before it are written in
-// between.
-func TestASampleHasItsWait(t *testing.T) {
+// The sample of a read that waits includes the wait, even though the earlier pipelined responses are flushed
+// before it.
+func TestSampleIncludesWait(t *testing.T) {
 	l := newLanes(t, waitBudget)
 	var clients [sampleEvery]*script
-	for i := range clients { // on one of them the first read is the sample, on another one the second
+	for i := range clients { // one connection samples its first read, another one its second
 		clients[i] = newScript([]byte(plainRead + l.waitingRead()))
 		l.fast <- clients[i]
 	}
@@ -123,18 +123,19 @@ func TestASampleHasItsWait(t *testing.T) {
 		}
 	}
 	if n, sum := l.samples(t); n != 2 || sum < 100*time.Millisecond {
-		t.Errorf("%d samples of %v together, want 2, of which one is longer than 100 ms", n, sum)
+		t.Errorf("%d samples with %v in total, want 2 with at least 100 ms", n, sum)
 	}
 }
 
-// Pipelined reads of a client that is gone are not served: each could wait for the whole budget.
-func TestAGoneClientIsNotServed(t *testing.T) {
+// After a client has disconnected its pipelined reads are not served, because each could wait for the whole
+// budget.
+func TestDisconnectedClientIsNotServed(t *testing.T) {
 	l := newLanes(t, waitBudget)
 	c := newScript([]byte(strings.Repeat(l.waitingRead(), 8)))
 	c.broken = syscall.EPIPE
 	l.fast <- c
 	c.wait(t)
 	if got := testutil.ToFloat64(l.taken.Requests.WithLabelValues(postPath, "get", "503")); got != 1 {
-		t.Errorf("%v reads were served, want 1: the write before the second one fails", got)
+		t.Errorf("%v reads were served, want 1, because the flush before the second one fails", got)
 	}
 }

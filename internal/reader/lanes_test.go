@@ -27,22 +27,23 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// The two lanes are held against each other: the same bytes, cut into the same pieces, must get the
-// same answers from a reader and from one whose fast lane takes nothing. And net/http alone must answer
-// as that does, up to where a request is refused or the connection closed.
+// These tests compare the two lanes: the same bytes, split into the same pieces, must get the same
+// responses from a reader with the fast lane and from one whose fast lane never matches. Plain net/http
+// must answer like the latter until a request is refused or the connection is closed.
 
-// lanes are the servers, over one replica.
+// lanes are three servers over one replica: a reader, a reader whose fast lane never matches, and net/http
+// alone.
 type lanes struct {
 	fast, std, alone chan net.Conn
-	token            protocol.Token
-	etag             string
-	taken            *httpkit.HTTPMetrics // of the fast lane alone
+	token            protocol.Token       // a version that the replica has reached
+	etag             string               // ETag of one of the posts
+	taken            *httpkit.HTTPMetrics // metrics of the fast lane only
 }
 
-// briefly is a budget for comparisons, which meet many reads that wait for a version in vain.
+// briefly is a short budget, for comparisons with many reads that wait in vain.
 const briefly = 10 * time.Millisecond
 
-// newLanes starts the servers, whose reads wait for budget at most.
+// newLanes starts the servers. Their reads wait for at most budget.
 func newLanes(t testing.TB, budget time.Duration) *lanes {
 	t.Helper()
 	backend := redistest.StartEmbedded(t)
@@ -96,7 +97,7 @@ func newLanes(t testing.TB, budget time.Duration) *lanes {
 	l.taken = httpkit.NewHTTPMetrics(httpkit.NewRegistry("fast"))
 	servers := map[chan net.Conn]httpkit.Server{
 		l.fast:  reader(postPath, l.taken),
-		l.std:   reader("/ ", httpkit.NewHTTPMetrics(httpkit.NewRegistry("std"))), // which no request can ask for
+		l.std:   reader("/ ", httpkit.NewHTTPMetrics(httpkit.NewRegistry("std"))), // no request can have this path
 		l.alone: netHTTP("alone"),
 	}
 	for conns, server := range servers {
@@ -114,7 +115,7 @@ func newLanes(t testing.TB, budget time.Duration) *lanes {
 	return l
 }
 
-// The whole fast lane: parser, look-up, answer and metrics, over TCP.
+// TestLaneAllocatesNothing covers the whole fast lane over TCP: parser, look-up, response and metrics.
 func TestLaneAllocatesNothing(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
@@ -145,8 +146,8 @@ func TestLaneAllocatesNothing(t *testing.T) {
 				}
 			}
 			round()
-			// A Get-buffer of ristretto's now and then is less than one allocation a request. What the
-			// rest of the reader does meanwhile counts too, but comes and goes.
+			// ristretto occasionally allocates a Get buffer, which averages to less than one allocation per
+			// request. Background work of the reader allocates too, so take the minimum of several runs.
 			fewest := testing.AllocsPerRun(200, round)
 			for range 20 {
 				fewest = min(fewest, testing.AllocsPerRun(200, round))
@@ -158,7 +159,7 @@ func TestLaneAllocatesNothing(t *testing.T) {
 	}
 }
 
-// listener accepts the connections that are sent to it.
+// listener accepts the connections sent to the channel.
 type listener chan net.Conn
 
 func (l listener) Accept() (net.Conn, error) {
@@ -170,13 +171,12 @@ func (l listener) Accept() (net.Conn, error) {
 func (l listener) Close() error   { return nil }
 func (l listener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// script is a connection whose client sends pieces, each of which is one Read of the server, then
-// closes its side and takes all answers.
+// script is a fake connection. The server receives one piece per Read, then EOF; its writes are recorded.
 type script struct {
 	mu      sync.Mutex
 	pieces  [][]byte
 	answers bytes.Buffer
-	broken  error // what Write returns; nil while the client takes answers
+	broken  error // error that Write returns; nil while the client is connected
 	once    sync.Once
 	closed  chan struct{}
 }
@@ -213,7 +213,7 @@ func (s *script) Close() error {
 	return nil
 }
 
-// CloseWrite ends the answers: net/http waits for half a second then before it closes.
+// CloseWrite closes the connection at once; net/http calls it and then waits half a second before Close.
 func (s *script) CloseWrite() error                { return s.Close() }
 func (s *script) LocalAddr() net.Addr              { return &net.TCPAddr{} }
 func (s *script) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
@@ -225,20 +225,20 @@ func newScript(pieces ...[]byte) *script {
 	return &script{pieces: pieces, closed: make(chan struct{})}
 }
 
-// wait returns the answers when the server has closed the connection.
+// wait waits until the server has closed the connection and returns the responses.
 func (s *script) wait(t testing.TB) []string {
 	t.Helper()
 	select {
 	case <-s.closed:
 	case <-time.After(20 * time.Second):
-		t.Fatal("no end of the connection after 20 s")
+		t.Fatal("the server did not close the connection within 20 s")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return answersOf(s.answers.String())
 }
 
-// exchange returns what a server answers to the pieces.
+// exchange sends the pieces to a server and returns its responses.
 func exchange(t testing.TB, server chan net.Conn, pieces [][]byte) []string {
 	t.Helper()
 	s := newScript(slices.Clone(pieces)...)
@@ -246,9 +246,9 @@ func exchange(t testing.TB, server chan net.Conn, pieces [][]byte) []string {
 	return s.wait(t)
 }
 
-// answersOf takes a stream of answers apart: each is its status line, its header without Date in
-// the order of the names, and its body. Where the next answer begins at once, or nothing follows, a
-// Content-Length is that of a HEAD.
+// answersOf splits a stream into responses: status line, headers without Date in the order of their names,
+// and body. If the next response, or the end of the stream, follows the headers at once, it assumes a
+// response to HEAD and ignores Content-Length.
 func answersOf(stream string) (answers []string) {
 	for stream != "" {
 		header, rest, ok := strings.Cut(stream, "\r\n\r\n")
@@ -256,7 +256,7 @@ func answersOf(stream string) (answers []string) {
 			return append(answers, "CUT "+stream)
 		}
 		lines := strings.Split(header, "\r\n")
-		length := len(rest) // up to the end of the connection
+		length := len(rest) // until the end of the connection
 		fields := lines[1:]
 		fields = slices.DeleteFunc(fields, func(line string) bool { return strings.HasPrefix(line, "Date: ") })
 		for _, line := range fields {
@@ -277,7 +277,7 @@ func answersOf(stream string) (answers []string) {
 	return answers
 }
 
-// cut splits a stream at places that seed decides.
+// cut splits a stream into random pieces, determined by seed.
 func cut(stream []byte, seed uint64) (pieces [][]byte) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	longest := 1 << rng.IntN(14)
@@ -303,21 +303,22 @@ func (l *lanes) compare(t testing.TB, stream []byte, seed uint64) {
 		if err == nil {
 			return
 		}
-		if !strings.Contains(err.Error(), "HTTP/1.1 503 ") { // else Redis has not answered one of them in time
+		if !strings.Contains(err.Error(), "HTTP/1.1 503 ") {
 			break
-		}
+		} // else Redis may not have answered one of the servers in time: retry
 	}
 	t.Fatalf("over %q in pieces of %d: %v", stream, len(pieces), err)
 }
 
-// asAlone reports where a reader answers otherwise than net/http alone and may not. It may close the
-// connection after an answer, if that says so; and its refusals, which it closes the connection after,
-// are problem documents. It refuses what net/http refuses, and two things that this accepts now and then:
-// a header that is too long, if a part of it has arrived with an earlier request, and blank lines after a
-// POST.
+// asAlone returns an error if a reader's responses differ from those of net/http alone in a way that is not
+// allowed. Allowed are:
+//   - closing the connection after a response that announces it,
+//   - problem documents in refusals, after which the reader closes the connection,
+//   - refusing two kinds of requests that net/http sometimes accepts: a header that is too long and arrived
+//     partly with an earlier request, and blank lines after a POST.
 func asAlone(reader, alone []string, stream []byte) error {
 	const closing = "\nConnection: close"
-	but := strings.NewReplacer(closing, "", "\nConnection: keep-alive", "") // that is said to HTTP/1.0
+	withoutConnection := strings.NewReplacer(closing, "", "\nConnection: keep-alive", "") // the latter in HTTP/1.0
 	for i, got := range reader {
 		var want string
 		if i < len(alone) {
@@ -330,26 +331,26 @@ func asAlone(reader, alone []string, stream []byte) error {
 		case got == want:
 			continue
 		case !strings.Contains(got, closing):
-			return errors.New("another answer")
-		case but.Replace(got) == but.Replace(want):
+			return errors.New("the responses differ")
+		case withoutConnection.Replace(got) == withoutConnection.Replace(want):
 			return nil
-		case !strings.Contains(got, "is not understood") && !strings.HasSuffix(got, "\n\n"): // to HEAD
-			return errors.New("another last answer")
+		case !strings.Contains(got, "is not understood") && !strings.HasSuffix(got, "\n\n"): // no body: a response to HEAD
+			return errors.New("the last responses differ")
 		case code(got) == code(want), code(got) == "431", code(got) == "414":
 			return nil
 		case bytes.Contains(stream, []byte("POST ")):
 			return nil
 		default:
-			return errors.New("another refusal")
+			return errors.New("the refusals differ")
 		}
 	}
 	if len(reader) < len(alone) && (len(reader) == 0 || !strings.Contains(reader[len(reader)-1], closing)) {
-		return errors.New("an answer is missing")
+		return errors.New("a response is missing")
 	}
 	return nil
 }
 
-// cases are streams that have confused servers before, and the plain ones.
+// cases returns plain streams, and streams that servers are known to mishandle.
 func (l *lanes) cases() []string {
 	request := func(line, fields string) string { return line + "\r\nHost: example.org\r\n" + fields + "\r\n" }
 	get := "GET /post?id=a HTTP/1.1"
@@ -371,7 +372,7 @@ func (l *lanes) cases() []string {
 		request("GET /post?id=a  HTTP/1.1", ""), request("GET  /post?id=a HTTP/1.1", ""), request(" GET /post?id=a HTTP/1.1", ""), request("GET /post?id=a HTTP/1.1 ", ""), request("GET\t/post?id=a HTTP/1.1", ""),
 		request("GET /post?id=a", ""), "GET /post?id=a\r\n", request("PRI * HTTP/2.0", "") + "SM\r\n\r\n",
 		request("POST /post?id=a HTTP/1.1", "Content-Length: 5\r\n") + "hello" + plain, request("DELETE /post?id=a HTTP/1.1", "") + plain, request("PATCH /post?id=a HTTP/1.1", ""), request("BREW /post?id=a HTTP/1.1", ""),
-		// bodies, and who decides where they end
+		// bodies, and ambiguous lengths
 		request(get, "Content-Length: 0\r\n") + plain, request(get, "Content-Length: 5\r\n") + "hello" + plain, request(get, "Content-Length: 5\r\nContent-Length: 5\r\n") + "hello" + plain,
 		request(get, "Content-Length: 5\r\nContent-Length: 6\r\n") + "hello" + plain, request(get, "Content-Length: 5, 5\r\n") + "hello" + plain, request(get, "Content-Length: +5\r\n") + "hello", request(get, "Content-Length: -1\r\n"),
 		request(get, "Content-Length: 0x5\r\n") + "hello", request(get, "Content-Length: 99999999999999999999\r\n"), request(get, "Content-Length:\r\n") + plain, request(get, "content-length: 5\r\n") + "hello" + plain, request(get, "Content-Length : 5\r\n") + "hello" + plain,
@@ -423,38 +424,38 @@ func (l *lanes) cases() []string {
 	return cases
 }
 
-// random returns a stream of requests put together from lines, fields and bodies that matter.
+// random returns a stream of requests made of random lines, fields and bodies that are likely to matter.
 func (l *lanes) random(rng *rand.Rand) []byte {
-	of := func(all ...string) string { return all[rng.IntN(len(all))] }
+	one := func(all ...string) string { return all[rng.IntN(len(all))] }
 	var stream strings.Builder
 	for range 1 + rng.IntN(4) {
-		stream.WriteString(of("GET", "GET", "GET", "HEAD", "POST") + " " + of("/post?", "/post?", "/post?", "/post", "/x?"))
+		stream.WriteString(one("GET", "GET", "GET", "HEAD", "POST") + " " + one("/post?", "/post?", "/post?", "/post", "/x?"))
 		for range rng.IntN(4) {
-			stream.WriteString(of("id=a", "id=a", "id=%61", "id=large", "id=unknown", "id=", "id", "x=y", "%69d=a", "+", "a+b", ";", "&", "&", "%", "%4", "#", "\"", "=", "?", "\xff"))
-			stream.WriteString(of("&", "&", ""))
+			stream.WriteString(one("id=a", "id=a", "id=%61", "id=large", "id=unknown", "id=", "id", "x=y", "%69d=a", "+", "a+b", ";", "&", "&", "%", "%4", "#", "\"", "=", "?", "\xff"))
+			stream.WriteString(one("&", "&", ""))
 		}
-		stream.WriteString(" " + of("HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0") + "\r\n" + of("Host: a", "Host: a", "Host: a:80", "Host: [::1]:80", "Host: a:80:90", "Host: ]", "X: y") + "\r\n")
+		stream.WriteString(" " + one("HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0") + "\r\n" + one("Host: a", "Host: a", "Host: a:80", "Host: [::1]:80", "Host: a:80:90", "Host: ]", "X: y") + "\r\n")
 		body := 0
 		for range rng.IntN(5) {
 			switch rng.IntN(8) {
 			case 0, 1, 2:
-				stream.WriteString(of("Connection", "Connection", "connection", "Keep-Alive", "Proxy-Connection") + ":")
+				stream.WriteString(one("Connection", "Connection", "connection", "Keep-Alive", "Proxy-Connection") + ":")
 				for range rng.IntN(4) {
-					stream.WriteString(of("close", "keep-alive", "Keep-Alive", "Upgrade", "HTTP2-Settings", "TE", ",", ",", " ", "\t", " , ", "\"", "x"))
+					stream.WriteString(one("close", "keep-alive", "Keep-Alive", "Upgrade", "HTTP2-Settings", "TE", ",", ",", " ", "\t", " , ", "\"", "x"))
 				}
 			case 3:
 				body = rng.IntN(6)
 				fmt.Fprintf(&stream, "Content-Length: %d", body)
 			case 4:
-				stream.WriteString(of("If-Match: ", "If-None-Match: ") + of("*", l.etag, "W/"+l.etag, `"x"`, `"x", `+l.etag, "x"))
+				stream.WriteString(one("If-Match: ", "If-None-Match: ") + one("*", l.etag, "W/"+l.etag, `"x"`, `"x", `+l.etag, "x"))
 			case 5:
-				stream.WriteString("X-Min-Version: " + of(l.token.String(), "x"))
+				stream.WriteString("X-Min-Version: " + one(l.token.String(), "x"))
 			case 6:
-				stream.WriteString(of("Upgrade: h2c", "TE: trailers", "Trailer: x", "Expect: 100-continue", "Transfer-Encoding: chunked", "X: a\r\n b", "User-Agent: \tx\x80", "Accept:", " X: y", "X : y"))
+				stream.WriteString(one("Upgrade: h2c", "TE: trailers", "Trailer: x", "Expect: 100-continue", "Transfer-Encoding: chunked", "X: a\r\n b", "User-Agent: \tx\x80", "Accept:", " X: y", "X : y"))
 			default:
 				stream.WriteString("Accept: */*")
 			}
-			stream.WriteString(of("\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\n", " \r\n"))
+			stream.WriteString(one("\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\n", " \r\n"))
 		}
 		stream.WriteString("\r\n" + "hello"[:body])
 	}
@@ -475,15 +476,16 @@ func TestLanesAnswerAlike(t *testing.T) {
 			l.compare(t, []byte(c), seed)
 		}
 	}
-	// A request that is cut off at every byte, after one that is whole.
+	// A request that is cut off at every byte, after a complete one.
 	plain := "GET /post?id=a HTTP/1.1\r\nHost: example.org\r\nX: y\r\n\r\n"
 	for n := range len(plain) {
 		l.compare(t, []byte(plain+plain[:n]), uint64(n))
 	}
 }
 
-// The comparison would be worth nothing if the fast lane took nothing.
-func TestFastLaneTakesWhatItShould(t *testing.T) {
+// TestFastLaneMatches checks that the fast lane serves requests of its shape. Otherwise the comparisons
+// above would compare net/http with itself.
+func TestFastLaneMatches(t *testing.T) {
 	l := newLanes(t, briefly)
 	plain := "GET /post?id=a HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test\r\nIf-None-Match: \"x\"\r\nX-Min-Version: " + l.token.String() + "\r\n\r\n"
 	head := strings.Replace(plain, "GET", "HEAD", 1)
@@ -499,10 +501,10 @@ func TestFastLaneTakesWhatItShould(t *testing.T) {
 	}
 	for _, code := range []string{"404", "304", "400", "412"} {
 		if got := testutil.ToFloat64(l.taken.Requests.WithLabelValues(postPath, "get", code)); got != 1 {
-			t.Errorf("%v requests with %s in the fast lane", got, code)
+			t.Errorf("%v requests with status %s in the fast lane, want 1", got, code)
 		}
 	}
-	// Queries that need more than a look, HTTP/1.0, the end of the connection: and what comes after net/http.
+	// Queries that need parsing, HTTP/1.0 and Connection: close, all after a request for the std lane.
 	before := testutil.ToFloat64(l.taken.Requests.WithLabelValues(postPath, "get", "200"))
 	l.compare(t, []byte("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"+
 		"GET /post?id=%61 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"+

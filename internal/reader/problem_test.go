@@ -11,7 +11,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// A reader that cannot use its Redis says so in Redis's own words.
+// A reader that Redis refuses quotes the error reply of Redis in /ready, /status and the log.
 func TestReadyQuotesRedis(t *testing.T) {
 	redistest.Require(t)
 	s := redistest.Start(t, redistest.Password("right"), redistest.User("mute", "pw", "~* &* +@all -subscribe"), redistest.User("blind", "pw", "~* &* +@all -evalsha_ro -eval_ro"))
@@ -35,7 +35,7 @@ func TestReadyQuotesRedis(t *testing.T) {
 				eventually.Nil(t, func() error {
 					res := r.do(t, "GET", path)
 					if strings.Contains(string(res.body), "does not answer") {
-						t.Errorf("%s: %s, but it does", path, res.body)
+						t.Errorf("%s claims that Redis does not answer, but it does: %s", path, res.body)
 					}
 					if path == "/ready" && res.status != 503 || strings.Count(string(res.body), tt.want) != 1 {
 						return fmt.Errorf("%s: %d %s, want 503 and %q once", path, res.status, res.body, tt.want)
@@ -48,7 +48,7 @@ func TestReadyQuotesRedis(t *testing.T) {
 	}
 }
 
-// A Redis that evicts is warned of, and serves all the same.
+// A reader warns of an eviction policy of Redis in /ready and is ready all the same.
 func TestReadyWarnsOfEviction(t *testing.T) {
 	redistest.Require(t)
 	s := redistest.Start(t, redistest.Config("maxmemory-policy volatile-lru"))

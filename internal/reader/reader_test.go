@@ -26,12 +26,10 @@ import (
 	"heavy-read-api/internal/test/servicetest"
 )
 
-// Helpers of the tests in this package.
-
 // instance is a reader that runs in the test's process.
 type instance struct{ *servicetest.Instance }
 
-// start starts a reader on a free port that ends with the test. It is not ready yet.
+// start starts a reader on a free port and stops it when the test ends. It does not wait for readiness.
 func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
 	t.Helper()
 	cfg := Config{
@@ -73,14 +71,14 @@ type response struct {
 	body   []byte
 }
 
-// do sends a request; header has names and values in turn.
+// do sends a request; header alternates names and values.
 func (r *instance) do(t testing.TB, method, target string, header ...string) response {
 	t.Helper()
 	res, body := r.Send(t, method, target, nil, header...)
 	return response{res.StatusCode, res.Header, body}
 }
 
-// raw sends the bytes of a request and returns those of the answer.
+// raw sends the bytes of a request and returns the bytes of the response.
 func (r *instance) raw(t testing.TB, request string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(r.URL, "http://"))
@@ -112,7 +110,7 @@ func newPublisher(t testing.TB, redisAddr string) *publisher.Publisher {
 	return p
 }
 
-// written is a post that is in Redis.
+// written is a post as it was written to Redis.
 type written struct {
 	body  []byte
 	etag  string
@@ -138,8 +136,8 @@ func remove(t testing.TB, p *publisher.Publisher, id string) protocol.Token {
 	return results[0].Token
 }
 
-// wantProblem checks that an answer is a problem document that blames field, with the headers that
-// every answer has.
+// wantProblem checks that a response is a problem document with this status and field, and that it has the
+// common headers.
 func wantProblem(t *testing.T, res response, status int, field string) {
 	t.Helper()
 	var p httpkit.Problem
@@ -162,7 +160,7 @@ func wantProblem(t *testing.T, res response, status int, field string) {
 	}
 }
 
-// newGetter returns a getter over a replica that has the whole set.
+// newGetter returns a getter whose replica has finished its first snapshot.
 func newGetter(t testing.TB, redisAddr string) *getter {
 	t.Helper()
 	replica, err := replica.New(replica.Config{Redis: nodetest.New(t, redisAddr), Logger: slog.New(slog.DiscardHandler)})

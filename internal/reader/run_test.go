@@ -46,9 +46,9 @@ func TestParseConfig(t *testing.T) {
 		}, ""},
 		{"flag", []string{"-cache-max-size=65536", "-pod-id", "x"}, map[string]string{"CACHE_MAX_SIZE": "2"}, ""},
 		{"size", nil, map[string]string{"CACHE_MAX_SIZE": "-1"}, `CACHE_MAX_SIZE="-1": write a number of bytes`},
-		{"size that holds nothing", nil, map[string]string{"CACHE_MAX_SIZE": "10"}, "cache size of 10 bytes: use at least 65536"},
-		{"size beyond any", nil, map[string]string{"CACHE_MAX_SIZE": "10EB"}, `CACHE_MAX_SIZE="10EB": write a number of bytes`},
-		{"size in no unit", nil, map[string]string{"CACHE_MAX_SIZE": "512 bananas"}, `CACHE_MAX_SIZE="512 bananas": write a number of bytes`},
+		{"size that is too small", nil, map[string]string{"CACHE_MAX_SIZE": "10"}, "cache size of 10 bytes: use at least 65536"},
+		{"size that overflows", nil, map[string]string{"CACHE_MAX_SIZE": "10EB"}, `CACHE_MAX_SIZE="10EB": write a number of bytes`},
+		{"size with an unknown unit", nil, map[string]string{"CACHE_MAX_SIZE": "512 bananas"}, `CACHE_MAX_SIZE="512 bananas": write a number of bytes`},
 		{"counters", nil, map[string]string{"CACHE_NUM_COUNTERS": "-1"}, "CACHE_NUM_COUNTERS"},
 		{"buffer", nil, map[string]string{"CACHE_BUFFER_ITEMS": "-64"}, "CACHE_BUFFER_ITEMS"},
 		{"port", nil, map[string]string{"PORT": "70000"}, "PORT=70000: a TCP port is between"},
@@ -95,7 +95,7 @@ func TestPortInUse(t *testing.T) {
 	cfg := Config{Data: redisconfig.Data{Common: daemon.Common{Host: "127.0.0.1"}, Redis: redisconfig.Redis{Addr: []string{"127.0.0.1:1"}}}, PodID: "x"}
 	cfg.Port, _ = strconv.Atoi(port)
 	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), port) {
-		t.Errorf("error %v, want one that names port %s", err, port)
+		t.Errorf("error %v, want it to contain the port %s", err, port)
 	}
 }
 
@@ -106,8 +106,8 @@ func TestCacheTooSmall(t *testing.T) {
 	}
 }
 
-// TestStop stops a reader while a read waits: the reader says first that it is not ready, goes on
-// serving, finishes the read, and ends.
+// TestStop checks an orderly stop: the reader reports that it is not ready, keeps serving during the drain,
+// reads that wait for an update included, and exits.
 func TestStop(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	p := newPublisher(t, b.Addr())
@@ -143,8 +143,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// TestStopFinishesRequests stops a reader without a drain while reads wait for Redis, which says
-// nothing: each still gets its answer.
+// TestStopFinishesRequests stops a reader without a drain while reads wait for a Redis that does not reply.
+// Each read still gets a response.
 func TestStopFinishesRequests(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "t"})
@@ -297,20 +297,20 @@ func TestProgress(t *testing.T) {
 	}
 	began := time.Now().Add(-time.Minute)
 	if p := progress(&replica.SnapshotProgress{Total: 10, Began: began}); p.SecondsLeft != nil {
-		t.Errorf("%v seconds left when nothing is known", *p.SecondsLeft)
+		t.Errorf("%v seconds left before the first post, want no estimate", *p.SecondsLeft)
 	}
 	p := progress(&replica.SnapshotProgress{Loaded: 25, Total: 100, Began: began})
 	if p.Loaded != 25 || p.Total != 100 || *p.SecondsLeft < 180 {
 		t.Errorf("%+v, %v seconds left, want at least 180", p, *p.SecondsLeft)
 	}
-	// The total is an estimate: there can be more.
+	// The total is an estimate and can be too low.
 	p = progress(&replica.SnapshotProgress{Loaded: 101, Total: 100, Began: began})
 	if p.Total != 101 || *p.SecondsLeft != 0 {
 		t.Errorf("%+v, %v seconds left", p, *p.SecondsLeft)
 	}
 }
 
-// TestPasswordIsNotLogged starts a reader with a password that Redis does not take.
+// TestPasswordIsNotLogged starts a reader with a wrong password and checks that it appears nowhere.
 func TestPasswordIsNotLogged(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	b.RequireAuth("the right one")
@@ -328,11 +328,11 @@ func TestPasswordIsNotLogged(t *testing.T) {
 	r.wantUnavailable(t, "/post-redis?id=a", "id")
 	answers := string(r.do(t, "GET", "/ready").body) + string(r.do(t, "GET", "/status").body)
 	if strings.Contains(log.String()+answers, "secret") {
-		t.Errorf("the password is told: %s %s", log.String(), answers)
+		t.Errorf("the password is in the log or in a response: %s %s", log.String(), answers)
 	}
 }
 
-// TestMain of a process: a mistake in the settings ends it with ExitConfig, help with 0.
+// A process exits with ExitConfig after a configuration error, and with 0 after -help.
 func TestMainCodes(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
@@ -342,7 +342,7 @@ func TestMainCodes(t *testing.T) {
 		{[]string{"-port=x"}, daemon.ExitConfig, "port"},
 		{[]string{"-help"}, 0, "CACHE_MAX_SIZE"},
 		{[]string{"-host=127.0.0.1", "-port=0", "-cache-max-size=1"}, daemon.ExitConfig, "at least 65536"},
-		{[]string{"-host=192.0.2.1", "-port=0"}, 1, "192.0.2.1"}, // an address for documentation: nobody's
+		{[]string{"-host=192.0.2.1", "-port=0"}, 1, "192.0.2.1"}, // reserved for documentation, so never local
 	} {
 		var stderr bytes.Buffer
 		code := daemon.Main(tt.args, func(string) string { return "" }, &stderr, ParseConfig, Run)
