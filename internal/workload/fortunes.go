@@ -8,14 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// fortunesDir is where Debian's package fortunes puts its texts.
+// fortunesDir is the directory in which Debian's package fortunes installs its texts.
 const fortunesDir = "/usr/share/games/fortunes"
 
-// Text is a text that somebody wrote, and its name.
+// Text is one fortune. Name is unique: the file and the position in it.
 type Text struct{ Name, Text string }
 
-// Fortunes returns the texts of Debian's package fortunes that a post can hold, in the order of
-// their files. The error says that it is not installed.
+// Fortunes returns the valid UTF-8 texts of Debian's package fortunes, ordered by file. It returns an error
+// if the package is not installed.
 func Fortunes() ([]Text, error) {
 	files, err := os.ReadDir(fortunesDir)
 	if err != nil {
@@ -23,7 +23,7 @@ func Fortunes() ([]Text, error) {
 	}
 	var texts []Text
 	for _, f := range files {
-		if f.IsDir() || filepath.Ext(f.Name()) != "" { // indexes, and links under a second name
+		if f.IsDir() || filepath.Ext(f.Name()) != "" { // index files, and symbolic links to the same texts
 			continue
 		}
 		all, err := os.ReadFile(filepath.Join(fortunesDir, f.Name()))

@@ -11,13 +11,14 @@ import (
 	"heavy-read-api/internal/post"
 )
 
-// Mix makes posts whose contents have the sizes of texts that people wrote.
+// Mix generates posts whose contents have a realistic distribution of sizes.
 type Mix struct {
-	Source string // what the contents are, for a report
+	Source string // description of the contents, for the report
 	texts  []string
 }
 
-// NewMix returns the fortunes where they are installed, else texts of the same sizes.
+// NewMix returns a Mix of the fortunes if they are installed, else of generated texts with the same
+// distribution of sizes.
 func NewMix() *Mix {
 	texts, err := Fortunes()
 	if err != nil {
@@ -31,20 +32,20 @@ func NewMix() *Mix {
 	return m
 }
 
-// shuffle mixes the sizes: neighbours in a file of fortunes are of one kind.
+// shuffle randomizes the order, because neighbours in a file of fortunes have similar sizes.
 func (m *Mix) shuffle() {
 	rand.New(rand.NewPCG(1, 0)).Shuffle(len(m.texts), func(i, j int) { m.texts[i], m.texts[j] = m.texts[j], m.texts[i] })
 }
 
-// fortunes are the sizes in bytes that 0 %, 2.5 %, 5 %, ... 100 % of the texts of Debian 12's
-// package fortunes do not exceed. TestQuantiles compares them with the package.
+// fortunes lists the quantiles 0 %, 2.5 %, 5 %, ... 100 % of the sizes in Debian 12's package fortunes, in
+// bytes. TestQuantiles compares them with the package.
 var fortunes = []int{
 	0, 23, 31, 37, 42, 46, 50, 53, 57, 59, 62, 65, 68, 71, 74, 78, 81, 85, 89, 93, 97,
 	101, 106, 112, 117, 123, 131, 138, 148, 158, 170, 185, 203, 229, 259, 301, 362, 456, 596, 826, 2434,
 }
 
-// generated returns a mix without the texts: as many as there are fortunes, with sizes that are
-// spread evenly between the quantiles.
+// generated returns a Mix of filler texts, as many as there are fortunes. Their sizes are spread evenly
+// between the quantiles.
 func generated(quantiles []int) *Mix {
 	const (
 		count = 15_000
@@ -62,13 +63,13 @@ func generated(quantiles []int) *Mix {
 	return m
 }
 
-// MixPrefix begins the ids of all posts of a Mix: they are told from the posts of others by it.
+// MixPrefix is the prefix of the ids of all posts of a Mix. It distinguishes them from other posts.
 const MixPrefix = "bench-"
 
-// MixID returns the id of the post of a rank.
+// MixID returns the id of the post with a rank, counted from 0.
 func MixID(rank int) string { return fmt.Sprintf("%s%d", MixPrefix, rank) }
 
-// Post returns the post of a rank in a version. Those of version 0 are what is loaded.
+// Post returns a version of the post with a rank. Benchmarks preload version 0.
 func (m *Mix) Post(rank, version int) post.Post {
 	title := fmt.Sprintf("Post %d", rank)
 	if version > 0 {
@@ -82,7 +83,7 @@ func (m *Mix) Post(rank, version int) post.Post {
 	}
 }
 
-// AppendLine appends a post as the writer takes it, a JSON object on a line.
+// AppendLine appends p to b as a line of NDJSON, the format of the writer's /import.
 func AppendLine(b []byte, p post.Post) ([]byte, error) {
 	line, err := json.Marshal(map[string]string{"id": p.ID, "title": p.Title, "content": p.Content, "author": p.Author})
 	if err != nil {
@@ -91,19 +92,19 @@ func AppendLine(b []byte, p post.Post) ([]byte, error) {
 	return append(append(b, line...), '\n'), nil
 }
 
-// Size returns the bytes of the post of a rank as it is served.
+// Size returns the size of the served post with a rank, in bytes.
 func (m *Mix) Size(rank int) int { return len(m.Post(rank, 0).Encode(time.Unix(1e9, 0)).Body) }
 
-// Check reports whether body is what a reader has to serve for the post of a rank in a version.
+// Check returns an error unless body is the correct response for a version of the post with a rank.
 func (m *Mix) Check(rank, version int, body []byte) error { return Check(m.Post(rank, version), body) }
 
-// Check reports whether body is what a reader has to serve for p: the fields that were sent, byte
-// for byte, a timestamp, and the hash over all of it.
+// Check returns an error unless body is the correct response for p: the encoded fields of p, byte for byte,
+// a timestamp, and a valid hash.
 func Check(p post.Post, body []byte) error {
 	want := p.Encode(time.Unix(1e9, 0)).Body
 	known := want[:bytes.LastIndex(want, []byte(`,"timestamp":`))]
 	if !bytes.HasPrefix(body, known) {
-		return fmt.Errorf("post %s: the answer begins with %.200q, but %.200q was written", p.ID, body, known)
+		return fmt.Errorf("post %s: the response begins with %.200q, but %.200q was written", p.ID, body, known)
 	}
 	if err := post.Verify(body); err != nil {
 		return fmt.Errorf("post %s: %w", p.ID, err)

@@ -10,7 +10,7 @@ import (
 	"heavy-read-api/internal/post"
 )
 
-// Where the fortunes are installed, the sizes that stand in for them are theirs.
+// If the fortunes are installed, the generated texts have the same distribution of sizes.
 func TestQuantiles(t *testing.T) {
 	texts, err := Fortunes()
 	if err != nil {
@@ -28,11 +28,11 @@ func TestQuantiles(t *testing.T) {
 	for _, q := range []float64{0.1, 0.25, 0.5, 0.75, 0.9, 0.95} {
 		a, b := real[int(q*float64(len(real)))], made[int(q*float64(len(made)))]
 		if math.Abs(float64(a-b)) > 0.05*float64(a)+1 {
-			t.Errorf("at %v the fortunes have %d bytes, the generated texts %d", q, a, b)
+			t.Errorf("quantile %v: %d bytes for the fortunes, %d for the generated texts", q, a, b)
 		}
 	}
 	if a, b := mean(real), mean(made); math.Abs(a-b) > 0.1*a {
-		t.Errorf("the fortunes have %.0f bytes on average, the generated texts %.0f", a, b)
+		t.Errorf("mean: %.0f bytes for the fortunes, %.0f for the generated texts", a, b)
 	}
 }
 
@@ -63,16 +63,16 @@ func TestMix(t *testing.T) {
 			}
 			back, err := post.Decode(bytes.TrimSpace(line))
 			if err != nil || back != p {
-				t.Fatalf("%s is read back as %+v (%v), want %+v", line, back, err, p)
+				t.Fatalf("%s is decoded as %+v (%v), want %+v", line, back, err, p)
 			}
 		}
 		if len(sizes) < 100 {
-			t.Errorf("%s: %d sizes in 1000 posts, want many", m.Source, len(sizes))
+			t.Errorf("%s: %d different sizes in 1000 posts, want at least 100", m.Source, len(sizes))
 		}
 	}
 }
 
-// Whatever byte of an answer is wrong, Check sees it.
+// Check detects a wrong byte anywhere in a response.
 func TestCheck(t *testing.T) {
 	m := NewMix()
 	good := m.Post(7, 1).Encode(time.Now()).Body
@@ -80,16 +80,16 @@ func TestCheck(t *testing.T) {
 		bad := bytes.Clone(good)
 		bad[i] ^= 1
 		if m.Check(7, 1, bad) == nil {
-			t.Fatalf("a changed byte %d of %s was not seen", i, good)
+			t.Fatalf("Check accepted a changed byte %d of %s", i, good)
 		}
 		if m.Check(7, 1, good[:i]) == nil {
-			t.Fatalf("an answer that ends after %d bytes was not seen", i)
+			t.Fatalf("Check accepted a response that was cut off after %d bytes", i)
 		}
 	}
 	if m.Check(8, 1, good) == nil {
-		t.Error("the post of another rank was not seen")
+		t.Error("Check accepted the post of another rank")
 	}
 	if m.Check(7, 2, good) == nil {
-		t.Error("an older version was not seen")
+		t.Error("Check accepted an older version")
 	}
 }

@@ -7,11 +7,11 @@ import (
 	"heavy-read-api/internal/post"
 )
 
-// ID returns the id of the post of a rank.
+// ID returns the id of the post with a rank, counted from 0.
 func ID(rank int) string { return fmt.Sprintf("post-%d", rank) }
 
-// Post returns the post of a rank in a version. Encoded it has 259 bytes for a rank of six digits,
-// the size that this design is usually measured with.
+// Post returns a version of the post with a rank. With a six-digit rank it has 259 bytes when encoded, the
+// post size of most published figures for this design.
 func Post(rank, version int) post.Post {
 	return post.Post{
 		ID:      ID(rank),

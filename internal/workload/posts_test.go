@@ -11,9 +11,9 @@ func TestPost(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := len(p.Encode(time.Unix(1700000000, 123456789)).Body); n != 259 {
-		t.Errorf("a post of %d bytes, want 259", n)
+		t.Errorf("a post has %d bytes, want 259", n)
 	}
 	if Post(1, 1) == Post(1, 2) || Post(1, 1) == Post(2, 1) {
-		t.Error("posts of different ranks or versions are the same")
+		t.Error("posts of different ranks or versions are equal")
 	}
 }

@@ -1,5 +1,5 @@
-// Package workload makes the posts and the requests that benchmarks are run with. The same seed
-// makes the same ones.
+// Package workload generates the posts and the request distribution of the benchmarks, reproducibly from a
+// seed.
 package workload
 
 import (
@@ -8,15 +8,15 @@ import (
 	"sort"
 )
 
-// Zipf draws ranks from 0 to n-1 with a probability proportional to 1/(rank+1)^theta: a few are
-// very frequent, and the long tail comes too. The generator of math/rand wants theta above 1, and
-// caches are measured with 0.99 (as YCSB does), so this one inverts the distribution instead.
+// Zipf draws ranks from 0 to n-1 with a probability proportional to 1/(rank+1)^theta. The generator of
+// math/rand requires theta > 1, but cache benchmarks such as YCSB use 0.99, so this one inverts the
+// cumulative distribution. It is not safe for concurrent use.
 type Zipf struct {
 	rng        *rand.Rand
 	cumulative []float64
 }
 
-// NewZipf returns a Zipf over n ranks. It takes 8 bytes a rank.
+// NewZipf returns a Zipf over n ranks. It allocates 8 bytes per rank.
 func NewZipf(seed uint64, n int, theta float64) *Zipf {
 	z := &Zipf{rng: rand.New(rand.NewPCG(seed, 0)), cumulative: make([]float64, n)}
 	sum := 0.0

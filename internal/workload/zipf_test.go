@@ -31,11 +31,11 @@ func TestZipfRepeats(t *testing.T) {
 	for range 100 {
 		x := a.Next()
 		if x != b.Next() {
-			t.Fatal("the same seed draws other ranks")
+			t.Fatal("the same seed draws different ranks")
 		}
 		same = same && x == other.Next()
 	}
 	if same {
-		t.Error("another seed draws the same ranks")
+		t.Error("different seeds draw the same ranks")
 	}
 }

@@ -1,4 +1,4 @@
-// Package eventually lets tests wait for what takes its time, by polling with a deadline.
+// Package eventually lets tests wait for a condition by polling with a deadline.
 package eventually
 
 import (
@@ -12,7 +12,7 @@ const (
 	pause    = time.Millisecond
 )
 
-// Nil polls until f returns nil. When that takes too long, the test fails with f's last error.
+// Nil polls until f returns nil. After the deadline it stops the test with the last error of f.
 func Nil(t testing.TB, f func() error) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -22,13 +22,14 @@ func Nil(t testing.TB, f func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("still after %v: %v", patience, err)
+			t.Fatalf("after %v: %v", patience, err)
 		}
 		time.Sleep(pause)
 	}
 }
 
-// True polls until ok returns true. When that takes too long, the test fails with what was awaited.
+// True polls until ok returns true. After the deadline it stops the test with the message "no" and what,
+// the name of the condition.
 func True(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	missing := errors.New("no " + what)

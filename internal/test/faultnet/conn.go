@@ -11,8 +11,8 @@ import (
 const (
 	headSize  = 4 << 10
 	chunkSize = 16 << 10
-	// queueLimit bounds what waits in the proxy, in chunks. Delayed small
-	// messages need one each: 1,024 of them in a 100 ms delay are 10,000 a second.
+	// queueLimit is the capacity of a queue, in chunks. A delayed small message takes one chunk, so with a
+	// delay of 100 ms 10,000 messages per second fit.
 	queueLimit = 1024
 )
 
@@ -20,24 +20,24 @@ const (
 type conn struct {
 	proxy     *Proxy
 	index     int
-	peers     [2]net.Conn // by direction, the one that receives
+	peers     [2]net.Conn // receiving peer of each direction
 	closeOnce sync.Once
 	done      chan struct{} // closed with the connection
 
 	// Guarded by proxy.mu.
-	head  []byte  // the first bytes from the client
-	dead  [2]bool // the direction has lost bytes and never passes any again
+	head  []byte  // first bytes from the client, at most headSize
+	dead  [2]bool // the direction has lost bytes and forwards nothing any more
 	cutAt [2]bool // the next bytes of the direction close the connection
 }
 
-// chunk is some bytes on their way, or the end of a direction (err is not nil).
+// chunk is a piece of a stream, or its end if err is not nil.
 type chunk struct {
 	bytes []byte
 	err   error
 	at    time.Time
 }
 
-// info needs proxy.mu.
+// info describes the connection for filters. proxy.mu must be held.
 func (c *conn) info() Conn { return Conn{Index: c.index, Head: c.head} }
 
 func (c *conn) close() {
@@ -56,8 +56,8 @@ func (c *conn) reset() {
 	})
 }
 
-// run forwards until both directions have ended. Each has a goroutine that
-// reads and one that writes: one alone could not delay without also slowing.
+// run forwards until both directions have ended. Each direction has one goroutine that reads and one that
+// writes, because a single one could not delay bytes without limiting the rate.
 func (c *conn) run() {
 	var both sync.WaitGroup
 	for _, d := range []Direction{ToServer, ToClient} {
@@ -69,8 +69,8 @@ func (c *conn) run() {
 	c.close()
 }
 
-// receive queues what the sender of a direction sends. The queue's last chunk
-// is its end, unless the connection is closed before.
+// receive reads from the sender of a direction into the queue. The last chunk is the end of the stream,
+// unless the connection is closed first.
 func (c *conn) receive(d Direction, queue chan<- chunk) {
 	defer close(queue)
 	from := c.peers[d.opposite()]
@@ -108,8 +108,8 @@ func (c *conn) enqueue(queue chan<- chunk, next chunk) bool {
 	}
 }
 
-// remember keeps the first bytes of the client for the filters. A grown head is
-// a new array, since a filter may hold the old one.
+// remember records the first bytes from the client, for the filters. It allocates a new array for a longer
+// head, because a filter may be using the old one.
 func (c *conn) remember(d Direction, b []byte) {
 	c.proxy.mu.Lock()
 	defer c.proxy.mu.Unlock()
@@ -119,7 +119,7 @@ func (c *conn) remember(d Direction, b []byte) {
 	}
 }
 
-// send takes a direction's chunks to their receiver, as its faults allow.
+// send writes the chunks of a direction to their receiver, subject to the faults.
 func (c *conn) send(d Direction, queue <-chan chunk) {
 	for next := range queue {
 		f, ok := c.awaitDue(d, next.at)
@@ -127,7 +127,7 @@ func (c *conn) send(d Direction, queue <-chan chunk) {
 		case !ok:
 			return
 		case f.blackHole:
-			c.swallow(d, next.bytes) // an end too: the receiver must not notice
+			c.swallow(d, next.bytes) // also the end of the stream, which the receiver must not notice
 		case next.err != nil:
 			c.end(d, next.err)
 		case !c.write(d, next.bytes):
@@ -143,8 +143,8 @@ func (c *conn) swallow(d Direction, b []byte) {
 	c.dead[d] = true
 }
 
-// write passes bytes on, in pieces when they are throttled. It returns false
-// when the connection is over.
+// write forwards bytes, in small pieces if the direction is throttled. It returns false after the connection
+// was closed.
 func (c *conn) write(d Direction, b []byte) bool {
 	for len(b) > 0 {
 		f, ok := c.awaitDue(d, time.Time{})
@@ -172,11 +172,10 @@ func (c *conn) write(d Direction, b []byte) bool {
 	return true
 }
 
-// unreachable deals with a receiver that is gone. The sender hears of it, for
-// which the connection is reset, unless that news falls into a black hole: then
-// the sender goes on talking to nobody.
+// unreachable handles a receiver that has disconnected. It resets the connection, unless the opposite
+// direction is a black hole: then the sender must not notice, and its bytes are discarded.
 func (c *conn) unreachable(d Direction, b []byte) bool {
-	if news, _ := c.proxy.faultsOf(c, d.opposite()); !news.blackHole {
+	if back, _ := c.proxy.faultsOf(c, d.opposite()); !back.blackHole {
 		c.reset()
 		return false
 	}
@@ -185,8 +184,8 @@ func (c *conn) unreachable(d Direction, b []byte) bool {
 	return true
 }
 
-// end passes on that a sender is done: the end of its stream as such, so that
-// the other direction can still finish, and anything else as a reset.
+// end forwards the end of a stream. EOF becomes a half-close, so that the other direction can finish; any
+// other error resets the connection.
 func (c *conn) end(d Direction, err error) {
 	if !errors.Is(err, io.EOF) {
 		c.reset()
@@ -209,9 +208,8 @@ func (c *conn) awaitUnstalled(d Direction) bool {
 	}
 }
 
-// awaitDue waits while the direction is stalled, and until bytes that came in
-// at that time are due. It returns the faults that hold then, or false when the
-// connection is closed.
+// awaitDue waits until the direction is not stalled and the delay of bytes received at that time has passed.
+// It returns the faults in effect then, or false after the connection was closed.
 func (c *conn) awaitDue(d Direction, at time.Time) (faults, bool) {
 	for {
 		f, changed := c.proxy.faultsOf(c, d)
@@ -232,7 +230,7 @@ func (c *conn) awaitDue(d Direction, at time.Time) (faults, bool) {
 	}
 }
 
-// rest waits out a throttled piece: at most a second, at one byte a second.
+// rest waits after a throttled piece. The wait is at most one second, at one byte per second.
 func (c *conn) rest(wait time.Duration) bool {
 	select {
 	case <-time.After(wait):

@@ -9,22 +9,19 @@ import (
 type Action int
 
 const (
-	// SwallowReply lets the bytes that matched pass and swallows everything in
-	// the other direction from then on: the server does the work, and the
-	// client never hears of it.
+	// SwallowReply forwards the matching bytes and discards everything in the opposite direction from then
+	// on: the server executes the request, and the client gets no reply.
 	SwallowReply Action = iota
-	// CutAtReply lets the bytes that matched pass and closes the connection
-	// when the next bytes come in the other direction, which are lost. They
-	// prove that the server has done the work.
+	// CutAtReply forwards the matching bytes and closes the connection at the next bytes of the opposite
+	// direction, which it discards. They prove that the server has executed the request.
 	CutAtReply
-	// Swallow loses the bytes that matched and everything after them, in both
-	// directions.
+	// Swallow discards the matching bytes and everything after them, in both directions.
 	Swallow
-	// CutNow closes the connection; the bytes that matched are lost.
+	// CutNow discards the matching bytes and closes the connection.
 	CutNow
 )
 
-// Hook waits for bytes that match, and fires once.
+// Hook fires once, on the first bytes that match.
 type Hook struct {
 	direction Direction
 	match     func([]byte) bool
@@ -32,11 +29,10 @@ type Hook struct {
 	fired     chan struct{}
 }
 
-// Once arms a hook: action happens to the first connection on which match says
-// yes to bytes of direction d. match sees what one read returned, at most
-// 16 KiB: a request on an idle connection begins at its beginning, but a larger
-// one, or several without waiting for replies, are split anywhere. match is
-// called with the proxy locked and must not call it.
+// Once arms a hook: action applies to the first connection on which match returns true for bytes of
+// direction d. match receives the result of one read, at most 16 KiB. That starts with a request if the
+// connection was idle; large and pipelined requests may be split anywhere. match is called with the proxy's
+// lock held and must not call the proxy.
 func (p *Proxy) Once(d Direction, match func(b []byte) bool, action Action) *Hook {
 	h := &Hook{direction: d, match: match, action: action, fired: make(chan struct{})}
 	p.mu.Lock()
@@ -45,15 +41,14 @@ func (p *Proxy) Once(d Direction, match func(b []byte) bool, action Action) *Hoo
 	return h
 }
 
-// OnceContains is Once for bytes that hold text, in upper or lower case, for
-// example "evalsha".
+// OnceContains is Once for bytes that contain text, for example "evalsha". Case is ignored.
 func (p *Proxy) OnceContains(d Direction, text string, action Action) *Hook {
 	lower := bytes.ToLower([]byte(text))
 	return p.Once(d, func(b []byte) bool { return bytes.Contains(bytes.ToLower(b), lower) }, action)
 }
 
-// Fired is closed when the hook has fired. With CutAtReply the cut itself
-// comes later.
+// Fired returns a channel that is closed when the hook has fired. With CutAtReply the connection is cut
+// later.
 func (h *Hook) Fired() <-chan struct{} { return h.fired }
 
 // Remove disarms the hook if it has not fired.
@@ -63,9 +58,8 @@ func (p *Proxy) Remove(h *Hook) {
 	p.hooks = slices.DeleteFunc(p.hooks, func(other *Hook) bool { return other == h })
 }
 
-// inspect shows bytes to the hooks, before any of them is passed on: a reply
-// cannot come before the hook that is to catch it has fired. It reports whether
-// the connection is to be closed now.
+// inspect calls the hooks before the bytes are forwarded, so that a hook for the reply is in effect before
+// the reply can arrive. It reports whether the connection must be closed now.
 func (p *Proxy) inspect(c *conn, d Direction, b []byte) (cut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package faultnet is a TCP proxy for tests that breaks in the ways networks
-// break: it cuts, refuses, delays, throttles, stalls, and swallows bytes without
-// a word, in either direction, for all connections or some.
+// Package faultnet provides a TCP proxy that injects network faults for tests. It cuts and refuses
+// connections, and delays, throttles, stalls or silently discards bytes, in either direction, for all or
+// for selected connections.
 package faultnet
 
 import (
@@ -12,10 +12,9 @@ import (
 	"time"
 )
 
-// Direction is one of the two ways that bytes go.
+// Direction is a direction of the traffic.
 type Direction int
 
-// The two directions.
 const (
 	ToServer Direction = iota
 	ToClient
@@ -35,13 +34,11 @@ const (
 	readBuffer  = 64 << 10
 )
 
-// Proxy listens on a port of 127.0.0.1 and forwards every connection to its
-// target. Its methods may be called from any goroutine at any time. The faults
-// of the embedded Selection concern every connection.
+// Proxy listens on a port of 127.0.0.1 and forwards every connection to its target. It is safe for
+// concurrent use. The faults of the embedded Selection apply to all connections.
 //
-// A client always gets its connection, for the proxy accepts it before it dials
-// the target: a target that is down looks like one that resets the connection
-// at once.
+// The proxy accepts a connection before it dials the target, so a target that is down appears to reset the
+// connection at once.
 type Proxy struct {
 	*Selection
 
@@ -51,10 +48,10 @@ type Proxy struct {
 	running  sync.WaitGroup
 
 	accepted atomic.Int64
-	passed   [2]atomic.Int64 // by direction
-	lost     [2]atomic.Int64
+	passed   [2]atomic.Int64 // bytes forwarded, by direction
+	lost     [2]atomic.Int64 // bytes discarded, by direction
 
-	mu         sync.Mutex // guards what follows, and the faults of every Selection
+	mu         sync.Mutex // guards the fields below and the faults of every Selection
 	target     string
 	refuse     bool
 	selections []*Selection
@@ -63,8 +60,7 @@ type Proxy struct {
 	changed    chan struct{} // closed, and replaced, when a fault changes
 }
 
-// NewProxy starts a proxy in front of target (host:port). It ends, with all its
-// connections and goroutines, when t ends.
+// NewProxy starts a proxy in front of target (host:port). It is closed when the test ends.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -86,10 +82,10 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	return p
 }
 
-// Addr is the host:port that clients connect to.
+// Addr returns the host:port that clients connect to.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// SetTarget sends later connections elsewhere. Those that exist stay.
+// SetTarget changes the target of new connections. Existing ones stay.
 func (p *Proxy) SetTarget(target string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,9 +99,8 @@ func (p *Proxy) Refuse(on bool) {
 	p.refuse = on
 }
 
-// Heal ends every fault of every Selection, disarms the hooks that have not
-// fired, and closes the connections that lost bytes: their streams have a hole
-// that nothing can fill.
+// Heal ends all faults of all Selections, disarms the hooks that have not fired, and closes the connections
+// that lost bytes, because their streams are incomplete.
 func (p *Proxy) Heal() {
 	p.heal()
 	for _, c := range p.find(func(c *conn) bool { return c.dead[ToServer] || c.dead[ToClient] }) {
@@ -113,9 +108,8 @@ func (p *Proxy) Heal() {
 	}
 }
 
-// HealSilently is Heal, but the connections that lost bytes stay open and
-// silent, like those whose state a router on the way has forgotten. Only a peer
-// that gives up, Cut, Reset, a Heal or the test's end closes them.
+// HealSilently is like Heal, but the connections that lost bytes stay open and silent, as after a router has
+// lost their state. They end when a peer closes them, or by Cut, Reset, Heal or the end of the test.
 func (p *Proxy) HealSilently() { p.heal() }
 
 func (p *Proxy) heal() {
@@ -132,16 +126,16 @@ func (p *Proxy) heal() {
 	p.wake()
 }
 
-// Accepted is how many connections came in so far, refused ones included.
+// Accepted returns the number of connections accepted so far, refused ones included.
 func (p *Proxy) Accepted() int { return int(p.accepted.Load()) }
 
-// Bytes is how many bytes were passed on in a direction.
+// Bytes returns the number of bytes forwarded in a direction.
 func (p *Proxy) Bytes(d Direction) int64 { return p.passed[d].Load() }
 
-// Swallowed is how many bytes were lost in a direction.
+// Swallowed returns the number of bytes discarded in a direction.
 func (p *Proxy) Swallowed(d Direction) int64 { return p.lost[d].Load() }
 
-// Close ends the proxy at once and waits for its goroutines.
+// Close closes the listener and all connections, and waits for the goroutines.
 func (p *Proxy) Close() {
 	p.cancel()
 	_ = p.listener.Close()
@@ -180,7 +174,7 @@ func (p *Proxy) serve(client net.Conn, target string, index int) {
 		return
 	}
 	for _, peer := range []net.Conn{client, server} {
-		// Otherwise the kernel takes megabytes before a stall is felt.
+		// With the default buffers the kernel would accept megabytes before a stall has an effect.
 		_ = peer.(*net.TCPConn).SetReadBuffer(readBuffer)
 	}
 	c := &conn{
@@ -192,7 +186,7 @@ func (p *Proxy) serve(client net.Conn, target string, index int) {
 	p.mu.Lock()
 	p.conns[c] = struct{}{}
 	p.mu.Unlock()
-	if p.ctx.Err() != nil { // Close may have come before the line above
+	if p.ctx.Err() != nil { // Close may have run before c was registered
 		c.close()
 	}
 	c.run()
@@ -201,7 +195,7 @@ func (p *Proxy) serve(client net.Conn, target string, index int) {
 	p.mu.Unlock()
 }
 
-// find returns the connections that match, which is called with p.mu held.
+// find returns the connections for which match returns true. It calls match with p.mu held.
 func (p *Proxy) find(match func(*conn) bool) []*conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -214,7 +208,7 @@ func (p *Proxy) find(match func(*conn) bool) []*conn {
 	return found
 }
 
-// wake lets everyone who waits look at the faults again. It needs p.mu.
+// wake makes all waiting goroutines re-evaluate the faults. p.mu must be held.
 func (p *Proxy) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})

@@ -5,39 +5,38 @@ import (
 	"time"
 )
 
-// Conn is what a Filter sees of a connection.
+// Conn describes a connection for a Filter.
 type Conn struct {
-	Index int    // 0 for the first that was accepted
-	Head  []byte // the first bytes from the client so far, at most 4 KiB; not to be changed or kept
+	Index int    // number of the connection in the order of acceptance, from 0
+	Head  []byte // first bytes from the client so far, at most 4 KiB; a Filter must not modify or keep them
 }
 
-// Filter chooses connections. It is asked again for every chunk of bytes, since
-// what a connection is for shows only after some of them: it must be quick, and
-// must not call the proxy.
+// Filter selects connections. The proxy calls it for every chunk of bytes, because the first bytes of a
+// connection reveal its purpose; it must be fast and must not call the proxy.
 type Filter func(Conn) bool
 
-// Contains chooses the connections whose first bytes hold text, in upper or
-// lower case. Contains("subscribe") is the subscriptions of a Redis client.
+// Contains selects the connections whose first bytes contain text, ignoring case. Contains("subscribe")
+// selects the subscriptions of a Redis client.
 func Contains(text string) Filter {
 	lower := bytes.ToLower([]byte(text))
 	return func(c Conn) bool { return bytes.Contains(bytes.ToLower(c.Head), lower) }
 }
 
-// Not chooses the connections that f does not.
+// Not selects the connections that f does not select.
 func Not(f Filter) Filter {
 	return func(c Conn) bool { return !f(c) }
 }
 
-// Selection is some of a proxy's connections, existing and new ones, and the
-// faults they have. A connection in several selections has the faults of all:
-// the longest delay, the lowest rate.
+// Selection is a set of a proxy's connections, existing and future ones, with the faults that apply to
+// them. A connection in several Selections has the faults of all, with the longest delay and the lowest
+// rate.
 type Selection struct {
 	proxy  *Proxy
 	filter Filter
 	faults [2]faults // by direction; guarded by proxy.mu
 }
 
-// faults are what is wrong with one direction.
+// faults are the faults of one direction.
 type faults struct {
 	blackHole bool
 	stall     bool
@@ -45,7 +44,7 @@ type faults struct {
 	rate      int // bytes per second, 0 for no limit
 }
 
-// Only returns the selection of the connections that filter chooses.
+// Only returns the Selection of the connections that filter selects.
 func (p *Proxy) Only(filter Filter) *Selection {
 	s := &Selection{proxy: p, filter: filter}
 	p.mu.Lock()
@@ -54,48 +53,45 @@ func (p *Proxy) Only(filter Filter) *Selection {
 	return s
 }
 
-// BlackHole swallows every byte of a direction, and its end too: a peer that
-// closes is not noticed on the other side. A connection that has lost something
-// never passes bytes in that direction again, for they would not be the ones
-// the receiver expects; turning the fault off saves only those that lost
-// nothing. See Heal.
+// BlackHole discards every byte of a direction and the end of its stream, so that the other peer does not
+// notice a close. A connection that has lost bytes forwards nothing in that direction any more, even after
+// the fault is turned off, because the stream would be corrupt. See Heal.
 func (s *Selection) BlackHole(d Direction, on bool) {
 	s.set(d, func(f *faults) { f.blackHole = on })
 }
 
-// Stall stops reading from a direction's sender, which so feels back-pressure
-// once the kernel's buffers are full. Nothing is lost.
+// Stall stops reading from the sender of a direction, which causes back-pressure once the kernel's buffers
+// are full. No bytes are lost.
 func (s *Selection) Stall(d Direction, on bool) {
 	s.set(d, func(f *faults) { f.stall = on })
 }
 
-// Delay holds each byte of a direction back for some time; order stays. Bytes
-// that wait already are measured by the new delay too. 0 ends it.
+// Delay delays each byte of a direction and keeps the order. The new delay also applies to bytes that are
+// already waiting. 0 ends it.
 func (s *Selection) Delay(d Direction, delay time.Duration) {
 	s.set(d, func(f *faults) { f.delay = delay })
 }
 
-// Throttle limits each connection's rate in a direction. 0 ends it.
+// Throttle limits the rate of each connection in a direction. 0 ends it.
 func (s *Selection) Throttle(d Direction, bytesPerSecond int) {
 	s.set(d, func(f *faults) { f.rate = max(0, bytesPerSecond) })
 }
 
-// Cut closes the connections that exist now, as their peers would. Bytes that
-// are still in the proxy are lost.
+// Cut closes the current connections normally. Bytes that are still in the proxy are lost.
 func (s *Selection) Cut() {
 	for _, c := range s.connections() {
 		c.close()
 	}
 }
 
-// Reset closes the connections that exist now with RST.
+// Reset closes the current connections with RST.
 func (s *Selection) Reset() {
 	for _, c := range s.connections() {
 		c.reset()
 	}
 }
 
-// Connections is how many connections exist now: those with a target.
+// Connections returns the current number of connections that have reached the target.
 func (s *Selection) Connections() int { return len(s.connections()) }
 
 func (s *Selection) connections() []*conn {
@@ -109,8 +105,8 @@ func (s *Selection) set(d Direction, change func(*faults)) {
 	s.proxy.wake()
 }
 
-// faultsOf is what c suffers in a direction now, and the channel that is closed
-// when that may have changed.
+// faultsOf returns the current faults of a direction of c, and a channel that is closed when they may have
+// changed.
 func (p *Proxy) faultsOf(c *conn, d Direction) (faults, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package logtest has a log that a test reads while it is written.
+// Package logtest provides a buffer for logs that tests can read while the code under test writes it.
 package logtest
 
 import (
@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// Buffer collects what is written to it. The zero value is ready for use by many goroutines.
+// Buffer is a buffer that is safe for concurrent use. The zero value is ready to use.
 type Buffer struct {
 	mu   sync.Mutex // guards text
 	text strings.Builder
@@ -19,7 +19,7 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
-// String returns what has been written so far.
+// String returns the content so far.
 func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

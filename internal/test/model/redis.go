@@ -1,5 +1,5 @@
-// Package model is Redis as the write script leaves it, in plain Go, with the whole past: the
-// simulation of the protocol holds answers against it.
+// Package model models the state of a shard in Redis and its whole past. The simulation of the protocol
+// checks the answers of a replica against it.
 package model
 
 import (
@@ -13,27 +13,27 @@ type Head struct {
 	Epoch, Version, WriteID uint64
 }
 
-// Entry is one commit in the log, or something else that was put there. Version is the one after it.
+// Entry is an entry of the log: a commit of the write script, or a foreign entry.
 type Entry struct {
-	Version, WriteID, Previous uint64
-	Keys                       []string // of its writes; empty when the write script did not make it
+	Version, WriteID, Previous uint64   // Version is the last version of the commit, Previous the write id before it
+	Keys                       []string // keys written by the commit; empty for a foreign entry
 	Size                       int      // in bytes
 }
 
-// Redis holds the state of a shard and everything that led to it.
+// Redis is the current state of a shard with its past. Not safe for concurrent use.
 type Redis struct {
 	rng    *rand.Rand
 	epoch  uint64
 	seq    uint64
 	log    []Entry
-	keep   int // entries of the log that a Trim leaves
+	keep   int // number of log entries that Trim keeps
 	values map[string]string
-	run    int
+	run    int // number of the server's run, like run_id
 
-	history int     // number of the history
-	past    []state // of this history, one for each commit; positions index it
+	history int     // number of the current history
+	past    []state // states of the current history, one per commit, indexed by position
 
-	// floor is, for each key, the earliest position that is consistent with all answers so far.
+	// floor maps a key to the earliest position that is consistent with all answers so far.
 	floor map[string]int
 }
 
@@ -48,14 +48,14 @@ type state struct {
 
 type version struct{ number uint64 }
 
-// New returns an empty shard whose log may be trimmed to keep entries.
+// New returns an empty shard. Trim shortens its log to keep entries.
 func New(rng *rand.Rand, keep int) *Redis {
 	r := &Redis{rng: rng, keep: keep, values: map[string]string{}}
 	r.begin()
 	return r
 }
 
-// begin forgets the past: another history begins with the present state.
+// begin starts a new history with the current state and discards the past.
 func (r *Redis) begin() {
 	r.history++
 	r.past, r.floor = nil, map[string]int{}
@@ -74,14 +74,14 @@ func (r *Redis) remember() {
 	r.past = append(r.past, s)
 }
 
-// Write is a set, or a delete, which comes alone.
+// Write is a set or a delete. A commit with a delete has no other write.
 type Write struct {
 	Delete bool
 	Key    string
 	Frame  []byte
 }
 
-// Commit performs what write.lua does and returns the message, "" when it changed nothing.
+// Commit does what write.lua does and returns the published message, or "" if nothing changed.
 func (r *Redis) Commit(writes ...Write) (message string) {
 	if _, there := r.values[writes[0].Key]; writes[0].Delete && !there {
 		return ""
@@ -128,8 +128,8 @@ func stamp(epoch, version, writeID uint64) string {
 	return string(binary.BigEndian.AppendUint64(b, writeID))
 }
 
-// Junk puts an entry at the end of the log that the write script did not make: far ahead, or under
-// the version of the last entry, with something in the place of a write id or without.
+// Junk appends a foreign entry to the log: with the version of the last entry or a far higher one, and with
+// or without a plausible write id.
 func (r *Redis) Junk() {
 	e := Entry{Version: r.top().Version + r.rng.Uint64N(3)*1000, Size: 1}
 	if r.rng.IntN(2) == 0 {
@@ -139,14 +139,14 @@ func (r *Redis) Junk() {
 	r.remember()
 }
 
-// Trim cuts the log.
+// Trim removes the oldest entries of the log.
 func (r *Redis) Trim() {
 	if len(r.log) > r.keep {
 		r.log = append([]Entry(nil), r.log[len(r.log)-r.keep:]...)
 	}
 }
 
-// Failover goes back to a state of a while ago, as a promoted replica that lacks the last writes.
+// Failover returns to a recent state, like the promotion of a Redis replica that lacks the last writes.
 func (r *Redis) Failover() {
 	back := r.past[max(0, len(r.past)-1-r.rng.IntN(6))]
 	r.seq, r.epoch = back.seq, back.head.Epoch
@@ -165,16 +165,16 @@ func (r *Redis) Flush() {
 	r.Forget()
 }
 
-// Forget deletes sequence, epoch and log, and keeps the values.
+// Forget deletes sequence, epoch and log but keeps the values.
 func (r *Redis) Forget() {
 	r.epoch, r.seq, r.log = 0, 0, nil
 	r.begin()
 }
 
-// limit stands for the limit of versions: a history that would begin beyond it begins at 0.
+// limit is the model's highest version: a history that would begin beyond it begins at 0.
 const limit = 1 << 40
 
-// SetBack sets the sequence number back, or to the limit. Nothing shows before the next write.
+// SetBack sets the sequence number back, or to the limit. It has no effect before the next write.
 func (r *Redis) SetBack() {
 	r.seq -= min(r.seq, 1+r.rng.Uint64N(3))
 	if r.epoch != 0 && r.rng.IntN(2) == 0 {
@@ -188,41 +188,41 @@ func (r *Redis) Head() Head {
 	return Head{Epoch: r.epoch, Version: top.Version, WriteID: top.WriteID}
 }
 
-// History returns the number of the history: nothing is promised from one to the next.
+// History returns the number of the current history. The promises hold only within one history.
 func (r *Redis) History() int { return r.history }
 
-// Run identifies the run of the server.
+// Run returns the number of the server's run.
 func (r *Redis) Run() int { return r.run }
 
-// Get returns what is stored under key.
+// Get returns the stored value of key.
 func (r *Redis) Get(key string) (stored string, present bool) {
 	stored, present = r.values[key]
 	return stored, present
 }
 
-// Values returns everything that is stored.
+// Values returns all stored values. The caller must not modify the map.
 func (r *Redis) Values() map[string]string { return r.values }
 
-// End returns the position of the present state.
+// End returns the position of the current state.
 func (r *Redis) End() int { return len(r.past) - 1 }
 
-// State is what the shard held at a position of the present history.
+// State is the state of the shard at a position of the current history.
 type State struct {
 	Head   Head
 	Values map[string]string
 	log    []Entry
 }
 
-// At returns the state at a position, as a Redis replica that lags has it.
+// At returns the state at a position: the state of a lagging Redis replica.
 func (r *Redis) At(position int) State {
 	s := r.past[position]
 	return State{Head: s.head, Values: s.stored, log: s.log}
 }
 
-// Now returns the present state.
+// Now returns the current state.
 func (r *Redis) Now() State { return State{Head: r.Head(), Values: r.values, log: r.log} }
 
-// After returns the log after version, and the write id of the last entry at version.
+// After returns the log entries after version, and the write id of the last entry with that version.
 func (s *State) After(version uint64) (entries []Entry, at uint64) {
 	for i, e := range s.log {
 		if e.Version == version {
@@ -235,7 +235,8 @@ func (s *State) After(version uint64) (entries []Entry, at uint64) {
 	return nil, at
 }
 
-// Position returns the position of a head in the present history.
+// Position returns the position of a head in the current history. known is false if the head is not part of
+// it.
 func (r *Redis) Position(epoch, version, writeID uint64) (position int, known bool) {
 	for i := len(r.past) - 1; i >= 0; i-- {
 		if r.past[i].head == (Head{epoch, version, writeID}) {
@@ -245,12 +246,12 @@ func (r *Redis) Position(epoch, version, writeID uint64) (position int, known bo
 	return 0, false
 }
 
-// Floor returns the earliest position that is consistent with all answers about key so far. A
-// question that is asked now must not get an older answer.
+// Floor returns the earliest position that is consistent with all answers for key so far. The answer to a
+// read that starts now must not be older.
 func (r *Redis) Floor(key string) int { return r.floor[key] }
 
-// Check returns why an answer cannot be: the key was not in that state at any position after from.
-// It remembers the answer.
+// Check records an answer for key and returns "" if the key was in that state at any position from from on,
+// else the reason why the answer is wrong.
 func (r *Redis) Check(key string, number uint64, present bool, from int) (why string) {
 	for i := from; i < len(r.past); i++ {
 		v, there := r.past[i].values[key]

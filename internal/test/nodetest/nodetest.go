@@ -1,4 +1,4 @@
-// Package nodetest makes Finders for tests.
+// Package nodetest creates redisnode.Finders for tests.
 package nodetest
 
 import (
@@ -8,7 +8,7 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// New returns a Finder of the Redis at addr, without a log, that is closed with the test.
+// New returns a Finder for the Redis server at addr that logs nothing. It is closed when the test ends.
 func New(t testing.TB, addr string, options ...func(*redisnode.Config)) *redisnode.Finder {
 	t.Helper()
 	cfg := redisnode.Config{Addrs: []string{addr}, Logger: slog.New(slog.DiscardHandler)}

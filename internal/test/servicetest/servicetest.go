@@ -1,4 +1,4 @@
-// Package servicetest runs a service in the process of a test and speaks to it over HTTP.
+// Package servicetest runs a service in the test's process and sends HTTP requests to it.
 package servicetest
 
 import (
@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// Instance is a service that runs.
+// Instance is a running service.
 type Instance struct {
 	URL  string
-	Stop context.CancelFunc // as SIGTERM does
-	Done chan error         // has the result of Run; closed after it
+	Stop context.CancelFunc // begins an orderly stop, as SIGTERM does
+	Done chan error         // receives the result of run, then is closed
 }
 
-// Start has run serve until the test ends or Stop is called. run must call listening once, with the
-// address that it serves on; Start waits for that.
+// Start starts run in a goroutine and cancels its context when the test ends or Stop is called. run must
+// call listening once, with the address that it serves on; Start blocks until then.
 func Start(t testing.TB, run func(ctx context.Context, listening func(addr string)) error) *Instance {
 	t.Helper()
 	addr := make(chan string, 1)
@@ -44,14 +44,15 @@ func Start(t testing.TB, run func(ctx context.Context, listening func(addr strin
 	return i
 }
 
-// Client sends requests as they are and opens a connection for each.
+// Client sends requests without adding Accept-Encoding, and opens a new connection for each.
 var Client = &http.Client{
 	Timeout:   60 * time.Second,
 	Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true},
 }
 
-// Send sends a request and returns the answer with its body; header has names and values in turn. A body
-// is JSON where header does not have another Content-Type; "" sends none.
+// Send sends a request and returns the response, whose body is read and closed, and the body. header
+// alternates names and values. POST and PUT have the Content-Type application/json unless header has another
+// one; an empty one omits the header.
 func (i *Instance) Send(t testing.TB, method, target string, body io.Reader, header ...string) (*http.Response, []byte) {
 	t.Helper()
 	req, err := http.NewRequest(method, i.URL+target, body)
