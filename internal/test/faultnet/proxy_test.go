@@ -20,11 +20,11 @@ import (
 
 const patience = 10 * time.Second
 
-// quiet is how long nothing must arrive to count as silence. It can only make
-// a broken proxy pass, never a right one fail.
+// quiet is the time without bytes that counts as silence. If it is too short, a broken proxy may pass, but a
+// correct one never fails.
 const quiet = 100 * time.Millisecond
 
-// echo is a server that sends everything back, prefixed with a name.
+// echo is a server that sends everything back.
 type echo struct {
 	net.Listener
 	mu    sync.Mutex
@@ -151,7 +151,7 @@ func TestForwardsBothWaysAndCounts(t *testing.T) {
 	if p.Accepted() != 2 || p.Connections() != 2 {
 		t.Errorf("accepted %d, connections %d; want 2 and 2", p.Accepted(), p.Connections())
 	}
-	// The client can see the bytes a moment before they are counted.
+	// The client may receive the bytes just before they are counted.
 	eventually.True(t, "7 bytes each way", func() bool { return p.Bytes(ToServer) == 7 && p.Bytes(ToClient) == 7 })
 	if p.Swallowed(ToServer)+p.Swallowed(ToClient) != 0 {
 		t.Error("swallowed bytes without a fault")
@@ -184,7 +184,7 @@ func TestMuchDataArrivesUnchanged(t *testing.T) {
 			_, _ = rand.NewChaCha8([32]byte{1}).Read(data)
 			go func() {
 				_, _ = c.Write(data)
-				_ = c.(*net.TCPConn).CloseWrite() // the reply must still come
+				_ = c.(*net.TCPConn).CloseWrite() // the reply must still arrive
 			}()
 			h := sha256.New()
 			n, err := io.Copy(h, c)
@@ -229,7 +229,7 @@ func TestRefuse(t *testing.T) {
 	ask(t, dial(t, p), "x")
 }
 
-// wantRefused wants a new connection to end at once, at whatever point.
+// wantRefused checks that a new connection is reset, either in Dial or at the first read.
 func wantRefused(t *testing.T, p *Proxy) {
 	t.Helper()
 	c, err := net.Dial("tcp", p.Addr())
@@ -309,7 +309,7 @@ func TestBlackHole(t *testing.T) {
 		e.mu.Lock()
 		server := e.conns[0]
 		e.mu.Unlock()
-		// The server's own reads would tell; what it sends must not fail either.
+		// The server's reads must not report the close, and its writes must not fail.
 		for range 3 {
 			if _, err := server.Write([]byte("are you there?")); err != nil {
 				t.Fatal(err)
@@ -317,10 +317,10 @@ func TestBlackHole(t *testing.T) {
 			time.Sleep(quiet / 10)
 		}
 		if p.Connections() != 1 {
-			t.Error("the server was told that its client is gone")
+			t.Error("the server noticed that its client has disconnected")
 		}
 		p.Heal()
-		eventually.True(t, "the connection is closed", func() bool { return p.Connections() == 0 })
+		eventually.True(t, "closed connection", func() bool { return p.Connections() == 0 })
 	})
 }
 
@@ -351,7 +351,7 @@ func TestHeal(t *testing.T) {
 			ask(t, dial(t, p), "new")
 			select {
 			case <-hook.Fired():
-				t.Error("a hook outlived Heal")
+				t.Error("a hook fired after Heal")
 			default:
 			}
 		})
@@ -371,7 +371,7 @@ func TestDelayKeepsOrderAndDoesNotAddUp(t *testing.T) {
 		}
 	}()
 	wantReply(t, c, "abcdefghijklmnopqrst")
-	// Less would be no delay. If each waited for the one before, 20 would take 4 s.
+	// If each byte waited for the previous one, 20 bytes would take 4 s.
 	if took := time.Since(began); took < delay || took > 10*delay {
 		t.Errorf("20 bytes delayed by %v took %v", delay, took)
 	}
@@ -399,8 +399,8 @@ func TestThrottle(t *testing.T) {
 	p.Throttle(ToServer, 20)
 	say(t, c, strings.Repeat("z", 300))
 	wantReply(t, c, "z")
-	p.BlackHole(ToServer, true) // in the middle of it
-	eventually.True(t, "the rest is lost", func() bool { return p.Swallowed(ToServer) > 200 })
+	p.BlackHole(ToServer, true) // in the middle of the transfer
+	eventually.True(t, "discarded rest", func() bool { return p.Swallowed(ToServer) > 200 })
 }
 
 func TestStallIsBackPressureWithoutLoss(t *testing.T) {
@@ -427,7 +427,7 @@ func TestStallIsBackPressureWithoutLoss(t *testing.T) {
 	if got := e.received(); got != "x" {
 		t.Errorf("the server received %d bytes during the stall", len(got)-1)
 	}
-	go func() { _, _ = io.Copy(io.Discard, c) }() // the echo must not stall the other way
+	go func() { _, _ = io.Copy(io.Discard, c) }() // otherwise the echo stalls in the other direction
 	p.Stall(ToServer, false)
 	eventually.True(t, "the server has every byte", func() bool { return len(e.received()) == 1+sent })
 }
@@ -440,7 +440,7 @@ func TestSelections(t *testing.T) {
 	subs := p.Only(Contains("subscribe"))
 	rest := p.Only(Not(Contains("subscribe")))
 	first := p.Only(func(c Conn) bool { return c.Index == 0 })
-	ask(t, sub, "SUBSCRIBE posts\r\n") // not in the first bytes alone
+	ask(t, sub, "SUBSCRIBE posts\r\n") // selects the connection although the first read did not match
 	if subs.Connections() != 1 || rest.Connections() != 1 || first.Connections() != 1 {
 		t.Errorf("selected %d, %d and %d connections, want 1 each", subs.Connections(), rest.Connections(), first.Connections())
 	}
@@ -449,7 +449,7 @@ func TestSelections(t *testing.T) {
 	ask(t, data, "GET")
 	say(t, sub, "x")
 	wantSilence(t, sub)
-	fresh := dial(t, p) // a later one falls under it with its first SUBSCRIBE
+	fresh := dial(t, p) // a new connection is selected from its first SUBSCRIBE on
 	ask(t, fresh, "HELLO")
 	say(t, fresh, "subscribe")
 	wantSilence(t, fresh)
@@ -466,8 +466,8 @@ func TestHooks(t *testing.T) {
 	tests := []struct {
 		name     string
 		action   Action
-		executed bool // the server gets the request
-		closed   bool // the client sees the connection end
+		executed bool // the server receives the request
+		closed   bool // the client's connection is closed
 	}{
 		{"SwallowReply", SwallowReply, true, false},
 		{"CutAtReply", CutAtReply, true, true},
@@ -495,7 +495,7 @@ func TestHooks(t *testing.T) {
 				say(t, victim, "more")
 				wantSilence(t, victim)
 			}
-			ask(t, other, request) // only once
+			ask(t, other, request) // the hook fires only once
 			if got := strings.Count(e.received(), request) == 2; got != tt.executed {
 				t.Errorf("executed %v, want %v (the server received %q)", got, tt.executed, e.received())
 			}

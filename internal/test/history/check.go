@@ -10,37 +10,36 @@ import (
 	"time"
 )
 
-// Entry is what Redis or a reader holds for a key in the end.
+// Entry identifies the value of a key in Redis or in a reader.
 type Entry struct {
 	Epoch, Version uint64
-	Hash           uint64
+	Hash           uint64 // see Hash
 }
 
-// EntryOf is the Entry of a value's bytes.
+// EntryOf returns the Entry of a value.
 func EntryOf(epoch, version uint64, value []byte) Entry {
 	return Entry{epoch, version, Hash(value)}
 }
 
-// State is the content of Redis or of a reader: what it does not name is absent.
+// State is the content of Redis or of a reader, by key. Missing keys are absent.
 type State map[string]Entry
 
-// Final is what everyone holds when the faults are over and the readers have
-// had their time to converge.
+// Final is the state of Redis and of the readers after all faults have ended and the readers have converged.
 type Final struct {
-	Redis   State // nil if unknown: P1 and P3 are not checked then
-	Readers map[string]State
+	Redis   State            // nil if unknown; then P1 and P3 are not checked
+	Readers map[string]State // by the reader's name
 }
 
 // Violation is a broken promise.
 type Violation struct {
 	Promise string // "P1", "P2", "P3", "P6", "values" or "order"
-	Key     string // empty if it is about no single key
-	Account string // the operations involved, with their times since the start
+	Key     string // the key concerned
+	Account string // description of the operations involved, with their times since the start
 }
 
 func (v Violation) String() string { return v.Promise + ": " + v.Account }
 
-// Verify checks and fails t with an account of each violation, at most 20.
+// Verify calls Check and reports up to 20 violations as errors of t.
 func (h *History) Verify(t testing.TB, final Final) {
 	t.Helper()
 	violations := h.Check(final)
@@ -53,17 +52,16 @@ func (h *History) Verify(t testing.TB, final Final) {
 	}
 }
 
-// Check returns every violation that the history proves:
+// Check returns all violations that the history proves:
 //
-//	P1      a reader holds something else than Redis in the end
-//	P2      a reader answered with something older than what it had answered
-//	        before, or than a barrier
+//	P1      the final state of a reader differs from Redis
+//	P2      a reader returned an older state than before, or than a barrier
 //	P3      an acknowledged write is neither in Redis nor overwritten
-//	P6      a reader did not know a key that it must have had
-//	values  a value that nobody wrote as this version, or not yet
-//	order   acknowledged versions contradict the order of the writes
+//	P6      a reader returned the absence of a key that it must have had
+//	values  a reader returned a value that was never written with this version, or not yet
+//	order   the versions of acknowledged writes contradict their order in time
 //
-// Call it when all operations are concluded.
+// Call it after all operations have been concluded.
 func (h *History) Check(final Final) []Violation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -86,32 +84,31 @@ type position struct{ epoch, version uint64 }
 
 // checker is one pass over a history.
 //
-// A Break splits the history into generations. A write is certainly of a
-// generation g or later if g breaks had ended when it was invoked; at a moment t
-// nothing can be of a later one than the number of breaks that had begun by t.
-// Two operations are only compared where the first one's lowest generation is
-// the second one's highest, so that no break can lie between them.
+// Breaks split the history into generations. The lowest possible generation of a write is the number of
+// breaks that ended before it was invoked. The highest possible generation at a time t is the number of
+// breaks that began before t. Two operations are compared only if the lowest generation of the first equals
+// the highest of the second, so that no break can lie between them.
 type checker struct {
 	h          *History
 	breaks     []gap
 	keys       map[string]*keyWrites
-	at         map[position][]*Write // acknowledged, one each unless there was a break
+	at         map[position][]*Write // acknowledged writes; several per position only after a break
 	violations []Violation
 }
 
-// keyWrites is what was written to one key, without what was refused.
+// keyWrites are the writes of one key, without refused ones.
 type keyWrites struct {
-	unknownSets   map[uint64][]*Write // by hash
-	acked         map[uint64]*epochWrites
-	unknownDelete time.Duration                // the first invocation, or never
-	seenAs        map[uint64]map[position]bool // what unknownSets were seen as, by hash
+	unknownSets   map[uint64][]*Write          // sets of unknown outcome, by hash of the value
+	acked         map[uint64]*epochWrites      // acknowledged writes, by epoch
+	unknownDelete time.Duration                // first invocation of a delete of unknown outcome, or never
+	seenAs        map[uint64]map[position]bool // positions at which unknownSets were observed, by hash
 }
 
-// epochWrites is what was acknowledged in one epoch, by version.
+// epochWrites are the acknowledged writes of one key in one epoch, ordered by version.
 type epochWrites struct {
 	writes  []*Write
 	deletes []*Write
-	// firstInvoked[i] is the first invocation among deletes[i:].
+	// firstInvoked[i] is the earliest invocation in deletes[i:].
 	firstInvoked []time.Duration
 }
 
@@ -178,7 +175,7 @@ func (e *epochWrites) index() {
 	}
 }
 
-// lowest is the generation that w is certainly not before.
+// lowest returns the lowest possible generation of w.
 func (c *checker) lowest(w *Write) int {
 	n := 0
 	for _, b := range c.breaks {
@@ -189,7 +186,7 @@ func (c *checker) lowest(w *Write) int {
 	return n
 }
 
-// highest is the generation that nothing at t can be after.
+// highest returns the highest possible generation at time t.
 func (c *checker) highest(t time.Duration) int {
 	n := 0
 	for _, b := range c.breaks {
@@ -200,7 +197,7 @@ func (c *checker) highest(t time.Duration) int {
 	return n
 }
 
-// certainlyOf reports whether w was executed in that generation and no other.
+// certainlyOf reports whether generation is the only possible one of w.
 func (c *checker) certainlyOf(w *Write, generation int) bool {
 	return c.lowest(w) == generation && c.highest(w.returned) == generation
 }
@@ -209,8 +206,8 @@ func (c *checker) violate(promise, key, format string, args ...any) {
 	c.violations = append(c.violations, Violation{promise, key, fmt.Sprintf(format, args...)})
 }
 
-// checkOrder compares versions with real time: a write that was acknowledged
-// before another was invoked has the lower version, and no two have the same.
+// checkOrder compares versions with real time: a write acknowledged before another one was invoked must have
+// the lower version, and versions must be unique.
 func (c *checker) checkOrder() {
 	byEpoch := map[uint64][]*Write{}
 	for _, w := range c.h.writes {
@@ -232,7 +229,7 @@ func (c *checker) checkOrder() {
 				}
 			}
 			if n := newest[c.highest(w.returned)]; n != nil && n.version >= w.version {
-				c.violate("order", w.key, "%v came after %v", w, n)
+				c.violate("order", w.key, "%v was sent after %v", w, n)
 			}
 		}
 	}
@@ -240,15 +237,15 @@ func (c *checker) checkOrder() {
 		for i, w := range same {
 			for _, other := range same[:i] {
 				if g := c.lowest(w); c.certainlyOf(w, g) && c.certainlyOf(other, g) {
-					c.violate("order", w.key, "one version for two writes: %v and %v", other, w)
+					c.violate("order", w.key, "two writes have the same version: %v and %v", other, w)
 				}
 			}
 		}
 	}
 }
 
-// origins are the writes that can have produced a value that was seen at a
-// time; if there are none, the second result says what is wrong with it.
+// origins returns the writes that can have produced a value observed at a time. If there are none, the
+// second result is the reason.
 func (c *checker) origins(key string, e Entry, seen time.Duration) ([]*Write, string) {
 	var found []*Write
 	var wrong string
@@ -267,7 +264,7 @@ func (c *checker) origins(key string, e Entry, seen time.Duration) ([]*Write, st
 	if k == nil || len(same) > 0 && len(c.breaks) == 0 {
 		return found, orElse(wrong, "that key was never written")
 	}
-	// After a break the same position may also have been an unknown write's.
+	// After a break a write of unknown outcome may have had the same position.
 	exact := len(found) > 0
 	for _, w := range k.unknownSets[e.Hash] {
 		if w.invoked <= seen {
@@ -280,8 +277,7 @@ func (c *checker) origins(key string, e Entry, seen time.Duration) ([]*Write, st
 	if len(found) == 0 {
 		return nil, orElse(wrong, "no write of the key had that version and could have written those bytes")
 	}
-	// A write is executed once at most, so that one of unknown outcome has one
-	// version at most.
+	// A write is executed at most once, so a write of unknown outcome has at most one version.
 	versions := k.seenAs[e.Hash]
 	if versions == nil {
 		versions = map[position]bool{}
@@ -301,26 +297,26 @@ func orElse(s, otherwise string) string {
 	return s
 }
 
-// checkFinal proves P1 and P3.
+// checkFinal checks P1 and P3.
 func (c *checker) checkFinal(final Final) {
 	for _, name := range slices.Sorted(maps.Keys(final.Readers)) {
 		state := final.Readers[name]
 		for _, key := range slices.Sorted(maps.Keys(state)) {
 			if inRedis, ok := final.Redis[key]; !ok {
-				c.violate("P1", key, "in the end %s holds %q as %v, which Redis does not have", name, key, state[key])
+				c.violate("P1", key, "at the end %s holds %q as %v, but Redis does not have it", name, key, state[key])
 			} else if state[key] != inRedis {
-				c.violate("P1", key, "in the end %s holds %q as %v, Redis as %v", name, key, state[key], inRedis)
+				c.violate("P1", key, "at the end %s holds %q as %v, but Redis holds %v", name, key, state[key], inRedis)
 			}
 		}
 		for _, key := range slices.Sorted(maps.Keys(final.Redis)) {
 			if _, ok := state[key]; !ok {
-				c.violate("P1", key, "in the end %s does not hold %q, which Redis has as %v", name, key, final.Redis[key])
+				c.violate("P1", key, "at the end %s does not hold %q, but Redis holds %v", name, key, final.Redis[key])
 			}
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(final.Redis)) {
 		if c.keys[key] == nil {
-			c.violate("values", key, "in the end Redis holds %q as %v, but that key was never written", key, final.Redis[key])
+			c.violate("values", key, "at the end Redis holds %q as %v, but that key was never written", key, final.Redis[key])
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.keys)) {
@@ -332,12 +328,11 @@ func (c *checker) checkFinal(final Final) {
 	}
 }
 
-// checkKept: the value that a key has in the end is not older than any
-// acknowledged write.
+// checkKept checks that the final value of a key is not older than any acknowledged write.
 func (c *checker) checkKept(key string, e Entry) {
 	origins, wrong := c.origins(key, e, never)
 	if len(origins) == 0 {
-		c.violate("values", key, "in the end Redis holds %q as %v, but %s", key, e, wrong)
+		c.violate("values", key, "at the end Redis holds %q as %v, but %s", key, e, wrong)
 		return
 	}
 	latest := time.Duration(0)
@@ -346,13 +341,13 @@ func (c *checker) checkKept(key string, e Entry) {
 	}
 	for _, w := range c.lastAcked(key) {
 		if w.epoch == e.Epoch && w.version > e.Version || latest < w.invoked {
-			c.violate("P3", key, "in the end Redis holds %q as %v, but %v is newer", key, e, w)
+			c.violate("P3", key, "at the end Redis holds %q as %v, but %v is newer", key, e, w)
 		}
 	}
 }
 
-// checkGone: a key that is absent in the end was deleted, possibly, after every
-// acknowledged set.
+// checkGone checks that a delete after the last acknowledged set can explain the absence of a key at the
+// end.
 func (c *checker) checkGone(key string) {
 	k := c.keys[key]
 	if k.unknownDelete != never {
@@ -369,13 +364,13 @@ func (c *checker) checkGone(key string) {
 			}
 		}
 		if !deleted {
-			c.violate("P3", key, "in the end Redis does not hold %q, but nothing deleted it after %v", key, w)
+			c.violate("P3", key, "at the end Redis does not hold %q, but no delete followed %v", key, w)
 		}
 	}
 }
 
-// lastAcked is the acknowledged write of a key with the highest version in each
-// epoch, of those that no break can have lost.
+// lastAcked returns, for each epoch, the acknowledged write of a key with the highest version, ignoring
+// writes that a break may have lost.
 func (c *checker) lastAcked(key string) []*Write {
 	var last []*Write
 	for _, epoch := range slices.Sorted(maps.Keys(c.keys[key].acked)) {

@@ -1,9 +1,9 @@
-// Package history records what writers and readers of a replicated cache did,
-// and proves over the whole record that the promises held: P1 convergence, P2
-// no step back, P3 no acknowledged write lost, P6 no false absence.
+// Package history records the operations of writers and readers of a replicated cache and checks the whole
+// record for violations of the promises: P1 convergence, P2 no step back, P3 no loss of acknowledged writes,
+// P6 no false absence.
 //
-// A History is one shard: its writes are totally ordered by version within an
-// epoch. A test records every write and any reads, then asks:
+// A History covers one shard, whose writes are totally ordered by version within an epoch. A test records
+// every write and any number of reads, then verifies:
 //
 //	h := history.New()
 //	w := h.Write(key, value)              // before the request is sent
@@ -12,11 +12,11 @@
 //	r.Value(epoch, version, value)        // or Absent, or Unavailable
 //	h.Verify(t, final)
 //
-// The checker never flags a history that keeps the promises. What it cannot see:
-//   - a step back between two epochs, whose order it does not know, and one
-//     that may have a Break between its two reads;
-//   - an absence on a reader of which nothing shows that it had the key: no
-//     earlier value of it, no barrier, no newer value of another key;
+// The checker reports no false violations. It cannot detect:
+//   - a step back between two epochs, because their order is unknown, or between two reads with a possible
+//     Break in between;
+//   - a false absence on a reader without evidence that it had the key: an earlier value of the key, a
+//     barrier, or a newer value of another key;
 //   - a false absence that a delete of unknown outcome could explain;
 //   - the loss of a write that was invoked before the end of a Break.
 package history
@@ -28,24 +28,23 @@ import (
 	"time"
 )
 
-// History records operations; it is safe for concurrent use. Times are taken
-// inside the calls, so invoke before the request is sent and conclude after
-// the answer has arrived.
+// History records operations. It is safe for concurrent use. It takes the times inside the calls, so call
+// Write, Delete and Read before sending the request, and conclude the operation after the response arrived.
 type History struct {
-	now func() time.Duration // since the start
+	now func() time.Duration // time since the start
 
-	mu       sync.Mutex // guards what follows, and the outcome of every Write
+	mu       sync.Mutex // guards the fields below and the outcome of every Write
 	writes   []*Write
 	breaks   []gap
 	runAhead bool
 	readers  map[string]*readerLog
 }
 
-// gap is a time in which writes may have been lost.
+// gap is a period in which writes may have been lost.
 type gap struct{ from, to time.Duration }
 
 type readerLog struct {
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	name     string
 	reads    []read
 	barriers []barrier
@@ -56,17 +55,17 @@ type barrier struct {
 	epoch, version uint64
 }
 
-// read is a concluded one.
+// read is a concluded read.
 type read struct {
 	key            string
 	invoked        time.Duration
 	returned       time.Duration
 	absent         bool
-	epoch, version uint64 // of a value
-	hash           uint64
+	epoch, version uint64 // version of the value; unset if absent
+	hash           uint64 // hash of the value; unset if absent
 }
 
-// New starts an empty history; its times count from now.
+// New returns an empty history. Its times are relative to this call.
 func New() *History {
 	began := time.Now()
 	return &History{
@@ -77,30 +76,30 @@ func New() *History {
 
 var seed = maphash.MakeSeed()
 
-// Hash is how the package compares values. It differs from process to process.
+// Hash returns the hash by which the package compares values. It differs from process to process.
 func Hash(value []byte) uint64 { return maphash.Bytes(seed, value) }
 
 type outcome int
 
 const (
-	unknown outcome = iota // also a write that was never concluded
+	unknown outcome = iota // includes writes that are never concluded
 	acknowledged
 	refused
 )
 
 const never = time.Duration(math.MaxInt64)
 
-// Write is a set or delete on its way. Exactly one of its methods concludes it;
-// one that is never concluded counts as Unknown.
+// Write is a set or delete in flight. Call exactly one of its methods to conclude it. A write that is never
+// concluded counts as Unknown.
 type Write struct {
 	h              *History
 	key            string
 	del            bool
 	hash           uint64
 	invoked        time.Duration
-	returned       time.Duration // never, until acknowledged
+	returned       time.Duration // never unless acknowledged
 	outcome        outcome
-	epoch, version uint64 // if acknowledged
+	epoch, version uint64 // set if acknowledged
 }
 
 // Write records that a set of key is about to be sent.
@@ -122,25 +121,25 @@ func (h *History) begin(w *Write) *Write {
 	return w
 }
 
-// Ack concludes a write that was acknowledged as this version.
+// Ack concludes a write that was acknowledged with this version.
 func (w *Write) Ack(epoch, version uint64) {
 	w.h.mu.Lock()
 	defer w.h.mu.Unlock()
 	w.outcome, w.epoch, w.version, w.returned = acknowledged, epoch, version, w.h.now()
 }
 
-// Refused concludes a write that was certainly not executed. A delete that
-// found nothing, and so got no version, is one too.
+// Refused concludes a write that was certainly not executed. Use it also for a delete of an absent key,
+// which gets no version.
 func (w *Write) Refused() {
 	w.h.mu.Lock()
 	defer w.h.mu.Unlock()
 	w.outcome = refused
 }
 
-// Unknown concludes a write that may have been executed, or may be yet.
+// Unknown concludes a write that may have been executed or may still be.
 func (w *Write) Unknown() {}
 
-// Read is a read on its way. One that is never concluded counts for nothing.
+// Read is a read in flight. A read that is never concluded is ignored.
 type Read struct {
 	h       *History
 	log     *readerLog
@@ -148,21 +147,20 @@ type Read struct {
 	invoked time.Duration
 }
 
-// Read records that key is about to be read from a reader.
+// Read records that a read of key is about to be sent to a reader.
 func (h *History) Read(reader, key string) Read {
 	return Read{h, h.reader(reader), key, h.now()}
 }
 
-// Value concludes a read that was answered with a value. It keeps no reference
-// to the bytes.
+// Value concludes a read that returned a value. It does not keep value.
 func (r Read) Value(epoch, version uint64, value []byte) {
 	r.conclude(read{epoch: epoch, version: version, hash: Hash(value)})
 }
 
-// Absent concludes a read that was answered with "there is no such key".
+// Absent concludes a read that returned that the key does not exist.
 func (r Read) Absent() { r.conclude(read{absent: true}) }
 
-// Unavailable concludes a read that got an error, which proves nothing.
+// Unavailable concludes a read that failed. The checker ignores it.
 func (r Read) Unavailable() {}
 
 func (r Read) conclude(done read) {
@@ -172,9 +170,9 @@ func (r Read) conclude(done read) {
 	r.log.reads = append(r.log.reads, done)
 }
 
-// ReaderReached records a barrier: the reader has applied every write up to
-// version. From now on it must not answer with less for any key. After a Break
-// a barrier proves nothing, since the same position may be of the lost history.
+// ReaderReached records a barrier: the reader has applied every write up to version, so from now on it must
+// not return anything older for any key. The checker ignores a barrier after a Break, because the version may
+// belong to the lost history.
 func (h *History) ReaderReached(reader string, epoch, version uint64) {
 	log, at := h.reader(reader), h.now()
 	log.mu.Lock()
@@ -182,12 +180,11 @@ func (h *History) ReaderReached(reader string, epoch, version uint64) {
 	log.barriers = append(log.barriers, barrier{at, epoch, version})
 }
 
-// Break runs a fault that may lose acknowledged writes (FLUSHALL, a failover to
-// a replica that lags). Every write that was invoked before fault returns may be
-// lost, and versions may be given out again in the same epoch. When fault
-// returns, no write must be able to reach what is to be lost any more.
+// Break runs a fault that may lose acknowledged writes, such as FLUSHALL or a failover to a lagging Redis
+// replica. The checker then accepts the loss of every write invoked before fault returns, and the reuse of
+// versions within the epoch. When fault returns, writes must not reach the old primary any more.
 func (h *History) Break(fault func()) {
-	// The gap is open from here on, should a check run in the middle of it.
+	// Record an open gap first, in case a check runs during the fault.
 	h.mu.Lock()
 	i := len(h.breaks)
 	h.breaks = append(h.breaks, gap{h.now(), never})
@@ -198,11 +195,9 @@ func (h *History) Break(fault func()) {
 	h.breaks[i].to = h.now()
 }
 
-// KeysRunAhead tells the checker that a reader may show one key of a batch
-// before another that is older. By default an answer with version V proves
-// that the reader has applied everything up to V, and an absence that
-// contradicts it breaks P6; after KeysRunAhead only barriers and the key's own
-// earlier values prove that.
+// KeysRunAhead declares that a reader may apply the writes of a batch in any order. By default a response
+// with version V proves that the reader has applied every write up to V, and an absence that contradicts it
+// violates P6. After KeysRunAhead only barriers and earlier values of the same key prove that.
 func (h *History) KeysRunAhead() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// script builds a history from lines, one operation each, with the times at
-// which it began and ended:
+// script builds a history from lines with one operation each, which begin with the times of its start and
+// end:
 //
 //	1-2 set k v @ 5      acknowledged as version 5 of epoch 1
-//	1-2 set k v @ 2/5    of epoch 2
+//	1-2 set k v @ 2/5    acknowledged as version 5 of epoch 2
 //	1-2 set k v unknown  (or refused)
 //	1-2 del k @ 5
-//	3-4 r1 k = v @ 5     reader r1 answers with v as version 5
+//	3-4 r1 k = v @ 5     reader r1 returns v with version 5
 //	3-4 r1 k absent
 //	5-5 barrier r1 @ 5
 //	6-7 break
@@ -140,7 +140,7 @@ func TestRules(t *testing.T) {
 	tests := []struct {
 		name string
 		text string
-		want string // the promises that are violated, in order
+		want string // violated promises, in order
 	}{
 		{"new after old", "1-2 set k a @ 1\n 3-4 set k b @ 2\n 5-6 r k = a @ 1\n 7-8 r k = b @ 2", ""},
 		{"old after new", "1-2 set k a @ 1\n 3-4 set k b @ 2\n 5-6 r k = b @ 2\n 7-8 r k = a @ 1", "P2"},
@@ -162,7 +162,7 @@ func TestRules(t *testing.T) {
 		{"absent after a value and a delete", "1-2 set k a @ 1\n 3-4 r k = a @ 1\n 4-5 del k @ 2\n 6-7 r k absent", ""},
 		{"absent after a value and an older delete", "1-2 set k a @ 1\n 3-4 del k @ 2\n 5-6 set k b @ 3\n 7-8 r k = b @ 3\n 9-9 r k absent", "P2"},
 		{"absent before the delete was sent", "1-2 set k a @ 1\n 3-4 r k = a @ 1\n 5-6 r k absent\n 7-8 del k @ 2", "P2"},
-		{"absent while the delete is under way", "1-2 set k a @ 1\n 3-4 r k = a @ 1\n 5-7 r k absent\n 6-9 del k @ 2", ""},
+		{"absent while the delete is in flight", "1-2 set k a @ 1\n 3-4 r k = a @ 1\n 5-7 r k absent\n 6-9 del k @ 2", ""},
 		{"absent by a delete of unknown outcome", "1-2 set k a @ 1\n 3-4 r k = a @ 1\n 4-5 del k unknown\n 6-7 r k absent", ""},
 		{"absent by a refused delete", "1-2 set k a @ 1\n 3-4 r k = a @ 1\n 4-5 del k refused\n 6-7 r k absent", "P2"},
 		{"absent by a delete of another key", "1-2 set k a @ 1\n 3-4 r k = a @ 1\n 4-5 del j @ 2\n 6-7 r k absent", "P2"},
@@ -252,12 +252,12 @@ func TestAccountNamesTheOperations(t *testing.T) {
 	}
 	for _, part := range []string{"P2: ", `"k"`, " of r ", "version 1", "version 2", "7µs to 8µs", "5µs to 6µs"} {
 		if !strings.Contains(v[0].String(), part) {
-			t.Errorf("the account %q lacks %q", v[0], part)
+			t.Errorf("the account %q does not contain %q", v[0], part)
 		}
 	}
 }
 
-// recorder is a test that only counts its errors.
+// recorder is a testing.TB that only counts errors.
 type recorder struct {
 	testing.TB
 	errors int
@@ -273,7 +273,7 @@ func TestVerifyFailsTheTest(t *testing.T) {
 	r := &recorder{}
 	h.Verify(r, Final{Redis: State{"k": EntryOf(1, 1, nil)}})
 	if r.errors != 0 {
-		t.Errorf("a good history made %d errors", r.errors)
+		t.Errorf("%d errors for a correct history", r.errors)
 	}
 	many := State{}
 	for i := range 100 {
@@ -281,7 +281,7 @@ func TestVerifyFailsTheTest(t *testing.T) {
 	}
 	h.Verify(r, Final{Redis: many})
 	if r.errors != 21 {
-		t.Errorf("more than 100 violations made %d errors, want 20 and a sum", r.errors)
+		t.Errorf("%d errors for more than 100 violations, want 20 and a summary", r.errors)
 	}
 }
 
@@ -295,7 +295,7 @@ func TestBreakSpansItsFault(t *testing.T) {
 		h.Write("k", nil).Ack(1, 1) // may be lost
 	})
 	if w, b := h.writes[0], h.breaks[0]; open.to != never || b.from >= w.invoked || b.to <= w.returned {
-		t.Errorf("break %v (%v during the fault), a write in it %v to %v", b, open, w.invoked, w.returned)
+		t.Errorf("break %v (%v during the fault), but a write during it from %v to %v", b, open, w.invoked, w.returned)
 	}
 	if v := h.Check(Final{Redis: State{}}); len(v) != 0 {
 		t.Error(v)
@@ -304,7 +304,7 @@ func TestBreakSpansItsFault(t *testing.T) {
 
 func TestConcurrentRecording(t *testing.T) {
 	h := New()
-	var mu sync.Mutex // stands for the server
+	var mu sync.Mutex // serializes the writes, as a server does
 	version := uint64(0)
 	state := map[string]uint64{}
 	var wg sync.WaitGroup

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// lineage is an epoch within a generation: where versions can be compared.
+// lineage is an epoch within a generation. Versions are comparable only within a lineage.
 type lineage struct {
 	epoch      uint64
 	generation int
 }
 
-// frontier is how far a reader had provably come, over time.
+// frontier is the version that a reader has provably reached, as a function of time.
 type frontier struct {
 	at      []time.Duration
-	version []uint64 // the highest at or before at[i]
-	why     []string // set for barriers only
+	version []uint64 // highest version reached at or before at[i]
+	why     []string // reason, set for barriers only
 }
 
 func (f *frontier) add(at time.Duration, version uint64, why string) {
@@ -30,7 +30,7 @@ func (f *frontier) add(at time.Duration, version uint64, why string) {
 	f.why = append(f.why, why)
 }
 
-// before returns the highest version that was reached before t.
+// before returns the highest version reached before t.
 func (f *frontier) before(t time.Duration) (version uint64, why string, ok bool) {
 	i := sort.Search(len(f.at), func(i int) bool { return f.at[i] >= t })
 	if i == 0 {
@@ -39,13 +39,12 @@ func (f *frontier) before(t time.Duration) (version uint64, why string, ok bool)
 	return f.version[i-1], f.why[i-1], true
 }
 
-// seen is a read with what the checker makes of it.
+// seen is a read with the conclusions of the checker.
 type seen struct {
 	*read
-	lineage   lineage // of a value: the lowest it can be of; of an absence: that of floor
-	explained bool    // a value that some write can have produced
-	// floor, of an absence, is a version that it can only have followed: later
-	// values must be newer.
+	lineage   lineage // lowest possible lineage of a value; lineage of floor for an absence
+	explained bool    // some write can have produced the value
+	// floor is a version that an absence must follow, so later values must be newer than it.
 	floor    uint64
 	hasFloor bool
 }
@@ -54,12 +53,12 @@ type seen struct {
 type readerCheck struct {
 	*checker
 	name     string
-	barriers map[lineage]*frontier // what it has applied for certain
-	reached  map[lineage]*frontier // the same, with what answers show
-	lineages []lineage             // of reached
+	barriers map[lineage]*frontier // versions proven by barriers
+	reached  map[lineage]*frontier // versions proven by barriers or responses
+	lineages []lineage             // keys of reached, in order of appearance
 }
 
-// checkReader proves P2 and P6 for one reader, and that its values are right.
+// checkReader checks P2, P6 and the values of one reader.
 func (c *checker) checkReader(log *readerLog) {
 	rc := &readerCheck{
 		checker:  c,
@@ -83,7 +82,7 @@ func (c *checker) checkReader(log *readerLog) {
 	}
 }
 
-// explain finds where a value comes from.
+// explain finds the writes that can have produced the value of a read.
 func (rc *readerCheck) explain(r *read) seen {
 	s := seen{read: r}
 	if r.absent {
@@ -139,15 +138,15 @@ func (rc *readerCheck) buildFrontiers(log *readerLog, reads []seen) {
 	}
 }
 
-// known is what earlier answers tell of a key in one lineage.
+// known is the evidence of earlier responses about a key in one lineage.
 type known struct {
 	lineage lineage
-	value   *seen // the newest
-	absence *seen // the one with the highest floor
+	value   *seen // newest value
+	absence *seen // absence with the highest floor
 }
 
-// checkKey goes through the reads of one key by invocation, and knows at each
-// the answers that had arrived before it.
+// checkKey checks the reads of one key in the order of their invocation, each against the responses that had
+// arrived before it was sent.
 func (rc *readerCheck) checkKey(reads []seen) {
 	returned := make([]*seen, len(reads))
 	for i := range reads {
@@ -200,7 +199,7 @@ func (rc *readerCheck) checkValue(r *seen, state []known) {
 			return
 		}
 		if k.absence != nil && k.absence.floor >= r.version {
-			rc.violate("P2", r.key, "%s of %s came after %s, which can only have followed version %d",
+			rc.violate("P2", r.key, "%s of %s came after %s, which must follow version %d",
 				describe(r.read), rc.name, describe(k.absence.read), k.absence.floor)
 			return
 		}
@@ -211,13 +210,13 @@ func (rc *readerCheck) checkValue(r *seen, state []known) {
 	}
 	if version, why, ok := f.before(r.invoked); ok {
 		if w := rc.lastWrite(r.key, line, version, false); w != nil && w.version > r.version {
-			rc.violate("P2", r.key, "%s of %s, but %s, and so had %v", describe(r.read), rc.name, why, w)
+			rc.violate("P2", r.key, "%s of %s, but %s, so it had %v", describe(r.read), rc.name, why, w)
 		}
 	}
 }
 
-// checkAbsence finds the newest value that the reader must have had. If it had
-// one, a delete after that must explain the absence.
+// checkAbsence finds the newest value that the reader must have had. If there is one, a later delete must
+// explain the absence.
 func (rc *readerCheck) checkAbsence(r *seen, state []known) {
 	generation := rc.highest(r.returned)
 	for _, k := range state {
@@ -225,7 +224,7 @@ func (rc *readerCheck) checkAbsence(r *seen, state []known) {
 			continue
 		}
 		if !rc.explainAbsence(r, k.lineage, k.value.version) {
-			rc.violate("P2", r.key, "%s of %s came after %s, and no delete since can explain it",
+			rc.violate("P2", r.key, "%s of %s came after %s, and no later delete can explain it",
 				describe(r.read), rc.name, describe(k.value.read))
 			return
 		}
@@ -243,16 +242,16 @@ func (rc *readerCheck) checkAbsence(r *seen, state []known) {
 			continue
 		}
 		if why == "" {
-			why = fmt.Sprintf("it had answered with version %d before", version)
+			why = fmt.Sprintf("it had returned version %d before", version)
 		}
-		rc.violate("P6", r.key, "%s of %s is false: %s, and so had %v, and no delete since can explain it",
+		rc.violate("P6", r.key, "%s of %s is false: %s, so it had %v, and no later delete can explain it",
 			describe(r.read), rc.name, why, w)
 		return
 	}
 }
 
-// explainAbsence looks for a delete after a version that the reader had, and
-// notes where in the order of writes the absence can be at the earliest.
+// explainAbsence reports whether a delete after a version that the reader had can explain an absence, and
+// records the earliest possible position of the absence in the order of writes.
 func (rc *readerCheck) explainAbsence(r *seen, line lineage, version uint64) bool {
 	floor, ok := rc.firstDelete(r.key, line.epoch, version, r.returned)
 	if ok && (!r.hasFloor || line == r.lineage && floor > r.floor) {
@@ -261,9 +260,9 @@ func (rc *readerCheck) explainAbsence(r *seen, line lineage, version uint64) boo
 	return ok
 }
 
-// firstDelete returns the earliest position of an absence after a version, if
-// any delete that was sent before a time can explain it: that of the first
-// delete, or the version itself if deletes of unknown position come into it.
+// firstDelete returns the earliest possible position of an absence after version, if a delete sent before a
+// time can explain it: the position of the first such delete, or version itself if the position of a
+// possible delete is unknown.
 func (rc *readerCheck) firstDelete(key string, epoch, version uint64, before time.Duration) (uint64, bool) {
 	k := rc.keys[key]
 	if k.unknownDelete < before {
@@ -285,8 +284,8 @@ func (rc *readerCheck) firstDelete(key string, epoch, version uint64, before tim
 	return e.deletes[i].version, true
 }
 
-// lastWrite returns the newest acknowledged write of a key up to a version that
-// is certainly of that lineage, or nil. With set it skips deletes.
+// lastWrite returns the newest acknowledged write of a key up to version that certainly belongs to line, or
+// nil. With set it skips deletes.
 func (rc *readerCheck) lastWrite(key string, line lineage, version uint64, set bool) *Write {
 	k := rc.keys[key]
 	if k == nil || k.acked[line.epoch] == nil {
@@ -307,6 +306,6 @@ func describe(r *read) string {
 	if r.absent {
 		return fmt.Sprintf("the absence of %q, %v to %v,", r.key, r.invoked, r.returned)
 	}
-	return fmt.Sprintf("the answer for %q, %v to %v, with %v", r.key, r.invoked, r.returned,
+	return fmt.Sprintf("the response for %q, %v to %v, with %v", r.key, r.invoked, r.returned,
 		Entry{r.epoch, r.version, r.hash})
 }

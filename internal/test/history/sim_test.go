@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// sim is a primary with asynchronous replicas under a random schedule, which
-// does what the promises allow and, with a defect, what they do not. Time is a
-// counter.
+// sim runs a primary with asynchronous replicas through a random schedule. Without a defect its replicas keep
+// the promises. Time is a counter.
 type sim struct {
 	*rand.Rand
 	h       *History
@@ -22,7 +21,7 @@ type sim struct {
 	epoch   uint64
 	version uint64
 	readers []*replica
-	flying  []func() bool // operations under way; each call is a step, false after the last
+	flying  []func() bool // operations in flight; each call is a step and returns false after the last one
 	serial  int
 
 	truth oracle
@@ -38,11 +37,11 @@ type entry struct {
 type replica struct {
 	name    string
 	state   map[string]entry
-	applied int // entries of the log
-	reload  bool
-	stuck   bool
-	ahead   bool   // has applied the second next entry already
-	held    *entry // what a defect keeps for later
+	applied int    // number of applied log entries
+	reload  bool   // needs a snapshot
+	stuck   bool   // applies nothing any more, by defect
+	ahead   bool   // has applied the entry after the next one already
+	held    *entry // old entry that a defect applies later
 }
 
 type defect int
@@ -97,7 +96,7 @@ func (s *sim) run(steps int) Final {
 		case s.defect == none && s.chance(30):
 			s.lose()
 		case s.defect == none && s.chance(20):
-			s.epoch, s.version = s.Uint64(), 0 // a new history on top of the old content
+			s.epoch, s.version = s.Uint64(), 0 // a new history with the old values
 		}
 	}
 	for len(s.flying) > 0 {
@@ -116,7 +115,7 @@ func (s *sim) run(steps int) Final {
 	return final
 }
 
-// steps lets operations go on while a fault is under way.
+// steps advances operations during a fault.
 func (s *sim) steps() {
 	for range s.IntN(4) {
 		if len(s.flying) > 0 {
@@ -145,11 +144,11 @@ func (s *sim) startWrite() {
 	} else {
 		w = s.h.Write(key, bytes)
 	}
-	doubt := 15 // percent of the writes whose outcome stays unknown
+	uncertain := 15 // percentage of writes of unknown outcome
 	if s.defect != none {
-		doubt = 2 // since an unknown delete can explain much
+		uncertain = 2 // because a delete of unknown outcome can explain many absences
 	}
-	lost, silent := s.chance(doubt), s.chance(doubt)
+	lost, silent := s.chance(uncertain), s.chance(uncertain)
 	fact := &fact{key: key, del: del, hash: Hash(bytes), invoked: w.invoked, known: !silent && !lost}
 	if lost {
 		s.truth.facts = append(s.truth.facts, fact)
@@ -196,8 +195,8 @@ func (s *sim) applyToPrimary(e entry) {
 	}
 }
 
-// lose takes the primary back to an earlier state of the same epoch, as a
-// failover to a lagging replica does, or empties it.
+// lose rolls the primary back to an earlier state of the same epoch, like a failover to a lagging replica,
+// or empties it.
 func (s *sim) lose() {
 	s.h.Break(func() {
 		s.steps()
@@ -316,7 +315,7 @@ func TestCorrectReplicasAreNeverFlagged(t *testing.T) {
 		s := newSim(seed, none)
 		final := s.run(50 + s.IntN(600))
 		if v := s.h.Check(final); len(v) > 0 {
-			t.Fatalf("seed %d: a correct history is flagged: %v", seed, v)
+			t.Fatalf("seed %d: violations in a correct history: %v", seed, v)
 		}
 	}
 }
@@ -343,19 +342,19 @@ func TestBrokenReplicasAreFlagged(t *testing.T) {
 				}
 				visible++
 				if len(found) == 0 {
-					t.Errorf("seed %d: not flagged, but %s", seed, expected)
+					t.Errorf("seed %d: no violation found, but %s", seed, expected)
 				}
 			}
 			if visible < seeds/4 {
-				t.Errorf("the defect was visible in %d of %d runs: the test proves too little", visible, seeds)
+				t.Errorf("the defect was visible in %d of %d runs, want at least a quarter", visible, seeds)
 			}
 			t.Logf("visible in %d of %d runs; violations by promise: %v", visible, seeds, promises)
 		})
 	}
 }
 
-// oracle knows what really happened, and decides by brute force over all pairs
-// whether a run shows that its replicas are broken. It knows no breaks.
+// oracle records the true execution and decides by brute force over all pairs of operations whether the
+// defect is visible in a run. It does not support breaks.
 type oracle struct {
 	facts   []*fact
 	answers []*answer
@@ -366,9 +365,9 @@ type fact struct {
 	del            bool
 	hash           uint64
 	invoked        time.Duration
-	known          bool // acknowledged with its version
-	dropped        bool
-	epoch, version uint64 // 0 if it was not executed
+	known          bool   // acknowledged with its version
+	dropped        bool   // lost by defect
+	epoch, version uint64 // 0 if not executed
 }
 
 type answer struct {
@@ -381,7 +380,7 @@ type answer struct {
 func (o *oracle) visible(final Final) string {
 	for name, state := range final.Readers {
 		if !maps.Equal(state, final.Redis) {
-			return name + " differs from Redis in the end"
+			return name + " differs from Redis at the end"
 		}
 	}
 	for _, f := range o.facts {
@@ -417,7 +416,7 @@ func (o *oracle) visible(final Final) string {
 	return ""
 }
 
-// explains reports whether a delete after a version can have made a key absent.
+// explains reports whether a delete after version, sent before a time, can explain the absence of key.
 func (o *oracle) explains(key string, version uint64, before time.Duration) bool {
 	return slices.ContainsFunc(o.facts, func(f *fact) bool {
 		return f.key == key && f.del && f.invoked < before && (!f.known || f.version > version)
