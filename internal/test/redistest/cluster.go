@@ -14,25 +14,24 @@ const (
 	numSlots  = 16384
 )
 
-// clusterMode is a server's part in Redis Cluster.
+// clusterMode is a server's part in a Redis Cluster.
 type clusterMode int
 
 const (
 	noCluster     clusterMode = iota
-	wholeCluster              // alone, with every slot
-	clusterMember             // of a ClusterDeployment
+	wholeCluster              // a cluster of one node that owns every slot
+	clusterMember             // a node of a ClusterDeployment
 )
 
-// ClusterDeployment is a Redis Cluster of three primaries with a Redis replica
-// each. A node that is silent for 2 s is considered down, unless
-// Config("cluster-node-timeout 5000") says otherwise.
+// ClusterDeployment is a Redis Cluster of three primaries with one Redis replica each. A node that is silent
+// for 2 s counts as down; change that with Config("cluster-node-timeout 5000").
 type ClusterDeployment struct {
 	t       testing.TB
 	servers []*Server
 }
 
-// StartCluster starts six servers, each with opts, that end with the test. It
-// returns when the cluster is stable.
+// StartCluster starts six servers with opts and blocks until the cluster is stable. The servers are stopped
+// when the test ends.
 func StartCluster(t testing.TB, opts ...Option) *ClusterDeployment {
 	t.Helper()
 	c := &ClusterDeployment{t: t}
@@ -61,11 +60,11 @@ func StartCluster(t testing.TB, opts ...Option) *ClusterDeployment {
 	return c
 }
 
-// meet makes every node know every other.
+// meet introduces all nodes to each other.
 func (c *ClusterDeployment) meet() error {
 	c.t.Helper()
 	for i, s := range c.servers {
-		// Otherwise all begin with the same epoch and have to resolve that conflict first.
+		// Distinct epochs, because the nodes would have to resolve a conflict of equal ones first.
 		if _, err := s.command("CLUSTER", "SET-CONFIG-EPOCH", i+1); err != nil {
 			return err
 		}
@@ -80,7 +79,7 @@ func (c *ClusterDeployment) meet() error {
 			return err
 		}
 	}
-	settle(c.t, "the nodes of the cluster do not know each other", func() error {
+	settle(c.t, "the cluster nodes have not discovered each other", func() error {
 		for _, s := range c.servers {
 			known, err := s.clusterView()
 			if err != nil {
@@ -88,7 +87,7 @@ func (c *ClusterDeployment) meet() error {
 			}
 			for _, other := range c.servers {
 				if n, ok := known[other.nodeID]; !ok || n.has("handshake") {
-					return fmt.Errorf("%s does not know %s", s.Addr(), other.Addr())
+					return fmt.Errorf("%s has not discovered %s", s.Addr(), other.Addr())
 				}
 			}
 		}
@@ -103,7 +102,7 @@ func (s *Server) clusterConfig() []string {
 	lines := []string{
 		"cluster-enabled yes",
 		"cluster-announce-ip 127.0.0.1",
-		// By default the bus is 10,000 above, where outgoing connections have their ports.
+		// The default, the port plus 10,000, is in the range of ephemeral ports.
 		"cluster-port " + strconv.Itoa(s.busPort()),
 	}
 	if s.opts.cluster == clusterMember {
@@ -112,7 +111,7 @@ func (s *Server) clusterConfig() []string {
 	return lines
 }
 
-// Addrs are the addresses of all nodes, for clients.
+// Addrs returns the addresses of all nodes, for clients.
 func (c *ClusterDeployment) Addrs() []string {
 	var addrs []string
 	for _, s := range c.servers {
@@ -134,7 +133,7 @@ func (c *ClusterDeployment) Slot(key string) int {
 			failures = append(failures, err)
 			continue
 		}
-		slot, err := s.do(askTimeout, "CLUSTER", "KEYSLOT", key).Int()
+		slot, err := s.do(queryTimeout, "CLUSTER", "KEYSLOT", key).Int()
 		if err == nil {
 			return slot
 		}
@@ -144,8 +143,8 @@ func (c *ClusterDeployment) Slot(key string) int {
 	return 0
 }
 
-// Owner returns the primary that owns the key's slot, according to the servers that
-// answer; the newest epoch wins.
+// Owner returns the primary that owns the key's slot according to the reachable server with the newest
+// epoch.
 func (c *ClusterDeployment) Owner(key string) *Server {
 	c.t.Helper()
 	return c.OwnerOf(c.Slot(key))
@@ -163,7 +162,7 @@ func (c *ClusterDeployment) OwnerOf(slot int) *Server {
 		}
 	}
 	if owner == nil {
-		c.t.Fatalf("no server that answers owns slot %d", slot)
+		c.t.Fatalf("no reachable server owns slot %d", slot)
 	}
 	return owner
 }
@@ -176,12 +175,12 @@ func (c *ClusterDeployment) ReplicaOf(primary *Server) *Server {
 			return s
 		}
 	}
-	c.t.Fatalf("%s has no replica that answers", primary.Addr())
+	c.t.Fatalf("%s has no reachable Redis replica", primary.Addr())
 	return nil
 }
 
-// Failover makes a replica take over from its living primary (CLUSTER FAILOVER)
-// and waits until it has.
+// Failover promotes a Redis replica whose primary is alive (CLUSTER FAILOVER) and blocks until it is the
+// primary.
 func (c *ClusterDeployment) Failover(replica *Server) {
 	c.t.Helper()
 	if _, err := replica.command("CLUSTER", "FAILOVER"); err != nil {
@@ -190,12 +189,11 @@ func (c *ClusterDeployment) Failover(replica *Server) {
 	c.WaitPrimary(replica)
 }
 
-// WaitPrimary waits until s, a replica so far, has been elected: until it reports
-// itself as a primary with slots. Other servers may learn of that later; WaitStable
-// waits for all.
+// WaitPrimary waits until s, a Redis replica so far, reports itself as a primary with slots. Other servers
+// may learn of that later; WaitStable waits for all.
 func (c *ClusterDeployment) WaitPrimary(s *Server) {
 	c.t.Helper()
-	settle(c.t, s.Addr()+" is no primary of the cluster", func() error {
+	settle(c.t, s.Addr()+" is not a primary of the cluster", func() error {
 		self, err := s.clusterSelf()
 		if err == nil && (!self.has("master") || len(self.slots) == 0) {
 			err = fmt.Errorf("it is %v with slots %v", self.flags, self.slots)
@@ -204,9 +202,8 @@ func (c *ClusterDeployment) WaitPrimary(s *Server) {
 	})
 }
 
-// WaitStable waits until all six servers run and agree on the owner of every slot,
-// and each primary has a replica that is in sync. It waits at most a minute, as all
-// methods here do.
+// WaitStable waits until all six servers run, agree on the owner of every slot, and every primary has a
+// Redis replica in sync. Like all waits of a deployment it stops the test after a minute.
 func (c *ClusterDeployment) WaitStable() {
 	c.t.Helper()
 	var view clusterView
@@ -224,7 +221,7 @@ func (c *ClusterDeployment) WaitStable() {
 	}
 }
 
-// agreed returns the view of the cluster if all servers have the same.
+// agreed returns the view of the cluster if all servers have the same view.
 func (c *ClusterDeployment) agreed() (clusterView, error) {
 	var first clusterView
 	for _, s := range c.servers {
@@ -253,22 +250,21 @@ func (c *ClusterDeployment) agreed() (clusterView, error) {
 		}
 		replicas[n.primary]++
 	}
-	// Those without a primary are the primaries.
+	// replicas[""] counts the primaries, which have no primary of their own.
 	if len(first) != 2*numShards || len(replicas) != numShards+1 {
-		return nil, fmt.Errorf("not %d primaries with a replica each:\n%v", numShards, first)
+		return nil, fmt.Errorf("want %d primaries with one replica each:\n%v", numShards, first)
 	}
 	return first, nil
 }
 
-// Partition drops everything between the given servers and all others, without
-// closing connections. Clients still reach both sides. All servers must be Proxied. A
-// second partition adds to the first.
+// Partition drops all traffic between the given servers and all others, without closing connections. Clients
+// still reach both sides. All servers must be Proxied. A second partition adds to the first.
 func (c *ClusterDeployment) Partition(nodes ...*Server) {
 	c.t.Helper()
 	partition(c.t, c.servers, nodes)
 }
 
-// Heal ends all faults of all proxies, including those that the test set itself.
+// Heal ends all faults of all proxies, including faults that the test itself has injected.
 func (c *ClusterDeployment) Heal() { heal(c.servers) }
 
 func (c *ClusterDeployment) must(err error) {

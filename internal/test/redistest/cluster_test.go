@@ -74,17 +74,17 @@ func TestClusterMigration(t *testing.T) {
 
 	m := c.BeginMigration(c.Slot("{k}"), to)
 	if n := m.MigrateKeys(4); n != 4 || left(from) != 6 || left(to) != 4 {
-		t.Errorf("moved %d of 4: %d left, %d there", n, left(from), left(to))
+		t.Errorf("moved %d of 4 keys: %d at the old owner, %d at the new one", n, left(from), left(to))
 	}
 	if c.Owner("{k}") != from {
-		t.Error("the slot has another owner before the end")
+		t.Error("the slot changed its owner before End")
 	}
 	var all []string
 	for i := range 10 {
 		all = append(all, fmt.Sprintf("{k}%d", i))
 	}
 	if err := client.MGet(t.Context(), all...).Err(); !redis.HasErrorPrefix(err, "TRYAGAIN") {
-		t.Errorf("keys of both sides: %v, want TRYAGAIN", err)
+		t.Errorf("command with keys on both sides: %v, want TRYAGAIN", err)
 	}
 	if err := client.Get(t.Context(), "{k}none").Err(); !redis.HasErrorPrefix(err, "ASK") {
 		t.Errorf("a key that the old owner does not have: %v, want ASK", err)
@@ -98,7 +98,7 @@ func TestClusterMigration(t *testing.T) {
 		t.Errorf("the owner is %s with %d keys, want %s with 10", c.Owner("{k}").Addr(), left(to), to.Addr())
 	}
 
-	c.BeginMigration(c.Slot("{k}"), from).End() // back, with all keys at once
+	c.BeginMigration(c.Slot("{k}"), from).End() // back, in one step
 	if left(from) != 10 {
 		t.Errorf("%d of 10 keys came back", left(from))
 	}
@@ -114,13 +114,13 @@ func TestClusterPartition(t *testing.T) {
 	old := c.Owner("k")
 	replica := c.ReplicaOf(old)
 	if old.FromClients().Connections() == 0 {
-		t.Error("the client does not come through the proxy")
+		t.Error("the client does not use the proxy")
 	}
 
 	direct := newClient(t, clientOptions(old.Announced(), ""))
 	c.Partition(old)
 	c.WaitPrimary(replica)
-	wantValue(t, direct, "k", "v") // clients reach the side that lost
+	wantValue(t, direct, "k", "v") // clients still reach the old primary
 	winner := newClient(t, clientOptions(replica.Announced(), ""))
 	eventually.Nil(t, func() error { return winner.Set(t.Context(), "k", "w", 0).Err() })
 

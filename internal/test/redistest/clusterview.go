@@ -14,9 +14,9 @@ type clusterView map[string]clusterNode
 type clusterNode struct {
 	id      string
 	flags   []string
-	primary string // id, empty for a primary
+	primary string // id of its primary; empty for a primary
 	epoch   int
-	slots   [][2]int // ranges, first and last
+	slots   [][2]int // ranges of slots, first and last
 }
 
 func (n clusterNode) has(flag string) bool { return slices.Contains(n.flags, flag) }
@@ -25,7 +25,7 @@ func (n clusterNode) owns(slot int) bool {
 	return slices.ContainsFunc(n.slots, func(r [2]int) bool { return r[0] <= slot && slot <= r[1] })
 }
 
-// String is equal for nodes that agree on roles and slots.
+// String formats roles and slots, so that the strings of two nodes are equal if and only if they agree.
 func (v clusterView) String() string {
 	var lines []string
 	for _, n := range v {
@@ -40,14 +40,14 @@ func (s *Server) clusterInfo() (string, error) {
 	if err := s.running(); err != nil {
 		return "", err
 	}
-	return s.do(askTimeout, "CLUSTER", "INFO").Text()
+	return s.do(queryTimeout, "CLUSTER", "INFO").Text()
 }
 
 func (s *Server) clusterView() (clusterView, error) {
 	if err := s.running(); err != nil {
 		return nil, err
 	}
-	text, err := s.do(askTimeout, "CLUSTER", "NODES").Text()
+	text, err := s.do(queryTimeout, "CLUSTER", "NODES").Text()
 	if err != nil {
 		return nil, fmt.Errorf("CLUSTER NODES on %s: %w", s.Addr(), err)
 	}
@@ -68,11 +68,11 @@ func (s *Server) clusterSelf() (clusterNode, error) {
 	return view[s.nodeID], err
 }
 
-// parseClusterNode reads: id, address, flags, primary, times of ping and pong,
-// epoch, link, and then the slots.
+// parseClusterNode parses a line of CLUSTER NODES: id, address, flags, primary, times of ping and pong, epoch,
+// link state, then the slots.
 func parseClusterNode(fields []string) (clusterNode, error) {
 	if len(fields) < 8 {
-		return clusterNode{}, errors.New("under 8 fields")
+		return clusterNode{}, errors.New("fewer than 8 fields")
 	}
 	n := clusterNode{id: fields[0], flags: strings.Split(fields[2], ",")}
 	if fields[3] != "-" {

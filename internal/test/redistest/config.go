@@ -11,9 +11,8 @@ import (
 
 func (s *Server) configFile() string { return filepath.Join(s.dir, "redis.conf") }
 
-// writeConfig writes redis.conf before the first start. Later starts use the file
-// as CONFIG REWRITE left it: a Sentinel makes a server rewrite it at each change
-// of role.
+// writeConfig writes redis.conf before the first start. Later starts keep the file, because CONFIG REWRITE,
+// which a Sentinel calls at each change of role, may have changed it.
 func (s *Server) writeConfig() error {
 	if err := os.WriteFile(s.configFile(), []byte(s.config()), 0o600); err != nil {
 		return fmt.Errorf("write redis.conf: %w", err)
@@ -36,7 +35,7 @@ func (s *Server) config() string {
 			"appendonly yes",
 			"appendfsync always",
 			`save ""`,
-			"repl-diskless-sync-delay 0", // by default a replica's first sync waits 5 s for company
+			"repl-diskless-sync-delay 0", // by default a full synchronization waits 5 s for more replicas
 			"repl-ping-replica-period 1",
 		)
 	}

@@ -6,18 +6,16 @@ import (
 	"os/exec"
 )
 
-// Migration moves a hash slot from one primary to another, key by key, as far as
-// the test wants. Until it ends, the old owner serves the keys that it still has and
-// redirects (ASK) others. A command or script over several keys gets TRYAGAIN while
-// some of them have moved.
+// Migration moves a hash slot from one primary to another, key by key, in steps. Until End the old owner
+// serves the keys that it still has and redirects others with ASK. A command or script with several keys
+// gets TRYAGAIN if some of them have moved.
 type Migration struct {
 	c        *ClusterDeployment
 	slot     int
 	from, to *Server
 }
 
-// BeginMigration opens a slot for a move from its owner to the primary to. No key
-// has moved yet.
+// BeginMigration opens a slot for the migration from its owner to the primary to. It moves no keys.
 func (c *ClusterDeployment) BeginMigration(slot int, to *Server) *Migration {
 	c.t.Helper()
 	m := &Migration{c: c, slot: slot, from: c.OwnerOf(slot), to: to}
@@ -29,11 +27,11 @@ func (c *ClusterDeployment) BeginMigration(slot int, to *Server) *Migration {
 	return m
 }
 
-// MigrateKeys moves up to n keys and returns how many moved: fewer than n when
-// the old owner has no more.
+// MigrateKeys moves up to n keys and returns the number of keys moved, which is less than n if the old owner
+// has no more.
 func (m *Migration) MigrateKeys(n int) int {
 	m.c.t.Helper()
-	keys, err := m.from.do(askTimeout, "CLUSTER", "GETKEYSINSLOT", m.slot, n).StringSlice()
+	keys, err := m.from.do(queryTimeout, "CLUSTER", "GETKEYSINSLOT", m.slot, n).StringSlice()
 	if err != nil {
 		m.c.t.Fatalf("keys of slot %d on %s: %v", m.slot, m.from.Addr(), err)
 	}
@@ -54,18 +52,18 @@ func (m *Migration) MigrateKeys(n int) int {
 	return len(keys)
 }
 
-// End moves the keys that are left, makes the target the owner of the slot, and
-// returns when all servers that answer agree.
+// End moves the remaining keys, makes the target the owner of the slot, and blocks until all reachable
+// servers agree.
 func (m *Migration) End() {
 	m.c.t.Helper()
 	for m.MigrateKeys(1000) > 0 {
 	}
-	m.setSlot(m.to, "NODE", m.to.nodeID) // first, so that it does not send the old owner's redirects back
+	m.setSlot(m.to, "NODE", m.to.nodeID) // first, so that it does not redirect back to the old owner
 	m.setSlot(m.from, "NODE", m.to.nodeID)
 	m.c.waitOwner(m.slot, m.to)
 }
 
-// waitOwner waits until all servers that answer name owner as that of slot.
+// waitOwner waits until all reachable servers report owner as the owner of slot.
 func (c *ClusterDeployment) waitOwner(slot int, owner *Server) {
 	c.t.Helper()
 	settle(c.t, fmt.Sprintf("slot %d has not moved to %s", slot, owner.Addr()), func() error {
@@ -75,15 +73,15 @@ func (c *ClusterDeployment) waitOwner(slot int, owner *Server) {
 				continue // down
 			}
 			if !view[owner.nodeID].owns(slot) {
-				return fmt.Errorf("%s names another owner", s.Addr())
+				return fmt.Errorf("%s reports another owner", s.Addr())
 			}
 		}
 		return nil
 	})
 }
 
-// Reshard moves slots to the primary to as an operator does it, key by key with redis-cli, and returns
-// when that has ended: the slots of the owner of last from its first one on, up to last.
+// Reshard moves slots to the primary to, key by key with redis-cli as an operator would, and blocks until
+// the end. It moves the slots of the owner of last, from its first slot up to last.
 func (c *ClusterDeployment) Reshard(last int, to *Server) {
 	c.t.Helper()
 	from := c.OwnerOf(last)
@@ -105,17 +103,17 @@ func (c *ClusterDeployment) Reshard(last int, to *Server) {
 // MigratesAtomically reports whether the servers can move slots as a whole, as Valkey 9 can.
 func (c *ClusterDeployment) MigratesAtomically() bool {
 	c.t.Helper()
-	reply, err := c.servers[0].do(askTimeout, "COMMAND", "INFO", "cluster|migrateslots").Slice()
+	reply, err := c.servers[0].do(queryTimeout, "COMMAND", "INFO", "cluster|migrateslots").Slice()
 	c.must(err)
 	return len(reply) > 0 && reply[0] != nil
 }
 
-// MigrateAtomically moves a slot as a whole from its owner to the primary to, and returns when all
-// servers that answer agree.
+// MigrateAtomically moves a slot as a whole from its owner to the primary to, and blocks until all reachable
+// servers agree.
 func (c *ClusterDeployment) MigrateAtomically(slot int, to *Server) {
 	c.t.Helper()
 	from := c.OwnerOf(slot)
-	c.must(from.do(askTimeout, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", to.nodeID).Err())
+	c.must(from.do(queryTimeout, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", to.nodeID).Err())
 	c.waitOwner(slot, to)
 }
 

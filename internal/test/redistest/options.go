@@ -8,13 +8,13 @@ import (
 )
 
 type options struct {
-	config   []string // lines for redis.conf, after the defaults, so that they win
-	password string   // of the default user
+	config   []string // lines appended to redis.conf, where they override the defaults
+	password string   // password of the default user
 	cluster  clusterMode
 	shards   [numShards]int // first slot of each shard of a ClusterDeployment; zero for equal shares
-	primary  string         // host:port of the primary at the first start, empty for a primary
+	primary  string         // host:port of the primary at the first start; empty for a primary
 	sentinel *monitoring    // nil unless the server is a Sentinel
-	port     int            // 0 chooses one
+	port     int            // 0 to choose a free one
 
 	unixSocket bool
 	proxied    bool
@@ -23,19 +23,19 @@ type options struct {
 	pair       KeyPair
 	tlsOnly    bool
 	clientAuth bool
-	harnessTLS *tls.Config // for the harness's own connections; nil for plain ones
+	harnessTLS *tls.Config // for the connections of this package; nil for plain ones
 }
 
 // Option changes how Start sets up a server.
 type Option func(*options)
 
-// Config adds lines to redis.conf, for example
-// "client-output-buffer-limit pubsub 64kb 32kb 1". They win over the defaults.
+// Config adds lines to redis.conf, for example "client-output-buffer-limit pubsub 64kb 32kb 1". They
+// override the defaults.
 func Config(lines ...string) Option {
 	return func(o *options) { o.config = append(o.config, lines...) }
 }
 
-// Password makes clients and replicas log in with a password.
+// Password sets the password of the default user, for clients and Redis replicas.
 func Password(password string) Option {
 	return func(o *options) {
 		o.password = password
@@ -43,8 +43,7 @@ func Password(password string) Option {
 	}
 }
 
-// User adds a user with rules in the ACL language, for example
-// "~{posts:*}* +@all". The default user stays, and Client uses it.
+// User adds a user with ACL rules, for example "~{posts:*}* +@all". Client still uses the default user.
 func User(name, password, rules string) Option {
 	return Config(fmt.Sprintf("user %s on >%s %s", name, password, rules))
 }
@@ -54,8 +53,8 @@ func Cluster() Option {
 	return func(o *options) { o.cluster = wholeCluster }
 }
 
-// FirstSlots sets the first slot of each shard of a ClusterDeployment, in ascending order from 0. By
-// default each shard has a third of the slots.
+// FirstSlots sets the first slot of each shard of a ClusterDeployment, in ascending order from 0. By default
+// the shards have equal shares.
 func FirstSlots(slots [numShards]int) Option {
 	return func(o *options) { o.shards = slots }
 }
@@ -63,22 +62,20 @@ func FirstSlots(slots [numShards]int) Option {
 // Addresser is a Server, or a proxy in front of one.
 type Addresser interface{ Addr() string }
 
-// ReplicaOf makes the server a replica. A proxy as the primary lets a test cut
-// or hold up the replication.
+// ReplicaOf makes the server a Redis replica of primary. If primary is a proxy, the test can inject faults
+// into the replication.
 func ReplicaOf(primary Addresser) Option {
 	return func(o *options) { o.primary = primary.Addr() }
 }
 
-// Port fixes the port. It is meant for the port of another Server that has
-// ended, so that this one takes over its address: a port of a test's own choice
-// can be in use.
+// Port sets the port. Use it only with the port of a Server that has ended, to take over its address;
+// another port may be in use.
 func Port(n int) Option {
 	return func(o *options) { o.port = n }
 }
 
-// MinReplicas makes the server refuse writes (NOREPLICAS) while fewer than n
-// Redis replicas have acknowledged its stream within maxLag, which Redis takes in
-// whole seconds, rounded up.
+// MinReplicas makes the server refuse writes (NOREPLICAS) while fewer than n Redis replicas have sent an
+// acknowledgement within maxLag, which is rounded up to whole seconds.
 func MinReplicas(n int, maxLag time.Duration) Option {
 	return Config(
 		fmt.Sprintf("min-replicas-to-write %d", n),
@@ -86,7 +83,7 @@ func MinReplicas(n int, maxLag time.Duration) Option {
 	)
 }
 
-// UnixSocket adds a Unix socket beside the port; Server.Socket is its path.
+// UnixSocket adds a Unix socket; Server.Socket returns its path.
 func UnixSocket() Option {
 	return func(o *options) { o.unixSocket = true }
 }

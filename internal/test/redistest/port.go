@@ -8,24 +8,21 @@ import (
 	"testing"
 )
 
-// Ports lie below the range that Linux and macOS hand out for outgoing
-// connections. There a client that redials a killed server could get the
-// server's own port as its source port: it would connect to itself, and the
-// server could not come back. The upper half of them is for the cluster bus.
+// Ports are below the ephemeral range of Linux and macOS. Within it a client that redials a killed server
+// could get the server's port as its source port, connect to itself, and keep the server from restarting.
+// Each port has a second one, at busOffset, for the cluster bus.
 const (
 	firstPort = 20000
 	numPorts  = 6000
 	busOffset = numPorts
 )
 
-// port is a TCP port on 127.0.0.1 that no other test takes. Test binaries run
-// in parallel, and a server that is down for a moment holds no socket, so the
-// reservation is a UDP socket of the same number: it excludes every other
-// process, does not stand in the way of TCP, and the kernel drops it with the
-// process that holds it.
+// port is a TCP port on 127.0.0.1 reserved for one test. Test binaries run in parallel, and a server that is
+// down holds no TCP socket. So the reservation is a UDP socket with the same number: it excludes other tests,
+// does not conflict with TCP, and the kernel closes it when the test binary ends.
 type port struct {
 	number      int
-	reservation net.PacketConn // nil if the caller vouches for the port
+	reservation net.PacketConn // nil for a port set with the option Port
 }
 
 func reservePort() (port, error) {
@@ -38,7 +35,7 @@ func reservePort() (port, error) {
 			last = err
 			continue
 		}
-		// Somebody who does not know the reservations may sit there.
+		// A process without a reservation may be listening there.
 		probe, err := net.Listen("tcp", addr)
 		if err != nil {
 			_ = reservation.Close()
@@ -51,8 +48,8 @@ func reservePort() (port, error) {
 	return port{}, fmt.Errorf("find a free port from %d: %w", firstPort, last)
 }
 
-// FreePort returns a TCP port that the kernel gives to no outgoing connection, and no test that asks here takes
-// until tb ends, on whatever address of 127.0.0.0/8 it is used.
+// FreePort returns a free TCP port outside the ephemeral range. No other caller gets it until tb ends, so it
+// may be used on any address of 127.0.0.0/8.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
 	p, err := reservePort()
@@ -63,7 +60,7 @@ func FreePort(tb testing.TB) int {
 	return p.number
 }
 
-// localAddr is host:port of a port here.
+// localAddr returns 127.0.0.1:port.
 func localAddr(port int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }

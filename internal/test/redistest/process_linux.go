@@ -6,18 +6,15 @@ import (
 	"syscall"
 )
 
-// startChild starts cmd and returns a channel that is closed when it has ended.
+// startChild starts cmd and returns a channel that is closed when the process has ended.
 //
-// The child must not outlive the test binary, also when that panics, runs into
-// its timeout or is killed, and none of these runs a Cleanup. Linux sends
-// Pdeathsig for it. The kernel sends it when the THREAD that forked ends, not
-// the process, and the Go runtime ends threads as it likes: an idle test would
-// lose its server. So one goroutine keeps its thread to itself from before the
-// fork until the child is gone.
+// The child must not outlive the test binary, even if that panics, times out or is killed, which all skip
+// the Cleanup functions. So it gets Pdeathsig. The kernel sends that signal when the thread that forked ends,
+// not the process, and the Go runtime may end any idle thread. So one goroutine locks its thread from before
+// the fork until the child has ended.
 //
-// The child leads a process group of its own, so that kill also reaches a
-// helper it forked to write a snapshot or rewrite its log, which would go on
-// writing into a directory that the test is about to remove.
+// The child leads its own process group, so that kill also reaches the processes that Redis forks to write
+// a snapshot or rewrite the append-only file. They would write into a directory that the test removes.
 func startChild(cmd *exec.Cmd) (<-chan struct{}, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started := make(chan error, 1)
@@ -30,7 +27,7 @@ func startChild(cmd *exec.Cmd) (<-chan struct{}, error) {
 		if err != nil {
 			return
 		}
-		_ = cmd.Wait() // how it ended does not matter: the log tells
+		_ = cmd.Wait() // the log has the reason of the exit
 		close(exited)
 	}()
 	return exited, <-started

@@ -13,7 +13,7 @@ import (
 
 const roleVariable = "REDISTEST_ROLE"
 
-// TestMain plays, in a child process, a test binary that comes to a bad end.
+// TestMain lets a child process act as a test binary that crashes.
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "":
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// doomedTest never runs its cleanups.
+// doomedTest is a testing.TB that never runs its Cleanup functions.
 type doomedTest struct {
 	testing.TB
 	dir string
@@ -66,7 +66,7 @@ func TestServerDiesWithTheTestBinary(t *testing.T) {
 			for {
 				conn, err := net.Dial("tcp", addr)
 				if err != nil {
-					return // nobody listens any more
+					return // the server has exited
 				}
 				_ = conn.Close()
 				if time.Now().After(deadline) {

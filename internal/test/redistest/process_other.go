@@ -7,16 +7,16 @@ import (
 	"syscall"
 )
 
-// startChild starts cmd and returns a channel that is closed when it has ended.
-// Here nothing ties the child to a test binary that is killed, so it stays in
-// the terminal's process group: an interrupt from the keyboard ends both.
+// startChild starts cmd and returns a channel that is closed when the process has ended. Without Pdeathsig
+// the child would outlive a killed test binary, so it stays in the terminal's process group, where Ctrl-C
+// ends both.
 func startChild(cmd *exec.Cmd) (<-chan struct{}, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	exited := make(chan struct{})
 	go func() {
-		_ = cmd.Wait() // how it ended does not matter: the log tells
+		_ = cmd.Wait() // the log has the reason of the exit
 		close(exited)
 	}()
 	return exited, nil

@@ -15,19 +15,18 @@ import (
 // that clients and other nodes connect through them. Server.Addr stays the direct
 // address, which no fault affects.
 //
-// Redis announces one address to clients, replicas and Sentinels, so they share the
-// first proxy. Their connections are classified by the first bytes: a replica begins with
-// PING, or with AUTH or REPLCONF on the second connection by which Redis 8 takes its
-// snapshot, in upper case, which no client library does, and a Sentinel sets the name of
-// its connection. A test can therefore break
+// Redis announces one address to clients, replicas and Sentinels, so they share the first proxy. It
+// classifies connections by their first bytes. A replica begins with an upper-case PING, or AUTH or REPLCONF
+// on the second connection that Redis 8 opens for its snapshot; client libraries send lower case. A Sentinel
+// sets the name of its connection. A test can therefore break
 //
-//   - the clients' connections: Server.FromClients. Server.Proxy().Only with
-//     faultnet.Contains("writer") selects the clients of one user;
+//   - the clients' connections: Server.FromClients. Server.Proxy().Only with faultnet.Contains("writer")
+//     selects the clients of one user;
 //   - the connections from one node to another: Server.From;
-//   - all connections between some nodes and the others, while clients reach both
-//     sides: Partition of the deployment.
+//   - all connections between some nodes and the others, while clients reach both sides: Partition of the
+//     deployment.
 //
-// A Migration connects to the direct address.
+// A Migration uses the direct address.
 func Proxied() Option {
 	return func(o *options) { o.proxied = true }
 }
@@ -39,7 +38,7 @@ func (s *Server) Proxy() *faultnet.Proxy { return s.proxy }
 // server is Proxied and in a cluster. Only other nodes use the bus.
 func (s *Server) BusProxy() *faultnet.Proxy { return s.busProxy }
 
-// Announced is the host:port that the server announces to clients and other nodes.
+// Announced returns the host:port that the server announces to clients and other nodes.
 func (s *Server) Announced() string {
 	if s.proxy != nil {
 		return s.proxy.Addr()
@@ -54,10 +53,9 @@ func (s *Server) FromClients() *faultnet.Selection {
 	return s.proxy.Only(func(c faultnet.Conn) bool { return len(c.Head) > 0 && !fromNode(c.Head) })
 }
 
-// From selects the connections through the proxy that other opened: replication if
-// other is a server, commands and subscription if it is a Sentinel. A replica
-// identifies itself only after its first PING, so that a new connection gets that far
-// before a fault affects it.
+// From selects the connections through the proxy that other opened: replication if other is a server,
+// commands and subscription if it is a Sentinel. A replica identifies itself only after its first PING, so
+// faults affect a new connection from then on.
 func (s *Server) From(other *Server) *faultnet.Selection {
 	s.t.Helper()
 	s.requireProxy()
@@ -73,7 +71,7 @@ func (s *Server) requireProxy() {
 }
 
 func fromNode(head []byte) bool {
-	_, command, _ := bytes.Cut(head, []byte("\r\n")) // after the number of its parts
+	_, command, _ := bytes.Cut(head, []byte("\r\n")) // skip the array header
 	for _, first := range []string{"$4\r\nPING\r\n", "$4\r\nAUTH\r\n", "$8\r\nREPLCONF\r\n"} {
 		if bytes.HasPrefix(command, []byte(first)) {
 			return true
@@ -82,8 +80,8 @@ func fromNode(head []byte) bool {
 	return bytes.Contains(head, []byte("\r\nsentinel-"))
 }
 
-// signature is the text by which a node identifies itself on its connections. A
-// Sentinel's connection name contains the first eight characters of its id.
+// signature returns the text by which a node identifies itself on its connections. A Sentinel's connection
+// name contains the first eight characters of its id.
 func (s *Server) signature() []byte {
 	if s.opts.sentinel != nil {
 		return []byte("\r\nsentinel-" + s.nodeID[:8] + "-")
@@ -92,8 +90,8 @@ func (s *Server) signature() []byte {
 	return []byte("\r\nlistening-port\r\n$" + strconv.Itoa(len(port)) + "\r\n" + port + "\r\n")
 }
 
-// busFrom selects the connections to the cluster bus that other opened. The header of
-// each message has the sender's id at a fixed offset.
+// busFrom selects the connections to the cluster bus that other opened. Each message header contains the
+// sender's id at a fixed offset.
 func (s *Server) busFrom(other *Server) *faultnet.Selection {
 	const begin, end = 40, 80
 	return s.busProxy.Only(func(c faultnet.Conn) bool {
@@ -101,8 +99,7 @@ func (s *Server) busFrom(other *Server) *faultnet.Selection {
 	})
 }
 
-// partition drops, in both directions, what nodes and the rest of all send to each
-// other.
+// partition drops all traffic between nodes and the other servers in all, in both directions.
 func partition(t testing.TB, all, nodes []*Server) {
 	t.Helper()
 	for _, a := range nodes {

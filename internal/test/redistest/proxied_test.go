@@ -8,14 +8,14 @@ import (
 	"heavy-read-api/internal/test/faultnet"
 )
 
-// Clients are cut off from every server, whatever its role becomes, and the
-// nodes still see each other.
+// FromClients cuts off the clients from every server, also after a failover, but not the nodes from each
+// other.
 func TestProxiedClientsAreCutOffAlone(t *testing.T) {
 	Require(t)
 	t.Parallel()
 	o := calm
 	o.All = []Option{Proxied()}
-	o.Servers = []Option{Password("secret")} // its AUTH comes before what tells a replica from a client
+	o.Servers = []Option{Password("secret")} // AUTH precedes the bytes that distinguish a replica from a client
 	d := StartSentinel(t, o)
 	for _, s := range d.Servers() {
 		s.FromClients().BlackHole(faultnet.ToServer, true)
@@ -33,7 +33,7 @@ func TestProxiedClientsAreCutOffAlone(t *testing.T) {
 	eventually.Nil(t, func() error { return cut.Ping(t.Context()).Err() })
 }
 
-// One replica's link is held up; the other's, and the clients', are not.
+// From stalls the link of one replica, but not of the other one and of clients.
 func TestProxiedReplicationIsHeldUpAlone(t *testing.T) {
 	Require(t)
 	primary := Start(t, Proxied())
@@ -49,7 +49,7 @@ func TestProxiedReplicationIsHeldUpAlone(t *testing.T) {
 	set(t, client, "k", "v")
 	quick.WaitReplicaInSync(primary)
 	if n, err := slow.Client(t).Exists(t.Context(), "k").Result(); err != nil || n != 0 {
-		t.Errorf("the replica that is held up has %d, %v; want 0", n, err)
+		t.Errorf("the stalled replica has %d keys, %v; want 0", n, err)
 	}
 	primary.Proxy().Heal()
 	slow.WaitReplicaInSync(primary)

@@ -1,11 +1,9 @@
-// Package redistest gives tests a Redis of their own: a real redis-server that
-// can be killed, restarted, paused and failed over, a deployment of several with
-// Sentinels or as a Redis Cluster, or the embedded miniredis where no redis-server
-// is installed.
+// Package redistest starts Redis servers for tests: a redis-server process that can be killed, restarted,
+// paused and failed over, deployments with Sentinels or as a Redis Cluster, and the embedded miniredis, which
+// needs no redis-server.
 //
-// Everything here is called from a test and fails that test when it cannot do
-// its job, so nothing returns an error. The methods that may fail the test are
-// for the test's own goroutine.
+// Functions and methods stop the test on errors instead of returning them. Call them only from the test's
+// goroutine.
 package redistest
 
 import (
@@ -23,8 +21,7 @@ func Have() bool {
 	return err == nil
 }
 
-// Require skips the test unless redis-server is on PATH. CI counts skips by
-// this message and fails on any.
+// Require skips the test unless redis-server is on PATH. CI fails if it finds this message.
 func Require(t testing.TB) {
 	t.Helper()
 	if !Have() {
@@ -32,17 +29,16 @@ func Require(t testing.TB) {
 	}
 }
 
-// Backend is a Redis that one conformance suite can run over, whatever it is.
+// Backend is a Server or an Embedded, so that one suite can run over both.
 type Backend interface {
-	Name() string // "redis" or "embedded", fit for a subtest's name
-	Addr() string // host:port, the same for the backend's whole life
-	Real() bool   // whether it is a redis-server, which can do everything
+	Name() string // "redis" or "embedded", for names of subtests
+	Addr() string // host:port, constant
+	Real() bool   // whether it is a redis-server with all features
 	Client(t testing.TB) *redis.Client
 }
 
-// Each runs f as a subtest over the embedded Redis and over a real one, the
-// latter started with opts. The real one's subtest is skipped where there is no
-// redis-server.
+// Each runs f as two subtests: with the embedded Redis, and with a redis-server started with opts. The
+// latter is skipped if redis-server is not installed.
 func Each(t *testing.T, f func(t *testing.T, b Backend), opts ...Option) {
 	t.Helper()
 	t.Run("embedded", func(t *testing.T) { f(t, StartEmbedded(t)) })
@@ -52,8 +48,8 @@ func Each(t *testing.T, f func(t *testing.T, b Backend), opts ...Option) {
 	})
 }
 
-// clientOptions suits a test's own look into Redis. A command is sent once: a
-// client that repeats one whose reply was lost would change what is tested.
+// clientOptions are for the test's own commands. They disable retries, because a command that is repeated
+// after a lost reply would change the outcome of a test.
 func clientOptions(addr, password string) *redis.Options {
 	return &redis.Options{
 		Addr:                     addr,

@@ -5,15 +5,14 @@ import (
 	"net"
 )
 
-// Promote makes a replica a primary (REPLICAOF NO ONE), for good: a restart
-// does not turn it back.
+// Promote makes a Redis replica a primary (REPLICAOF NO ONE). It stays one after a restart.
 func (s *Server) Promote() {
 	s.t.Helper()
 	s.follow("NO", "ONE")
 }
 
-// ReplicaOf makes the server a replica of primary, which throws its own data
-// away. It does not wait for the first sync.
+// ReplicaOf makes the server a Redis replica of primary, which discards its own data. It does not wait for
+// the synchronization.
 func (s *Server) ReplicaOf(primary Addresser) {
 	s.t.Helper()
 	host, port, err := net.SplitHostPort(primary.Addr())
@@ -35,13 +34,13 @@ func (s *Server) follow(host, port string) {
 	}
 }
 
-// WaitReplicaOnline waits until the server, a replica, has its first sync, a
-// live link to its primary, and its data on its own disk. After a full sync
-// Redis rewrites the append-only file in the background: killed before that
-// ends it starts empty, whatever it has acknowledged since, promoted or not.
+// WaitReplicaOnline waits until the server, a Redis replica, has finished its first synchronization, has a
+// working link to its primary, and has its data on its own disk. After a full synchronization Redis rewrites
+// the append-only file in the background; a server killed before the end of that starts empty, even if it
+// has been promoted and has acknowledged writes since.
 func (s *Server) WaitReplicaOnline() {
 	s.t.Helper()
-	s.waitReplica("reach its primary", func(own string) error {
+	s.waitReplica("synchronize with its primary", func(own string) error {
 		for field, want := range map[string]string{
 			"role":                      "slave",
 			"master_link_status":        "up",
@@ -57,8 +56,8 @@ func (s *Server) WaitReplicaOnline() {
 	})
 }
 
-// WaitReplicaInSync waits until the server, a replica, has everything that
-// primary has written up to some moment after the call.
+// WaitReplicaInSync waits until the server, a Redis replica, has all writes that primary had at some time
+// after the call.
 func (s *Server) WaitReplicaInSync(primary *Server) {
 	s.t.Helper()
 	s.WaitReplicaOnline()
@@ -67,7 +66,7 @@ func (s *Server) WaitReplicaInSync(primary *Server) {
 		if err != nil {
 			return err
 		}
-		// The same offset of another history would prove nothing.
+		// Offsets are comparable only within one history.
 		for _, field := range []string{"master_replid", "master_repl_offset"} {
 			if a, b := infoField(own, field), infoField(theirs, field); a != b || a == "" {
 				return fmt.Errorf("%s is %s, the primary's %s", field, a, b)

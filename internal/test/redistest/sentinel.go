@@ -12,30 +12,26 @@ import (
 )
 
 const (
-	// SentinelName is the name under which the Sentinels monitor the primary.
+	// SentinelName is the name of the primary in the Sentinels' configuration.
 	SentinelName = "posts"
 
-	// settleTimeout bounds each wait for a deployment. A Sentinel demotes an old
-	// primary after 10 s, and repeats a failed election after twice
-	// FailoverTimeout.
+	// settleTimeout bounds each wait for a deployment. A Sentinel demotes an old primary after 10 s, and
+	// repeats a failed election after twice FailoverTimeout.
 	settleTimeout = 60 * time.Second
-	askTimeout    = time.Second // bound of one question to a node, which may be paused
+	queryTimeout  = time.Second // bounds a query to a node, which may be paused
 )
 
 // SentinelOptions configure a SentinelDeployment. The zero value selects the
 // defaults.
 type SentinelOptions struct {
-	// DownAfter is how long a node may be silent before a Sentinel considers it
-	// down; 1 s by default. Without Quick the Sentinels ping once a second, so that
-	// 1 s causes needless failovers on a busy machine; 3 s does not.
+	// DownAfter is the silence after which a Sentinel considers a node down; 1 s by default. Without Quick
+	// the Sentinels ping once a second, so 1 s causes needless failovers on a busy machine; 3 s does not.
 	DownAfter time.Duration
-	// FailoverTimeout bounds a failover; 5 s by default. A failed failover is
-	// repeated after twice that time.
+	// FailoverTimeout bounds a failover; 5 s by default. A failed failover is repeated after twice that time.
 	FailoverTimeout time.Duration
-	// Quick shortens the Sentinels' periods by SENTINEL DEBUG: to 0.5 s for pings
-	// (1 s), 0.75 s for their hello messages (2 s) and 0.5 s for INFO (10 s). The
-	// deployment starts sooner, and an old primary becomes a replica after 3 s
-	// instead of 10 s. Do not use it to measure how long a failover takes.
+	// Quick shortens the Sentinels' periods with SENTINEL DEBUG: pings from 1 s to 0.5 s, hello messages from
+	// 2 s to 0.75 s and INFO from 10 s to 0.5 s. The deployment starts sooner, and an old primary is demoted
+	// after 3 s instead of 10 s. Do not use it in measurements of failovers.
 	Quick bool
 
 	All       []Option // for servers and Sentinels, such as Proxied and TLSOnly
@@ -43,9 +39,8 @@ type SentinelOptions struct {
 	Sentinels []Option // for Sentinels, such as Password and User
 }
 
-// SentinelDeployment is a primary with two Redis replicas and three Sentinels with
-// a quorum of two. The nodes log in to each other as the default user, with the
-// passwords of the options.
+// SentinelDeployment is a primary with two Redis replicas and three Sentinels with a quorum of two. The
+// nodes authenticate to each other as the default user, with the passwords of the options.
 type SentinelDeployment struct {
 	t               testing.TB
 	servers         []*Server
@@ -61,8 +56,7 @@ type monitoring struct {
 	quick           bool
 }
 
-// StartSentinel starts a deployment that ends with the test, and returns when it
-// is stable.
+// StartSentinel starts a deployment and blocks until it is stable. It is stopped when the test ends.
 func StartSentinel(t testing.TB, o SentinelOptions) *SentinelDeployment {
 	t.Helper()
 	d := &SentinelDeployment{t: t}
@@ -73,7 +67,7 @@ func StartSentinel(t testing.TB, o SentinelOptions) *SentinelDeployment {
 	for range 2 {
 		d.servers = append(d.servers, Start(t, append(serverOptions, replicaOf)...))
 	}
-	// A Sentinel that starts before the replicas are connected finds them 10 s later.
+	// A Sentinel that starts before the replicas are connected discovers them only 10 s later.
 	for _, replica := range d.servers[1:] {
 		replica.WaitReplicaInSync(primary)
 	}
@@ -118,17 +112,17 @@ func (s *Server) sentinelConfig() []string {
 	return lines
 }
 
-// hurry shortens the periods of a Sentinel, which does not keep them over a restart.
-// Shorter ones would break failovers:
-//   - While the primary is down, INFO of the replicas is refreshed every second, and
-//     a replica whose INFO is older than five ping periods is not promoted.
-//   - A Sentinel demotes a primary that another Sentinel has promoted, unless it
-//     learns of that within four hello periods. The news can take over a second.
-func (s *Server) hurry() error {
-	return s.do(askTimeout, "SENTINEL", "DEBUG", "PING-PERIOD", 500, "PUBLISH-PERIOD", 750, "INFO-PERIOD", 500).Err()
+// shortenPeriods shortens the periods of a Sentinel, which loses them at a restart. Shorter ones would break
+// failovers:
+//   - While the primary is down, the INFO of a replica is refreshed every second, and a replica whose INFO is
+//     older than five ping periods is not promoted.
+//   - A Sentinel demotes a primary that another Sentinel has promoted unless it learns of the promotion within
+//     four hello periods, and that can take more than a second.
+func (s *Server) shortenPeriods() error {
+	return s.do(queryTimeout, "SENTINEL", "DEBUG", "PING-PERIOD", 500, "PUBLISH-PERIOD", 750, "INFO-PERIOD", 500).Err()
 }
 
-// Addrs are the addresses of the Sentinels, for clients.
+// Addrs returns the addresses of the Sentinels, for clients.
 func (d *SentinelDeployment) Addrs() []string {
 	var addrs []string
 	for _, s := range d.sentinels {
@@ -141,12 +135,11 @@ func (d *SentinelDeployment) Addrs() []string {
 // the primary.
 func (d *SentinelDeployment) Servers() []*Server { return d.servers }
 
-// Sentinels returns the three Sentinels. One that was paused for more than 2 s starts
-// no failover for 30 s after it resumes (TILT mode).
+// Sentinels returns the three Sentinels. A Sentinel that was paused for more than 2 s starts no failover in
+// the 30 s after it resumes (TILT mode).
 func (d *SentinelDeployment) Sentinels() []*Server { return d.sentinels }
 
-// Primary returns the primary according to the Sentinels that answer; the newest
-// epoch wins.
+// Primary returns the primary according to the reachable Sentinel with the newest epoch.
 func (d *SentinelDeployment) Primary() *Server {
 	d.t.Helper()
 	primary, err := d.newest()
@@ -168,14 +161,14 @@ func (d *SentinelDeployment) newest() (*Server, error) {
 		}
 	}
 	if newest.primary == nil {
-		return nil, fmt.Errorf("no Sentinel names a primary: %w", errors.Join(failures...))
+		return nil, fmt.Errorf("no Sentinel reports a primary: %w", errors.Join(failures...))
 	}
 	return newest.primary, nil
 }
 
-// WaitStable waits until all six nodes run, the Sentinels have found each other and
-// agree on the primary, and both replicas are in sync with it. It waits at most a
-// minute, as all methods here do.
+// WaitStable waits until all six nodes run, the Sentinels have discovered each other and agree on the
+// primary, and both Redis replicas are in sync with it. Like all waits of a deployment it stops the test
+// after a minute.
 func (d *SentinelDeployment) WaitStable() {
 	d.t.Helper()
 	var primary *Server
@@ -189,7 +182,7 @@ func (d *SentinelDeployment) WaitStable() {
 			case v.unsettled != "":
 				return fmt.Errorf("%s: %s", v.sentinel.Addr(), v.unsettled)
 			case v.primary != primary || v.epoch != views[0].epoch:
-				return fmt.Errorf("%s names %s in epoch %d, %s %s in epoch %d",
+				return fmt.Errorf("%s reports %s in epoch %d, but %s reports %s in epoch %d",
 					views[0].sentinel.Addr(), primary.Addr(), views[0].epoch, v.sentinel.Addr(), v.primary.Addr(), v.epoch)
 			}
 		}
@@ -202,9 +195,9 @@ func (d *SentinelDeployment) WaitStable() {
 	}
 }
 
-// Failover makes the Sentinels promote a replica while the primary lives
-// (SENTINEL FAILOVER), and returns the new primary; see WaitFailover. The old one
-// accepts writes until it is demoted, up to 10 s later.
+// Failover makes the Sentinels promote a Redis replica while the primary is alive (SENTINEL FAILOVER), and
+// returns the new primary; see WaitFailover. The old one accepts writes until it is demoted, up to 10 s
+// later.
 func (d *SentinelDeployment) Failover() *Server {
 	d.t.Helper()
 	old := d.Primary()
@@ -222,7 +215,7 @@ func (d *SentinelDeployment) Failover() *Server {
 	})
 }
 
-// requestFailover asks the Sentinels in turn until one begins.
+// requestFailover requests a failover from the Sentinels in turn until one accepts.
 func (d *SentinelDeployment) requestFailover() error {
 	var failures []error
 	for _, s := range d.sentinels {
@@ -237,14 +230,14 @@ func (d *SentinelDeployment) requestFailover() error {
 	return errors.Join(failures...)
 }
 
-// WaitFailover waits until Primary is another server than old, and returns it.
-// Some Sentinels may still name old; WaitStable waits for all.
+// WaitFailover waits until Primary is not old any more, and returns the new primary. Some Sentinels may
+// still report old; WaitStable waits for all.
 func (d *SentinelDeployment) WaitFailover(old *Server) *Server {
 	d.t.Helper()
 	return d.waitFailover(old, func() error { return nil })
 }
 
-// waitFailover calls again each time that old is still the primary.
+// waitFailover is WaitFailover; it calls again after each poll that still finds old.
 func (d *SentinelDeployment) waitFailover(old *Server, again func() error) *Server {
 	d.t.Helper()
 	var primary *Server
@@ -258,23 +251,23 @@ func (d *SentinelDeployment) waitFailover(old *Server, again func() error) *Serv
 	return primary
 }
 
-// Partition drops everything between the given servers and Sentinels and all
-// others, without closing connections. Clients still reach both sides. All nodes must
-// be Proxied. A second partition adds to the first.
+// Partition drops all traffic between the given servers and Sentinels and all others, without closing
+// connections. Clients still reach both sides. All nodes must be Proxied. A second partition adds to the
+// first.
 func (d *SentinelDeployment) Partition(nodes ...*Server) {
 	d.t.Helper()
 	partition(d.t, d.nodes(), nodes)
 }
 
-// Heal ends all faults of all proxies, including those that the test set itself.
+// Heal ends all faults of all proxies, including faults that the test itself has injected.
 func (d *SentinelDeployment) Heal() { heal(d.nodes()) }
 
 func (d *SentinelDeployment) nodes() []*Server {
 	return append(append([]*Server(nil), d.servers...), d.sentinels...)
 }
 
-// settle polls f until it returns nil; otherwise says what the test waits for.
-func settle(t testing.TB, otherwise string, f func() error) {
+// settle polls f until it returns nil. After settleTimeout it stops the test with the message problem.
+func settle(t testing.TB, problem string, f func() error) {
 	t.Helper()
 	deadline := time.Now().Add(settleTimeout)
 	for {
@@ -283,7 +276,7 @@ func settle(t testing.TB, otherwise string, f func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s after %v: %v", otherwise, settleTimeout, err)
+			t.Fatalf("%s after %v: %v", problem, settleTimeout, err)
 		}
 		time.Sleep(4 * pollInterval)
 	}

@@ -10,7 +10,7 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// calm keeps a busy machine from failovers that the test did not ask for.
+// calm avoids needless failovers on a busy machine.
 var calm = SentinelOptions{DownAfter: 5 * time.Second, Quick: true}
 
 func failoverClient(t *testing.T, d *SentinelDeployment, o redis.FailoverOptions) *redis.Client {
@@ -84,7 +84,7 @@ func TestSentinelOverTLS(t *testing.T) {
 	t.Parallel()
 	ca := NewCA(t)
 	d := StartSentinel(t, SentinelOptions{
-		DownAfter: calm.DownAfter, // with the Sentinels' own pace
+		DownAfter: calm.DownAfter, // without Quick
 		All:       []Option{TLSOnly(ca, ca.Issue()), ClientCertificates()},
 	})
 	c := failoverClient(t, d, redis.FailoverOptions{TLSConfig: ca.ClientConfig(ca.Issue())})
@@ -93,8 +93,8 @@ func TestSentinelOverTLS(t *testing.T) {
 	wantValue(t, d.Failover().Client(t), "k", "v")
 }
 
-// Servers and Sentinels are cut off from the primary, and clients reach both
-// sides: the old primary goes on taking writes that will be lost.
+// Servers and Sentinels are cut off from the primary while clients reach both sides, so the old primary
+// keeps accepting writes, which will be lost.
 func TestSentinelPartition(t *testing.T) {
 	Require(t)
 	t.Parallel()

@@ -10,17 +10,16 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// sentinelView is one Sentinel's view of the deployment, or the error of asking
-// for it.
+// sentinelView is one Sentinel's view of the deployment, or the error of the query.
 type sentinelView struct {
 	sentinel  *Server
-	primary   *Server // nil with an error
+	primary   *Server // nil if err is not
 	epoch     int
 	unsettled string // reason why the view is not stable yet, empty if it is
 	err       error
 }
 
-// views asks all Sentinels in parallel.
+// views queries all Sentinels in parallel.
 func (d *SentinelDeployment) views() []sentinelView {
 	views := make([]sentinelView, len(d.sentinels))
 	var all sync.WaitGroup
@@ -43,8 +42,7 @@ func (d *SentinelDeployment) view(s *Server) sentinelView {
 		if replicas, err = c.Replicas(ctx, SentinelName).Result(); err != nil {
 			return err
 		}
-		// Clients ask for this address. It is read last, so it may be newer than the
-		// epoch but never older.
+		// Clients use this address. It is read last, so it may be newer than the epoch but never older.
 		addr, err = c.GetMasterAddrByName(ctx, SentinelName).Result()
 		return err
 	})
@@ -62,7 +60,7 @@ func (d *SentinelDeployment) view(s *Server) sentinelView {
 			return v
 		}
 	}
-	v.err = fmt.Errorf("primary %v of Sentinel %s is none of the servers", addr, s.Addr())
+	v.err = fmt.Errorf("Sentinel %s reports the primary %v, which is not part of the deployment", s.Addr(), addr)
 	return v
 }
 
@@ -71,10 +69,10 @@ func unsettled(primary map[string]string, replicas []map[string]string, numRepli
 		return "flags of the primary are " + primary["flags"]
 	}
 	if primary["num-other-sentinels"] != strconv.Itoa(numSentinels) {
-		return "knows " + primary["num-other-sentinels"] + " other Sentinels"
+		return "it has discovered " + primary["num-other-sentinels"] + " other Sentinels"
 	}
 	if len(replicas) != numReplicas {
-		return fmt.Sprintf("knows %d replicas", len(replicas))
+		return fmt.Sprintf("it has discovered %d replicas", len(replicas))
 	}
 	for _, r := range replicas {
 		// The other fields of a replica may be 10 s old.
@@ -85,17 +83,17 @@ func unsettled(primary map[string]string, replicas []map[string]string, numRepli
 	return ""
 }
 
-// ask runs f on a connection of its own to one Sentinel, for at most askTimeout.
+// ask runs f with a new connection to one Sentinel, for at most queryTimeout.
 func (s *Server) ask(f func(context.Context, *redis.SentinelClient) error) error {
 	if err := s.running(); err != nil {
 		return err
 	}
 	c := redis.NewSentinelClient(s.clientOptions())
 	defer func() { _ = c.Close() }()
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), queryTimeout)
 	defer cancel()
 	if err := f(ctx, c); err != nil {
-		return fmt.Errorf("ask Sentinel %s: %w", s.Addr(), err)
+		return fmt.Errorf("query Sentinel %s: %w", s.Addr(), err)
 	}
 	return nil
 }

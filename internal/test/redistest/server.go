@@ -27,10 +27,9 @@ const (
 	pollInterval = 5 * time.Millisecond
 )
 
-// Server is a redis-server process with an append-only file, fsync always, or a
-// Sentinel. It ends with the test that started it. Its methods may be called
-// from several goroutines, but only the test's own should: they fail the test
-// with FailNow.
+// Server is a redis-server process, with an append-only file and fsync always, or a Sentinel. It is stopped
+// when the test ends. Its methods lock, but call them only from the test's goroutine, because they stop the
+// test on errors.
 type Server struct {
 	t        testing.TB
 	dir      string
@@ -40,17 +39,16 @@ type Server struct {
 	socket   string          // path of the Unix socket, empty without UnixSocket
 	proxy    *faultnet.Proxy // in front of the port; nil without Proxied
 	busProxy *faultnet.Proxy // in front of the cluster bus; nil unless Proxied in a cluster
-	nodeID   string          // of a Sentinel or a member of a ClusterDeployment; set once it runs
+	nodeID   string          // id of a Sentinel or a cluster node, set after the start
 
-	mu     sync.Mutex // guards what follows, and redis.conf while no process runs
+	mu     sync.Mutex // guards the fields below, and redis.conf while no process runs
 	cmd    *exec.Cmd
 	exited <-chan struct{} // closed when cmd has ended; nil before the first start
 }
 
-// Start starts a redis-server on 127.0.0.1 with its data in t.TempDir, and
-// returns when it answers. Every later start of the Server uses the same port,
-// the same data and the same redis.conf, with what Redis itself (a Sentinel, CONFIG
-// REWRITE) has written there since.
+// Start starts a redis-server on 127.0.0.1 with its data in t.TempDir, and blocks until it answers. Later
+// starts of the Server use the same port, data and redis.conf, including the changes by CONFIG REWRITE or a
+// Sentinel.
 func Start(t testing.TB, opts ...Option) *Server {
 	t.Helper()
 	s := &Server{t: t, dir: t.TempDir()}
@@ -58,7 +56,7 @@ func Start(t testing.TB, opts ...Option) *Server {
 		o(&s.opts)
 	}
 	s.prepare()
-	t.Cleanup(s.cleanup) // after TempDir, so that it runs before the removal
+	t.Cleanup(s.cleanup) // registered after TempDir, so that it runs before the removal
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,11 +80,11 @@ func Start(t testing.TB, opts ...Option) *Server {
 			t.Fatalf("start redis-server: %v", err)
 		}
 	}
-	t.Fatal("start redis-server: 20 ports were taken between the look and the start")
+	t.Fatal("start redis-server: 20 ports were taken between the check and the start")
 	return nil
 }
 
-// prepare creates the socket's folder and the proxies, which need no port.
+// prepare creates the socket's directory and the proxies, which do not depend on the port.
 func (s *Server) prepare() {
 	s.t.Helper()
 	if s.opts.unixSocket {
@@ -134,24 +132,23 @@ func (s *Server) releasePorts() {
 	s.tlsPort.release()
 }
 
-// Name is "redis".
+// Name returns "redis".
 func (s *Server) Name() string { return "redis" }
 
-// Real is true.
+// Real returns true.
 func (s *Server) Real() bool { return true }
 
-// Addr is the server's own host:port, the same for its whole life. With TLSOnly
-// it speaks TLS.
+// Addr returns the direct host:port of the server, which never changes. With TLSOnly it is a TLS port.
 func (s *Server) Addr() string { return localAddr(s.port.number) }
 
-// Port is the port of Addr.
+// Port returns the port of Addr.
 func (s *Server) Port() int { return s.port.number }
 
-// Dir is the folder that holds the server's data, redis.conf and redis.log.
+// Dir returns the directory of the server's data, redis.conf and redis.log.
 func (s *Server) Dir() string { return s.dir }
 
-// Client returns a client for the test's own use, closed when t ends. It sends
-// a command once and waits at most 10 s for the answer.
+// Client returns a client for the test's own commands, closed when t ends. It does not retry and waits at
+// most 10 s for a reply.
 func (s *Server) Client(t testing.TB) *redis.Client {
 	return newClient(t, s.clientOptions())
 }
@@ -162,15 +159,15 @@ func (s *Server) clientOptions() *redis.Options {
 	return o
 }
 
-// PID is the process id of the running server, or of the last one that ran.
+// PID returns the process id of the running server, or the last one if it does not run.
 func (s *Server) PID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cmd.Process.Pid
 }
 
-// Kill ends the server with SIGKILL and returns when it is gone. Killing one
-// that has ended is no error.
+// Kill kills the server with SIGKILL and blocks until it has exited. It does nothing if the server does not
+// run.
 func (s *Server) Kill() {
 	s.t.Helper()
 	s.mu.Lock()
@@ -180,23 +177,22 @@ func (s *Server) Kill() {
 	}
 }
 
-// Stop ends the server with SIGTERM, so that it closes its files in order, and
-// returns when it is gone.
+// Stop stops the server with SIGTERM, for an orderly shutdown, and blocks until it has exited.
 func (s *Server) Stop() {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.signal(syscall.SIGTERM)
-	s.signal(syscall.SIGCONT) // a paused one does not see the SIGTERM
+	s.signal(syscall.SIGCONT) // a paused server does not handle the SIGTERM
 	select {
 	case <-s.exited:
 	case <-time.After(readyTimeout):
-		s.t.Fatalf("redis-server %d did not end within %v of SIGTERM", s.cmd.Process.Pid, readyTimeout)
+		s.t.Fatalf("redis-server %d did not exit within %v of SIGTERM", s.cmd.Process.Pid, readyTimeout)
 	}
 }
 
-// Restart starts the server again on the same port and data, killing it first
-// if it still runs. It returns when the data is loaded and the server answers.
+// Restart kills the server if it runs, and starts it again with the same port and data. It blocks until the
+// data is loaded and the server answers.
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.mu.Lock()
@@ -207,8 +203,7 @@ func (s *Server) Restart() {
 	s.startOnSamePort()
 }
 
-// Pause stops the server's process with SIGSTOP: its connections stay open and
-// nothing answers.
+// Pause suspends the server with SIGSTOP: connections stay open, and no command gets a reply.
 func (s *Server) Pause() {
 	s.t.Helper()
 	s.mu.Lock()
@@ -216,7 +211,7 @@ func (s *Server) Pause() {
 	s.signal(syscall.SIGSTOP)
 }
 
-// Resume lets a paused server go on.
+// Resume resumes a paused server.
 func (s *Server) Resume() {
 	s.t.Helper()
 	s.mu.Lock()
@@ -231,7 +226,7 @@ func (s *Server) signal(sig syscall.Signal) {
 	}
 }
 
-// kill is for a server that may have ended already.
+// kill is Kill without locking. It returns nil if the server has exited or was never started.
 func (s *Server) kill() error {
 	if s.exited == nil {
 		return nil
@@ -249,7 +244,7 @@ func (s *Server) kill() error {
 	case <-s.exited:
 		return nil
 	case <-time.After(readyTimeout):
-		return fmt.Errorf("redis-server %d did not end within %v of SIGKILL", pid, readyTimeout)
+		return fmt.Errorf("redis-server %d did not exit within %v of SIGKILL", pid, readyTimeout)
 	}
 }
 
@@ -267,8 +262,8 @@ func (s *Server) cleanup() {
 
 var errPortTaken = errors.New("address already in use")
 
-// startOnSamePort is every start that cannot choose another port. Whoever sits
-// there can only be passing, so it tries again for a while.
+// startOnSamePort starts the server on a fixed port. It retries for a while if the port is in use, because
+// the port is reserved and another process can use it only briefly.
 func (s *Server) startOnSamePort() {
 	s.t.Helper()
 	deadline := time.Now().Add(readyTimeout)
@@ -284,8 +279,7 @@ func (s *Server) startOnSamePort() {
 	}
 }
 
-// launch starts the process once and waits until it answers. After an error no
-// process is left.
+// launch starts the process and waits until it answers. If it returns an error, the process has been killed.
 func (s *Server) launch() error {
 	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
@@ -327,7 +321,7 @@ func (s *Server) waitReady() error {
 		return err
 	}
 	if s.opts.sentinel != nil && s.opts.sentinel.quick {
-		return s.hurry()
+		return s.shortenPeriods()
 	}
 	if s.opts.cluster != wholeCluster {
 		return nil
@@ -350,24 +344,24 @@ func (s *Server) waitReady() error {
 	})
 }
 
-// answers reports whether this very process answers: when the port was taken
-// in the last moment, someone else's Redis may sit there while ours still ends.
+// answers returns nil if our own process answers. If another test has just taken the port, its Redis may
+// answer while our process is still exiting.
 func (s *Server) answers() error {
-	// go-redis prints a line for each refused connection, so look first.
+	// Probe the port first, because go-redis prints a line for each refused connection.
 	conn, err := net.DialTimeout("tcp", s.Addr(), time.Second)
 	if err != nil {
 		return err
 	}
 	_ = conn.Close()
 	if _, err := s.command("PING"); err != nil {
-		return err // also LOADING
+		return err // also LOADING, until the data is loaded
 	}
 	info, err := s.command("INFO", "server")
 	if err != nil {
 		return err
 	}
 	if pid := infoField(info, "process_id"); pid != strconv.Itoa(s.cmd.Process.Pid) {
-		return fmt.Errorf("process %s answers on %s, not ours", pid, s.Addr())
+		return fmt.Errorf("another process, %s, answers on %s", pid, s.Addr())
 	}
 	return nil
 }
@@ -380,14 +374,14 @@ func (s *Server) running() error {
 	s.mu.Unlock()
 	select {
 	case <-exited:
-		return fmt.Errorf("%s does not run", s.Addr())
+		return fmt.Errorf("%s is not running", s.Addr())
 	default:
 		return nil
 	}
 }
 
-// poll calls f until it returns nil. It gives up when ended is closed or the
-// time is over; what says what is waited for.
+// poll calls f until it returns nil. It returns an error that contains what, the awaited action, when ended is
+// closed or after readyTimeout.
 func (s *Server) poll(what string, ended <-chan struct{}, f func() error) error {
 	deadline := time.NewTimer(readyTimeout)
 	defer deadline.Stop()
@@ -400,7 +394,7 @@ func (s *Server) poll(what string, ended <-chan struct{}, f func() error) error 
 		}
 		select {
 		case <-ended:
-			return fmt.Errorf("redis-server ended before it could %s", what)
+			return fmt.Errorf("redis-server exited before it could %s", what)
 		case <-deadline.C:
 			return fmt.Errorf("redis-server did not %s within %v: %w", what, readyTimeout, err)
 		case <-tick.C:
@@ -408,7 +402,7 @@ func (s *Server) poll(what string, ended <-chan struct{}, f func() error) error 
 	}
 }
 
-// command runs one command whose answer is a string.
+// command runs a command with a string reply.
 func (s *Server) command(args ...any) (string, error) {
 	answer, err := s.do(5*time.Second, args...).Text()
 	if err != nil {
@@ -417,8 +411,8 @@ func (s *Server) command(args ...any) (string, error) {
 	return answer, nil
 }
 
-// do runs one command on a connection of its own: a pool remembers a server
-// that was down, and answers from memory for a second.
+// do runs a command on a new connection, because a connection pool returns cached dial errors for a second
+// after a server was down.
 func (s *Server) do(timeout time.Duration, args ...any) *redis.Cmd {
 	c := redis.NewClient(s.clientOptions())
 	defer func() { _ = c.Close() }()
@@ -427,7 +421,7 @@ func (s *Server) do(timeout time.Duration, args ...any) *redis.Cmd {
 	return c.Do(ctx, args...)
 }
 
-// infoField returns the value of one line of an INFO answer.
+// infoField returns the value of a field in the reply of INFO.
 func infoField(info, name string) string {
 	for line := range strings.Lines(info) {
 		if value, ok := strings.CutPrefix(line, name+":"); ok {

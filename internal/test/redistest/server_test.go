@@ -96,7 +96,7 @@ func TestKilledServerIsGone(t *testing.T) {
 		_ = conn.Close()
 		t.Error("a killed server accepts connections")
 	}
-	s.Kill() // again is no error
+	s.Kill() // no effect
 }
 
 func TestDefaultsAndConfig(t *testing.T) {
@@ -105,7 +105,7 @@ func TestDefaultsAndConfig(t *testing.T) {
 	c := s.Client(t)
 	for name, want := range map[string]string{
 		"appendonly": "yes", "save": "", "maxmemory": "67108864",
-		"appendfsync": "everysec", // the caller's line wins
+		"appendfsync": "everysec", // the option overrides the default
 		"bind":        "127.0.0.1",
 	} {
 		if got := c.ConfigGet(t.Context(), name).Val()[name]; got != want {
@@ -133,7 +133,7 @@ func TestPauseAndResume(t *testing.T) {
 	wantValue(t, c, "k", "v")
 
 	s.Pause()
-	s.Stop() // must get through to a paused server too
+	s.Stop() // must also stop a paused server
 	s.Restart()
 	wantValue(t, s.Client(t), "k", "v")
 }
@@ -153,7 +153,7 @@ func TestParallelStartsGetDistinctPorts(t *testing.T) {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
 				s := Start(t)
-				s.Kill() // a port of a server that is down must stay its own
+				s.Kill() // the port of a server that is down must stay reserved
 				mu.Lock()
 				seen[s.Addr()] = true
 				mu.Unlock()
@@ -166,7 +166,7 @@ func TestParallelStartsGetDistinctPorts(t *testing.T) {
 		}
 	})
 	if len(seen) == 0 {
-		t.Error("no server ran")
+		t.Error("no server was started")
 	}
 }
 
@@ -212,11 +212,11 @@ func TestBadConfigIsReportedWithTheLog(t *testing.T) {
 	}
 	err := s.launch()
 	if err == nil || errors.Is(err, errPortTaken) || !strings.Contains(err.Error(), "no-such-directive") {
-		t.Errorf("got %v, want an error that shows redis-server's own words", err)
+		t.Errorf("got %v, want an error that quotes redis-server's log", err)
 	}
 }
 
-// failedTest is a test that has failed and whose end the test at hand decides.
+// failedTest is a failed testing.TB whose Cleanup functions run when the test calls them.
 type failedTest struct {
 	testing.TB
 	cleanups []func()
@@ -318,6 +318,6 @@ func TestFreePortIsKeptUntilTheEnd(t *testing.T) {
 		t.Errorf("port %d is not reserved", n)
 	}
 	if n < firstPort || n >= firstPort+numPorts {
-		t.Errorf("port %d may be that of an outgoing connection", n)
+		t.Errorf("port %d is in the ephemeral range", n)
 	}
 }

@@ -17,17 +17,16 @@ import (
 	"time"
 )
 
-// TLS gives the server a TLS port beside the plain one; see Server.TLSAddr. The
-// server presents pair and verifies client certificates against ca. Replication,
-// Sentinels and the cluster bus stay on the plain port.
+// TLS adds a TLS port; see Server.TLSAddr. The server presents pair and verifies client certificates against
+// ca. Replication, Sentinels and the cluster bus use the plain port.
 func TLS(ca *CA, pair KeyPair) Option {
 	return func(o *options) { o.ca, o.pair = ca, pair }
 }
 
-// TLSOnly replaces the plain port by a TLS port, for clients and for the other nodes
-// of a deployment, to which the server presents pair as its client certificate as
-// well. All nodes of a deployment need it. Server.Client presents a certificate of
-// ca and does not verify the server's, so that it works with a wrong one too.
+// TLSOnly replaces the plain port by a TLS port, for clients and for the other nodes of a deployment, to
+// which the server presents pair as a client certificate too. All nodes of a deployment need the option.
+// Server.Client presents a certificate of ca and does not verify the server's, so that it also works with an
+// invalid one.
 func TLSOnly(ca *CA, pair KeyPair) Option {
 	return func(o *options) {
 		o.ca, o.pair, o.tlsOnly = ca, pair, true
@@ -36,8 +35,7 @@ func TLSOnly(ca *CA, pair KeyPair) Option {
 	}
 }
 
-// ClientCertificates makes the TLS port refuse clients without a certificate of
-// its CA.
+// ClientCertificates makes the TLS port require a client certificate issued by its CA.
 func ClientCertificates() Option {
 	return func(o *options) { o.clientAuth = true }
 }
@@ -55,7 +53,7 @@ func (o *options) tlsConfig() []string {
 	}
 }
 
-// TLSAddr is the host:port that speaks TLS, empty without TLS and TLSOnly.
+// TLSAddr returns the host:port of the TLS port, or "" without TLS and TLSOnly.
 func (s *Server) TLSAddr() string {
 	switch {
 	case s.opts.ca == nil:
@@ -67,9 +65,8 @@ func (s *Server) TLSAddr() string {
 	}
 }
 
-// SetCertificate makes the running server load and present the certificate of pair,
-// also after a restart. The pair may be the current one, whose files were replaced.
-// Existing connections stay.
+// SetCertificate makes the running server load and present pair, also after a restart. Use it with the
+// current pair after its files were replaced. Existing connections stay.
 func (s *Server) SetCertificate(pair KeyPair) {
 	s.t.Helper()
 	s.mu.Lock()
@@ -83,7 +80,7 @@ func (s *Server) SetCertificate(pair KeyPair) {
 	}
 }
 
-// CA is a certificate authority for one test. Its files are removed with the test.
+// CA is a certificate authority for a test. Its files are removed when the test ends.
 type CA struct {
 	t    testing.TB
 	dir  string
@@ -112,7 +109,7 @@ func NewCA(t testing.TB) *CA {
 	return ca
 }
 
-// File is the path of the authority's certificate, in PEM.
+// File returns the path of the authority's certificate, a PEM file.
 func (ca *CA) File() string { return filepath.Join(ca.dir, "ca.crt") }
 
 // Issue creates a certificate for servers and clients, valid for a day, with the
@@ -129,8 +126,7 @@ func (ca *CA) IssueExpired() KeyPair {
 	return ca.issue(time.Now().Add(-time.Hour), nil)
 }
 
-// ClientConfig returns a client's configuration that trusts only ca and presents one
-// of the given pairs.
+// ClientConfig returns a client configuration that trusts only ca and presents one of the given pairs.
 func (ca *CA) ClientConfig(pairs ...KeyPair) *tls.Config {
 	ca.t.Helper()
 	config := &tls.Config{RootCAs: x509.NewCertPool()}
@@ -145,8 +141,8 @@ func (ca *CA) ClientConfig(pairs ...KeyPair) *tls.Config {
 	return config
 }
 
-// Replace replaces the files of pair by copies of other's, each atomically. A process
-// that has loaded the old ones keeps using them.
+// Replace replaces the files of pair by copies of other's files, each atomically. A process that has loaded
+// the old ones keeps using them.
 func (pair KeyPair) Replace(t testing.TB, other KeyPair) {
 	t.Helper()
 	for to, from := range map[string]string{pair.CertFile: other.CertFile, pair.KeyFile: other.KeyFile} {
@@ -191,7 +187,7 @@ func (ca *CA) issue(notAfter time.Time, hosts []string) KeyPair {
 	}
 	dir, err := os.MkdirTemp(ca.dir, "pair")
 	if err != nil {
-		ca.t.Fatalf("make a folder for a certificate: %v", err)
+		ca.t.Fatalf("create a directory for a certificate: %v", err)
 	}
 	pair := KeyPair{CertFile: filepath.Join(dir, "redis.crt"), KeyFile: filepath.Join(dir, "redis.key")}
 	ca.writePEM(pair.CertFile, "CERTIFICATE", cert.Raw)

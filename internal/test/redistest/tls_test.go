@@ -77,7 +77,7 @@ func TestTLSRotation(t *testing.T) {
 	}
 	pair.Replace(t, ca.IssueExpired())
 	if err := ping(ca); err != nil {
-		t.Errorf("files replaced, not loaded: %v", err)
+		t.Errorf("after the files were replaced but not loaded: %v", err)
 	}
 	s.SetCertificate(pair)
 	var invalid x509.CertificateInvalidError
