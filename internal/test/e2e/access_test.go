@@ -22,8 +22,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// TestAccessList runs a Redis with the users of the Docker stack: the writer and the readers must be
-// able to do all that they do, and nothing else.
+// TestAccessList runs Redis with the ACL of the Docker stack. Each user must have the rights that it needs,
+// and no others.
 func TestAccessList(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t, redistest.Password(password("admin")), redistest.Config("aclfile "+accessList(t)))
@@ -67,13 +67,13 @@ func TestAccessList(t *testing.T) {
 		_, before := replica.Get([]byte("before"))
 		return live == store.Hit && before == store.Absent
 	})
-	proxy.OnceContains(faultnet.ToServer, "evalsha\r\n", faultnet.CutAtReply) // the writer looks for its write in the log
+	proxy.OnceContains(faultnet.ToServer, "evalsha\r\n", faultnet.CutAtReply) // makes the writer search the log for its write
 	write(protocol.Write{Op: protocol.Set, Key: "live", Value: []byte("[]")})
 	if _, found, err := replica.Fetch(t.Context(), "live", protocol.Token{}); err != nil || !found {
 		t.Errorf("the reader cannot read from Redis: found %v, %v", found, err)
 	}
 	if err := as("reader").Time(t.Context()).Err(); err != nil {
-		t.Errorf("the reader cannot measure by Redis's clock: %v", err)
+		t.Errorf("the reader cannot read Redis's clock: %v", err)
 	}
 	for _, command := range []string{"info all", "config get *", "slowlog len", "slowlog get 1", "latency latest", "latency histogram", "client setname redis_exporter"} {
 		if err := exporter.Do(t.Context(), fields(command)...).Err(); err != nil {
@@ -86,7 +86,7 @@ func TestAccessList(t *testing.T) {
 	}
 	for line := range strings.Lines(info) {
 		if name, n, _ := strings.Cut(strings.TrimSpace(line), ":"); strings.HasPrefix(name, "acl_access_denied_") && n != "0" {
-			t.Errorf("Redis refused something that the programs do: %s is %s", name, n)
+			t.Errorf("Redis refused a command that the programs need: %s is %s", name, n)
 		}
 	}
 
@@ -115,26 +115,26 @@ func TestAccessList(t *testing.T) {
 		client := as(user)
 		for _, command := range commands {
 			if err := client.Do(t.Context(), fields(command)...).Err(); !denied(err) {
-				t.Errorf("user %q may %q: %v", user, command, err)
+				t.Errorf("user %q may run %q: %v", user, command, err)
 			}
 		}
 	}
 	// Redis replays its append-only file with the rights of the default user.
 	server.Restart()
 	if got := as("writer").Get(t.Context(), value).Val(); !strings.HasSuffix(got, "[]") {
-		t.Errorf("after all that was refused, and a restart, the post is %q", got)
+		t.Errorf("after the refused commands and a restart the post is %q", got)
 	}
 }
 
-// password is one that a shell or sed could stumble over.
+// password returns a password with characters that are special in a shell or in sed.
 func password(user string) string { return user + "/&$HOME" }
 
-// accessList lets redis/start.sh write the access list of the Docker stack and returns its path.
+// accessList makes redis/start.sh write the ACL file of the Docker stack and returns its path.
 func accessList(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "users.acl")
-	// In the place of Redis, so that the script ends once it has written the file.
+	// A fake redis-server that exits at once, so that the script ends after it has written the file.
 	nothing, err := exec.LookPath("true")
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +181,7 @@ func startReplica(t *testing.T, nodes *redisnode.Finder) *replica.Replica {
 	return replica
 }
 
-// denied reports whether the access list refused a command, or one that a script called.
+// denied reports whether the ACL refused a command, or a command within a script.
 func denied(err error) bool {
 	if err == nil {
 		return false

@@ -11,10 +11,9 @@ import (
 	"heavy-read-api/internal/cache/store"
 )
 
-// The checks are checked: a reader that breaks a promise on purpose is found out by the same load
-// and the same verification that all other tests rely on.
+// These tests verify that the load and the checks of all other tests detect readers that break a promise.
 
-// rewrite is a view that changes what is answered for one key that is never deleted.
+// rewrite is a view that changes the answers for brokenKey, which is never deleted.
 type rewrite struct {
 	view
 	change func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup)
@@ -43,13 +42,13 @@ func (v *rewrite) Fetch(ctx context.Context, key string, min protocol.Token) (st
 	return e, found == store.Hit, nil
 }
 
-func TestBrokenReadersAreFoundOut(t *testing.T) {
+func TestBrokenReadersAreDetected(t *testing.T) {
 	for _, broken := range []struct {
 		name    string
-		promise string // that the checker has to name, maybe among others
+		promise string // promise that the checker must report, possibly among others
 		change  func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup)
 	}{
-		{"now and then the version before", "P2", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
+		{"returns the previous version at times", "P2", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
 			var before, last store.Entry
 			reads := 0
 			return func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup) {
@@ -83,7 +82,7 @@ func TestBrokenReadersAreFoundOut(t *testing.T) {
 				return before, found
 			}
 		}},
-		{"does not know a key at times", "P2", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
+		{"returns a false absence at times", "P2", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
 			reads := 0
 			return func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup) {
 				if reads++; reads%50 == 0 {
@@ -92,10 +91,10 @@ func TestBrokenReadersAreFoundOut(t *testing.T) {
 				return e, found
 			}
 		}},
-		{"never knew a key", "P6", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
+		{"always returns a false absence", "P6", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
 			return func(store.Entry, store.Lookup) (store.Entry, store.Lookup) { return store.Entry{}, store.Absent }
 		}},
-		{"mixes up bytes", "values", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
+		{"returns corrupt bytes at times", "values", func() func(store.Entry, store.Lookup) (store.Entry, store.Lookup) {
 			reads := 0
 			return func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup) {
 				if reads++; reads%50 == 0 {
@@ -110,7 +109,7 @@ func TestBrokenReadersAreFoundOut(t *testing.T) {
 			w.mustWrite(w.set(brokenKey, 0))
 			w.settled()
 			change := broken.change()
-			var mu sync.Mutex // guards what change remembers
+			var mu sync.Mutex // guards the state of change
 			w.readers[0].view = &rewrite{w.readers[0].replica, func(e store.Entry, found store.Lookup) (store.Entry, store.Lookup) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -120,35 +119,35 @@ func TestBrokenReadersAreFoundOut(t *testing.T) {
 			w.flow(800)
 			stop()
 			w.settled()
-			w.foundOut(broken.promise)
+			w.wantViolation(broken.promise)
 		})
 	}
 }
 
-// foundOut fails the test unless the history breaks a promise.
-func (w *world) foundOut(promise string) {
+// wantViolation fails the test unless the check reports a violation of promise, and only for brokenKey.
+func (w *world) wantViolation(promise string) {
 	w.t.Helper()
 	var promises []string
 	for _, v := range w.history.Check(w.final()) {
 		if v.Key != brokenKey {
-			w.t.Errorf("of a key that is well: %v", v)
+			w.t.Errorf("violation for a key that was not changed: %v", v)
 		}
 		if !slices.Contains(promises, v.Promise) {
 			promises = append(promises, v.Promise)
 		}
 	}
-	w.t.Logf("found out: %v", promises)
+	w.t.Logf("violated promises: %v", promises)
 	if !slices.Contains(promises, promise) {
-		w.t.Errorf("found out %v, want %s among them", promises, promise)
+		w.t.Errorf("violated promises: %v, want %s among them", promises, promise)
 	}
 }
 
-// A write that is acknowledged and was never done.
-func TestLostWriteIsFoundOut(t *testing.T) {
+// A write that is acknowledged but was never executed is detected.
+func TestLostWriteIsDetected(t *testing.T) {
 	w := newWorld(t, setup{replicas: 1})
 	token := w.mustWrite(w.set(brokenKey, 0))[0].Token
 	w.keys.Store(brokenKey, true)
 	w.history.Write(brokenKey, w.value(brokenKey, 0)).Ack(token.Epoch, token.Version+1)
 	w.settled()
-	w.foundOut("P3")
+	w.wantViolation("P3")
 }

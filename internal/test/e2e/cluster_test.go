@@ -15,11 +15,11 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// clusterWorld is a world over a Redis Cluster of 3 + 3.
+// clusterWorld is a world over a Redis Cluster of three primaries and three Redis replicas.
 type clusterWorld struct {
 	*world
 	*redistest.ClusterDeployment
-	key string // of the world's shard
+	key string // a key of the world's shard
 }
 
 func newClusterWorld(t *testing.T, s setup) *clusterWorld {
@@ -32,7 +32,7 @@ func newClusterWorld(t *testing.T, s setup) *clusterWorld {
 	return &clusterWorld{newWorld(t, s), d, key}
 }
 
-// fault is sentinels.fault for a cluster: do returns the server that owns the shard afterwards.
+// fault is sentinels.fault for a cluster. do must lead to the promotion of replica.
 func (w *clusterWorld) fault(name string, mayLose bool, do func(owner, replica *redistest.Server)) {
 	w.t.Helper()
 	owner := w.Owner(w.key)
@@ -84,7 +84,7 @@ func TestClusterPause(t *testing.T) {
 	}
 }
 
-// Readers read from the Redis replica of the shard, and go on when it becomes the primary.
+// Readers that use the Redis replica of the shard keep working when it becomes the primary.
 func TestClusterRelay(t *testing.T) {
 	w := newClusterWorld(t, setup{replicas: -1})
 	w.fill("old", 200, 20)
@@ -98,7 +98,8 @@ func TestClusterRelay(t *testing.T) {
 	}
 	r := w.addReader()
 	w.ready(r)
-	// The nodes name a Redis replica once they have heard how far it is; until then a reader is at the primary.
+	// CLUSTER SLOTS lists a Redis replica only after it has reported its offset; until then the reader uses the
+	// primary.
 	eventually.Nil(t, func() error {
 		if there, elsewhere := w.subscribers(replica), w.subscribers(owner); there != 1 || elsewhere != 0 {
 			return fmt.Errorf("%d subscribers at the Redis replica, %d at the primary", there, elsewhere)
@@ -113,13 +114,13 @@ func TestClusterRelay(t *testing.T) {
 		w.follow(replica)
 	})
 	w.flow(50)
-	w.recovered("failover of the shard that a relay is of", time.Now())
+	w.recovered("failover to the relay", time.Now())
 	stop()
 	w.neverFailed()
 	w.verify()
 }
 
-// subscribers returns how many connections have subscribed to the updates at s.
+// subscribers returns the number of connections to s that have subscribed to the updates.
 func (w *clusterWorld) subscribers(s *redistest.Server) int64 {
 	w.t.Helper()
 	n, err := s.Client(w.t).PubSubNumSub(w.t.Context(), "posts_updates").Result()
@@ -129,8 +130,8 @@ func (w *clusterWorld) subscribers(s *redistest.Server) int64 {
 	return n["posts_updates"]
 }
 
-// While a slot moves key by key, posts that have moved are not taken for deleted: not by misses, not by
-// a reader that loses its connection in the middle, and not by one that takes its snapshot then.
+// While a slot is migrated key by key, posts that have moved do not count as deleted: not after misses, not
+// for a reader that reconnects during the migration, and not for one that starts its snapshot then.
 func TestClusterMigration(t *testing.T) {
 	w := newClusterWorld(t, setup{})
 	const posts = 300
@@ -139,23 +140,23 @@ func TestClusterMigration(t *testing.T) {
 	to := w.otherPrimary()
 	stop := w.run(load{keys: 20, pause: 20 * time.Millisecond})
 	w.flow(50)
-	w.history.Break(func() {}) // what is refused meanwhile is not written
+	w.history.Break(func() {}) // writes that are refused during the migration are lost
 	slot := w.Slot(w.key)
 	migration := w.BeginMigration(slot, to)
 	migration.MigrateKeys(posts / 2)
 
-	late := w.addReader() // its snapshot has to wait
+	late := w.addReader() // its snapshot must wait for the end of the migration
 	for range 20 {
 		for _, r := range w.readers[:3] {
 			for i := range posts {
 				if e, found := r.replica.Get(fmt.Append(nil, "old", i)); found != store.Hit {
-					t.Fatalf("%s answers for old%d, which lives: %v %+v", r.name, i, found, e)
+					t.Fatalf("%s: old%d exists, but the lookup returned %v %+v", r.name, i, found, e)
 				}
 			}
 		}
 	}
 	if s := late.replica.Status(); s.Ready {
-		t.Errorf("a reader took half of a slot for all posts: %+v", s)
+		t.Errorf("a reader accepted half of a slot as the whole data set: %+v", s)
 	}
 	migration.End()
 	w.follow(to)
@@ -171,28 +172,28 @@ func TestClusterMigration(t *testing.T) {
 	}
 }
 
-// Slots move as operators move them, with redis-cli, and where the server has it as a whole: no read fails, no
-// post is taken for deleted, and no write has an unknown outcome.
+// Slots are migrated with redis-cli, and atomically if the server supports it: no read fails, no post counts
+// as deleted, and no write has an unknown outcome.
 func TestClusterReshard(t *testing.T) {
-	// The posts' slot is 14591. Each slot in front of it that moves along is another write to disk.
+	// The slot of the posts is 14591. Shards start just below it, because migrating more slots takes longer.
 	w := newClusterWorld(t, setup{redis: []redistest.Option{redistest.FirstSlots([3]int{0, 5000, 14580})}})
 	w.moveSlot("redis-cli --cluster reshard", func(slot int, to *redistest.Server) { w.Reshard(slot, to) })
 	if w.failed.Load() == 0 {
-		t.Error("no write was refused: the load has missed the move")
+		t.Error("no write was refused: the load did not overlap the migration")
 	}
 }
 
 func TestClusterAtomicMigration(t *testing.T) {
 	w := newClusterWorld(t, setup{})
 	if !w.MigratesAtomically() {
-		t.Log("not run: this server has no CLUSTER MIGRATESLOTS, which Valkey 9 brought")
+		t.Log("atomic migration not tested: this server has no CLUSTER MIGRATESLOTS (Valkey 9)")
 		return
 	}
 	w.moveSlot("CLUSTER MIGRATESLOTS", w.MigrateAtomically)
 }
 
-// moveSlot has move bring the shard's slot to another primary, under load, while a reader that has too little
-// memory asks Redis for most posts, and connections break.
+// moveSlot runs move, which migrates the shard's slot to another primary, under load, while a reader with
+// little memory reads most posts from Redis, and connections break.
 func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.Server)) {
 	w.t.Helper()
 	const posts = 3000
@@ -209,15 +210,15 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 	to := w.otherPrimary()
 	var running sync.WaitGroup
 	moved := make(chan struct{})
-	asked, unanswered := 0, 0 // of the small reader
-	running.Go(func() {       // until the move has ended
+	asked, unanswered := 0, 0 // reads of the small reader that went to Redis, and those that failed
+	running.Go(func() {       // until the migration has ended
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
 		for i := 0; ; i = (i + 1) % posts {
 			key := fmt.Sprint("old", i)
 			for _, r := range full {
 				if _, found := r.replica.Get([]byte(key)); found != store.Hit {
-					w.t.Errorf("%s answers for %s, which lives: %v", r.name, key, found)
+					w.t.Errorf("%s: %s exists, but the lookup returned %v", r.name, key, found)
 					return
 				}
 			}
@@ -227,7 +228,7 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 			asked++
 			if _, _, err := w.observe(small, key); err != nil {
 				unanswered++
-				w.unread.Add(-1) // what has moved cannot be asked for
+				w.unread.Add(-1) // reads of keys that have moved are expected to fail
 			}
 			select {
 			case <-moved:
@@ -237,7 +238,7 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 		}
 	})
 	operator := w.direct
-	running.Go(func() { // subscriptions begin anew in the middle
+	running.Go(func() { // cut the subscriptions during the migration
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
@@ -246,7 +247,7 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 				return
 			case <-tick.C:
 				if err := operator.ClientKillByFilter(context.Background(), "TYPE", "pubsub").Err(); err != nil {
-					w.t.Errorf("cut off the subscriptions: %v", err)
+					w.t.Errorf("cut the subscriptions: %v", err)
 				}
 			}
 		}
@@ -265,7 +266,7 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 	stop()
 	out.end(name, inStep)
 	w.settled()
-	w.t.Logf("%s took %v; of %d reads that Redis had to answer, %d got none", name, took.Round(time.Millisecond), asked, unanswered)
+	w.t.Logf("%s took %v; %d reads went to Redis, and %d of them failed", name, took.Round(time.Millisecond), asked, unanswered)
 	if n := w.unknown.Load(); n > 0 {
 		w.t.Errorf("%d writes have an unknown outcome", n)
 	}
@@ -274,7 +275,7 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 		_, present, err := small.replica.Fetch(ctx, fmt.Sprint("old", i), protocol.Token{})
 		cancel()
 		if err != nil || !present {
-			w.t.Fatalf("after the move %s answers for old%d: present %v, %v", small.name, i, present, err)
+			w.t.Fatalf("after the migration %s returns for old%d: present %v, %v", small.name, i, present, err)
 		}
 	}
 	w.verify()

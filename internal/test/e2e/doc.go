@@ -1,4 +1,4 @@
-// Package e2e has the end-to-end tests: the promises of the README against a real redis-server,
-// with replicas, readers, writers and a gateway that run exactly what ships, behind a network that
-// breaks. Whatever happens is recorded in a history.History, which proves the promises at the end.
+// Package e2e contains the end-to-end tests of the promises in the README. They run the shipped replicas,
+// readers, writers and gateway against a real redis-server, and inject faults into the network between them.
+// A history.History records all operations and is checked for violations at the end of each test.
 package e2e

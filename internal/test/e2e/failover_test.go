@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/redistest"
 )
 
-// pair is a world whose Redis has a standby, with a proxy between the two.
+// pair is a world whose Redis has a standby, a Redis replica behind a proxy.
 type pair struct {
 	*world
 	standby     *redistest.Server
@@ -30,8 +31,8 @@ func newPair(t *testing.T, s setup) *pair {
 	return p
 }
 
-// failover kills Redis, promotes the standby in its place and returns how many writes it lacks.
-// What the standby had not received is lost: replication is held up first.
+// failover kills Redis, promotes the standby and returns the number of writes that it lacks. Replication is
+// stalled before, so that the newest writes are lost.
 func (p *pair) failover() (lost uint64) {
 	p.t.Helper()
 	before := p.mustHead()
@@ -47,8 +48,8 @@ func (p *pair) failover() (lost uint64) {
 	return before.Version - min(before.Version, after.Version)
 }
 
-// A standby is promoted that lacks the last writes: the same epoch goes back to a version that it
-// had already, and hands out the next ones again.
+// A standby that lacks the last writes is promoted: the epoch stays, and the versions of the lost writes are
+// reused.
 func TestStandbyThatLagsIsPromoted(t *testing.T) {
 	p := newPair(t, setup{})
 	p.fill("old", 200, 20)
@@ -60,7 +61,7 @@ func TestStandbyThatLagsIsPromoted(t *testing.T) {
 	lost := p.failover()
 	since := time.Now()
 	if lost < 50 {
-		t.Fatalf("the standby lacks %d writes: the test has tested nothing", lost)
+		t.Fatalf("the standby lacks %d writes, so the test proves nothing", lost)
 	}
 	t.Logf("%d writes are lost", lost)
 	p.recovered("standby promoted", since)
@@ -69,19 +70,19 @@ func TestStandbyThatLagsIsPromoted(t *testing.T) {
 	p.verify()
 }
 
-// The same, but readers come back only when the versions are those that they know, under other
-// write ids. Nothing but the ids shows that this is not the history they have seen.
+// Like the test above, but the readers reconnect only after all versions that they have applied have been
+// reused. Only the write ids show that the history is another one.
 func TestStandbyCatchesUpInAnotherHistory(t *testing.T) {
 	for _, more := range []struct {
 		name string
-		n    int // writes beyond the version that readers know
+		n    int // number of writes beyond the version that the readers have applied
 	}{{"one short", -1}, {"the same version", 0}, {"beyond", 25}} {
 		t.Run(more.name, func(t *testing.T) {
 			p := newPair(t, setup{})
 			p.fill("old", 50, 20)
 			p.standby.WaitReplicaInSync(p.redis)
 			p.replication.Stall(toClient, true)
-			p.fill("lost", 20, 20) // only these readers will ever have had them
+			p.fill("lost", 20, 20) // applied by the readers, but never received by the standby
 			p.fill("old", 20, 20)
 			p.settled()
 			known := p.mustHead()
@@ -98,7 +99,7 @@ func TestStandbyCatchesUpInAnotherHistory(t *testing.T) {
 				p.mustWrite(p.set(fmt.Sprint("new", i), 20))
 			}
 			if now := p.mustHead(); now.Version != known.Version+uint64(more.n) || now.WriteID == known.WriteID {
-				t.Fatalf("Redis is at %+v, want %d after %+v in another history", now, more.n, known)
+				t.Fatalf("Redis is at %+v, want %d writes after %+v in another history", now, more.n, known)
 			}
 			since := time.Now()
 			for _, r := range p.readers {
@@ -108,7 +109,7 @@ func TestStandbyCatchesUpInAnotherHistory(t *testing.T) {
 			p.settled()
 			for _, r := range p.readers {
 				if _, found := r.replica.Get([]byte("lost0")); found != store.Absent {
-					t.Errorf("%s answers a write that never happened with %v", r.name, found)
+					t.Errorf("%s still has a lost write: %v", r.name, found)
 				}
 			}
 			p.verify()
@@ -116,8 +117,7 @@ func TestStandbyCatchesUpInAnotherHistory(t *testing.T) {
 	}
 }
 
-// A load begins on one server and would end on another. The standby has everything, so nobody
-// notices by what is in the log.
+// A failover happens during a snapshot. The standby has every write, so the log does not show the failover.
 func TestRedisIsReplacedUnderALoad(t *testing.T) {
 	p := newPair(t, setup{replicas: 1})
 	p.fill("old", 20_000, 200)
@@ -134,8 +134,8 @@ func TestRedisIsReplacedUnderALoad(t *testing.T) {
 	p.verify()
 }
 
-// The same behind a proxy that speaks Redis's protocol, as cloud services have: the connection of
-// the load stays, and its cursor goes on in another server, where it means nothing.
+// Like the test above, but behind a proxy that speaks the Redis protocol, as in cloud services: the connection
+// of the snapshot stays open, and its cursor continues on another server, where it is meaningless.
 func TestServerIsSwappedUnderAnOpenConnection(t *testing.T) {
 	p := newPair(t, setup{replicas: -1})
 	p.fill("old", 20_000, 100)
@@ -155,20 +155,20 @@ func TestServerIsSwappedUnderAnOpenConnection(t *testing.T) {
 	since := time.Now()
 	p.recovered("server swapped under an open connection", since)
 	if n := late.count(t, "cache_snapshots_total"); n < 2 {
-		t.Errorf("%v loads: one over two servers was taken for whole", n)
+		t.Errorf("%v snapshots: one that spanned two servers was accepted", n)
 	}
 	p.hasAll(late, "old", 20_000)
 	p.verify()
 }
 
-// cluster makes the address the seed of a Redis Cluster. Its only node announces its own address, so
-// that links are used for the map alone.
+// cluster makes the address a seed of a Redis Cluster. The only node announces its own address, so only the
+// queries for the slot map go through the links.
 func cluster(c *redisnode.Config) {
 	c.Addrs = append(c.Addrs, c.Addrs[0])
 	c.Key = protocol.ShardKey("posts")
 }
 
-// A cluster of one node: the basic path, through the map of a cluster.
+// A Redis Cluster of one node: reads, writes and a restart, with discovery through the slot map.
 func TestCluster(t *testing.T) {
 	redistest.Require(t)
 	s := setup{redis: []redistest.Option{redistest.Cluster()}, nodes: cluster}
@@ -195,7 +195,7 @@ func TestCluster(t *testing.T) {
 	again := w.set("old7", 0)
 	again.If = protocol.Condition{Absent: true}
 	if got := w.mustWrite(again)[0].Outcome; got != protocol.ConditionFailed {
-		t.Errorf("create of what is there: %c", got)
+		t.Errorf("create of an existing key: outcome %c", got)
 	}
 	token := w.mustWrite(w.remove("old7"))[0].Token
 	w.await(small, token)

@@ -18,8 +18,8 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// P7: whoever carries the version of a write gets that write or a newer one, whichever reader is
-// asked, though here every reader hears of it late.
+// P7: a read with the version of a write returns that write or a newer one, on every reader, even though the
+// readers receive the messages late.
 func TestReadYourWrites(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
@@ -36,7 +36,7 @@ func TestReadYourWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, addr := range readers { // all know the epoch
+	for _, addr := range readers { // wait until all have the epoch
 		eventually.Nil(t, func() error {
 			res, err := get(addr, target("first"))
 			if err != nil || res.header.Get("X-Version") != first.header.Get("X-Version") {
@@ -76,12 +76,12 @@ func TestReadYourWrites(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	t.Logf("%d reads were answered, %d not in time", answered.Load(), unavailable.Load())
+	t.Logf("%d reads were answered, %d timed out", answered.Load(), unavailable.Load())
 	if answered.Load() < 9*unavailable.Load() {
-		t.Errorf("%d of %d reads were not answered in time", unavailable.Load(), answered.Load()+unavailable.Load())
+		t.Errorf("%d of %d reads timed out", unavailable.Load(), answered.Load()+unavailable.Load())
 	}
 
-	// A token of another epoch says nothing here.
+	// A token of another epoch is ignored.
 	for _, addr := range readers {
 		res, err := get(addr, target("post1"), "X-Min-Version", "0123456789abcdef-999999999")
 		if err != nil || res.status != http.StatusOK {
@@ -89,7 +89,7 @@ func TestReadYourWrites(t *testing.T) {
 		}
 	}
 
-	// A reader that Redis does not reach says so, in time, or is right.
+	// A reader that is cut off from Redis answers 503 in time.
 	links[1].Refuse(true)
 	links[1].Cut()
 	links[2].BlackHole(toClient, true)
@@ -104,7 +104,7 @@ func TestReadYourWrites(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if res.took > 2*time.Second { // 500 ms, and what a busy machine makes of it
+			if res.took > 2*time.Second { // 500 ms, with a margin for a busy machine
 				t.Errorf("reader-%d took %v", n+1, res.took)
 			}
 			if n == 0 && res.status != http.StatusOK || n > 0 && res.status != http.StatusServiceUnavailable {
@@ -117,7 +117,7 @@ func TestReadYourWrites(t *testing.T) {
 			} else if res.header.Get("Retry-After") == "" {
 				t.Errorf("reader-%d answers %d without Retry-After", n+1, res.status)
 			}
-			// Without the token it serves what it has.
+			// Without the token it serves from memory.
 			if res, err := get(addr, target("post1")); err != nil || res.status != http.StatusOK {
 				t.Errorf("reader-%d without the token: %d %s %v", n+1, res.status, res.body, err)
 			}
@@ -125,8 +125,8 @@ func TestReadYourWrites(t *testing.T) {
 	}
 }
 
-// The first write of all: a reader of an empty Redis is in no epoch yet, so the version's epoch is not
-// another one than its own.
+// P7 for the very first write: a reader of an empty Redis has no epoch yet, so it must not ignore the token as
+// one of another epoch.
 func TestReadYourFirstWrite(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
@@ -147,7 +147,7 @@ func TestReadYourFirstWrite(t *testing.T) {
 	}
 }
 
-// asNew reports an answer that is older than a write, or is that write with another content.
+// asNew returns an error if a response is older than a write, or has its version with another content.
 func asNew(res, written *response, content string) error {
 	want, err := written.version()
 	if err != nil {
@@ -166,7 +166,8 @@ func asNew(res, written *response, content string) error {
 	return nil
 }
 
-// An answer comes within 2 s whatever Redis does. It says what happened as soon as Redis can be asked.
+// The writer answers within 2 s whatever Redis does. If only the reply was lost, it still reports the true
+// outcome.
 func TestWriterAnswersInTime(t *testing.T) {
 	w := newWorld(t, setup{replicas: 1, content: func(v string) []byte { return postContent(v) }})
 	addr := serveWriter(t, w.uplink.Addr())
@@ -182,8 +183,8 @@ func TestWriterAnswersInTime(t *testing.T) {
 		{"reply swallowed", func() { w.uplink.OnceContains(toServer, writeOfA, faultnet.SwallowReply) }, 200, ""},
 		{"request swallowed", func() { w.uplink.OnceContains(toServer, writeOfA, faultnet.Swallow) }, 503, "nothing was written"},
 		{"connection cut", func() { w.uplink.OnceContains(toServer, writeOfA, faultnet.CutAtReply) }, 200, ""},
-		{"Redis out of reach", func() { w.uplink.Refuse(true); w.uplink.Cut() }, 503, "may have taken place"},
-		{"Redis stopped", func() { w.redis.Pause() }, 503, "may have taken place"},
+		{"Redis unreachable", func() { w.uplink.Refuse(true); w.uplink.Cut() }, 503, "may have taken place"},
+		{"Redis paused", func() { w.redis.Pause() }, 503, "may have taken place"},
 	} {
 		fault.do()
 		began := time.Now()
@@ -193,8 +194,8 @@ func TestWriterAnswersInTime(t *testing.T) {
 			failed != (res.header.Get("Retry-After") != "") || failed != strings.HasPrefix(res.header.Get("Content-Type"), "application/problem+json") {
 			t.Errorf("%s: %d %v %s (%v)", fault.name, res.status, res.header, res.body, err)
 		}
-		if took > 3*time.Second { // 2 s, and what a busy machine makes of it
-			t.Errorf("%s: the writer was told after %v", fault.name, took)
+		if took > 3*time.Second { // 2 s, with a margin for a busy machine
+			t.Errorf("%s: the writer answered after %v", fault.name, took)
 		}
 		t.Logf("%s: answered in %v: %s", fault.name, took.Round(time.Millisecond), res.body)
 		w.redis.Resume()
@@ -207,7 +208,7 @@ func TestWriterAnswersInTime(t *testing.T) {
 	w.verify()
 }
 
-// The time from a POST until every reader has the post in memory, at 200 writes a second.
+// TestPropagation measures the time from a POST until every reader has the post in memory, at 200 writes/s.
 func TestPropagation(t *testing.T) {
 	w := newWorld(t, setup{content: func(v string) []byte { return postContent(v) }})
 	addr := serveWriter(t, w.redis.Addr())
@@ -228,7 +229,7 @@ func TestPropagation(t *testing.T) {
 						break
 					}
 					if time.Now().After(deadline) {
-						t.Errorf("%s does not get %s", r.name, id)
+						t.Errorf("%s has not received %s", r.name, id)
 						return
 					}
 					time.Sleep(50 * time.Microsecond) // between polls
@@ -246,14 +247,15 @@ func TestPropagation(t *testing.T) {
 	for _, r := range w.readers {
 		p50, p99, n := r.quantiles(t, "cache_propagation_seconds")
 		t.Logf("%s: cache_propagation_seconds of %d messages: p50 below %v, p99 below %v", r.name, n, p50, p99)
-		if n < posts*8/10 { // a look at the log comes before the message now and then
-			t.Errorf("%s heard of %d of %d posts by the channel", r.name, n, posts)
+		if n < posts*8/10 { // a probe may apply a write before its message arrives
+			t.Errorf("%s received %d of %d posts through the channel", r.name, n, posts)
 		}
 	}
 	w.verify()
 }
 
-// quantiles returns the bounds of the buckets of a histogram that hold its median and its p99.
+// quantiles returns the upper bounds of the histogram buckets with the median and the p99, and the number of
+// observations.
 func (r *follower) quantiles(t testing.TB, name string) (p50, p99 time.Duration, n uint64) {
 	t.Helper()
 	families, err := r.metrics.Gather()
@@ -280,7 +282,7 @@ func (r *follower) quantiles(t testing.TB, name string) (p50, p99 time.Duration,
 	return 0, 0, 0
 }
 
-// A real data set, through everything: imported by the writer, read through the gateway.
+// A real data set is imported by the writer and read back through the gateway.
 func TestFortunes(t *testing.T) {
 	texts := fortunes(t)
 	redistest.Require(t)
@@ -312,7 +314,7 @@ func TestFortunes(t *testing.T) {
 	if err := json.Unmarshal(res.body, &summary); err != nil || summary.Status != "done" || summary.Created != len(texts) {
 		t.Fatalf("POST /import answers %s (%v), want %d created", res.body, err, len(texts))
 	}
-	eventually.Nil(t, func() error { // the readers have the last line too
+	eventually.Nil(t, func() error { // wait until the readers have every post
 		for _, addr := range readers {
 			res, err := get(addr, "/status")
 			var status struct {
@@ -360,7 +362,7 @@ func TestFortunes(t *testing.T) {
 	}
 }
 
-// fortunes returns the texts of Debian's fortunes package by an id.
+// fortunes returns the texts of Debian's fortunes package, by id.
 func fortunes(t *testing.T) map[string]string {
 	t.Helper()
 	all, err := workload.Fortunes()
@@ -372,7 +374,7 @@ func fortunes(t *testing.T) map[string]string {
 		texts[f.Name] = f.Text
 	}
 	if len(texts) < 10_000 {
-		t.Fatalf("%d texts, want the more than 10,000 of the package", len(texts))
+		t.Fatalf("%d texts, want at least 10,000", len(texts))
 	}
 	return texts
 }

@@ -10,20 +10,20 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// load is a stream of reads and writes. Zero fields mean the defaults.
+// load configures a stream of reads and writes. Zero fields get the defaults, which are the numbers below.
 type load struct {
 	keys    int           // 40
-	padding int           // bytes that each value is larger than it has to be; 100
+	padding int           // additional bytes of each value; 100
 	writers int           // goroutines; 4
-	readers int           // goroutines a replica; 2
-	pause   time.Duration // of a writer between two writes, and of a reader between two bursts; 2 ms
+	readers int           // goroutines per replica; 2
+	pause   time.Duration // pause of a writer between two writes and of a reader between two bursts; 2 ms
 }
 
-// burst is how many reads come without a pause between them.
+// burst is the number of reads without a pause in between.
 const burst = 8
 
-// run starts the load. The function that it returns ends it, and returns when all that was sent has
-// been answered; it may be called again, and the test's end calls it too.
+// run starts the load and returns a function that stops it and blocks until all requests in flight have been
+// answered. The function may be called several times; the end of the test calls it too.
 func (w *world) run(l load) (stop func()) {
 	defaults := load{keys: 40, padding: 100, writers: 4, readers: 2, pause: 2 * time.Millisecond}
 	for _, f := range []struct{ p, value *int }{
@@ -76,8 +76,8 @@ func (w *world) run(l load) (stop func()) {
 
 func (l *load) key(rng *rand.Rand) string { return fmt.Sprint("key", rng.IntN(l.keys)) }
 
-// writes makes one call's writes. Half of the keys are never deleted, so that no delete of unknown
-// outcome can explain their absence.
+// writes generates the writes of one call. Half of the keys are never deleted, so that a delete of unknown
+// outcome cannot explain their absence.
 func (l *load) writes(w *world, rng *rand.Rand) []protocol.Write {
 	if key := rng.IntN(l.keys); key%2 == 0 && rng.IntN(3) == 0 {
 		return []protocol.Write{w.remove(fmt.Sprint("key", key))}
@@ -93,7 +93,7 @@ func (l *load) writes(w *world, rng *rand.Rand) []protocol.Write {
 	return writes
 }
 
-// flow waits until n more writes have taken place.
+// flow waits until n more writes have been acknowledged.
 func (w *world) flow(n int) {
 	w.t.Helper()
 	waitMore(w, "writes that took place", &w.acked, n)

@@ -12,8 +12,8 @@ import (
 	"heavy-read-api/internal/writer"
 )
 
-// roleVariable makes the test binary run as a process of the stack instead of its tests: a process
-// can be killed, and told to stop by a signal, where Run in the test's own cannot.
+// roleVariable makes the test binary run a service instead of its tests, so that tests can kill it or send
+// it signals.
 const roleVariable = "E2E_ROLE"
 
 func TestMain(m *testing.M) {
@@ -38,11 +38,11 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// tell passes the address on to the test, which reads the first line of the output.
+// tell prints the address as the first line of the output, which the test reads.
 func tell(addr string) { fmt.Println(addr) }
 
-// endWithParent ends this process when the test's process does, which holds the other end of its
-// input: a test that panics leaves nothing behind.
+// endWithParent exits when standard input is closed. The test's process holds the other end, so the service
+// ends even if the test panics.
 func endWithParent() {
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)

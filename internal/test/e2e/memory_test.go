@@ -17,13 +17,14 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// TestWriterMemory does to a writer what takes most of its memory, with the memory limit that Compose gives it.
-// Go's own count of what it has from the system never falls, so one look at the end shows the peak.
+// TestWriterMemory sends the requests that need the most memory to a writer with the memory limit of the
+// Compose file. The metric of the memory obtained from the system never falls, so it shows the peak at the
+// end.
 func TestWriterMemory(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
 	for name, attack := range map[string]func(t *testing.T, addr string){
-		"withheld": func(t *testing.T, addr string) { // all of it but the last byte
+		"withheld": func(t *testing.T, addr string) { // bodies without their last byte
 			flood(t, 100, func() string {
 				conn, err := net.Dial("tcp", addr)
 				if err != nil {
@@ -32,7 +33,7 @@ func TestWriterMemory(t *testing.T) {
 				t.Cleanup(func() { _ = conn.Close() })
 				_, _ = fmt.Fprintf(conn, "POST /create HTTP/1.1\r\nHost: writer\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", post.MaxBody)
 				_, _ = io.WriteString(conn, strings.Repeat(" ", post.MaxBody-1))
-				return "sent" // or refused meanwhile
+				return "sent" // or already refused
 			})
 		},
 		"posts at once": func(t *testing.T, addr string) {
@@ -64,15 +65,15 @@ func TestWriterMemory(t *testing.T) {
 				}
 				return fmt.Errorf("no memory in %.100s", res.body)
 			})
-			t.Logf("%.0f MiB", taken/(1<<20))
+			t.Logf("peak memory: %.0f MiB", taken/(1<<20))
 			if taken > 400<<20 {
-				t.Errorf("the writer took %.0f MiB", taken/(1<<20))
+				t.Errorf("the writer used %.0f MiB", taken/(1<<20))
 			}
 		})
 	}
 }
 
-// flood calls request n times at once. Each gets an answer: what it asked for is done, or certainly not.
+// flood calls request n times concurrently. Every request must be either executed or certainly refused.
 func flood(t *testing.T, n int, request func() string) {
 	t.Helper()
 	var mu sync.Mutex
@@ -97,7 +98,7 @@ func flood(t *testing.T, n int, request func() string) {
 	t.Log(outcomes)
 }
 
-// status posts body as a client does that reads nothing before it has sent everything.
+// status posts body like a client that reads nothing before it has sent everything.
 func status(addr, path, body string) string {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {

@@ -15,16 +15,14 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// Memory that does not hold everything.
-
-// tiny is the smallest memory of a replica: about 70 values of the size of these tests.
+// tiny is the smallest memory limit of a replica: about 70 values of the size used here.
 func tiny(c *replica.Config) { c.Local.MaxSize = 64 << 10 }
 
 func TestEverythingIsEvictedAllTheTime(t *testing.T) {
 	w := newWorld(t, setup{replica: tiny})
 	w.fill("key", 300, 700)
 	stop := w.run(load{keys: 300, padding: 1400})
-	// Misses are answered with what this reader's channel has not told yet.
+	// Delay this reader's channel, so that misses return writes that it has not delivered yet.
 	w.readers[1].channel.Delay(toClient, 100*time.Millisecond)
 	w.flow(1500)
 	w.readers[1].channel.Delay(toClient, 0)
@@ -41,20 +39,20 @@ func TestEverythingIsEvictedAllTheTime(t *testing.T) {
 			t.Errorf("%s evicted nothing", r.name)
 		}
 		if n := r.count(t, "cache_fallbacks_total", "found"); n == 0 {
-			t.Errorf("%s asked Redis for nothing", r.name)
+			t.Errorf("%s read nothing from Redis", r.name)
 		}
 	}
 }
 
-// The set outgrows the memory while it is read: from the first value that does not fit, absence from
-// memory is no answer any more.
+// The data set outgrows the memory limit during reads: from the first value that does not fit on, a key that is
+// not in memory must not be answered with absence.
 func TestSetOutgrowsTheMemory(t *testing.T) {
 	w := newWorld(t, setup{replica: func(c *replica.Config) { c.Local.MaxSize = 256 << 10 }})
 	w.fill("key", 40, 1000)
 	w.settled()
 	for _, r := range w.readers {
 		if s := r.replica.Status(); !s.Complete {
-			t.Fatalf("%s does not hold the few values that there are: %+v", r.name, s)
+			t.Fatalf("%s does not hold all of the few values: %+v", r.name, s)
 		}
 	}
 	stop := w.run(load{keys: 400, padding: 2000})
@@ -62,13 +60,13 @@ func TestSetOutgrowsTheMemory(t *testing.T) {
 	stop()
 	for _, r := range w.readers {
 		if s := r.replica.Status(); s.Complete {
-			t.Fatalf("%s holds everything: the test has tested nothing: %+v", r.name, s)
+			t.Fatalf("%s holds all values, so the test proves nothing: %+v", r.name, s)
 		}
 	}
 	w.verify()
 }
 
-// The answer to a miss is on its way while the post is deleted or replaced.
+// A post is deleted or replaced while the reply to a miss is in flight.
 func TestDeleteOvertakesASlowMiss(t *testing.T) {
 	w := newWorld(t, setup{replicas: 1, replica: tiny})
 	w.fill("key", 200, 700)
@@ -84,7 +82,7 @@ func TestDeleteOvertakesASlowMiss(t *testing.T) {
 		for range 3 {
 			reads.Go(func() { _, _, _ = w.observe(r, key) })
 		}
-		// The reply comes late: once the request has gone out, Redis has decided it, or will.
+		// The reply is delayed, and Redis executes the request at about the time of the write below.
 		eventually.Nil(t, func() error {
 			if r.link.Bytes(toServer) == asked {
 				return errors.New("nobody asks Redis")
@@ -101,7 +99,7 @@ func TestDeleteOvertakesASlowMiss(t *testing.T) {
 		}
 		w.await(r, token)
 		w.barrier(r)
-		for range 3 { // whatever came of the slow answer: from here on it is the new one
+		for range 3 { // whatever the slow read returned, later ones must return the new state
 			value, present, err := w.observe(r, key)
 			if err != nil || present != (last.Op == protocol.Set) || present && value != string(last.Value) {
 				t.Fatalf("round %d: %q %v %v after %v of %s", round, value, present, err, last.Op, key)
@@ -114,7 +112,7 @@ func TestDeleteOvertakesASlowMiss(t *testing.T) {
 		}
 	}
 	if overtaken == 0 {
-		t.Error("no write came before the answer to a miss")
+		t.Error("no write preceded the reply to a miss")
 	}
 	w.verify()
 }
@@ -132,7 +130,7 @@ func (w *world) missing(r *follower, rng *rand.Rand) (key string) {
 	return key
 }
 
-// P5 with memory that does not hold everything: what is there is served, the rest fails in time.
+// P5 with a small memory limit: values in memory are served, and reads of the others fail in time.
 func TestMissesFailWhileRedisIsDown(t *testing.T) {
 	for _, down := range []struct {
 		name string
@@ -157,7 +155,7 @@ func TestMissesFailWhileRedisIsDown(t *testing.T) {
 				}
 			}
 			if len(held) == 0 || len(missing) == 0 {
-				t.Fatalf("%d values are in memory, %d are not", len(held), len(missing))
+				t.Fatalf("%d values are in memory and %d are not, want some of each", len(held), len(missing))
 			}
 			goroutines := runtime.NumGoroutine()
 			down.do(w)
@@ -178,18 +176,18 @@ func TestMissesFailWhileRedisIsDown(t *testing.T) {
 				}
 				for _, key := range held {
 					if _, found := r.replica.Get([]byte(key)); found != store.Hit {
-						t.Errorf("%s was in memory, and is %v while Redis is down", key, found)
+						t.Errorf("%s was in memory, but the lookup returns %v while Redis is down", key, found)
 					}
 				}
 				reads.Wait()
-				if slowest > 2*time.Second { // 500 ms, and what a busy machine makes of it
+				if slowest > 2*time.Second { // 500 ms, with a margin for a busy machine
 					t.Errorf("a read took %v", slowest)
 				}
 				t.Logf("%d misses failed within %v", len(missing), slowest.Round(time.Millisecond))
 			}
 			eventually.Nil(t, func() error {
 				if n := runtime.NumGoroutine(); n > goroutines+20 {
-					return fmt.Errorf("%d goroutines, there were %d", n, goroutines)
+					return fmt.Errorf("%d goroutines, but %d before the fault", n, goroutines)
 				}
 				return nil
 			})

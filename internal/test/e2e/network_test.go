@@ -14,8 +14,6 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// What happens to the network.
-
 const (
 	toServer = faultnet.ToServer
 	toClient = faultnet.ToClient
@@ -36,7 +34,7 @@ func TestLinksAreCut(t *testing.T) {
 				link.Reset()
 			}
 		}
-		if i%3 == 2 { // nobody gets a connection for a while
+		if i%3 == 2 { // also refuse new connections for a while
 			w.fail(20)
 			for _, link := range w.links() {
 				link.Refuse(false)
@@ -49,7 +47,7 @@ func TestLinksAreCut(t *testing.T) {
 	w.neverFailed()
 }
 
-// Nothing passes, and nobody is told. Writes go on meanwhile.
+// All links become black holes without notice while writes continue.
 func TestBlackHoles(t *testing.T) {
 	all := func(r *follower) *faultnet.Selection { return r.link.Selection }
 	data := func(r *follower) *faultnet.Selection { return r.data }
@@ -100,8 +98,8 @@ func TestBlackHoles(t *testing.T) {
 	}
 }
 
-// A subscription that dies without a word: the log brings what it should have told, and the reader
-// dials again. It converges also while no subscription works at all.
+// A subscription becomes a black hole: the reader receives the updates from the log and redials. It converges
+// even while no subscription works at all.
 func TestSubscriptionFallsSilent(t *testing.T) {
 	w := newWorld(t, setup{})
 	w.fill("key", 40, 20)
@@ -145,7 +143,7 @@ func TestSubscriptionFallsSilent(t *testing.T) {
 	w.neverFailed()
 }
 
-// Writes that the channel loses, and none after them: only the look at the log can tell.
+// The channel loses the last writes, and no others follow: only a probe of the log can detect that.
 func TestLastMessageIsLost(t *testing.T) {
 	w := newWorld(t, setup{})
 	w.mustWrite(w.set("a", 0))
@@ -172,8 +170,8 @@ func TestLastMessageIsLost(t *testing.T) {
 	w.verify()
 }
 
-// Silence where nobody writes is no fault: what was written before a reader came, or before it
-// subscribed again, will never be on its channel.
+// A silent channel is not a fault if nothing is written: the messages of writes from before the subscription
+// never arrive.
 func TestIdleSubscriptionStays(t *testing.T) {
 	w := newWorld(t, setup{replicas: -1, replica: func(c *replica.Config) { c.Probe = 20 * time.Millisecond }})
 	w.fill("old", 10, 0)
@@ -188,7 +186,7 @@ func TestIdleSubscriptionStays(t *testing.T) {
 			return nil
 		})
 		if n := r.count(t, "cache_resubscriptions_total"); n > 0 {
-			t.Errorf("the reader gave up %v subscriptions that worked", n)
+			t.Errorf("the reader closed %v working subscriptions", n)
 		}
 		r.channel.Cut()
 		w.recovered("subscription cut, nobody writes", time.Now())
@@ -225,7 +223,7 @@ func TestLinksAreSlow(t *testing.T) {
 	w.verify()
 }
 
-// A reader that stops reading is cut off by Redis, so that it costs the others nothing.
+// Redis disconnects a reader that stops reading, so that it does not affect the others.
 func TestRedisCutsOffASlowSubscriber(t *testing.T) {
 	w := newWorld(t, setup{
 		redis: []redistest.Option{redistest.Config("client-output-buffer-limit pubsub 64kb 32kb 1")},
@@ -233,7 +231,7 @@ func TestRedisCutsOffASlowSubscriber(t *testing.T) {
 		replica: func(c *replica.Config) { c.Probe = time.Minute },
 	})
 	slow := w.readers[0]
-	stop := w.run(load{padding: 4 << 10}) // a call's messages together stay below the limit
+	stop := w.run(load{padding: 4 << 10}) // the message of one call stays below the limit
 	w.flow(20)
 	slow.channel.Stall(toClient, true)
 	eventually.Nil(t, func() error {
@@ -242,7 +240,7 @@ func TestRedisCutsOffASlowSubscriber(t *testing.T) {
 			return err
 		}
 		if n := strings.Count(clients, "\n"); n != len(w.readers)-1 {
-			return fmt.Errorf("Redis has %d subscribers, want those of the other readers:\n%s", n, clients)
+			return fmt.Errorf("Redis has %d subscribers, want only those of the other readers:\n%s", n, clients)
 		}
 		return nil
 	})
@@ -251,7 +249,7 @@ func TestRedisCutsOffASlowSubscriber(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(log), "output buffer limits") {
-		t.Error("Redis lost a subscriber, but not by the limit of its output buffer")
+		t.Error("Redis disconnected a subscriber, but not because of its output buffer limit")
 	}
 	w.recovered("the others, while one is stuck", time.Now(), w.readers[1:]...)
 	slow.link.Heal()

@@ -21,16 +21,14 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// What happens to processes.
-
-// The writer's process is killed while a request is under way. Readers end up with what Redis took,
-// whether the client was told or not.
+// The writer is killed during a request. Readers converge to the writes that Redis executed, acknowledged or
+// not.
 func TestWriterIsKilled(t *testing.T) {
 	w := newWorld(t, setup{replicas: 2, content: func(v string) []byte { return postContent(v) }})
 	for _, killed := range []struct {
 		name   string
 		action faultnet.Action
-		done   uint64 // writes that Redis took
+		done   uint64 // number of writes that Redis executed
 	}{
 		{"after Redis took the write", faultnet.SwallowReply, 1},
 		{"before Redis got it", faultnet.Swallow, 0},
@@ -49,26 +47,26 @@ func TestWriterIsKilled(t *testing.T) {
 		select {
 		case <-hook.Fired():
 		case <-time.After(patience):
-			t.Fatal("the writer asks Redis for nothing")
+			t.Fatal("the writer sent no request to Redis")
 		}
 		eventually.Nil(t, func() error {
 			if h := w.mustHead(); h.Version != before.Version+killed.done {
-				return fmt.Errorf("Redis is at %+v, want %d after %+v", h, killed.done, before)
+				return fmt.Errorf("Redis is at %+v, want %d writes after %+v", h, killed.done, before)
 			}
 			return nil
 		})
 		p.kill()
 		if err := <-answered; err == nil {
-			t.Fatal("a writer that was killed has answered")
+			t.Fatal("a killed writer has answered")
 		}
 		w.uplink.Heal()
 		w.settled()
 		if after := w.mustHead(); after.Version != before.Version+killed.done {
-			t.Errorf("killed %s: Redis is at %+v, want %d after %+v", killed.name, after, killed.done, before)
+			t.Errorf("killed %s: Redis is at %+v, want %d writes after %+v", killed.name, after, killed.done, before)
 		}
 	}
 
-	// And at any moment.
+	// Kill it at random moments.
 	var addr atomic.Value
 	p := startProcess(t, "writer", "REDIS_ADDR="+w.uplink.Addr())
 	addr.Store(p.addr)
@@ -101,7 +99,7 @@ func TestWriterIsKilled(t *testing.T) {
 	w.verify()
 }
 
-// P4: a reader that starts is ready when it has everything, and not before.
+// P4: a reader becomes ready only when it has the whole data set.
 func TestReaderIsRestarted(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
@@ -141,9 +139,9 @@ func TestReaderIsRestarted(t *testing.T) {
 		})
 		t.Logf("round %d: %d posts, ready after %v over a slow link", round, len(posts), time.Since(began).Round(time.Millisecond))
 		if loading == 0 {
-			t.Error("/ready has never answered that it was loading")
+			t.Error("/ready never reported \"loading\"")
 		}
-		link.Refuse(true) // what it does not have now it will not get
+		link.Refuse(true) // so that the reader can serve only from memory
 		link.Cut()
 		for id, want := range posts {
 			res, err := get(p.addr, target(id))
@@ -159,11 +157,11 @@ func TestReaderIsRestarted(t *testing.T) {
 		}
 		link.Heal()
 		p.kill()
-		publish(2500, 3300) // while it is away
+		publish(2500, 3300) // while the reader is down
 	}
 }
 
-// Readers are killed one after the other, and Redis too: no read through the gateway fails.
+// No read through the gateway fails while the readers are killed one after the other, and Redis too.
 func TestReadsGoOnThroughTheGateway(t *testing.T) {
 	w := newWorld(t, setup{replicas: -1})
 	const posts = 50
@@ -219,7 +217,8 @@ func TestReadsGoOnThroughTheGateway(t *testing.T) {
 	t.Logf("%d reads, %d failed", good.Load()+bad.Load(), bad.Load())
 }
 
-// SIGTERM: not ready first, then what is under way finishes, then exit 0.
+// After SIGTERM a reader first reports that it is not ready, then finishes the requests in flight and exits
+// with 0.
 func TestReaderStopsInOrder(t *testing.T) {
 	w := newWorld(t, setup{replicas: -1})
 	big := post.Post{ID: "big", Title: "big", Content: strings.Repeat("\x01", post.MaxContent)} // 6 MiB of JSON
@@ -235,7 +234,7 @@ func TestReaderStopsInOrder(t *testing.T) {
 	eventually.Nil(t, func() error {
 		res, err := get(p.addr, "/ready")
 		if err != nil {
-			t.Fatalf("it stopped listening before it said that it was not ready: %v", err)
+			t.Fatalf("the reader stopped listening before it reported that it was not ready: %v", err)
 		}
 		if res.status != http.StatusServiceUnavailable || !strings.Contains(string(res.body), `"stopping"`) {
 			return fmt.Errorf("/ready answers %d %s", res.status, res.body)
@@ -254,20 +253,20 @@ func TestReaderStopsInOrder(t *testing.T) {
 		return errors.New("it still listens")
 	})
 	closed := time.Since(told)
-	conn.link.Heal() // the client reads on
+	conn.link.Heal() // the client continues to read
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		t.Fatalf("the answer that was under way: %v", err)
+		t.Fatalf("the response in flight: %v", err)
 	}
 	body, err := io.ReadAll(res.Body)
 	if err != nil || !bytes.Equal(body, e.Body) {
-		t.Errorf("the answer that was under way has %d of %d bytes: %v", len(body), len(e.Body), err)
+		t.Errorf("the response in flight has %d of %d bytes: %v", len(body), len(e.Body), err)
 	}
 	p.ended(t, told)
 	t.Logf("stopped listening after %v", closed.Round(time.Millisecond))
 }
 
-// A client that reads nothing does not keep the reader from its end.
+// A client that does not read its response does not keep the reader from exiting.
 func TestReaderStopsInTime(t *testing.T) {
 	w := newWorld(t, setup{replicas: -1})
 	big := post.Post{ID: "big", Title: "big", Content: strings.Repeat("\x01", post.MaxContent)}
@@ -282,14 +281,14 @@ func TestReaderStopsInTime(t *testing.T) {
 	p.ended(t, time.Now())
 }
 
-// stuckConn is a connection to a reader over a link that takes no answer.
+// stuckConn is a connection to a reader over a link that stalls the response.
 type stuckConn struct {
 	net.Conn
 	link *faultnet.Proxy
 }
 
-// stuckRead asks a reader for the big post, whose answer fits into no buffer on the way: it stays
-// under way until the link is healed.
+// stuckRead requests the big post, whose response exceeds all buffers on the way, so that it stays in flight
+// until the link is healed.
 func stuckRead(t testing.TB, addr string) *stuckConn {
 	t.Helper()
 	link := faultnet.NewProxy(t, addr)
@@ -308,14 +307,14 @@ func stuckRead(t testing.TB, addr string) *stuckConn {
 	}
 	eventually.Nil(t, func() error {
 		if passed := link.Bytes(toServer); passed < int64(n) {
-			return fmt.Errorf("%d of %d bytes of the request have passed", passed, n)
+			return fmt.Errorf("%d of %d bytes of the request were forwarded", passed, n)
 		}
 		return nil
 	})
 	return &stuckConn{conn, link}
 }
 
-// ended waits for the end of a process that was told to stop, in order and in time.
+// ended checks that a process that was told to stop exits with 0 and in time.
 func (p *process) ended(t testing.TB, told time.Time) {
 	t.Helper()
 	select {
@@ -323,12 +322,12 @@ func (p *process) ended(t testing.TB, told time.Time) {
 		took := at.Sub(told)
 		t.Logf("ended after %v", took.Round(time.Millisecond))
 		if took > 10*time.Second {
-			t.Errorf("the process took %v to end", took)
+			t.Errorf("the process took %v to exit", took)
 		}
 	case <-time.After(patience):
-		t.Fatal("the process does not end")
+		t.Fatal("the process does not exit")
 	}
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("the process ended with %v, want 0", p.cmd.ProcessState)
+		t.Errorf("the process exited with %v, want 0", p.cmd.ProcessState)
 	}
 }

@@ -6,13 +6,12 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache/publisher"
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/test/eventually"
 )
 
-// What happens to Redis.
-
-// P1, P3 and P5: nothing acknowledged is lost, and reads of what is there do not notice.
+// P1, P3 and P5 when Redis is killed: no acknowledged write is lost, and reads from memory do not fail.
 func TestRedisIsKilledAndRestarted(t *testing.T) {
 	w := newWorld(t, setup{})
 	w.fill("old", 200, 20)
@@ -35,7 +34,7 @@ func TestRedisIsKilledAndRestarted(t *testing.T) {
 				for i := range 200 {
 					key := fmt.Sprint("old", i)
 					if e, found := r.replica.Get([]byte(key)); found != store.Hit || len(e.Value) < len(key) || e.Value[:len(key)] != key {
-						t.Fatalf("%s answers %s with %v %q while Redis is down", r.name, key, found, e.Value)
+						t.Fatalf("%s: the lookup of %s returns %v %q while Redis is down", r.name, key, found, e.Value)
 					}
 				}
 				if s := r.replica.Status(); !s.Ready || !s.Degraded || s.Lag == 0 {
@@ -81,14 +80,15 @@ func TestLogIsTrimmedPastTheWatermark(t *testing.T) {
 		away.link.Refuse(false)
 		w.recovered("log trimmed past a reader that was away", time.Now())
 		if after := away.count(t, "cache_snapshots_total", "trimmed"); after <= before {
-			t.Errorf("%s did not load the set again", away.name)
+			t.Errorf("%s did not start another snapshot", away.name)
 		}
 	}
 	stop()
 	w.verify()
 }
 
-// A load that the log runs away from is begun again; the reader is not ready before it has all.
+// A snapshot is restarted when the log is trimmed past its start. The reader is not ready before one has
+// succeeded.
 func TestLogIsTrimmedUnderALoad(t *testing.T) {
 	w := newWorld(t, setup{replicas: 1})
 	w.fill("old", 20_000, 200)
@@ -100,10 +100,10 @@ func TestLogIsTrimmedUnderALoad(t *testing.T) {
 			return err
 		}
 		if late.replica.Status().Ready {
-			t.Fatal("ready, though no load can have come to its end")
+			t.Fatal("ready, although no snapshot can have succeeded")
 		}
 		if n := late.count(t, "cache_snapshots_total"); n < 3 {
-			return fmt.Errorf("%v loads began", n)
+			return fmt.Errorf("%v snapshots were started", n)
 		}
 		return nil
 	})
@@ -114,7 +114,7 @@ func TestLogIsTrimmedUnderALoad(t *testing.T) {
 	w.verify()
 }
 
-// hasAll fails the test unless a reader answers all keys of a fill from memory.
+// hasAll fails the test unless a reader has all keys of a fill in memory.
 func (w *world) hasAll(r *follower, prefix string, n int) {
 	w.t.Helper()
 	missing := 0
@@ -146,7 +146,7 @@ func TestRedisIsFlushed(t *testing.T) {
 	stop()
 	w.verify()
 
-	// And without any write after it: only the look at the head can tell.
+	// Without a later write only a probe of the head can detect it.
 	var err error
 	w.history.Break(func() { err = w.direct.FlushAll(t.Context()).Err() })
 	if err != nil {
@@ -158,8 +158,7 @@ func TestRedisIsFlushed(t *testing.T) {
 	w.verify()
 }
 
-// The next write comes at once, so the sequence number is wrong only for an instant: what the write
-// script makes of it is all that replicas ever see.
+// The next write follows at once, so replicas see only how the write script repairs the sequence number.
 func TestSequenceIsSetBack(t *testing.T) {
 	w := newWorld(t, setup{})
 	w.fill("old", 500, 20)
@@ -174,15 +173,14 @@ func TestSequenceIsSetBack(t *testing.T) {
 		w.flow(8)
 		w.recovered("sequence number set back", since)
 		if w.mustHead().Epoch == before {
-			t.Fatal("versions were given out twice in one epoch")
+			t.Fatal("versions were reused in one epoch")
 		}
 	}
 	stop()
 	w.verify()
 }
 
-// Redis ends in the middle of a snapshot and comes back: another run of the server, whose cursors
-// mean something else.
+// Redis is restarted during a snapshot, which makes the SCAN cursor invalid.
 func TestRedisIsKilledUnderALoad(t *testing.T) {
 	w := newWorld(t, setup{replicas: 1})
 	w.fill("old", 30_000, 200)
@@ -199,13 +197,13 @@ func TestRedisIsKilledUnderALoad(t *testing.T) {
 	w.verify()
 }
 
-// loading waits until a reader is in the middle of a load.
+// loading waits until a reader is in the middle of a snapshot.
 func (w *world) loading(r *follower, atLeast int64) {
 	w.t.Helper()
 	eventually.Nil(w.t, func() error {
 		s := r.replica.Status()
 		if s.Ready {
-			w.t.Fatalf("%s is ready, want it in the middle of a load", r.name)
+			w.t.Fatalf("%s is ready, want it in the middle of a snapshot", r.name)
 		}
 		if s.Snapshot == nil || s.Snapshot.Loaded < atLeast {
 			return fmt.Errorf("%s is not loading: %+v", r.name, s)

@@ -12,8 +12,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// A reader that is to read from a primary does not settle for a Redis replica: it says so, and goes on
-// when the server is promoted.
+// A reader that requires a primary does not accept a Redis replica: it reports the problem, and recovers when
+// the server is promoted.
 func TestReaderOnAReplicaOfNobody(t *testing.T) {
 	redistest.Require(t)
 	primary := redistest.Start(t)
@@ -22,21 +22,21 @@ func TestReaderOnAReplicaOfNobody(t *testing.T) {
 	r := w.addReader()
 	eventually.Nil(t, func() error {
 		if s := r.replica.Status(); s.Ready || !strings.Contains(s.Problem, "not a primary") {
-			return fmt.Errorf("on a Redis replica: %+v", s)
+			return fmt.Errorf("status with a Redis replica: %+v", s)
 		}
 		return nil
 	})
 	replica.Promote()
 	w.fill("old", 20, 20)
 	w.ready(r)
-	w.settled() // the first write began a history: only after its snapshot is everything in memory
+	w.settled() // the first write began a history; wait for the snapshot of it
 	stop := w.run(load{})
 	w.flow(50)
 	replica.ReplicaOf(primary) // demoted under load
 	w.fail(5)
 	eventually.Nil(t, func() error {
 		if s := r.replica.Status(); !s.Ready || !s.Degraded || s.Synced || s.Lag == 0 || !strings.Contains(s.Problem, "not a primary") {
-			return fmt.Errorf("on a server that was demoted: %+v", s)
+			return fmt.Errorf("status with a demoted server: %+v", s)
 		}
 		return nil
 	})
@@ -44,8 +44,8 @@ func TestReaderOnAReplicaOfNobody(t *testing.T) {
 	w.neverFailed()
 }
 
-// Readers read from the last of a chain of Redis replicas, and writers write to the primary. A cut link
-// in the middle of the chain makes them degraded, and a promotion is followed without a snapshot.
+// Readers use the last of a chain of Redis replicas. When a link in the middle of the chain is cut they become
+// degraded, and they follow a promotion without a snapshot.
 func TestRelay(t *testing.T) {
 	redistest.Require(t)
 	ping := redistest.Config("repl-ping-replica-period 1")
@@ -71,7 +71,7 @@ func TestRelay(t *testing.T) {
 	eventually.Nil(t, func() error {
 		for _, r := range w.readers {
 			if s := r.replica.Status(); !s.Degraded || s.Lag == 0 || !strings.Contains(s.Problem, middle.Addr()) {
-				return fmt.Errorf("%s behind a silent link: %+v", r.name, s)
+				return fmt.Errorf("status of %s behind a silent link: %+v", r.name, s)
 			}
 		}
 		return nil

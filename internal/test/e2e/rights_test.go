@@ -18,21 +18,22 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// The rights that redis/users.acl and docs/high-availability.md name, a word for each.
+// The rights listed in redis/users.acl and docs/high-availability.md, separated by spaces.
 const (
 	writerRights   = "~{posts:*}:* &posts_updates +info +time +script|load +evalsha +get +getrange +exists +set +mset +del +xadd +xrevrange +publish"
 	readerRights   = "%R~{posts:*}:* &posts_updates +info +dbsize +evalsha_ro +get +mget +scan +xrange +xrevrange +subscribe"
 	sentinelRights = "+sentinel|master +sentinel|get-master-addr-by-name"
 )
 
-// rights is a deployment whose users have one right less than they need, in turn.
+// rights is a deployment for tests that take one right at a time away from a user.
 type rights struct {
 	t       *testing.T
-	servers []*redistest.Server // that have the users
+	servers []*redistest.Server // servers on which the users are created
 	nodes   func(*redisnode.Config)
 }
 
-// grant makes a user with exactly these rights on all servers and returns how to find Redis as that user.
+// grant creates a user with exactly these rights on all servers and returns the configuration to connect as
+// that user.
 func (r *rights) grant(user, list string) func(*redisnode.Config) {
 	r.t.Helper()
 	args := []any{"ACL", "SETUSER", user, "reset", "on", ">secret"}
@@ -54,7 +55,7 @@ func without(list, right string) string {
 	return strings.Join(slices.DeleteFunc(strings.Fields(list), func(s string) bool { return s == right }), " ")
 }
 
-// writes has a publisher do all that a writer does.
+// writes performs all operations of a writer with a publisher.
 func (r *rights) writes(nodes func(*redisnode.Config), replicas int) error {
 	p, err := publisher.New(publisher.Config{Redis: nodetest.New(r.t, "", nodes), Replicas: replicas})
 	if err != nil {
@@ -78,7 +79,7 @@ func (r *rights) writes(nodes func(*redisnode.Config), replicas int) error {
 	return nil
 }
 
-// reads returns when a replica is ready, or nil and what it says when it cannot become so.
+// reads waits until a replica is ready, or until it reports that Redis refuses it, and returns its messages.
 func (r *rights) reads(nodes func(*redisnode.Config)) (ready bool, says string) {
 	r.t.Helper()
 	var log logtest.Buffer
@@ -108,20 +109,21 @@ func (r *rights) reads(nodes func(*redisnode.Config)) (ready bool, says string) 
 	return ready, says
 }
 
-// refusal reports whether a text has Redis's own words of an access list.
+// refusal reports whether a text quotes Redis's error reply for a missing right.
 func refusal(text string) bool {
 	return slices.ContainsFunc([]string{"NOPERM", "The user executing the script can't", "ACL failure in script"},
 		func(words string) bool { return strings.Contains(text, words) })
 }
 
-// names reports whether a text names the command that a right is for. Redis 7.0 does not for one in a script.
+// names reports whether a text names the command that a right allows. Redis 7.0 does not name commands in
+// scripts.
 func names(text, right string) bool {
 	command := strings.TrimLeft(right, "+&%R~")
 	return strings.Contains(strings.ToLower(text), "'"+command) || strings.Contains(text, "run "+strings.ToUpper(command)+" on ") || strings.Contains(text, "The user executing the script can't") ||
 		right[0] != '+' && refusal(text)
 }
 
-// checkWriter takes each right of a writer away. With one of harmless it writes all the same.
+// checkWriter takes each right away from a writer in turn. Without a right in harmless it must still work.
 func (r *rights) checkWriter(list string, replicas int, harmless ...string) {
 	r.t.Helper()
 	if err := r.writes(r.grant("writer", list), replicas); err != nil {
@@ -134,7 +136,7 @@ func (r *rights) checkWriter(list string, replicas int, harmless ...string) {
 		case slices.Contains(harmless, right) != (err == nil):
 			r.t.Errorf("a writer without %s: %v", right, err)
 		case err != nil && (!refusal(err.Error()) || !names(err.Error(), right)):
-			r.t.Errorf("a writer without %s does not say so: %v", right, err)
+			r.t.Errorf("a writer without %s does not report the missing right: %v", right, err)
 		}
 	}
 }
@@ -158,12 +160,12 @@ func (r *rights) checkReader(list string, harmless ...string) {
 		case slices.Contains(harmless, right) != ready:
 			r.t.Errorf("a reader without %s: ready %v, %s", right, ready, says)
 		case !ready && !names(says, right):
-			r.t.Errorf("a reader without %s does not say so: %s", right, says)
+			r.t.Errorf("a reader without %s does not report the missing right: %s", right, says)
 		}
 	}
 }
 
-// check has a publisher check Redis, as a writer does all the time.
+// check runs the periodic check of a writer.
 func (r *rights) check(nodes func(*redisnode.Config)) error {
 	p, err := publisher.New(publisher.Config{Redis: nodetest.New(r.t, "", nodes)})
 	if err != nil {
@@ -174,7 +176,7 @@ func (r *rights) check(nodes func(*redisnode.Config)) error {
 	return p.Check(ctx)
 }
 
-// forgetScripts makes servers forget all scripts, as a restart does.
+// forgetScripts deletes all cached scripts on servers, like a restart.
 func (r *rights) forgetScripts() {
 	r.t.Helper()
 	for _, s := range r.servers {
@@ -184,7 +186,7 @@ func (r *rights) forgetScripts() {
 	}
 }
 
-// A right that is missing is named in Redis's own words.
+// Writers and readers report a missing right with Redis's error reply.
 func TestRights(t *testing.T) {
 	redistest.Require(t)
 	primary := redistest.Start(t)
@@ -220,7 +222,7 @@ func TestRightsInACluster(t *testing.T) {
 		primaries(c)
 		c.ReadFrom = redisnode.Replica
 	}
-	const load = "+script|load" // no writer talks to the Redis replicas
+	const load = "+script|load" // needed because no writer loads scripts on Redis replicas
 	if ready, says := r.reads(r.grant("relay", readerRights+" "+load+" "+slots+" "+readOnly)); !ready {
 		t.Fatalf("the rights of a reader from Redis replicas are not enough: %s", says)
 	}
@@ -229,7 +231,7 @@ func TestRightsInACluster(t *testing.T) {
 	}
 }
 
-// At the Sentinels the user needs two commands, and a third to read from Redis replicas.
+// On the Sentinels the user needs two commands, and a third one to read from Redis replicas.
 func TestRightsAtSentinels(t *testing.T) {
 	redistest.Require(t)
 	d := redistest.StartSentinel(t, redistest.SentinelOptions{DownAfter: haDownAfter})
@@ -253,11 +255,11 @@ func TestRightsAtSentinels(t *testing.T) {
 			return err
 		}
 		if err := find("seeker", tt.list); err != nil {
-			t.Fatalf("the rights at the Sentinels are not enough to find a %s: %v", tt.from, err)
+			t.Fatalf("the rights on the Sentinels are not enough to find a %s: %v", tt.from, err)
 		}
 		for right := range strings.FieldsSeq(tt.list) {
 			if err := find("seeker-less", without(tt.list, right)); err == nil || !names(err.Error(), right) {
-				t.Errorf("without %s at the Sentinels a %s is sought: %v", right, tt.from, err)
+				t.Errorf("search for a %s without %s on the Sentinels: %v", tt.from, right, err)
 			}
 		}
 	}

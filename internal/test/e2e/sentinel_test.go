@@ -15,13 +15,13 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// haRuns is how often each failover is repeated. Its figures are logged, not asserted, but for reads
-// and writes that must not be lost: a machine may be busy.
+// haRuns is the number of failovers of each kind. The times are logged but not asserted, because the machine
+// may be busy.
 var haRuns = flag.Int("ha.runs", 1, "how often each fault of Sentinel and Cluster is repeated")
 
 const haDownAfter = 3 * time.Second
 
-// sentinels is a world whose Redis is watched by Sentinels.
+// sentinels is a world whose Redis is monitored by Sentinels.
 type sentinels struct {
 	*world
 	*redistest.SentinelDeployment
@@ -30,24 +30,24 @@ type sentinels struct {
 func newSentinels(t *testing.T, o redistest.SentinelOptions, s setup) *sentinels {
 	t.Helper()
 	redistest.Require(t)
-	o.DownAfter, o.Quick = haDownAfter, *haRuns == 1 // what is measured has the periods that users have
+	o.DownAfter, o.Quick = haDownAfter, *haRuns == 1 // measurements need the default periods
 	d := redistest.StartSentinel(t, o)
 	s.server = d.Servers()[0]
 	s.nodes = func(c *redisnode.Config) { c.Addrs, c.MasterName = d.Addrs(), redistest.SentinelName }
 	return &sentinels{newWorld(t, s), d}
 }
 
-// outage watches the writes for the longest time without one.
+// outage measures the longest time without a successful write.
 type outage struct {
 	w       *world
-	acked   int64  // writes before
-	version uint64 // of Redis before
+	acked   int64  // acknowledged writes before the fault
+	version uint64 // version of Redis before the fault
 	longest atomic.Int64
 	done    chan struct{}
 	ended   chan struct{}
 }
 
-// watchWrites begins to watch. Nothing is written at the moment.
+// watchWrites starts the measurement. No write may be in flight.
 func (w *world) watchWrites() *outage {
 	o := &outage{w: w, acked: w.acked.Load(), version: w.mustHead().Version, done: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
@@ -70,8 +70,8 @@ func (w *world) watchWrites() *outage {
 	return o
 }
 
-// end reports what a fault cost, when the readers were in step after it and nothing is written any
-// more. Writes whose outcome is unknown and that took place hide as many lost ones.
+// end ends the measurement and logs the cost of a fault. No write may be in flight. The number of lost writes is
+// a lower bound, because each executed write of unknown outcome hides a lost one.
 func (o *outage) end(fault string, inStep time.Duration) {
 	o.w.t.Helper()
 	close(o.done)
@@ -83,9 +83,9 @@ func (o *outage) end(fault string, inStep time.Duration) {
 	o.w.neverFailed()
 }
 
-// failover runs do and waits until the writers write to what primary returns then, again and again: a
-// cluster may change its mind. With mayLose it may lose acknowledged writes, as asynchronous replication
-// can.
+// failover runs do and waits until the writers write to the server that primary returns. It polls primary,
+// because a cluster may elect another one meanwhile. With mayLose acknowledged writes may be lost, as
+// asynchronous replication allows.
 func (w *world) failover(mayLose bool, do func(), primary func() *redistest.Server) {
 	w.t.Helper()
 	all := func() {
@@ -99,7 +99,7 @@ func (w *world) failover(mayLose bool, do func(), primary func() *redistest.Serv
 				return errors.Join(errors.New("the primary has changed"), err)
 			}
 			if now, err := w.head(); err != nil || now == before {
-				return fmt.Errorf("nobody writes to the new primary, at %+v: %v", now, err)
+				return fmt.Errorf("no writes reach the new primary, at %+v: %v", now, err)
 			}
 			return nil
 		})
@@ -111,12 +111,12 @@ func (w *world) failover(mayLose bool, do func(), primary func() *redistest.Serv
 	}
 }
 
-// follow makes the world look at another server.
+// follow makes server the one that the world inspects.
 func (w *world) follow(server *redistest.Server) { w.redis, w.direct = server, server.Client(w.t) }
 
-// fault runs a fault under load, waits until the writers write to another server and the readers are in
-// step with it, and proves the promises. With mayLose the fault may lose acknowledged writes, as
-// asynchronous replication can.
+// fault runs a fault under load, waits until the writers use another server and the readers are in step with
+// it, and checks the promises. With mayLose acknowledged writes may be lost, as asynchronous replication
+// allows.
 func (w *sentinels) fault(name string, mayLose bool, do func(primary *redistest.Server)) {
 	w.t.Helper()
 	old := w.Primary()
@@ -134,7 +134,7 @@ func (w *sentinels) fault(name string, mayLose bool, do func(primary *redistest.
 	w.verify()
 }
 
-// restore brings every server back, as the Sentinels want it.
+// restore restarts or resumes every server and waits until the deployment is stable.
 func (w *sentinels) restore(servers ...*redistest.Server) {
 	w.t.Helper()
 	for _, s := range servers {
@@ -143,7 +143,7 @@ func (w *sentinels) restore(servers ...*redistest.Server) {
 	w.WaitStable()
 }
 
-// With WAIT 1 nothing that was acknowledged is lost when the primary is killed.
+// With WAIT 1 no acknowledged write is lost when the primary is killed.
 func TestSentinelKill(t *testing.T) {
 	w := newSentinels(t, redistest.SentinelOptions{}, setup{publisher: func(c *publisher.Config) { c.Replicas = 1 }})
 	w.fill("old", 200, 20)
@@ -160,7 +160,7 @@ func TestSentinelPause(t *testing.T) {
 	for run := range *haRuns {
 		old := w.Primary()
 		w.fault(fmt.Sprint("SIGSTOP ", run), true, func(primary *redistest.Server) { primary.Pause() })
-		// It comes back as a primary, and claims to be one until the Sentinels tell it otherwise.
+		// It restarts as a primary and stays one until the Sentinels demote it.
 		stop := w.run(load{pause: 20 * time.Millisecond})
 		old.Resume()
 		w.WaitStable()
@@ -170,7 +170,7 @@ func TestSentinelPause(t *testing.T) {
 	}
 }
 
-// A failover whose old primary lives on as a primary for a while.
+// A failover whose old primary stays up and remains a primary for a while.
 func TestSentinelFailover(t *testing.T) {
 	w := newSentinels(t, redistest.SentinelOptions{}, setup{})
 	w.fill("old", 200, 20)
@@ -180,8 +180,8 @@ func TestSentinelFailover(t *testing.T) {
 	}
 }
 
-// The primary and a Sentinel are cut off from the others, and clients reach both sides. The old primary
-// refuses writes once no Redis replica confirms them, and the newest configuration wins.
+// The primary and a Sentinel are cut off from the others while clients reach both sides. The old primary
+// refuses writes once no Redis replica acknowledges them, and clients follow the newest configuration.
 func TestSentinelPartition(t *testing.T) {
 	o := redistest.SentinelOptions{
 		All:     []redistest.Option{redistest.Proxied()},
@@ -198,8 +198,8 @@ func TestSentinelPartition(t *testing.T) {
 	}
 }
 
-// A writer reaches the old primary alone, and a Sentinel that was cut off with it. What it writes there is
-// lost, until the old primary refuses writes because no Redis replica confirms them.
+// A writer reaches only the old primary and a Sentinel that was cut off with it. Its writes are lost until the
+// old primary refuses them because no Redis replica acknowledges them.
 func TestSentinelWriterAlone(t *testing.T) {
 	o := redistest.SentinelOptions{
 		All:     []redistest.Option{redistest.Proxied()},
@@ -220,7 +220,7 @@ func TestSentinelWriterAlone(t *testing.T) {
 	w.history.Break(func() {
 		w.Partition(old, cutOff)
 		w.WaitFailover(old)
-		w.fail(200) // by now the old primary refuses all of them
+		w.fail(200) // until the old primary refuses all writes
 		w.Heal()
 		w.failover(false, func() {}, w.Primary)
 	})
@@ -234,8 +234,8 @@ func TestSentinelWriterAlone(t *testing.T) {
 	w.verify()
 }
 
-// A reader whose Sentinels are all away keeps the server that it has, and one that starts says why it
-// is not ready.
+// A reader keeps its server while all Sentinels are down. A reader that starts then reports why it is not
+// ready.
 func TestSentinelsAway(t *testing.T) {
 	w := newSentinels(t, redistest.SentinelOptions{}, setup{replicas: 1})
 	w.fill("old", 50, 20)
@@ -247,7 +247,7 @@ func TestSentinelsAway(t *testing.T) {
 	late := w.addReader()
 	eventually.Nil(t, func() error {
 		if s := late.replica.Status(); s.Ready || s.Problem == "" {
-			return fmt.Errorf("without a Sentinel: %+v", s)
+			return fmt.Errorf("status without a Sentinel: %+v", s)
 		}
 		return nil
 	})

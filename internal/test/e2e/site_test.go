@@ -26,9 +26,9 @@ import (
 	"heavy-read-api/internal/writer"
 )
 
-// The same over HTTP: services that run in the test's process, or in one of their own.
+// Services for tests over HTTP, in the test's process or in processes of their own.
 
-// serve runs a service until the test ends, or stop is called, and returns its address.
+// serve runs a service until the test ends or stop is called, and returns its address.
 func serve(t testing.TB, run func(ctx context.Context, c daemon.Common) error) (addr string, stop func()) {
 	t.Helper()
 	listening, ended := make(chan string, 1), make(chan error, 1)
@@ -60,7 +60,7 @@ func serveWriter(t testing.TB, redisAddr string) (addr string) {
 	return addr
 }
 
-// serveReader returns a reader that is ready.
+// serveReader starts a reader, waits until it is ready and returns its address.
 func serveReader(t testing.TB, redisAddr, podID string) (addr string) {
 	t.Helper()
 	addr, _ = serve(t, func(ctx context.Context, c daemon.Common) error {
@@ -101,7 +101,7 @@ var httpClient = &http.Client{
 	Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64},
 }
 
-// do sends a request; header has names and values in turn.
+// do sends a request; header alternates names and values.
 func do(method, addr, target string, body []byte, header ...string) (response, error) {
 	req, err := http.NewRequest(method, "http://"+addr+target, bytes.NewReader(body))
 	if err != nil {
@@ -129,7 +129,7 @@ func get(addr, target string, header ...string) (response, error) {
 
 func target(id string) string { return "/post?id=" + url.QueryEscape(id) }
 
-// writeOfA is in a request to Redis that writes post a. Other scripts have no such key.
+// writeOfA is contained only in requests to Redis that write the post a.
 const writeOfA = ":p:a\r\n"
 
 // newPost is the body of POST /create, and a line of POST /import.
@@ -147,12 +147,12 @@ func create(addr string, p newPost) (response, error) {
 	return do(http.MethodPost, addr, "/create", body, "Content-Type", "application/json")
 }
 
-// version returns the token of an answer.
+// version returns the version token of a response.
 func (r *response) version() (protocol.Token, error) {
 	return protocol.ParseToken(r.header.Get("X-Version"))
 }
 
-// postContent returns what the test wrote into a post.
+// postContent returns the content of a post.
 func postContent(body string) []byte {
 	var p newPost
 	if err := json.Unmarshal([]byte(body), &p); err != nil {
@@ -161,7 +161,7 @@ func postContent(body string) []byte {
 	return []byte(p.Content)
 }
 
-// createBy records a POST /create to a writer. Anything but a success is of unknown outcome.
+// createBy sends POST /create to a writer and records it. Every failure counts as an unknown outcome.
 func (w *world) createBy(addr, id string) (response, error) {
 	content := w.value(id, 0)
 	w.keys.Store(id, true)
@@ -184,15 +184,14 @@ func (w *world) createBy(addr, id string) (response, error) {
 	return res, nil
 }
 
-// process is a service in a process of its own.
+// process is a service in a child process.
 type process struct {
 	addr   string
 	cmd    *exec.Cmd
-	exited chan time.Time // has the time of its end; closed after it
+	exited chan time.Time // receives the time of the exit, then is closed
 }
 
-// startProcess starts this test binary as a service that listens on a free port, and kills it when
-// the test ends.
+// startProcess starts this test binary as a service on a free port, and kills it when the test ends.
 func startProcess(t testing.TB, role string, env ...string) *process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -214,19 +213,19 @@ func startProcess(t testing.TB, role string, env ...string) *process {
 	p := &process{addr: strings.TrimSpace(line), cmd: cmd, exited: make(chan time.Time, 1)}
 	go func() {
 		defer close(p.exited)
-		_ = cmd.Wait() // the exit code is in ProcessState
+		_ = cmd.Wait() // ProcessState has the exit code
 		p.exited <- time.Now()
 	}()
 	t.Cleanup(p.kill)
 	if err != nil {
-		t.Fatalf("a %s did not tell its address: %v", role, err)
+		t.Fatalf("a %s did not print its address: %v", role, err)
 	}
 	return p
 }
 
-// kill ends the process with SIGKILL and returns when it is gone.
+// kill kills the process with SIGKILL and blocks until it has exited.
 func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // fails when it has ended
+	_ = p.cmd.Process.Kill() // fails only if it has exited
 	for range p.exited {
 	}
 }

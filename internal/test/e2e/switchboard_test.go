@@ -7,15 +7,14 @@ import (
 	"time"
 )
 
-// switchboard forwards connections as a proxy does that speaks Redis's protocol: between a reply
-// and the next request it may continue a connection on another server, and the client sees nothing
-// of it.
+// switchboard forwards connections like a proxy that speaks the Redis protocol: between a reply and the next
+// request it can move a connection to another server without the client noticing.
 type switchboard struct {
 	t        testing.TB
 	listener net.Listener
 	running  sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows; also held while a request and its reply pass
+	mu     sync.Mutex // guards the fields below; also held while a request and its reply are forwarded
 	target string
 	open   []net.Conn
 }
@@ -42,7 +41,7 @@ func newSwitchboard(t testing.TB, target string) *switchboard {
 
 func (s *switchboard) addr() string { return s.listener.Addr().String() }
 
-// moveTo continues every connection on another server.
+// moveTo moves every connection to another server.
 func (s *switchboard) moveTo(target string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,8 +61,8 @@ func (s *switchboard) accept() {
 	}
 }
 
-// serve passes requests on. The server's connection is looked at only before a request, when the
-// client, which waits for the reply before it sends another, has had all of the last one.
+// serve forwards requests. It switches servers only before a request: the client waits for each reply before it
+// sends the next request, so the last reply is complete then.
 func (s *switchboard) serve(client net.Conn) {
 	defer client.Close()
 	var server net.Conn

@@ -28,51 +28,50 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// Names in Redis, and what replicas promise about time.
 const (
 	seqKey      = "{posts:0}:seq"
 	epochKey    = "{posts:0}:epoch"
 	logKey      = "{posts:0}:log"
 	valuePrefix = "{posts:0}:p:"
 
-	readTimeout = 500 * time.Millisecond // of a read, all waiting included
-	patience    = 30 * time.Second       // of a test that waits for something
+	readTimeout = 500 * time.Millisecond // bounds a read
+	patience    = 30 * time.Second       // bounds each wait of a test
 )
 
-// world is a Redis, a publisher and some replicas, each behind a proxy of its own, and the record of
-// what they do.
+// world is a Redis, a publisher and some replicas, each behind its own proxy, with the history of their
+// operations.
 type world struct {
 	t         testing.TB
 	setup     setup
 	redis     *redistest.Server
-	direct    *redis.Client // past the proxies
+	direct    *redis.Client // connection to redis that bypasses the proxies
 	history   *history.History
 	uplink    *faultnet.Proxy // between the publisher and Redis
 	publisher *publisher.Publisher
 	readers   []*follower
 
-	serial  atomic.Uint64 // makes every value unique
-	keys    sync.Map      // every key that was ever written
-	origins sync.Map      // value -> cache.Token that it was written as, once somebody knows
-	acked   atomic.Int64  // writes that took place
-	failed  atomic.Int64  // writes that Redis did not answer
-	unknown atomic.Int64  // those of them that may have taken place
-	read    atomic.Int64  // reads that were answered
-	unread  atomic.Int64  // reads that got an error
+	serial  atomic.Uint64 // last serial number; makes every value unique
+	keys    sync.Map      // set of all keys ever written
+	origins sync.Map      // value -> protocol.Token of its write, if known
+	acked   atomic.Int64  // acknowledged writes
+	failed  atomic.Int64  // failed writes
+	unknown atomic.Int64  // failed writes of unknown outcome
+	read    atomic.Int64  // successful reads
+	unread  atomic.Int64  // failed reads
 }
 
-// setup is what differs between worlds. The zero value has three replicas with the defaults.
+// setup configures a world. The zero value has three replicas with the defaults.
 type setup struct {
-	replicas  int                     // three by default, none for a number below zero
-	redis     []redistest.Option      // of the server that newWorld starts
-	server    *redistest.Server       // instead of one that newWorld starts
+	replicas  int                     // number of replicas; 0 for three, negative for none
+	redis     []redistest.Option      // options of the server that newWorld starts
+	server    *redistest.Server       // existing server to use instead of a new one
 	replica   func(*replica.Config)   // changes the configuration of each replica
-	publisher func(*publisher.Config) // changes that of the publisher
-	nodes     func(*redisnode.Config) // changes how everybody finds Redis
-	content   func(string) []byte     // reduces a value to what the test wrote, by default all of it
+	publisher func(*publisher.Config) // changes the configuration of the publisher
+	nodes     func(*redisnode.Config) // changes the configuration of all Finders
+	content   func(string) []byte     // extracts the recorded content from a value; default: all of it
 }
 
-// view is what the world reads of a replica. A test can put something broken between the two.
+// view is the read side of a replica. Tests of the checks replace it by a broken one.
 type view interface {
 	Get(key []byte) (store.Entry, store.Lookup)
 	Fetch(ctx context.Context, key string, min protocol.Token) (store.Entry, bool, error)
@@ -87,10 +86,10 @@ type follower struct {
 	replica *replica.Replica
 	view    view
 	metrics *prometheus.Registry
-	stop    func() // ends the replica; may be called again
+	stop    func() // stops the replica; may be called several times
 }
 
-// newWorld starts a world that ends with the test, and waits until its replicas are ready.
+// newWorld starts a world and waits until its replicas are ready. It is stopped when the test ends.
 func newWorld(t testing.TB, s setup) *world {
 	t.Helper()
 	redistest.Require(t)
@@ -107,7 +106,7 @@ func newWorld(t testing.TB, s setup) *world {
 		s.server = redistest.Start(t, s.redis...)
 	}
 	w := &world{t: t, setup: s, redis: s.server, direct: s.server.Client(t), history: history.New()}
-	// A replica in the middle of a catch-up shows single values before its watermark moves.
+	// During a catch-up a replica serves new values before it moves its watermark.
 	w.history.KeysRunAhead()
 	w.uplink = faultnet.NewProxy(t, w.redis.Addr())
 	w.publisher = w.newPublisher(w.uplink)
@@ -133,7 +132,7 @@ func (w *world) newPublisher(link *faultnet.Proxy) *publisher.Publisher {
 	return p
 }
 
-// addReader starts a replica behind a link of its own; options prepare the link. It does not wait.
+// addReader starts a replica behind its own link, which options configure. It does not wait for readiness.
 func (w *world) addReader(options ...func(*follower)) *follower {
 	w.t.Helper()
 	r := &follower{name: fmt.Sprint("reader-", len(w.readers)+1), link: faultnet.NewProxy(w.t, w.redis.Addr()), metrics: prometheus.NewRegistry()}
@@ -181,7 +180,7 @@ func (w *world) ready(readers ...*follower) {
 	})
 }
 
-// await returns when r serves the write that token names, as a read with X-Min-Version does.
+// await waits until r serves the write with this token, like a read with X-Min-Version.
 func (w *world) await(r *follower, token protocol.Token) {
 	w.t.Helper()
 	if r.replica.WaitFor(w.t.Context(), token) {
@@ -194,7 +193,7 @@ func (w *world) await(r *follower, token protocol.Token) {
 	}
 }
 
-// moveTo sends everybody's next connections to another server, and cuts those that exist.
+// moveTo redirects all links to another server and cuts the current connections.
 func (w *world) moveTo(server *redistest.Server) {
 	w.redis, w.direct = server, server.Client(w.t)
 	for _, link := range w.links() {
@@ -203,7 +202,7 @@ func (w *world) moveTo(server *redistest.Server) {
 	}
 }
 
-// links returns the proxies of the readers and the writer.
+// links returns the proxies of the publisher and of the readers.
 func (w *world) links() []*faultnet.Proxy {
 	links := []*faultnet.Proxy{w.uplink}
 	for _, r := range w.readers {
@@ -212,12 +211,12 @@ func (w *world) links() []*faultnet.Proxy {
 	return links
 }
 
-// value returns a value that is written once only.
+// value returns a unique value.
 func (w *world) value(key string, padding int) []byte {
 	return fmt.Appendf(nil, "%s #%d %s", key, w.serial.Add(1), strings.Repeat(".", padding))
 }
 
-// set and remove are writes with a tag that no other has.
+// set returns a set of key to a unique value with a unique tag.
 func (w *world) set(key string, padding int) protocol.Write {
 	value := w.value(key, padding)
 	var tag protocol.Tag
@@ -267,7 +266,7 @@ func (w *world) writeBy(p *publisher.Publisher, writes ...protocol.Write) ([]pub
 	return results, err
 }
 
-// mustWrite is write where nothing is broken.
+// mustWrite is write, and stops the test on errors.
 func (w *world) mustWrite(writes ...protocol.Write) []publisher.Result {
 	w.t.Helper()
 	results, err := w.write(writes...)
@@ -277,7 +276,7 @@ func (w *world) mustWrite(writes ...protocol.Write) []publisher.Result {
 	return results
 }
 
-// fill writes n keys that are named after prefix, in batches.
+// fill writes n keys, prefix0 to prefix<n-1>, in batches.
 func (w *world) fill(prefix string, n, padding int) {
 	w.t.Helper()
 	for from := 0; from < n; from += 500 {
@@ -289,7 +288,7 @@ func (w *world) fill(prefix string, n, padding int) {
 	}
 }
 
-// observe reads a key as a server would, memory first, and records the answer.
+// observe reads a key like a reader, from memory or else from Redis, and records the result.
 func (w *world) observe(r *follower, key string) (value string, present bool, err error) {
 	record := w.history.Read(r.name, key)
 	e, found := r.view.Get([]byte(key))
@@ -317,12 +316,12 @@ func (w *world) observe(r *follower, key string) (value string, present bool, er
 	return e.Value, true, nil
 }
 
-// origin returns what a value was written as. For a value that outlived its epoch the replica does
-// not know; and if nobody has seen it before, of a write that was not acknowledged, no one does.
+// origin returns the token of the write of a value. A replica has no version for a value that outlived its
+// epoch. Then the token is known only if the write was acknowledged or the value was observed before.
 func (w *world) origin(e store.Entry, content []byte) (protocol.Token, bool) {
 	if e.Version != 0 {
-		w.origins.LoadOrStore(string(content), protocol.Token{Epoch: e.Epoch, Version: e.Version})
-		return protocol.Token{Epoch: e.Epoch, Version: e.Version}, true
+		w.origins.LoadOrStore(string(content), e.Token())
+		return e.Token(), true
 	}
 	at, ok := w.origins.Load(string(content))
 	if !ok {
@@ -331,14 +330,14 @@ func (w *world) origin(e store.Entry, content []byte) (protocol.Token, bool) {
 	return at.(protocol.Token), true
 }
 
-// barrier records what a replica claims to have reached.
+// barrier records the version that a replica reports as applied.
 func (w *world) barrier(r *follower) {
 	if s := r.replica.Status(); s.Synced {
 		w.history.ReaderReached(r.name, s.Applied.Epoch, s.Applied.Version)
 	}
 }
 
-// head returns where the log in Redis ends.
+// head returns the head of the log in Redis.
 func (w *world) head() (protocol.Head, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -365,7 +364,7 @@ func (w *world) head() (protocol.Head, error) {
 	return h, nil
 }
 
-// writeID returns the write id of an entry of the log: the first 8 bytes of its only field.
+// writeID returns the write id of a log entry, the first 8 bytes of its field e, or 0.
 func writeID(entry redis.XMessage) uint64 {
 	if e, _ := entry.Values["e"].(string); len(e) > 8 {
 		return binary.BigEndian.Uint64([]byte(e))
@@ -373,7 +372,7 @@ func writeID(entry redis.XMessage) uint64 {
 	return 0
 }
 
-// mustHead is head as soon as Redis answers.
+// mustHead waits until Redis answers and returns the head of the log.
 func (w *world) mustHead() (h protocol.Head) {
 	w.t.Helper()
 	eventually.Nil(w.t, func() (err error) {
@@ -383,8 +382,8 @@ func (w *world) mustHead() (h protocol.Head) {
 	return h
 }
 
-// recovered waits until readers, by default all, are in order again and have all that Redis has at
-// the moment of the call. It logs how long after since that was.
+// recovered waits until readers, by default all, are healthy and have every write that Redis had at the time
+// of the call. It logs the time since since.
 func (w *world) recovered(fault string, since time.Time, readers ...*follower) {
 	w.t.Helper()
 	if len(readers) == 0 {
@@ -394,7 +393,7 @@ func (w *world) recovered(fault string, since time.Time, readers ...*follower) {
 	eventually.Nil(w.t, func() error {
 		for _, r := range readers {
 			s := r.replica.Status()
-			if s.Applied.Epoch != head.Epoch { // Redis may have begun another one since
+			if s.Applied.Epoch != head.Epoch { // Redis may have begun another epoch since
 				now, err := w.head()
 				if err != nil || s.Applied.Epoch != now.Epoch {
 					return fmt.Errorf("%s is at %+v, Redis at %+v (%v)", r.name, s, now, err)
@@ -413,8 +412,8 @@ func (w *world) recovered(fault string, since time.Time, readers ...*follower) {
 	w.t.Logf("%s: converged in %v", fault, time.Since(since).Round(time.Millisecond))
 }
 
-// inLog reports a head that is not in the log of Redis: a replica there is in a history that Redis
-// has lost.
+// inLog returns an error if a head is not in the log of Redis: a replica with that head is in a history that
+// Redis has lost.
 func (w *world) inLog(h protocol.Head) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -429,7 +428,7 @@ func (w *world) inLog(h protocol.Head) error {
 	return nil
 }
 
-// settled waits until every replica is exactly where the log ends. Nothing may write any more.
+// settled waits until every replica is healthy and has reached the head of the log. No write may be in flight.
 func (w *world) settled() {
 	w.t.Helper()
 	eventually.Nil(w.t, func() error {
@@ -446,24 +445,25 @@ func (w *world) settled() {
 	})
 }
 
-// verify waits for the replicas and proves the promises over all that happened.
+// verify waits for the replicas and checks the whole history for violations of the promises.
 func (w *world) verify() {
 	w.t.Helper()
 	w.settled()
-	w.t.Logf("%d writes took place, %d failed; %d reads were answered, %d failed",
+	w.t.Logf("%d writes were acknowledged, %d failed; %d reads were answered, %d failed",
 		w.acked.Load(), w.failed.Load(), w.read.Load(), w.unread.Load())
 	w.history.Verify(w.t, w.final())
 }
 
-// neverFailed fails the test if a read has failed: the replicas had everything in memory all the time.
+// neverFailed fails the test if a read has failed. Use it when the replicas had all values in memory all the
+// time.
 func (w *world) neverFailed() {
 	w.t.Helper()
 	if n := w.unread.Load(); n > 0 {
-		w.t.Errorf("%d reads failed, though all was in memory", n)
+		w.t.Errorf("%d reads failed, although all values were in memory", n)
 	}
 }
 
-// final returns what Redis holds and what the readers answer.
+// final returns the state of Redis and of the readers.
 func (w *world) final() history.Final {
 	w.t.Helper()
 	final := history.Final{Redis: history.State{}, Readers: map[string]history.State{}}
@@ -482,7 +482,7 @@ func (w *world) final() history.Final {
 	return final
 }
 
-// contents asks a reader for every key that there ever was.
+// contents reads every key that was ever written from a reader.
 func (w *world) contents(r *follower) history.State {
 	w.t.Helper()
 	state := history.State{}
@@ -495,7 +495,7 @@ func (w *world) contents(r *follower) history.State {
 		if found == store.Miss {
 			var err error
 			if e, present, err = r.view.Fetch(ctx, key, protocol.Token{}); err != nil {
-				w.t.Errorf("%s cannot tell of %q in the end: %v", r.name, key, err)
+				w.t.Errorf("%s failed to read %q at the end: %v", r.name, key, err)
 				return true
 			}
 		}
@@ -549,8 +549,8 @@ func (w *world) stored() []stored {
 	return all
 }
 
-// parseStored takes a value in Redis apart, by the layout that package cache documents: a stamp of
-// 24 bytes and a frame, whose header has 32 bytes.
+// parseStored decodes a stored value, in the layout of docs/protocol.md: a stamp of 24 bytes, then a frame with
+// a header of 32 bytes.
 func parseStored(s string) (stored, error) {
 	const stamp, header = 24, 32
 	if len(s) < stamp+header {
@@ -565,8 +565,8 @@ func parseStored(s string) (stored, error) {
 	return stored{key: text[:n], value: text[n:], token: protocol.Token{Epoch: number(0), Version: number(8)}}, nil
 }
 
-// count returns the sum of a metric of a replica over its series, or over those with a label of
-// that value.
+// count returns the sum of a replica's metric over all series, or over those with the given value of their
+// first label.
 func (r *follower) count(t testing.TB, name string, label ...string) (sum float64) {
 	t.Helper()
 	families, err := r.metrics.Gather()
@@ -588,7 +588,7 @@ func (r *follower) count(t testing.TB, name string, label ...string) (sum float6
 	return 0
 }
 
-// infoField returns the value of one line of Redis's INFO.
+// infoField returns the value of a field in the reply of INFO.
 func infoField(info, name string) string {
 	for line := range strings.Lines(info) {
 		if value, ok := strings.CutPrefix(line, name+":"); ok {

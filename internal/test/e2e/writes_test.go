@@ -14,7 +14,7 @@ import (
 	"heavy-read-api/internal/test/faultnet"
 )
 
-// Two writers that both read the same version and replace it: one wins, in every round.
+// Two writers read the same version and replace it with If-Match: in every round exactly one succeeds.
 func TestWritersRace(t *testing.T) {
 	w := newWorld(t, setup{})
 	other := w.newPublisher(faultnet.NewProxy(t, w.redis.Addr()))
@@ -59,13 +59,13 @@ func TestWritersRace(t *testing.T) {
 	for _, want := range current {
 		for _, r := range w.readers {
 			if e, _ := r.replica.Get([]byte(want.Key)); e.Value != string(want.Value) {
-				t.Errorf("%s has %q under %s, the last winner wrote %q", r.name, e.Value, want.Key, want.Value)
+				t.Errorf("%s has %q under %s, but the last winner wrote %q", r.name, e.Value, want.Key, want.Value)
 			}
 		}
 	}
 }
 
-// New keys that are replaced at once: a replica that simply called Set would keep the first value of
+// New keys are replaced at once. A replica that simply called ristretto's Set would keep the first value of
 // most of them.
 func TestCreatedAndUpdatedBackToBack(t *testing.T) {
 	w := newWorld(t, setup{})
@@ -77,13 +77,13 @@ func TestCreatedAndUpdatedBackToBack(t *testing.T) {
 			create = append(create, w.set(fmt.Sprint("new", k), 0))
 			update = append(update, w.set(fmt.Sprint("new", k), 0))
 		}
-		if i%100 == 0 { // both in one call, or in two
+		if i%100 == 0 { // both writes in one call, else in two
 			w.mustWrite(create...)
 			create = nil
 		}
 		results := w.mustWrite(append(create, update...)...)
 		last = results[len(results)-1].Token
-		if i%2000 == 0 { // one reader has to catch up all the time
+		if i%2000 == 0 { // force catch-ups of one reader
 			w.readers[0].link.Cut()
 		}
 	}
@@ -96,7 +96,7 @@ func TestCreatedAndUpdatedBackToBack(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("%d new keys, each replaced at once: all there %v after the last", keys, time.Since(since).Round(time.Millisecond))
+	t.Logf("%d new keys, each replaced at once: converged %v after the last write", keys, time.Since(since).Round(time.Millisecond))
 	for _, r := range w.readers {
 		stale := 0
 		for _, s := range w.stored() {
@@ -112,12 +112,12 @@ func TestCreatedAndUpdatedBackToBack(t *testing.T) {
 	w.verify()
 }
 
-// A write whose reply does not come has happened once or not at all, and the writer finds out which.
+// A write whose reply is lost was executed once or not at all, and the writer determines which.
 func TestReplyToAWriteIsLost(t *testing.T) {
 	for _, lost := range []struct {
 		name   string
 		action faultnet.Action
-		done   bool // Redis does the write
+		done   bool // Redis executes the write
 	}{
 		{"connection cut at the reply", faultnet.CutAtReply, true},
 		{"reply swallowed", faultnet.SwallowReply, true},
@@ -137,11 +137,11 @@ func TestReplyToAWriteIsLost(t *testing.T) {
 					t.Fatalf("the write ended with %v", err)
 				}
 				if took > 2*time.Second {
-					t.Errorf("the writer was told after %v", took)
+					t.Errorf("the result arrived after %v", took)
 				}
 				after := w.mustHead()
 				if done := after.Version - before.Version; lost.done && done != 1 || !lost.done && done != 0 {
-					t.Errorf("it happened %d times", done)
+					t.Errorf("the write was executed %d times", done)
 				}
 				w.uplink.Heal()
 				w.mustWrite(w.set("b", 0))
@@ -151,8 +151,8 @@ func TestReplyToAWriteIsLost(t *testing.T) {
 	}
 }
 
-// A request that is held up on the way reaches Redis when its writer has given up: it is refused
-// there, so that it does not undo what was written since.
+// A delayed request reaches Redis after its writer has given up. Redis refuses it because of its deadline, so
+// that it does not overwrite newer writes.
 func TestWriteArrivesTooLate(t *testing.T) {
 	w := newWorld(t, setup{replicas: 1})
 	other := w.newPublisher(faultnet.NewProxy(t, w.redis.Addr()))
@@ -166,10 +166,10 @@ func TestWriteArrivesTooLate(t *testing.T) {
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the writer was told after %v", took)
 	}
-	// Not before the time that it was given has passed: the client gives up sooner than that.
+	// Wait for the deadline of the write, which is later than the timeout of the client.
 	eventually.Nil(t, func() error {
 		if d := time.Since(began); d < 1600*time.Millisecond {
-			return fmt.Errorf("only %v have passed", d)
+			return fmt.Errorf("only %v have passed since the write", d)
 		}
 		return nil
 	})
@@ -180,17 +180,17 @@ func TestWriteArrivesTooLate(t *testing.T) {
 	w.uplink.Heal()
 	eventually.Nil(t, func() error {
 		if n := w.commands("evalsha"); n < calls+2 {
-			return fmt.Errorf("%d calls of the script, want the other one's and the late one's after %d", n, calls)
+			return fmt.Errorf("%d calls of the script, want two more than %d", n, calls)
 		}
 		return nil
 	})
 	if after := w.mustHead(); after != before {
-		t.Errorf("Redis went from %+v to %+v: a write landed after its deadline", before, after)
+		t.Errorf("Redis went from %+v to %+v: a write was executed after its deadline", before, after)
 	}
 	w.verify()
 }
 
-// commands returns how often a command was called in Redis.
+// commands returns the number of calls of a command in Redis.
 func (w *world) commands(name string) (n int) {
 	w.t.Helper()
 	info, err := w.direct.Info(context.Background(), "commandstats").Result()
