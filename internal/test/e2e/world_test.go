@@ -320,8 +320,8 @@ func (w *world) observe(r *follower, key string) (value string, present bool, er
 // epoch. Then the token is known only if the write was acknowledged or the value was observed before.
 func (w *world) origin(e store.Entry, content []byte) (protocol.Token, bool) {
 	if e.Version != 0 {
-		w.origins.LoadOrStore(string(content), e.Token())
-		return e.Token(), true
+		w.origins.LoadOrStore(string(content), protocol.Token{Epoch: e.Epoch, Version: e.Version})
+		return protocol.Token{Epoch: e.Epoch, Version: e.Version}, true
 	}
 	at, ok := w.origins.Load(string(content))
 	if !ok {
