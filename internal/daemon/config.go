@@ -9,10 +9,13 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"heavy-read-api/internal/buildinfo"
 )
 
 // Settings reads configuration: every setting has one name, which is an environment variable
@@ -21,13 +24,17 @@ type Settings struct {
 	flags  *flag.FlagSet
 	getenv func(string) string
 	env    map[string]string // flag name -> environment variable
+
+	version bool // -version was given
 }
 
-// NewSettings returns an empty set for the named program. getenv is os.Getenv outside of tests.
+// NewSettings returns a set for the named program that has only -version. getenv is os.Getenv outside tests.
 func NewSettings(program string, getenv func(string) string) *Settings {
 	fs := flag.NewFlagSet(program, flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // Parse returns what there is to say
-	return &Settings{flags: fs, getenv: getenv, env: make(map[string]string)}
+	fs.SetOutput(io.Discard) // Parse returns the error or the usage
+	s := &Settings{flags: fs, getenv: getenv, env: make(map[string]string)}
+	s.Flag(&s.version, "version", "print the version and exit")
+	return s
 }
 
 // flagName registers env and returns the flag's name for it.
@@ -37,46 +44,45 @@ func (s *Settings) flagName(env string) string {
 	return name
 }
 
-// String registers a setting that is a string.
+// String registers a string setting.
 func (s *Settings) String(p *string, env, value, usage string) {
 	s.flags.StringVar(p, s.flagName(env), value, usage)
 }
 
-// Bool registers a setting that is true or false, and false by default.
+// Bool registers a boolean setting that is false by default.
 func (s *Settings) Bool(p *bool, env, usage string) {
 	s.flags.BoolVar(p, s.flagName(env), false, usage)
 }
 
-// Int registers a setting that is a whole number.
+// Int registers an integer setting.
 func (s *Settings) Int(p *int, env string, value int, usage string) {
 	s.flags.IntVar(p, s.flagName(env), value, usage)
 }
 
-// Int64 registers a setting that is a whole number, such as a size in bytes.
+// Int64 registers a 64-bit integer setting.
 func (s *Settings) Int64(p *int64, env string, value int64, usage string) {
 	s.flags.Int64Var(p, s.flagName(env), value, usage)
 }
 
-// Bytes registers a setting that is a size: a number of bytes, or one with a unit, such as 512MB (10^6) or
-// 1GiB (2^30).
+// Bytes registers a size: a number of bytes, optionally with a unit such as 512MB (10^6) or 1GiB (2^30).
 func (s *Settings) Bytes(p *int64, env string, value int64, usage string) {
 	*p = value
-	s.flags.Func(s.flagName(env), fmt.Sprintf("%s: in bytes, or with a unit, such as 512MB or 1GiB (default %s)", usage, humanize.IBytes(uint64(value))), func(text string) error {
+	s.flags.Func(s.flagName(env), fmt.Sprintf("%s, in bytes or with a unit such as 512MB or 1GiB (default %s)", usage, humanize.IBytes(uint64(value))), func(text string) error {
 		n, err := humanize.ParseBytes(text)
 		if err != nil || n > math.MaxInt64 {
-			return errors.New("write a number of bytes, or one with a unit, such as 512MB or 1GiB")
+			return errors.New("write a number of bytes, optionally with a unit such as 512MB or 1GiB")
 		}
 		*p = int64(n)
 		return nil
 	})
 }
 
-// Duration registers a setting such as "1500ms" or "2s".
+// Duration registers a duration such as "1500ms" or "2s".
 func (s *Settings) Duration(p *time.Duration, env string, value time.Duration, usage string) {
 	s.flags.DurationVar(p, s.flagName(env), value, usage)
 }
 
-// List registers a setting that is a comma-separated list; empty items are dropped.
+// List registers a comma-separated list; empty items are dropped.
 func (s *Settings) List(p *[]string, env string, value []string, usage string) {
 	*p = value
 	if len(value) > 0 {
@@ -97,13 +103,13 @@ func (s *Settings) List(p *[]string, env string, value []string, usage string) {
 	})
 }
 
-// Flag registers a switch of the command line alone.
+// Flag registers a flag that has no environment variable.
 func (s *Settings) Flag(p *bool, name, usage string) {
 	s.flags.BoolVar(p, name, false, usage)
 }
 
 // Parse fills the registered settings: defaults, then the environment (an empty variable counts as
-// unset), then args. It returns a *HelpError when -help is among them.
+// unset), then args. It returns a *HelpError if -help or -version is among them.
 func (s *Settings) Parse(args []string) error {
 	for name, env := range s.env {
 		if text := s.getenv(env); text != "" {
@@ -117,17 +123,20 @@ func (s *Settings) Parse(args []string) error {
 	} else if err != nil {
 		return err
 	}
+	if s.version {
+		return &HelpError{Text: fmt.Sprintf("%s %s\n", s.flags.Name(), buildinfo.Read())}
+	}
 	if s.flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: settings are given as -name=value", s.flags.Arg(0))
 	}
 	return nil
 }
 
-// HelpError carries the text that -help asks for: every setting with its environment variable,
-// default and meaning.
+// HelpError carries the output of -help (every setting with its environment variable, default and
+// meaning) or of -version. The program prints it and exits with 0.
 type HelpError struct{ Text string }
 
-func (e *HelpError) Error() string { return "help requested" }
+func (e *HelpError) Error() string { return "help or version requested" }
 
 func (s *Settings) usage() string {
 	var b strings.Builder
@@ -146,31 +155,40 @@ func (s *Settings) usage() string {
 	return b.String()
 }
 
-// Common are the settings that every process has. Embed it in a Config.
+// Common holds the settings that every process has. Embed it in a Config.
 type Common struct {
-	Port     int        // TCP port of the HTTP server on all addresses of Host; 0 picks a free one
-	Host     string     // address to listen on; "" is every address
-	LogLevel slog.Level // least level that is logged
-	Probe    bool       // -health: ask the running process whether it is ready, and exit
-	// ReadyPort is the port that answers /ready where it is not Port; 0 stands for Port.
-	ReadyPort int
+	Port      int        // TCP port of the HTTP server; 0 picks a free one
+	Host      string     // address to listen on; "" listens on every address
+	LogLevel  slog.Level // lowest level that is logged
+	PProfAddr string     // host:port that serves the Go profiles; "" serves none
+	Probe     bool       // -health: query /ready of the running process and exit
+	ReadyPort int        // port that serves /ready; 0 means Port
 	Logger    *slog.Logger
-	// Listening, when set, is called once with the bound address, before the first request.
+	// Listening, if set, is called once with the bound address, before the first request.
 	Listening func(addr string)
+
+	program string // for the log; set by Register
 }
 
-// Register adds the common settings to s.
+// Register adds the common settings to s, with port as the default of PORT.
 func (c *Common) Register(s *Settings, port int) {
+	c.program = s.flags.Name()
 	s.Int(&c.Port, "PORT", port, "TCP port to listen on")
 	s.String(&c.Host, "HOST", "", "address to listen on; empty listens on every address")
-	s.flags.TextVar(&c.LogLevel, s.flagName("LOG_LEVEL"), slog.LevelInfo, "least level that is logged: debug, info, warn or error")
-	s.Flag(&c.Probe, "health", "ask the process that runs with these settings whether it is ready, and exit with 0 when it is")
+	s.flags.TextVar(&c.LogLevel, s.flagName("LOG_LEVEL"), slog.LevelInfo, "lowest level that is logged: debug, info, warn or error")
+	s.String(&c.PProfAddr, "PPROF_ADDR", "", "host:port that serves the Go profiles under /debug/pprof/, which expose the memory of the process: bind it to 127.0.0.1; empty serves none")
+	s.Flag(&c.Probe, "health", "check whether the process that runs with these settings is ready, and exit with 0 if it is")
 }
 
-// Validate reports a common setting that cannot work.
+// Validate reports a common setting that is invalid.
 func (c *Common) Validate() error {
 	if c.Port < 0 || c.Port > 65535 {
 		return fmt.Errorf("PORT=%d: a TCP port is between 0 and 65535", c.Port)
+	}
+	if c.PProfAddr != "" {
+		if _, port, err := net.SplitHostPort(c.PProfAddr); err != nil || port == "" {
+			return fmt.Errorf("PPROF_ADDR=%q: write host:port, such as 127.0.0.1:6060", c.PProfAddr)
+		}
 	}
 	return nil
 }

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// Listen binds the TCP port of c and reports the bound address through c.Listening.
+// Listen binds Host and Port, and passes the bound address to c.Listening.
 func (c *Common) Listen() (net.Listener, error) {
 	ln, err := net.Listen("tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"heavy-read-api/internal/buildinfo"
 )
 
 // Config is a pointer to a configuration that embeds Common.
@@ -17,13 +19,14 @@ type Config[C any] interface {
 	common() *Common
 }
 
-// ExitConfig is the exit code for a configuration that cannot work: EX_CONFIG of sysexits.h. It is
-// not 2, which is how Go ends a program that panics.
+// ExitConfig is the exit code for an invalid configuration: EX_CONFIG of sysexits.h. It differs from 2,
+// the exit code of a Go program that panics.
 const ExitConfig = 78
 
-// Main runs a process: it reads the configuration, runs until SIGINT, SIGTERM or SIGHUP and returns
-// the exit code: 0 after an orderly stop, 1 for a failure, ExitConfig. A SIGINT or SIGTERM during
-// the stop ends the process at once. A configuration with a method LogTo gets the logger before run.
+// Main runs a process: it parses the configuration, runs until SIGINT, SIGTERM or SIGHUP, and returns the
+// exit code: 0 after an orderly stop, ExitConfig for an invalid configuration, 1 for any other failure. A
+// second SIGINT or SIGTERM, during the stop, ends the process at once. If the configuration has a method
+// LogTo, Main passes it the logger before run.
 func Main[C any, P Config[C]](
 	args []string, getenv func(string) string, stderr io.Writer,
 	parse func(args []string, getenv func(string) string) (C, error),
@@ -53,6 +56,14 @@ func Main[C any, P Config[C]](
 	if l, ok := any(&cfg).(interface{ LogTo(*slog.Logger) }); ok {
 		l.LogTo(common.Logger)
 	}
+	build := buildinfo.Read()
+	common.Logger.Info("starting", "program", common.program, "version", build.Version, "revision", build.Revision, "go", build.GoVersion)
+	stopProfiles, err := common.serveProfiles()
+	if err != nil {
+		common.Logger.Error("stopped", "err", err)
+		return 1
+	}
+	defer stopProfiles()
 
 	ctx, stop := untilStopped()
 	defer stop()
@@ -63,12 +74,12 @@ func Main[C any, P Config[C]](
 	return 0
 }
 
-// untilStopped returns a context that is done at the first SIGINT, SIGTERM or SIGHUP. After that
-// SIGINT and SIGTERM have their default action again. SIGHUP does not: a terminal that is closed
-// sends it several times (from the kernel and from the shell), and only the first means something.
+// untilStopped returns a context that is canceled by the first SIGINT, SIGTERM or SIGHUP. From then on
+// SIGINT and SIGTERM have their default action again. SIGHUP stays caught: closing a terminal sends it more
+// than once (from the kernel and from the shell), and the second one must not kill a process that drains.
 func untilStopped() (context.Context, context.CancelFunc) {
 	hangup, stopHangup := context.Background(), context.CancelFunc(func() {})
-	if !signal.Ignored(syscall.SIGHUP) { // else started with nohup
+	if !signal.Ignored(syscall.SIGHUP) { // it is ignored under nohup
 		hangup, stopHangup = signal.NotifyContext(hangup, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(hangup, os.Interrupt, syscall.SIGTERM)

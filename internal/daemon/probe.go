@@ -13,18 +13,18 @@ import (
 	"time"
 )
 
-// probeTimeout bounds -health; it is below the time that a container's health check has.
+// probeTimeout bounds -health. It is shorter than the 3 s timeout of the containers' health checks.
 const probeTimeout = 2 * time.Second
 
-// probe asks the running process of c whether it takes part, and returns its answer in a line. It
-// asks for /ready rather than /health: what waits for a container wants to know that it can be
-// used, and a reader that has lost Redis still says yes there, because it serves from memory.
+// probe requests /ready from the process that runs with the settings of c and returns its status as one
+// line. It uses /ready rather than /health because whatever waits for a container wants to use it. A reader
+// that has lost Redis still answers 200 there: it serves from memory.
 func probe(c *Common, timeout time.Duration) (string, error) {
 	host := cmp.Or(c.Host, "127.0.0.1")
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	client := http.Client{Timeout: timeout, Transport: new(http.Transport)} // no proxy of the environment
+	client := http.Client{Timeout: timeout, Transport: new(http.Transport)} // ignores the proxy settings of the environment
 	res, err := client.Get("http://" + net.JoinHostPort(host, strconv.Itoa(cmp.Or(c.ReadyPort, c.Port))) + "/ready")
 	if err != nil {
 		return "", err

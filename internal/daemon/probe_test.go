@@ -108,18 +108,24 @@ func TestProbeAsksWhereItListens(t *testing.T) {
 	}
 }
 
-// runMain runs a program that has the common settings alone and must not start.
+// testConfig is the configuration of a program that has the common settings alone.
+type testConfig struct{ Common }
+
+func parseTest(args []string, getenv func(string) string) (c testConfig, err error) {
+	s := NewSettings("test", getenv)
+	c.Register(s, 80)
+	if err := s.Parse(args); err != nil {
+		return c, err
+	}
+	return c, c.Validate()
+}
+
+// runMain runs a program that must not start.
 func runMain(t *testing.T, args ...string) (code int, stderr string) {
 	t.Helper()
-	type config struct{ Common }
-	parse := func(args []string, getenv func(string) string) (c config, err error) {
-		s := NewSettings("test", getenv)
-		c.Register(s, 80)
-		return c, s.Parse(args)
-	}
 	var out bytes.Buffer
-	code = Main(args, func(string) string { return "" }, &out, parse, func(context.Context, config) error {
-		t.Error("-health started the process")
+	code = Main(args, func(string) string { return "" }, &out, parseTest, func(context.Context, testConfig) error {
+		t.Error("the process started")
 		return nil
 	})
 	return code, out.String()

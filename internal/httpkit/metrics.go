@@ -2,29 +2,27 @@ package httpkit
 
 import (
 	"net/http"
-	"runtime/debug"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"heavy-read-api/internal/buildinfo"
 )
 
-// NewRegistry returns a registry with the Go runtime, the process and the build of a service.
+// NewRegistry returns a registry with the metrics of the Go runtime and of the process, and service_info.
 func NewRegistry(service string) *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
-	version := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.GoVersion
-	}
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "service_info", Help: "Always 1; the labels name the service and the Go version it was built with.",
-	}, []string{"service", "go_version"})
-	build.WithLabelValues(service, version).Set(1)
-	reg.MustRegister(build)
+	build := buildinfo.Read()
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "service_info", Help: "Always 1; the labels identify the service and its build.",
+	}, []string{"service", "version", "revision", "go_version"})
+	info.WithLabelValues(service, build.Version, build.Revision, build.GoVersion).Set(1)
+	reg.MustRegister(info)
 	return reg
 }
 
