@@ -1,5 +1,5 @@
-# The images of the writer and of the reader. They have static binaries and nothing else: no shell, no
-# package that could need an update. The writer's has the planned failover too (make failover).
+# The images of the writer and of the reader. They contain static binaries and nothing else: no shell, no
+# package that could need an update. The writer's image also contains the planned failover (make failover).
 FROM golang:1.26-alpine AS build
 WORKDIR /src
 ENV CGO_ENABLED=0
@@ -10,10 +10,21 @@ COPY internal internal
 COPY reader reader
 COPY writer writer
 COPY failover failover
+# The build context has no .git, so the version comes in as arguments; make build and make start set them.
+ARG VERSION=devel
+ARG REVISION=unknown
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    go build -trimpath -ldflags='-s -w' -o /out/ ./reader ./writer ./failover
+    go build -trimpath -ldflags="-s -w -X heavy-read-api/internal/buildinfo.version=$VERSION -X heavy-read-api/internal/buildinfo.revision=$REVISION" \
+    -o /out/ ./reader ./writer ./failover
 
 FROM scratch AS writer
+ARG VERSION=devel
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="heavy-read-api-writer" \
+      org.opencontainers.image.description="Takes posts and publishes them to the readers through Redis" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.licenses="MIT"
 COPY --from=build /out/writer /out/failover /
 USER 65532:65532
 EXPOSE 8080
@@ -21,6 +32,13 @@ HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=60s CMD ["/wri
 ENTRYPOINT ["/writer"]
 
 FROM scratch AS reader
+ARG VERSION=devel
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="heavy-read-api-reader" \
+      org.opencontainers.image.description="Serves posts from memory" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.licenses="MIT"
 COPY --from=build /out/reader /reader
 USER 65532:65532
 EXPOSE 80

@@ -9,6 +9,10 @@ override N := $(value N)
 ARGS ?=
 export GO POST_ID N
 
+# The images' version, which their build cannot see for itself. Unset without git.
+start restart build: export VERSION = $(shell git describe --tags --always --dirty 2>/dev/null)
+start restart build: export REVISION = $(shell git rev-parse HEAD 2>/dev/null)
+
 .DEFAULT_GOAL := help
 .PHONY: help start stop restart health stats scale failover logs logs-writer logs-reader logs-redis \
 	test-write test-read build test test-redis test-compose bench benchmark clean bin/local bin/writer bin/reader
