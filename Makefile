@@ -1,13 +1,20 @@
 # Every target has a line in `make help`. Works with GNU make 3.81 and any POSIX shell.
-# Settings go on the command line (make start READERS=5 LOG_LEVEL=debug), into the environment or
-# into .env (see .env.example).
+# Settings come from the command line (make start READERS=5 LOG_LEVEL=debug), from the environment or
+# from .env (see .env.example).
 
 GO ?= go
-# As they were written: make would expand a $, and a shell what is pasted into a recipe.
+# Taken literally: make would expand a $, and the shell whatever is pasted into a recipe.
 override POST_ID := $(value POST_ID)
 override N := $(value N)
 ARGS ?=
 export GO POST_ID N
+
+# Developing: what to test, and how much of it.
+PKG ?= ./...
+SCHEDULES ?= 20000
+FUZZ ?= 100000x
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOTESTSUM ?= gotest.tools/gotestsum@v1.13.0
 
 # The images' version, which their build cannot see for itself. Unset without git.
 start restart build: export VERSION = $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -15,32 +22,36 @@ start restart build: export REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help start stop restart health stats scale failover logs logs-writer logs-reader logs-redis \
-	test-write test-read build test test-redis test-compose bench benchmark clean bin/local bin/writer bin/reader
+	test-write test-read build benchmark clean fmt lint rules test cover sim fuzz bench test-redis test-compose ci \
+	bin/local bin/writer bin/reader
+
+##@ Using the stack
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^##@ / { printf "%s%s:\n", gap, substr($$0, 5); gap = "\n" } \
+		/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-start: ## Start the stack (in Docker where it works, else local; RUNTIME=docker or local forces it), wait until it is ready; REDIS=sentinel: a Redis that fails over
+start: ## Start the stack, in Docker if that works, else local: make start [RUNTIME=local] [REDIS=sentinel]
 	@local/stack.sh start
 
-stop: ## Stop the stack; the data of Redis stays
+stop: ## Stop the stack; the data in Redis stays
 	@local/stack.sh stop
 
 restart: ## Stop, then start
 	@local/stack.sh stop
 	@local/stack.sh start
 
-health: ## A line per process or container: ready, or why not; fails when one is not
+health: ## Show a line per process or container: ready, or why not; fails unless all are
 	@local/stack.sh health
 
-stats: ## A line per reader: reads per second, latency, propagation, entries, memory, lag
+stats: ## Show a line per reader: reads per second, latency, propagation, entries, memory, lag
 	@local/stack.sh stats
 
-scale: ## N readers behind the gateway: make scale N=5
+scale: ## Change the number of readers behind the gateway: make scale N=5
 	@test -n "$$N" || { echo "usage: make scale N=5"; exit 2; }
 	@local/stack.sh scale "$$N"
 
-failover: ## Make a Redis replica the primary, without losing a write (REDIS=sentinel or cluster)
+failover: ## Promote a Redis replica without losing a write (REDIS=sentinel or cluster)
 	@local/stack.sh failover
 
 logs: ## Follow all logs
@@ -62,10 +73,17 @@ test-read: ## Read a post through the gateway: make test-read POST_ID=hello
 	@test -n "$$POST_ID" || { echo "usage: make test-read POST_ID=hello"; exit 2; }
 	@local/stack.sh test-read "$$POST_ID"
 
-build: ## Build what the stack runs: the images in Docker, else the programs in bin/
+build: ## Build the images in Docker, else the programs in bin/
 	@local/stack.sh build
 
-# go build knows best what changed, so it is always asked.
+benchmark: ## Measure the running stack and write benchmark/benchmark-report.md: make benchmark [ARGS=--full]
+	@benchmark/run_benchmark.sh $(ARGS)
+
+clean: ## Stop the stack; delete its data, its logs or images, and the binaries
+	@local/stack.sh clean
+	@rm -rf bin
+
+# Always run: go build itself skips what has not changed.
 bin/writer:
 	@$(GO) build -o $@ ./writer
 bin/reader:
@@ -73,22 +91,60 @@ bin/reader:
 bin/local:
 	@$(GO) build -o $@ ./local
 
-test: ## Run all tests but those of Docker, with the race detector where there is a C compiler
-	@race=; if [ "$$(GOFLAGS= $(GO) env CGO_ENABLED)" = 1 ]; then race=-race; fi; \
-	echo "$(GO) test $$race -shuffle=on ./..."; $(GO) test $$race -shuffle=on ./...
+##@ Developing
 
-test-redis: ## Run the tests of the protocol on Redis 8 and Valkey, from Debian's newer suites; needs apt-get
-	@test/redis/run.sh
+fmt: ## Format the Go code
+	gofmt -w .
 
-test-compose: ## Run the stack in Docker, break it and check what it promises; needs root where no engine runs
-	@test/compose/run.sh
+lint: ## Check formatting, go.mod, vet (also for macOS), staticcheck, shellcheck and, where installed, hadolint
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):" $$unformatted >&2; exit 1; }
+	$(GO) mod verify
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x
+	@if command -v hadolint >/dev/null; then echo hadolint Dockerfile; hadolint Dockerfile; \
+	else echo "hadolint is not installed, so the Dockerfile is not linted (Debian has no package of it)"; fi
+
+rules: ## Check Prometheus's configuration and what fires each alert (promtool)
+	promtool check config prometheus/prometheus.yml
+	promtool test rules prometheus/tests/*.yml
+
+# Many tests wait for timeouts and failovers, so twice as many packages as cores run at a time. The two that
+# take longest start first.
+test: ## Run all tests but those of Docker, with the race detector if there is a C compiler: make test [PKG=./internal/reader]
+	@race=; [ "$$($(GO) env CGO_ENABLED)" != 1 ] || race=-race; \
+	first=; [ '$(PKG)' != ./... ] || first='./internal/test/e2e ./internal/cache'; \
+	set -- $$race -shuffle=on -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) $$first $(PKG); \
+	echo "Compiling the tests; the first time takes minutes. A line per package follows as it ends: go test $$*"; \
+	$(GO) run $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg $(GOTESTSUM_ARGS) -- "$$@"
+
+cover: ## Run the tests and write coverage.html: make cover [PKG=./internal/reader]
+	$(GO) test -coverpkg=./internal/... -coverprofile=coverage.out $(PKG)
+	$(GO) tool cover -html=coverage.out -o coverage.html
+	@$(GO) tool cover -func=coverage.out | tail -n 1
+
+sim: ## Run the protocol under random schedules: make sim [SCHEDULES=100000]
+	$(GO) test -count=1 -run 'TestSimulation$$' ./internal/cache -sim.count=$(SCHEDULES)
+
+# By count: when a time limit ends, go test sometimes reports its own deadline as a failure of the target.
+fuzz: ## Run every fuzz target: make fuzz [FUZZ=1000000x]
+	@set -e; targets=$$(grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z]+' internal); \
+	echo "$$targets" | while IFS=: read -r file target; do \
+		target=$${target#func }; package=./$$(dirname "$$file"); \
+		echo "$(GO) test -fuzz ^$$target\$$ -fuzztime $(FUZZ) $$package"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) -fuzzminimizetime 100x "$$package" </dev/null; \
+	done
 
 bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-benchmark: ## Measure the stack that runs, write benchmark/benchmark-report.md: make benchmark [ARGS=--full]
-	@benchmark/run_benchmark.sh $(ARGS)
+test-redis: ## Run the protocol's tests on Redis 8 and Valkey from Debian's newer suites; needs apt-get
+	@test/redis/run.sh
 
-clean: ## Stop the stack, delete its data, its logs or images, and the binaries
-	@local/stack.sh clean
-	@rm -rf bin
+test-compose: ## Start the stack in Docker, break it and check its promises; needs root where no engine runs
+	@test/compose/run.sh
+
+ci: ## Run everything that CI runs; needs the tools that it names
+	@.ci/run
