@@ -4,6 +4,7 @@ package apisix
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -24,6 +25,13 @@ import (
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/redistest"
 )
+
+// TestMain runs all tests of nodes.sh at once, however few the cores: the script waits for seconds between
+// two look-ups.
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "16") // a default; -parallel overrides it
+	os.Exit(m.Run())
+}
 
 // container runs nodes.sh as the gateway's container does, with a fake DNS and a fake APISIX.
 type container struct {

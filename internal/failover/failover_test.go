@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strconv"
@@ -22,6 +23,8 @@ import (
 
 func TestMain(m *testing.M) {
 	logging.Disable()
+	// The tests wait for Sentinels, so all of them run at once, however few the cores.
+	_ = flag.Set("test.parallel", "8") // a default; -parallel overrides it
 	os.Exit(m.Run())
 }
 

@@ -261,6 +261,7 @@ func needWrk(t *testing.T) {
 
 // Every part but the widest runs on a real stack, and the report has what each measured.
 func TestRun(t *testing.T) {
+	t.Parallel()
 	needWrk(t)
 	s := start(t, 2)
 	said := new(heard)
@@ -321,6 +322,7 @@ func TestRun(t *testing.T) {
 
 // The primary is killed and then moved on purpose; what the readers and Redis have is counted.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	s := startSentinel(t, 2)
 	said := new(heard)
 	r, err := run(t.Context(), Options{Only: []string{Redis, Failover}}, tiny(), s.addresses, s, said)
@@ -356,6 +358,7 @@ func TestFailover(t *testing.T) {
 
 // With a single Redis the report says why there is no failover.
 func TestNoFailover(t *testing.T) {
+	t.Parallel()
 	s := start(t, 2)
 	r, err := run(t.Context(), Options{Only: []string{Failover}}, tiny(), s.addresses, s, new(heard))
 	if err != nil || r.Failovers != nil || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "make start REDIS=sentinel") {
@@ -365,6 +368,7 @@ func TestNoFailover(t *testing.T) {
 
 // A reader that changes one body in a thousand makes a run fail that would measure it.
 func TestWrongAnswerFailsTheRun(t *testing.T) {
+	t.Parallel()
 	needWrk(t)
 	s := start(t, 2)
 	p := tiny()
@@ -399,6 +403,7 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 
 // Who stops a run while something is away gets what was measured, and the stack as it was.
 func TestStoppedRun(t *testing.T) {
+	t.Parallel()
 	s := start(t, 2)
 	for _, c := range []struct{ name, part string }{{"reader-1 is dead", Readers}, {"a reader is added", Readers}, {"redis is dead", Redis}} {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -429,6 +434,7 @@ func TestStoppedRun(t *testing.T) {
 
 // A wrong answer beside a fault ends the waiting for the fault's end.
 func TestWrongAnswerEndsWork(t *testing.T) {
+	t.Parallel()
 	liar := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "lies") }))
 	defer liar.Close()
 	s := &suite{plan: tiny(), mix: workload.NewMix(), addresses: target.Addresses{Gateway: liar.Listener.Addr().String()}}

@@ -25,6 +25,7 @@ import (
 // TestAccessList runs Redis with the ACL of the Docker stack. Each user must have the rights that it needs,
 // and no others.
 func TestAccessList(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	server := redistest.Start(t, redistest.Password(password("admin")), redistest.Config("aclfile "+accessList(t)))
 	proxy := faultnet.NewProxy(t, server.Addr())

@@ -42,7 +42,8 @@ func (v *rewrite) Fetch(ctx context.Context, key string, min protocol.Token) (st
 	return e, found == store.Hit, nil
 }
 
-func TestBrokenReadersAreDetected(t *testing.T) {
+func TestBrokenReadersAreFoundOut(t *testing.T) {
+	t.Parallel()
 	for _, broken := range []struct {
 		name    string
 		promise string // promise that the checker must report, possibly among others
@@ -142,8 +143,9 @@ func (w *world) wantViolation(promise string) {
 	}
 }
 
-// A write that is acknowledged but was never executed is detected.
-func TestLostWriteIsDetected(t *testing.T) {
+// A write that is acknowledged and was never done.
+func TestLostWriteIsFoundOut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{replicas: 1})
 	token := w.mustWrite(w.set(brokenKey, 0))[0].Token
 	w.keys.Store(brokenKey, true)

@@ -52,6 +52,7 @@ func (w *clusterWorld) fault(name string, mayLose bool, do func(owner, replica *
 }
 
 func TestClusterFailover(t *testing.T) {
+	parallelUnlessMeasured(t)
 	w := newClusterWorld(t, setup{})
 	w.fill("old", 200, 20)
 	for run := range *haRuns {
@@ -61,6 +62,7 @@ func TestClusterFailover(t *testing.T) {
 }
 
 func TestClusterKill(t *testing.T) {
+	parallelUnlessMeasured(t)
 	w := newClusterWorld(t, setup{})
 	w.fill("old", 200, 20)
 	for run := range *haRuns {
@@ -72,6 +74,7 @@ func TestClusterKill(t *testing.T) {
 }
 
 func TestClusterPause(t *testing.T) {
+	parallelUnlessMeasured(t)
 	w := newClusterWorld(t, setup{})
 	w.fill("old", 200, 20)
 	for run := range *haRuns {
@@ -86,6 +89,7 @@ func TestClusterPause(t *testing.T) {
 
 // Readers that use the Redis replica of the shard keep working when it becomes the primary.
 func TestClusterRelay(t *testing.T) {
+	parallelUnlessMeasured(t)
 	w := newClusterWorld(t, setup{replicas: -1})
 	w.fill("old", 200, 20)
 	owner := w.Owner(w.key)
@@ -133,6 +137,7 @@ func (w *clusterWorld) subscribers(s *redistest.Server) int64 {
 // While a slot is migrated key by key, posts that have moved do not count as deleted: not after misses, not
 // for a reader that reconnects during the migration, and not for one that starts its snapshot then.
 func TestClusterMigration(t *testing.T) {
+	parallelUnlessMeasured(t)
 	w := newClusterWorld(t, setup{})
 	const posts = 300
 	w.fill("old", posts, 20)
@@ -175,7 +180,8 @@ func TestClusterMigration(t *testing.T) {
 // Slots are migrated with redis-cli, and atomically if the server supports it: no read fails, no post counts
 // as deleted, and no write has an unknown outcome.
 func TestClusterReshard(t *testing.T) {
-	// The slot of the posts is 14591. Shards start just below it, because migrating more slots takes longer.
+	parallelUnlessMeasured(t)
+	// The posts' slot is 14591. Each slot in front of it that moves along is another write to disk.
 	w := newClusterWorld(t, setup{redis: []redistest.Option{redistest.FirstSlots([3]int{0, 5000, 14580})}})
 	w.moveSlot("redis-cli --cluster reshard", func(slot int, to *redistest.Server) { w.Reshard(slot, to) })
 	if w.failed.Load() == 0 {
@@ -184,6 +190,7 @@ func TestClusterReshard(t *testing.T) {
 }
 
 func TestClusterAtomicMigration(t *testing.T) {
+	parallelUnlessMeasured(t)
 	w := newClusterWorld(t, setup{})
 	if !w.MigratesAtomically() {
 		t.Log("atomic migration not tested: this server has no CLUSTER MIGRATESLOTS (Valkey 9)")

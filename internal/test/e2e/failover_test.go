@@ -51,6 +51,7 @@ func (p *pair) failover() (lost uint64) {
 // A standby that lacks the last writes is promoted: the epoch stays, and the versions of the lost writes are
 // reused.
 func TestStandbyThatLagsIsPromoted(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, setup{})
 	p.fill("old", 200, 20)
 	p.standby.WaitReplicaInSync(p.redis)
@@ -73,6 +74,7 @@ func TestStandbyThatLagsIsPromoted(t *testing.T) {
 // Like the test above, but the readers reconnect only after all versions that they have applied have been
 // reused. Only the write ids show that the history is another one.
 func TestStandbyCatchesUpInAnotherHistory(t *testing.T) {
+	t.Parallel()
 	for _, more := range []struct {
 		name string
 		n    int // number of writes beyond the version that the readers have applied
@@ -119,6 +121,7 @@ func TestStandbyCatchesUpInAnotherHistory(t *testing.T) {
 
 // A failover happens during a snapshot. The standby has every write, so the log does not show the failover.
 func TestRedisIsReplacedUnderALoad(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, setup{replicas: 1})
 	p.fill("old", 20_000, 200)
 	late := p.addReader(func(r *follower) { r.data.Throttle(toClient, 8<<20) })
@@ -137,6 +140,7 @@ func TestRedisIsReplacedUnderALoad(t *testing.T) {
 // Like the test above, but behind a proxy that speaks the Redis protocol, as in cloud services: the connection
 // of the snapshot stays open, and its cursor continues on another server, where it is meaningless.
 func TestServerIsSwappedUnderAnOpenConnection(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, setup{replicas: -1})
 	p.fill("old", 20_000, 100)
 	p.standby.WaitReplicaInSync(p.redis)
@@ -170,6 +174,7 @@ func cluster(c *redisnode.Config) {
 
 // A Redis Cluster of one node: reads, writes and a restart, with discovery through the slot map.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	s := setup{redis: []redistest.Option{redistest.Cluster()}, nodes: cluster}
 	w := newWorld(t, s)

@@ -21,6 +21,7 @@ import (
 // P7: a read with the version of a write returns that write or a newer one, on every reader, even though the
 // readers receive the messages late.
 func TestReadYourWrites(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	server := redistest.Start(t)
 	writerAddr := serveWriter(t, server.Addr())
@@ -128,6 +129,7 @@ func TestReadYourWrites(t *testing.T) {
 // P7 for the very first write: a reader of an empty Redis has no epoch yet, so it must not ignore the token as
 // one of another epoch.
 func TestReadYourFirstWrite(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	server := redistest.Start(t)
 	writerAddr := serveWriter(t, server.Addr())
@@ -284,6 +286,7 @@ func (r *follower) quantiles(t testing.TB, name string) (p50, p99 time.Duration,
 
 // A real data set is imported by the writer and read back through the gateway.
 func TestFortunes(t *testing.T) {
+	t.Parallel()
 	texts := fortunes(t)
 	redistest.Require(t)
 	server := redistest.Start(t)

@@ -2,9 +2,12 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 
 	"heavy-read-api/internal/daemon"
@@ -12,13 +15,15 @@ import (
 	"heavy-read-api/internal/writer"
 )
 
-// roleVariable makes the test binary run a service instead of its tests, so that tests can kill it or send
-// it signals.
+// roleVariable makes the test binary run as a process of the stack instead of its tests. Unlike Run in the
+// test's own process, it can be killed and signaled.
 const roleVariable = "E2E_ROLE"
 
 func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleVariable); role {
 	case "":
+		// Most tests wait for a fault to be noticed, so more run at once than there are cores.
+		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))) // a default; -parallel overrides it
 		os.Exit(m.Run())
 	case "writer":
 		endWithParent()

@@ -19,6 +19,7 @@ import (
 func tiny(c *replica.Config) { c.Local.MaxSize = 64 << 10 }
 
 func TestEverythingIsEvictedAllTheTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{replica: tiny})
 	w.fill("key", 300, 700)
 	stop := w.run(load{keys: 300, padding: 1400})
@@ -47,7 +48,8 @@ func TestEverythingIsEvictedAllTheTime(t *testing.T) {
 // The data set outgrows the memory limit during reads: from the first value that does not fit on, a key that is
 // not in memory must not be answered with absence.
 func TestSetOutgrowsTheMemory(t *testing.T) {
-	w := newWorld(t, setup{replica: func(c *replica.Config) { c.Local.MaxSize = 256 << 10 }})
+	t.Parallel()
+	w := newWorld(t, setup{replica: func(c *cache.ReplicaConfig) { c.Local.MaxSize = 256 << 10 }})
 	w.fill("key", 40, 1000)
 	w.settled()
 	for _, r := range w.readers {
@@ -68,6 +70,7 @@ func TestSetOutgrowsTheMemory(t *testing.T) {
 
 // A post is deleted or replaced while the reply to a miss is in flight.
 func TestDeleteOvertakesASlowMiss(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{replicas: 1, replica: tiny})
 	w.fill("key", 200, 700)
 	r := w.readers[0]
@@ -132,6 +135,7 @@ func (w *world) missing(r *follower, rng *rand.Rand) (key string) {
 
 // P5 with a small memory limit: values in memory are served, and reads of the others fail in time.
 func TestMissesFailWhileRedisIsDown(t *testing.T) {
+	t.Parallel()
 	for _, down := range []struct {
 		name string
 		do   func(w *world)

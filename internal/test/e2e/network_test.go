@@ -20,6 +20,7 @@ const (
 )
 
 func TestLinksAreCut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	w.fill("key", 40, 20)
 	w.settled()
@@ -49,6 +50,7 @@ func TestLinksAreCut(t *testing.T) {
 
 // All links become black holes without notice while writes continue.
 func TestBlackHoles(t *testing.T) {
+	t.Parallel()
 	all := func(r *follower) *faultnet.Selection { return r.link.Selection }
 	data := func(r *follower) *faultnet.Selection { return r.data }
 	for _, hole := range []struct {
@@ -63,6 +65,7 @@ func TestBlackHoles(t *testing.T) {
 		{"steps", data, []faultnet.Direction{toServer}},
 	} {
 		t.Run(hole.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, setup{})
 			w.fill("key", 40, 20)
 			w.settled()
@@ -101,6 +104,7 @@ func TestBlackHoles(t *testing.T) {
 // A subscription becomes a black hole: the reader receives the updates from the log and redials. It converges
 // even while no subscription works at all.
 func TestSubscriptionFallsSilent(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	w.fill("key", 40, 20)
 	w.settled()
@@ -145,6 +149,7 @@ func TestSubscriptionFallsSilent(t *testing.T) {
 
 // The channel loses the last writes, and no others follow: only a probe of the log can detect that.
 func TestLastMessageIsLost(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	w.mustWrite(w.set("a", 0))
 	w.settled()
@@ -173,7 +178,8 @@ func TestLastMessageIsLost(t *testing.T) {
 // A silent channel is not a fault if nothing is written: the messages of writes from before the subscription
 // never arrive.
 func TestIdleSubscriptionStays(t *testing.T) {
-	w := newWorld(t, setup{replicas: -1, replica: func(c *replica.Config) { c.Probe = 20 * time.Millisecond }})
+	t.Parallel()
+	w := newWorld(t, setup{replicas: -1, replica: func(c *cache.ReplicaConfig) { c.Probe = 20 * time.Millisecond }})
 	w.fill("old", 10, 0)
 	r := w.addReader()
 	w.ready(r)
@@ -195,6 +201,7 @@ func TestIdleSubscriptionStays(t *testing.T) {
 }
 
 func TestLinksAreSlow(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	stop := w.run(load{padding: 1000})
 	for _, slow := range []struct {
@@ -225,6 +232,7 @@ func TestLinksAreSlow(t *testing.T) {
 
 // Redis disconnects a reader that stops reading, so that it does not affect the others.
 func TestRedisCutsOffASlowSubscriber(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{
 		redis: []redistest.Option{redistest.Config("client-output-buffer-limit pubsub 64kb 32kb 1")},
 		// The liveness check would end the subscription before Redis does.

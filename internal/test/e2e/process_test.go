@@ -24,6 +24,7 @@ import (
 // The writer is killed during a request. Readers converge to the writes that Redis executed, acknowledged or
 // not.
 func TestWriterIsKilled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{replicas: 2, content: func(v string) []byte { return postContent(v) }})
 	for _, killed := range []struct {
 		name   string
@@ -101,6 +102,7 @@ func TestWriterIsKilled(t *testing.T) {
 
 // P4: a reader becomes ready only when it has the whole data set.
 func TestReaderIsRestarted(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	server := redistest.Start(t)
 	w := newWorld(t, setup{server: server, replicas: -1})
@@ -163,6 +165,7 @@ func TestReaderIsRestarted(t *testing.T) {
 
 // No read through the gateway fails while the readers are killed one after the other, and Redis too.
 func TestReadsGoOnThroughTheGateway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{replicas: -1})
 	const posts = 50
 	want := map[string][]byte{}
@@ -220,6 +223,7 @@ func TestReadsGoOnThroughTheGateway(t *testing.T) {
 // After SIGTERM a reader first reports that it is not ready, then finishes the requests in flight and exits
 // with 0.
 func TestReaderStopsInOrder(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{replicas: -1})
 	big := post.Post{ID: "big", Title: "big", Content: strings.Repeat("\x01", post.MaxContent)} // 6 MiB of JSON
 	e := big.Encode(time.Now())
@@ -268,6 +272,7 @@ func TestReaderStopsInOrder(t *testing.T) {
 
 // A client that does not read its response does not keep the reader from exiting.
 func TestReaderStopsInTime(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{replicas: -1})
 	big := post.Post{ID: "big", Title: "big", Content: strings.Repeat("\x01", post.MaxContent)}
 	e := big.Encode(time.Now())

@@ -13,6 +13,7 @@ import (
 
 // P1, P3 and P5 when Redis is killed: no acknowledged write is lost, and reads from memory do not fail.
 func TestRedisIsKilledAndRestarted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	w.fill("old", 200, 20)
 	w.settled()
@@ -52,6 +53,7 @@ func TestRedisIsKilledAndRestarted(t *testing.T) {
 }
 
 func TestRedisIsPaused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	stop := w.run(load{})
 	w.flow(100)
@@ -65,7 +67,8 @@ func TestRedisIsPaused(t *testing.T) {
 }
 
 func TestLogIsTrimmedPastTheWatermark(t *testing.T) {
-	w := newWorld(t, setup{publisher: func(c *publisher.Config) { c.LogLength = 200 }})
+	t.Parallel()
+	w := newWorld(t, setup{publisher: func(c *cache.PublisherConfig) { c.LogLength = 200 }})
 	stop := w.run(load{})
 	w.flow(200)
 	away := w.readers[0]
@@ -90,6 +93,7 @@ func TestLogIsTrimmedPastTheWatermark(t *testing.T) {
 // A snapshot is restarted when the log is trimmed past its start. The reader is not ready before one has
 // succeeded.
 func TestLogIsTrimmedUnderALoad(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{replicas: 1})
 	w.fill("old", 20_000, 200)
 	stop := w.run(load{})
@@ -129,6 +133,7 @@ func (w *world) hasAll(r *follower, prefix string, n int) {
 }
 
 func TestRedisIsFlushed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	w.fill("old", 500, 20)
 	stop := w.run(load{})
@@ -160,6 +165,7 @@ func TestRedisIsFlushed(t *testing.T) {
 
 // The next write follows at once, so replicas see only how the write script repairs the sequence number.
 func TestSequenceIsSetBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	w.fill("old", 500, 20)
 	stop := w.run(load{})
@@ -182,6 +188,7 @@ func TestSequenceIsSetBack(t *testing.T) {
 
 // Redis is restarted during a snapshot, which makes the SCAN cursor invalid.
 func TestRedisIsKilledUnderALoad(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{replicas: 1})
 	w.fill("old", 30_000, 200)
 	late := w.addReader(func(r *follower) { r.data.Throttle(toClient, 8<<20) })

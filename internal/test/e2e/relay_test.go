@@ -15,6 +15,7 @@ import (
 // A reader that requires a primary does not accept a Redis replica: it reports the problem, and recovers when
 // the server is promoted.
 func TestReaderOnAReplicaOfNobody(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	primary := redistest.Start(t)
 	replica := redistest.Start(t, redistest.ReplicaOf(primary))
@@ -47,6 +48,7 @@ func TestReaderOnAReplicaOfNobody(t *testing.T) {
 // Readers use the last of a chain of Redis replicas. When a link in the middle of the chain is cut they become
 // degraded, and they follow a promotion without a snapshot.
 func TestRelay(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	ping := redistest.Config("repl-ping-replica-period 1")
 	primary := redistest.Start(t, ping)

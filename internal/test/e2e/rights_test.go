@@ -188,6 +188,7 @@ func (r *rights) forgetScripts() {
 
 // Writers and readers report a missing right with Redis's error reply.
 func TestRights(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	primary := redistest.Start(t)
 	replica := redistest.Start(t, redistest.ReplicaOf(primary))
@@ -200,6 +201,7 @@ func TestRights(t *testing.T) {
 
 // In a Redis Cluster the users need CLUSTER SLOTS, and those of Redis replicas READONLY.
 func TestRightsInACluster(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	d := redistest.StartCluster(t)
 	key := protocol.ShardKey("posts")
@@ -233,6 +235,7 @@ func TestRightsInACluster(t *testing.T) {
 
 // On the Sentinels the user needs two commands, and a third one to read from Redis replicas.
 func TestRightsAtSentinels(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	d := redistest.StartSentinel(t, redistest.SentinelOptions{DownAfter: haDownAfter})
 	at := &rights{t: t, servers: d.Sentinels()}

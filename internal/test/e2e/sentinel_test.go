@@ -21,7 +21,14 @@ var haRuns = flag.Int("ha.runs", 1, "how often each fault of Sentinel and Cluste
 
 const haDownAfter = 3 * time.Second
 
-// sentinels is a world whose Redis is monitored by Sentinels.
+// parallelUnlessMeasured is t.Parallel, unless the test is repeated to measure how long a failover takes.
+func parallelUnlessMeasured(t *testing.T) {
+	if *haRuns == 1 {
+		t.Parallel()
+	}
+}
+
+// sentinels is a world whose Redis is watched by Sentinels.
 type sentinels struct {
 	*world
 	*redistest.SentinelDeployment
@@ -145,7 +152,8 @@ func (w *sentinels) restore(servers ...*redistest.Server) {
 
 // With WAIT 1 no acknowledged write is lost when the primary is killed.
 func TestSentinelKill(t *testing.T) {
-	w := newSentinels(t, redistest.SentinelOptions{}, setup{publisher: func(c *publisher.Config) { c.Replicas = 1 }})
+	parallelUnlessMeasured(t)
+	w := newSentinels(t, redistest.SentinelOptions{}, setup{publisher: func(c *cache.PublisherConfig) { c.Replicas = 1 }})
 	w.fill("old", 200, 20)
 	for run := range *haRuns {
 		old := w.Primary()
@@ -155,6 +163,7 @@ func TestSentinelKill(t *testing.T) {
 }
 
 func TestSentinelPause(t *testing.T) {
+	parallelUnlessMeasured(t)
 	w := newSentinels(t, redistest.SentinelOptions{}, setup{})
 	w.fill("old", 200, 20)
 	for run := range *haRuns {
@@ -172,6 +181,7 @@ func TestSentinelPause(t *testing.T) {
 
 // A failover whose old primary stays up and remains a primary for a while.
 func TestSentinelFailover(t *testing.T) {
+	parallelUnlessMeasured(t)
 	w := newSentinels(t, redistest.SentinelOptions{}, setup{})
 	w.fill("old", 200, 20)
 	for run := range *haRuns {
@@ -183,6 +193,7 @@ func TestSentinelFailover(t *testing.T) {
 // The primary and a Sentinel are cut off from the others while clients reach both sides. The old primary
 // refuses writes once no Redis replica acknowledges them, and clients follow the newest configuration.
 func TestSentinelPartition(t *testing.T) {
+	parallelUnlessMeasured(t)
 	o := redistest.SentinelOptions{
 		All:     []redistest.Option{redistest.Proxied()},
 		Servers: []redistest.Option{redistest.MinReplicas(1, 2*time.Second)},
@@ -201,6 +212,7 @@ func TestSentinelPartition(t *testing.T) {
 // A writer reaches only the old primary and a Sentinel that was cut off with it. Its writes are lost until the
 // old primary refuses them because no Redis replica acknowledges them.
 func TestSentinelWriterAlone(t *testing.T) {
+	parallelUnlessMeasured(t)
 	o := redistest.SentinelOptions{
 		All:     []redistest.Option{redistest.Proxied()},
 		Servers: []redistest.Option{redistest.MinReplicas(1, 2*time.Second)},
@@ -237,6 +249,7 @@ func TestSentinelWriterAlone(t *testing.T) {
 // A reader keeps its server while all Sentinels are down. A reader that starts then reports why it is not
 // ready.
 func TestSentinelsAway(t *testing.T) {
+	parallelUnlessMeasured(t)
 	w := newSentinels(t, redistest.SentinelOptions{}, setup{replicas: 1})
 	w.fill("old", 50, 20)
 	for _, s := range w.Sentinels() {

@@ -16,6 +16,7 @@ import (
 
 // Two writers read the same version and replace it with If-Match: in every round exactly one succeeds.
 func TestWritersRace(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	other := w.newPublisher(faultnet.NewProxy(t, w.redis.Addr()))
 	stop := w.run(load{keys: 10, writers: 2})
@@ -68,6 +69,7 @@ func TestWritersRace(t *testing.T) {
 // New keys are replaced at once. A replica that simply called ristretto's Set would keep the first value of
 // most of them.
 func TestCreatedAndUpdatedBackToBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{})
 	const keys = 20_000
 	var last protocol.Token
@@ -114,6 +116,7 @@ func TestCreatedAndUpdatedBackToBack(t *testing.T) {
 
 // A write whose reply is lost was executed once or not at all, and the writer determines which.
 func TestReplyToAWriteIsLost(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []struct {
 		name   string
 		action faultnet.Action
@@ -154,6 +157,7 @@ func TestReplyToAWriteIsLost(t *testing.T) {
 // A delayed request reaches Redis after its writer has given up. Redis refuses it because of its deadline, so
 // that it does not overwrite newer writes.
 func TestWriteArrivesTooLate(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, setup{replicas: 1})
 	other := w.newPublisher(faultnet.NewProxy(t, w.redis.Addr()))
 	w.mustWrite(w.set("a", 0))

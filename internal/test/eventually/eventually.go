@@ -1,4 +1,4 @@
-// Package eventually lets tests wait for a condition by polling with a deadline.
+// Package eventually waits in tests by polling with a deadline.
 package eventually
 
 import (
@@ -9,14 +9,18 @@ import (
 
 const (
 	patience = 30 * time.Second
-	pause    = time.Millisecond
+
+	// The pause between two polls doubles from firstPause to longestPause: most conditions hold at once, and
+	// polling a slow one every millisecond would take the CPU time that it needs.
+	firstPause   = time.Millisecond
+	longestPause = 16 * time.Millisecond
 )
 
-// Nil polls until f returns nil. After the deadline it stops the test with the last error of f.
+// Nil polls until f returns nil. After 30 s the test fails with f's last error.
 func Nil(t testing.TB, f func() error) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
-	for {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := f()
 		if err == nil {
 			return
@@ -28,8 +32,7 @@ func Nil(t testing.TB, f func() error) {
 	}
 }
 
-// True polls until ok returns true. After the deadline it stops the test with the message "no" and what,
-// the name of the condition.
+// True polls until ok returns true. After 30 s the test fails with what was awaited.
 func True(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	missing := errors.New("no " + what)

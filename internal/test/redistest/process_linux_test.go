@@ -2,6 +2,7 @@ package redistest
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +18,8 @@ const roleVariable = "REDISTEST_ROLE"
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "":
+		// The parallel tests wait for failovers, so all of them run at once, however few the cores.
+		_ = flag.Set("test.parallel", "8") // a default; -parallel overrides it
 		os.Exit(m.Run())
 	case "killed":
 		fmt.Println(Start(&doomedTest{dir: os.Args[1]}).Addr())
