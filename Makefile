@@ -111,11 +111,11 @@ rules: ## Check Prometheus's configuration and what fires each alert (promtool)
 	promtool check config prometheus/prometheus.yml
 	promtool test rules prometheus/tests/*.yml
 
-# Many tests wait for timeouts and failovers, so twice as many packages as cores run at a time. The two that
+# Many tests wait for timeouts and failovers, so twice as many packages as cores run at a time. The four that
 # take longest start first.
 test: ## Run all tests but those of Docker, with the race detector if there is a C compiler: make test [PKG=./internal/reader]
 	@race=; [ "$$($(GO) env CGO_ENABLED)" != 1 ] || race=-race; \
-	first=; [ '$(PKG)' != ./... ] || first='./internal/test/e2e ./internal/cache'; \
+	first=; [ '$(PKG)' != ./... ] || first='./internal/cache ./internal/test/e2e ./internal/writer ./internal/stack'; \
 	set -- $$race -shuffle=on -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) $$first $(PKG); \
 	echo "Compiling the tests; the first time takes minutes. A line per package follows as it ends: go test $$*"; \
 	$(GO) run $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg $(GOTESTSUM_ARGS) -- "$$@"
