@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Interval is the minimum time between two lines of one Limit.
-const Interval = 10 * time.Second
+// interval is the least time between two lines of a kind.
+const interval = 10 * time.Second
 
-// Limit logs at most one line per Interval and counts the lines that it omits. The zero value is ready to
-// use. It is safe for concurrent use.
+// Limit logs one line of its kind per interval and counts the others. Its zero value is ready for use by
+// many goroutines.
 type Limit struct {
 	mu      sync.Mutex // guards the fields below
 	next    time.Time  // time from which the next line is logged
@@ -30,7 +30,7 @@ func (l *Limit) Log(to func(msg string, args ...any), now time.Time, msg string,
 	if l.omitted > 0 {
 		args = append(args, "omitted_lines", l.omitted)
 	}
-	l.next, l.omitted = now.Add(Interval), 0
+	l.next, l.omitted = now.Add(interval), 0
 	l.mu.Unlock()
 	to(msg, args...)
 }

@@ -15,8 +15,8 @@ func TestLimit(t *testing.T) {
 	for range 3 {
 		l.Log(log, now, "a")
 	}
-	l.Log(log, now.Add(Interval), "b")
-	l.Log(log, now.Add(2*Interval), "c")
+	l.Log(log, now.Add(interval), "b")
+	l.Log(log, now.Add(2*interval), "c")
 	if got, want := strings.Join(lines, " "), "a bomitted_lines2 c"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}

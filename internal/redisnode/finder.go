@@ -130,8 +130,8 @@ func New(cfg Config) (*Finder, error) {
 	return f, nil
 }
 
-// ErrClosed is returned by Node after Close.
-var ErrClosed = errors.New("the finder is closed")
+// errClosed is returned by Node after Close.
+var errClosed = errors.New("the finder is closed")
 
 // Node returns the server in use. If there is none, it blocks until one is found, a search fails or ctx is
 // done. Concurrent callers share one search, and searches that fail back off. At most once a period a call
@@ -142,7 +142,7 @@ func (f *Finder) Node(ctx context.Context) (*Node, error) {
 	for {
 		switch {
 		case f.closed:
-			return nil, ErrClosed
+			return nil, errClosed
 		case f.node != nil:
 			f.used = time.Now()
 			if f.used.Sub(f.started) >= f.period {

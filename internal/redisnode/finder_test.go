@@ -257,7 +257,7 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = f.Close()
-	if _, err := f.Node(t.Context()); !errors.Is(err, ErrClosed) {
+	if _, err := f.Node(t.Context()); !errors.Is(err, errClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrTooOld means that the server lacks EVALSHA_RO, which readers need. Redis has it since 7.0; Valkey has
-// it since its first version, 7.2.
-var ErrTooOld = errors.New("the server is too old, use Redis 7.0, Valkey 7.2 or a newer one")
+// errTooOld says that a server lacks commands that readers need: EVALSHA_RO came with Redis 7.0. Valkey,
+// whose first version was 7.2, always had them.
+var errTooOld = errors.New("the server is too old, use Redis 7.0, Valkey 7.2 or a newer one")
 
 const leastMajor = 7 // lowest accepted major version in redis_version, which Valkey reports too
 
@@ -23,7 +23,7 @@ func productOf(ctx context.Context, c *redis.Client) (string, error) {
 	if err == nil {
 		if product, major := parseProduct(info); product != "" {
 			if major < leastMajor {
-				return "", fmt.Errorf("%w: this is %s", ErrTooOld, product)
+				return "", fmt.Errorf("%w: this is %s", errTooOld, product)
 			}
 			return product, nil
 		}
@@ -34,7 +34,7 @@ func productOf(ctx context.Context, c *redis.Client) (string, error) {
 	// proves that the server has it.
 	const noScript = "0000000000000000000000000000000000000000"
 	if err := c.EvalShaRO(ctx, noScript, nil).Err(); unknownCommand(err) {
-		return "", fmt.Errorf("%w: this one has no EVALSHA_RO", ErrTooOld)
+		return "", fmt.Errorf("%w: this one has no EVALSHA_RO", errTooOld)
 	}
 	return "", nil
 }
