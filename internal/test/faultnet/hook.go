@@ -24,31 +24,25 @@ const (
 // Hook fires once, on the first bytes that match.
 type Hook struct {
 	direction Direction
-	match     func([]byte) bool
+	text      []byte // in lower case
 	action    Action
 	fired     chan struct{}
 }
 
-// Once arms a hook: action applies to the first connection on which match returns true for bytes of
-// direction d. match receives the result of one read, at most 16 KiB. That starts with a request if the
-// connection was idle; large and pipelined requests may be split anywhere. match is called with the proxy's
-// lock held and must not call the proxy.
-func (p *Proxy) Once(d Direction, match func(b []byte) bool, action Action) *Hook {
-	h := &Hook{direction: d, match: match, action: action, fired: make(chan struct{})}
+// OnceContains arms a hook: action happens to the first connection that sends bytes
+// containing text, in upper or lower case, in direction d. The bytes of one read, at
+// most 16 KiB, are searched: a request on an idle connection begins at its beginning,
+// but a larger one, or several without waiting for replies, are split anywhere.
+func (p *Proxy) OnceContains(d Direction, text string, action Action) *Hook {
+	h := &Hook{direction: d, text: bytes.ToLower([]byte(text)), action: action, fired: make(chan struct{})}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hooks = append(p.hooks, h)
 	return h
 }
 
-// OnceContains is Once for bytes that contain text, for example "evalsha". Case is ignored.
-func (p *Proxy) OnceContains(d Direction, text string, action Action) *Hook {
-	lower := bytes.ToLower([]byte(text))
-	return p.Once(d, func(b []byte) bool { return bytes.Contains(bytes.ToLower(b), lower) }, action)
-}
-
-// Fired returns a channel that is closed when the hook has fired. With CutAtReply the connection is cut
-// later.
+// Fired is closed when the hook has fired. With CutAtReply the cut itself
+// comes later.
 func (h *Hook) Fired() <-chan struct{} { return h.fired }
 
 // Remove disarms the hook if it has not fired.
@@ -67,7 +61,7 @@ func (p *Proxy) inspect(c *conn, d Direction, b []byte) (cut bool) {
 		return true
 	}
 	for i, h := range p.hooks {
-		if h.direction != d || !h.match(b) {
+		if h.direction != d || !bytes.Contains(bytes.ToLower(b), h.text) {
 			continue
 		}
 		p.hooks = slices.Delete(p.hooks, i, i+1)

@@ -18,7 +18,7 @@ type Entry struct {
 
 // EntryOf returns the Entry of a value.
 func EntryOf(epoch, version uint64, value []byte) Entry {
-	return Entry{epoch, version, Hash(value)}
+	return Entry{epoch, version, hash(value)}
 }
 
 // State is the content of Redis or of a reader, by key. Missing keys are absent.

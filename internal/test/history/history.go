@@ -76,8 +76,8 @@ func New() *History {
 
 var seed = maphash.MakeSeed()
 
-// Hash returns the hash by which the package compares values. It differs from process to process.
-func Hash(value []byte) uint64 { return maphash.Bytes(seed, value) }
+// hash is how the package compares values. It differs from process to process.
+func hash(value []byte) uint64 { return maphash.Bytes(seed, value) }
 
 type outcome int
 
@@ -104,7 +104,7 @@ type Write struct {
 
 // Write records that a set of key is about to be sent.
 func (h *History) Write(key string, value []byte) *Write {
-	return h.begin(&Write{key: key, hash: Hash(value)})
+	return h.begin(&Write{key: key, hash: hash(value)})
 }
 
 // Delete records that a delete of key is about to be sent.
@@ -154,7 +154,7 @@ func (h *History) Read(reader, key string) Read {
 
 // Value concludes a read that returned a value. It does not keep value.
 func (r Read) Value(epoch, version uint64, value []byte) {
-	r.conclude(read{epoch: epoch, version: version, hash: Hash(value)})
+	r.conclude(read{epoch: epoch, version: version, hash: hash(value)})
 }
 
 // Absent concludes a read that returned that the key does not exist.

@@ -148,8 +148,8 @@ func (s *sim) startWrite() {
 	if s.defect != none {
 		uncertain = 2 // because a delete of unknown outcome can explain many absences
 	}
-	lost, silent := s.chance(uncertain), s.chance(uncertain)
-	fact := &fact{key: key, del: del, hash: Hash(bytes), invoked: w.invoked, known: !silent && !lost}
+	lost, silent := s.chance(doubt), s.chance(doubt)
+	fact := &fact{key: key, del: del, hash: hash(bytes), invoked: w.invoked, known: !silent && !lost}
 	if lost {
 		s.truth.facts = append(s.truth.facts, fact)
 		if s.chance(50) {
@@ -166,7 +166,7 @@ func (s *sim) startWrite() {
 				return false
 			}
 			s.version++
-			e := entry{key, del, Entry{s.epoch, s.version, Hash(bytes)}, bytes}
+			e := entry{key, del, Entry{s.epoch, s.version, hash(bytes)}, bytes}
 			fact.version = s.version
 			s.truth.facts = append(s.truth.facts, fact)
 			if s.defect == losesWrite && s.chance(30) {
@@ -300,7 +300,7 @@ func (s *sim) startRead() {
 		} else {
 			reading.Absent()
 		}
-		answer.absent, answer.version, answer.hash, answer.returned = !ok, e.Version, Hash(e.bytes), s.clock
+		answer.absent, answer.version, answer.hash, answer.returned = !ok, e.Version, hash(e.bytes), s.clock
 		s.truth.answers = append(s.truth.answers, answer)
 		return false
 	})

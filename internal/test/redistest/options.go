@@ -14,7 +14,6 @@ type options struct {
 	shards   [numShards]int // first slot of each shard of a ClusterDeployment; zero for equal shares
 	primary  string         // host:port of the primary at the first start; empty for a primary
 	sentinel *monitoring    // nil unless the server is a Sentinel
-	port     int            // 0 to choose a free one
 
 	unixSocket bool
 	proxied    bool
@@ -68,14 +67,9 @@ func ReplicaOf(primary Addresser) Option {
 	return func(o *options) { o.primary = primary.Addr() }
 }
 
-// Port sets the port. Use it only with the port of a Server that has ended, to take over its address;
-// another port may be in use.
-func Port(n int) Option {
-	return func(o *options) { o.port = n }
-}
-
-// MinReplicas makes the server refuse writes (NOREPLICAS) while fewer than n Redis replicas have sent an
-// acknowledgement within maxLag, which is rounded up to whole seconds.
+// MinReplicas makes the server refuse writes (NOREPLICAS) while fewer than n
+// Redis replicas have acknowledged its stream within maxLag, which Redis takes in
+// whole seconds, rounded up.
 func MinReplicas(n int, maxLag time.Duration) Option {
 	return Config(
 		fmt.Sprintf("min-replicas-to-write %d", n),

@@ -34,11 +34,7 @@ func Proxied() Option {
 // Proxy returns the proxy in front of the server, nil without Proxied.
 func (s *Server) Proxy() *faultnet.Proxy { return s.proxy }
 
-// BusProxy returns the proxy in front of the server's cluster bus, nil unless the
-// server is Proxied and in a cluster. Only other nodes use the bus.
-func (s *Server) BusProxy() *faultnet.Proxy { return s.busProxy }
-
-// Announced returns the host:port that the server announces to clients and other nodes.
+// Announced is the host:port that the server announces to clients and other nodes.
 func (s *Server) Announced() string {
 	if s.proxy != nil {
 		return s.proxy.Addr()

@@ -68,10 +68,6 @@ func Start(t testing.TB, opts ...Option) *Server {
 		if err != nil {
 			t.Fatalf("start redis-server: %v", err)
 		}
-		if s.opts.port != 0 {
-			s.startOnSamePort()
-			return s
-		}
 		if err = s.launch(); err == nil {
 			return s
 		}
@@ -103,20 +99,14 @@ func (s *Server) prepare() {
 
 // choosePorts reserves the ports and points the proxies at them.
 func (s *Server) choosePorts() error {
-	s.port = port{number: s.opts.port}
-	if s.opts.port == 0 {
-		p, err := reservePort()
-		if err != nil {
-			return err
-		}
-		s.port = p
+	var err error
+	if s.port, err = reservePort(); err != nil {
+		return err
 	}
 	if s.opts.ca != nil && !s.opts.tlsOnly {
-		p, err := reservePort()
-		if err != nil {
+		if s.tlsPort, err = reservePort(); err != nil {
 			return err
 		}
-		s.tlsPort = p
 	}
 	if s.proxy != nil {
 		s.proxy.SetTarget(s.Addr())

@@ -194,16 +194,6 @@ func TestTakenPortIsRecognized(t *testing.T) {
 	}
 }
 
-func TestPortTakesOverAnAddress(t *testing.T) {
-	Require(t)
-	first := Start(t)
-	first.Kill()
-	second := Start(t, Port(first.Port()))
-	if second.Addr() != first.Addr() {
-		t.Errorf("got %s, want %s", second.Addr(), first.Addr())
-	}
-}
-
 func TestBadConfigIsReportedWithTheLog(t *testing.T) {
 	Require(t)
 	s := &Server{t: t, dir: t.TempDir(), port: port{number: firstPort}, opts: options{config: []string{"no-such-directive 1"}}}
