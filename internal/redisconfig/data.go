@@ -13,20 +13,20 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// Data are the settings of a service that lives on what Redis has: the writer and the readers.
+// Data holds the settings that the writer and the readers share.
 type Data struct {
 	daemon.Common
 	Redis Redis
-	Drain time.Duration // how long it goes on serving when it is to stop; the constant by default, below zero not at all
+	Drain time.Duration // time between SIGTERM and closing the listener; 0 means httpkit.Drain, negative means none
 }
 
-// Register adds the settings to s, with the default of PORT.
+// Register adds the settings to s, with port as the default of PORT.
 func (d *Data) Register(s *daemon.Settings, port int) {
 	d.Common.Register(s, port)
 	d.Redis.Register(s)
 }
 
-// Complete fills in the defaults and reports a setting that cannot work.
+// Complete sets the defaults and reports a setting that is invalid.
 func (d *Data) Complete() error {
 	if err := d.Common.Validate(); err != nil {
 		return err
@@ -41,8 +41,8 @@ func (d *Data) Complete() error {
 	return nil
 }
 
-// LogTo sends what the Redis client logs to log, at level debug: the client repeats itself while Redis is
-// away, and its callers log the same errors. It sets the client's logger for the whole process.
+// LogTo sends the log of the Redis client to log, at level debug: the client logs every failed attempt while
+// Redis is away, and its callers log the same errors. It replaces the client's logger in the whole process.
 func (d *Data) LogTo(log *slog.Logger) { redis.SetLogger(redisLog{log}) }
 
 type redisLog struct{ log *slog.Logger }

@@ -1,4 +1,4 @@
-// Package redisconfig is the configuration of the processes that talk to Redis.
+// Package redisconfig configures the processes that connect to Redis.
 package redisconfig
 
 import (
@@ -15,7 +15,7 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// Redis are the settings of a process that talks to Redis.
+// Redis holds the settings of the connections to Redis.
 type Redis struct {
 	Addr       []string // see the help text of REDIS_ADDR
 	MasterName string
@@ -34,23 +34,23 @@ type Redis struct {
 
 // Register adds the settings to s.
 func (r *Redis) Register(s *daemon.Settings) {
-	s.List(&r.Addr, "REDIS_ADDR", []string{"127.0.0.1:6379"}, "where Redis is: host:port, the path of a Unix socket, or a redis:// or rediss:// URL; several, comma-separated, are the seeds of a Redis Cluster, or with REDIS_MASTER_NAME the Sentinels")
-	s.String(&r.MasterName, "REDIS_MASTER_NAME", "", "name of the primary at the Sentinels, which makes REDIS_ADDR the list of Sentinels")
+	s.List(&r.Addr, "REDIS_ADDR", []string{"127.0.0.1:6379"}, "address of Redis: host:port, the path of a Unix socket, or a redis:// or rediss:// URL; several, comma-separated, are the seed nodes of a Redis Cluster or, with REDIS_MASTER_NAME, the Sentinels")
+	s.String(&r.MasterName, "REDIS_MASTER_NAME", "", "name under which the Sentinels monitor the primary; if set, REDIS_ADDR lists the Sentinels")
 	s.String(&r.Username, "REDIS_USERNAME", "", "user to log in as")
-	s.String(&r.Password, "REDIS_PASSWORD", "", "password to log in with; other users of the machine can read flags, so prefer the variable")
+	s.String(&r.Password, "REDIS_PASSWORD", "", "password to log in with; other users of the machine can see flags, so prefer the variable")
 	s.String(&r.SentinelUsername, "REDIS_SENTINEL_USERNAME", "", "user to log in to the Sentinels as")
 	s.String(&r.SentinelPassword, "REDIS_SENTINEL_PASSWORD", "", "password to log in to the Sentinels with")
-	s.Int(&r.DB, "REDIS_DB", 0, "number of the database")
-	s.Bool(&r.UseTLS, "REDIS_TLS", "encrypt connections to Redis and to the Sentinels")
-	s.String(&r.TLS.CAFile, "REDIS_TLS_CA_FILE", "", "certificates of the authorities to trust, PEM; empty stands for those of the system")
-	s.String(&r.TLS.CertFile, "REDIS_TLS_CERT_FILE", "", "certificate of this client, PEM; read again when it changes, as the other files are")
-	s.String(&r.TLS.KeyFile, "REDIS_TLS_KEY_FILE", "", "key of this client's certificate, PEM")
-	s.String(&r.TLS.ServerName, "REDIS_TLS_SERVER_NAME", "", "name that the certificates of the servers have; empty stands for the host of the address")
-	s.String(&r.Channel, "CACHE_CHANNEL", "posts_updates", "Pub/Sub channel of the updates, the same in all processes")
-	s.String(&r.Namespace, "CACHE_NAMESPACE", "posts", "first part of every key in Redis, the same in all processes")
+	s.Int(&r.DB, "REDIS_DB", 0, "database number")
+	s.Bool(&r.UseTLS, "REDIS_TLS", "use TLS for the connections to Redis and to the Sentinels")
+	s.String(&r.TLS.CAFile, "REDIS_TLS_CA_FILE", "", "PEM file of the CA certificates to trust; empty means those of the system")
+	s.String(&r.TLS.CertFile, "REDIS_TLS_CERT_FILE", "", "PEM file of the client certificate; like the other TLS files, it is reloaded when it changes")
+	s.String(&r.TLS.KeyFile, "REDIS_TLS_KEY_FILE", "", "PEM file of the client certificate's key")
+	s.String(&r.TLS.ServerName, "REDIS_TLS_SERVER_NAME", "", "host name that the servers' certificates must carry; empty means the host of the address")
+	s.String(&r.Channel, "CACHE_CHANNEL", "posts_updates", "Pub/Sub channel of the updates; must be the same in all processes")
+	s.String(&r.Namespace, "CACHE_NAMESPACE", "posts", "first part of every key in Redis; must be the same in all processes")
 }
 
-// Validate takes REDIS_ADDR apart when it is a URL, and reports a setting that cannot work.
+// Validate expands REDIS_ADDR if it is a URL, and reports a setting that is invalid.
 func (r *Redis) Validate() error {
 	if err := r.expandURL(); err != nil {
 		return fmt.Errorf("REDIS_ADDR: %w", err)
@@ -62,9 +62,9 @@ func (r *Redis) Validate() error {
 	case r.SentinelUsername != "" && r.SentinelPassword == "":
 		return fmt.Errorf("REDIS_SENTINEL_USERNAME without REDIS_SENTINEL_PASSWORD: set both")
 	case r.SentinelPassword != "" && r.MasterName == "":
-		return fmt.Errorf("REDIS_SENTINEL_PASSWORD without REDIS_MASTER_NAME: there are no Sentinels")
+		return fmt.Errorf("REDIS_SENTINEL_PASSWORD without REDIS_MASTER_NAME: set the name of the primary, or remove the password")
 	case tls != "" && !r.UseTLS:
-		return fmt.Errorf("REDIS_TLS_* files or a name without REDIS_TLS=true: the connections would not be encrypted")
+		return fmt.Errorf("REDIS_TLS_* is set without REDIS_TLS=true: the connections would not be encrypted")
 	}
 	if err := protocol.CheckNamespace(r.Namespace); err != nil {
 		return fmt.Errorf("CACHE_NAMESPACE: %w", err)
@@ -76,7 +76,7 @@ func (r *Redis) Validate() error {
 	return finder.Close()
 }
 
-// expandURL puts the parts of a URL in the place of the settings that they stand for.
+// expandURL fills in the settings that a URL in Addr contains. Settings that are set already win over it.
 func (r *Redis) expandURL() error {
 	for i, addr := range r.Addr {
 		r.Addr[i] = strings.TrimPrefix(strings.TrimPrefix(addr, "unix://"), "unix:")
@@ -90,7 +90,7 @@ func (r *Redis) expandURL() error {
 	}
 	o, err := redis.ParseURL(at)
 	if u := (*url.Error)(nil); errors.As(err, &u) {
-		err = u.Err // without the URL, which may have a password
+		err = u.Err // drops the URL, which may contain a password
 	}
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func (r *Redis) expandURL() error {
 	return nil
 }
 
-// Finder returns the configuration of a Finder of this Redis.
+// Finder returns the configuration of a Finder for this Redis.
 func (r *Redis) Finder() redisnode.Config {
 	c := redisnode.Config{
 		Addrs: r.Addr, MasterName: r.MasterName,
