@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/faultnet"

@@ -49,7 +49,7 @@ func TestEverythingIsEvictedAllTheTime(t *testing.T) {
 // not in memory must not be answered with absence.
 func TestSetOutgrowsTheMemory(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, setup{replica: func(c *cache.ReplicaConfig) { c.Local.MaxSize = 256 << 10 }})
+	w := newWorld(t, setup{replica: func(c *replica.Config) { c.Local.MaxSize = 256 << 10 }})
 	w.fill("key", 40, 1000)
 	w.settled()
 	for _, r := range w.readers {

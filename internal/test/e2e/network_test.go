@@ -179,7 +179,7 @@ func TestLastMessageIsLost(t *testing.T) {
 // never arrive.
 func TestIdleSubscriptionStays(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, setup{replicas: -1, replica: func(c *cache.ReplicaConfig) { c.Probe = 20 * time.Millisecond }})
+	w := newWorld(t, setup{replicas: -1, replica: func(c *replica.Config) { c.Probe = 20 * time.Millisecond }})
 	w.fill("old", 10, 0)
 	r := w.addReader()
 	w.ready(r)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache/publisher"
-	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/test/eventually"
 )
@@ -68,7 +67,7 @@ func TestRedisIsPaused(t *testing.T) {
 
 func TestLogIsTrimmedPastTheWatermark(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, setup{publisher: func(c *cache.PublisherConfig) { c.LogLength = 200 }})
+	w := newWorld(t, setup{publisher: func(c *publisher.Config) { c.LogLength = 200 }})
 	stop := w.run(load{})
 	w.flow(200)
 	away := w.readers[0]

@@ -153,7 +153,7 @@ func (w *sentinels) restore(servers ...*redistest.Server) {
 // With WAIT 1 no acknowledged write is lost when the primary is killed.
 func TestSentinelKill(t *testing.T) {
 	parallelUnlessMeasured(t)
-	w := newSentinels(t, redistest.SentinelOptions{}, setup{publisher: func(c *cache.PublisherConfig) { c.Replicas = 1 }})
+	w := newSentinels(t, redistest.SentinelOptions{}, setup{publisher: func(c *publisher.Config) { c.Replicas = 1 }})
 	w.fill("old", 200, 20)
 	for run := range *haRuns {
 		old := w.Primary()

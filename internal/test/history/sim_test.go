@@ -148,7 +148,7 @@ func (s *sim) startWrite() {
 	if s.defect != none {
 		uncertain = 2 // because a delete of unknown outcome can explain many absences
 	}
-	lost, silent := s.chance(doubt), s.chance(doubt)
+	lost, silent := s.chance(uncertain), s.chance(uncertain)
 	fact := &fact{key: key, del: del, hash: hash(bytes), invoked: w.invoked, known: !silent && !lost}
 	if lost {
 		s.truth.facts = append(s.truth.facts, fact)
