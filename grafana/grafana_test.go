@@ -253,7 +253,7 @@ func TestJudge(t *testing.T) {
 		{`"title": "Reads"`, `"title": "Readers ready"`},
 		{`"title": "Reads"`, `"title": ""`},
 		{`"type": "stat"`, `"type": "graph"`},
-		{`client had it already."`, `client had it already"`},
+		{`so that no body was sent."`, `so that no body was sent"`},
 		{`"w": 3, "x": 3,`, `"w": 4, "x": 3,`},
 		{`"w": 3, "x": 21,`, `"w": 4, "x": 21,`},
 		{`"uid": "prometheus"`, `"uid": "other"`},
