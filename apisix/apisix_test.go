@@ -20,8 +20,8 @@ import (
 	"heavy-read-api/internal/redisconfig"
 )
 
-// configuration is config.yaml. It has exactly the keys that APISIX has and that are used: any other is dropped
-// without a word.
+// configuration is the content of config.yaml. It has only the keys that we use, because APISIX silently ignores
+// unknown ones.
 type configuration struct {
 	Deployment struct {
 		Role          string
@@ -75,8 +75,8 @@ type address struct {
 	Port int
 }
 
-// routesFile is apisix.yaml. It has exactly the members that APISIX's schema has and that are used: an item with
-// any other is dropped, which APISIX logs when it runs.
+// routesFile is the content of apisix.yaml. It has only the members that we use, because APISIX drops items with
+// unknown ones, with nothing but a log line.
 type routesFile struct {
 	Routes      []route
 	Upstreams   []upstream
@@ -144,7 +144,7 @@ func read(t *testing.T, path string) string {
 	return string(content)
 }
 
-// parse decodes a file that has no other keys than T.
+// parse decodes a file and returns an error if it has keys that T lacks.
 func parse[T any](content string) (*T, error) {
 	d := yaml.NewDecoder(strings.NewReader(content))
 	d.KnownFields(true)
@@ -152,8 +152,8 @@ func parse[T any](content string) (*T, error) {
 	return v, d.Decode(v)
 }
 
-// judge returns what in the two files breaks a rule of APISIX, or of the readers.
-func judge(config, routes string) error {
+// check returns all violations of the rules of APISIX and of the readers in the two files.
+func check(config, routes string) error {
 	var faults []error
 	rule := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -166,17 +166,17 @@ func judge(config, routes string) error {
 	}
 	rule(c.Deployment.Role == "data_plane" && c.Deployment.RoleDataPlane.ConfigProvider == "yaml", "not standalone")
 	for _, line := range []string{"role: data_plane", "role_data_plane:", "config_provider: yaml"} {
-		rule(strings.Contains(config, line), "the image's entrypoint wants the words %q", line)
+		rule(strings.Contains(config, line), "the image's entrypoint searches for the text %q", line)
 	}
 	rule(slices.Equal(c.APISIX.NodeListen, []address{{"0.0.0.0", 9080}}), "listens on %v", c.APISIX.NodeListen)
 	rule(c.PluginAttr.Prometheus.ExportAddr == address{"0.0.0.0", 9091}, "metrics on %v: other containers cannot reach them", c.PluginAttr.Prometheus.ExportAddr)
 	rule(c.NginxConfig.HTTP.MaxBody == "16k", "bodies of up to %s", c.NginxConfig.HTTP.MaxBody)
-	rule(strings.Contains(c.NginxConfig.Snippet, "large_client_header_buffers 1 16k;"), "one line of a header may not have the readers' 16 KiB")
-	rule(c.NginxConfig.ErrorLog == "stderr", "error_log %s: a file that its user may not open ends nginx", c.NginxConfig.ErrorLog)
-	rule(c.APISIX.ServerTokens != nil && !*c.APISIX.ServerTokens, "the Server header tells the version")
-	rule(c.StreamPlugins != nil && len(*c.StreamPlugins) == 0, "plugins of TCP streams are loaded")
+	rule(strings.Contains(c.NginxConfig.Snippet, "large_client_header_buffers 1 16k;"), "a header line of 16 KiB, the readers' limit, would be refused")
+	rule(c.NginxConfig.ErrorLog == "stderr", "error_log %s: nginx exits if its user may not open the file", c.NginxConfig.ErrorLog)
+	rule(c.APISIX.ServerTokens != nil && !*c.APISIX.ServerTokens, "the Server header contains the version")
+	rule(c.StreamPlugins != nil && len(*c.StreamPlugins) == 0, "plugins for TCP streams are loaded")
 
-	// Read as APISIX does: the end of the last ten bytes.
+	// APISIX searches for #END at the end of the last ten bytes.
 	rule(regexp.MustCompile(`#END\s*$`).MatchString(routes[max(0, len(routes)-10):]), "no #END")
 	f, err := parse[routesFile](routes)
 	if err != nil {
@@ -187,13 +187,13 @@ func judge(config, routes string) error {
 	for _, u := range f.Upstreams {
 		rule(id.MatchString(u.ID) && !upstreams[u.ID], "upstream id %q", u.ID)
 		upstreams[u.ID] = true
-		judgeUpstream(&u, rule)
+		checkUpstream(&u, rule)
 	}
 	seen := map[string]bool{}
 	for _, r := range f.Routes {
 		rule(id.MatchString(r.ID) && !seen[r.ID], "route id %q", r.ID)
 		seen[r.ID] = true
-		rule(r.Name == r.ID && r.URI == "/"+r.Name, "route %s: metrics name it %q, its path is %s", r.ID, r.Name, r.URI)
+		rule(r.Name == r.ID && r.URI == "/"+r.Name, "route %s: the metrics use the name %q, but its path is %s", r.ID, r.Name, r.URI)
 		methods := []string{"GET", "HEAD"}
 		if r.ID != "health" {
 			methods = append(methods, "OPTIONS")
@@ -206,22 +206,22 @@ func judge(config, routes string) error {
 		rule(id.MatchString(r.ID), "rule id %q", r.ID)
 		for name := range r.Plugins {
 			used[name] = true
-			rule(slices.Contains(c.Plugins, name), "plugin %s is used and not loaded: APISIX drops its rule", name)
+			rule(slices.Contains(c.Plugins, name), "plugin %s is used but not loaded, so APISIX drops its rule", name)
 		}
-		rule(r.Plugins["prometheus"]["prefer_name"] == true, "metrics do not name the routes")
+		rule(r.Plugins["prometheus"]["prefer_name"] == true, "the metrics do not use the names of the routes")
 	}
 	rule(used["prometheus"] && used["request-id"], "plugins in use: %v", used)
 	return errors.Join(faults...)
 }
 
-func judgeUpstream(u *upstream, rule func(bool, string, ...any)) {
+func checkUpstream(u *upstream, rule func(bool, string, ...any)) {
 	rule(u.Type == "roundrobin" && u.Scheme == "http", "upstream is %s, %s", u.Type, u.Scheme)
-	rule(u.PassHost == "rewrite" && u.UpstreamHost != "", "pass_host: %s: a request without a Host reaches a reader without one", u.PassHost)
+	rule(u.PassHost == "rewrite" && u.UpstreamHost != "", "pass_host: %s: requests without a Host header are forwarded without one", u.PassHost)
 	rule(u.Retries == 2, "retries: %d", u.Retries)
 	rule(u.Timeout.Connect > 0 && u.Timeout.Send > 0 && u.Timeout.Read > 0, "a timeout is 0")
-	rule(u.RetryTimeout > u.Timeout.Read, "retry_timeout %v is not above the read timeout %v: a reader that hangs uses it up", u.RetryTimeout, u.Timeout.Read)
+	rule(u.RetryTimeout > u.Timeout.Read, "retry_timeout %v must exceed the read timeout %v, or a reader that hangs leaves no time for retries", u.RetryTimeout, u.Timeout.Read)
 	rule(u.KeepalivePool.Size > 0 && u.KeepalivePool.Requests > 1000, "keepalive pool %+v", u.KeepalivePool)
-	rule(u.KeepalivePool.IdleTimeout < 75, "connections are kept for %d s: the readers close after 75", u.KeepalivePool.IdleTimeout)
+	rule(u.KeepalivePool.IdleTimeout < 75, "idle connections are kept for %d s, but the readers close them after 75 s", u.KeepalivePool.IdleTimeout)
 	for _, n := range u.Nodes {
 		rule(net.ParseIP(n.Host) != nil && n.Port > 0 && n.Weight == 1, "node %+v", n)
 	}
@@ -230,29 +230,29 @@ func judgeUpstream(u *upstream, rule func(bool, string, ...any)) {
 	rule(active.Type == "http" && active.HTTPPath == "/ready", "active check: %s %s", active.Type, active.HTTPPath)
 	rule(active.Timeout > 0 && active.Healthy.Interval >= 1 && active.Healthy.Successes >= 1, "active check %+v", active)
 	rule(active.Unhealthy.Interval >= 1 && active.Unhealthy.TCPFailures >= 1 && active.Unhealthy.Timeouts != nil && *active.Unhealthy.Timeouts >= 1, "active check %+v", active.Unhealthy)
-	rule(active.Unhealthy.HTTPStatuses == nil, "active check: the statuses are APISIX's own, which have 503")
+	rule(active.Unhealthy.HTTPStatuses == nil, "active check: do not set http_statuses, because the defaults include 503")
 	if failures := active.Unhealthy.HTTPFailures; failures == nil || *failures < 1 {
-		rule(false, "active check: a reader that says 503 stays")
+		rule(false, "active check: a reader that returns 503 stays in rotation")
 	} else {
 		out := time.Duration(*failures*active.Unhealthy.Interval) * time.Second
-		rule(out < httpkit.Drain, "a reader that stops serves for %v, and is taken out after %v", httpkit.Drain, out)
+		rule(out < httpkit.Drain, "a reader that is being stopped serves for %v, but is removed after %v", httpkit.Drain, out)
 	}
 	rule(passive.Type == "http", "passive check: %s", passive.Type)
-	rule(passive.Healthy.Successes != nil && *passive.Healthy.Successes == 0, "passive check: reads take back a reader that is not ready")
+	rule(passive.Healthy.Successes != nil && *passive.Healthy.Successes == 0, "passive check: reads put a reader that is not ready back into rotation")
 	rule(passive.Unhealthy.HTTPStatuses == nil && passive.Unhealthy.HTTPFailures != nil && *passive.Unhealthy.HTTPFailures == 0,
-		"passive check: a reader's own 503 ejects it")
-	rule(passive.Unhealthy.Timeouts != nil && *passive.Unhealthy.Timeouts == 0, "passive check: clients eject readers by their number")
+		"passive check: a reader's 503 removes it")
+	rule(passive.Unhealthy.Timeouts != nil && *passive.Unhealthy.Timeouts == 0, "passive check: many concurrent clients can remove readers")
 	rule(passive.Unhealthy.TCPFailures >= 1 && passive.Unhealthy.Interval == 0, "passive check %+v", passive.Unhealthy)
 }
 
 func TestConfiguration(t *testing.T) {
-	if err := judge(read(t, "config.yaml"), read(t, "apisix.yaml")); err != nil {
+	if err := check(read(t, "config.yaml"), read(t, "apisix.yaml")); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestVolumeIsOfTheImage: a volume is filled from the image when it is new, so one that an older image has filled
-// would hide the files of a newer one.
+// TestVolumeIsOfTheImage checks that the name of the volume contains the version of the image. Docker fills only a
+// new volume from the image, so an old volume would hide the files of a newer image.
 func TestVolumeIsOfTheImage(t *testing.T) {
 	compose := read(t, "../docker-compose.yaml")
 	image := regexp.MustCompile(`image: apache/apisix:(\S+)`).FindStringSubmatch(compose)
@@ -261,13 +261,13 @@ func TestVolumeIsOfTheImage(t *testing.T) {
 	}
 	for _, want := range []string{"      - apisix-conf-" + image[1] + ":/usr/local/apisix/conf\n", "  apisix-conf-" + image[1] + ": {}\n"} {
 		if !strings.Contains(compose, want) {
-			t.Errorf("docker-compose.yaml does not have %q", want)
+			t.Errorf("docker-compose.yaml does not contain %q", want)
 		}
 	}
 }
 
-// TestJudge breaks one rule at a time.
-func TestJudge(t *testing.T) {
+// TestCheckRefuses breaks each rule and checks that check reports it.
+func TestCheckRefuses(t *testing.T) {
 	config, routes := read(t, "config.yaml"), read(t, "apisix.yaml")
 	for _, test := range []struct{ old, new string }{
 		{"role: data_plane", "role: traditional"},
@@ -321,14 +321,14 @@ func TestJudge(t *testing.T) {
 		c, r := strings.Replace(config, test.old, test.new, 1), strings.Replace(routes, test.old, test.new, 1)
 		switch {
 		case c == config && r == routes:
-			t.Errorf("%q stands in neither file", test.old)
-		case judge(c, r) == nil:
-			t.Errorf("%q instead of %q breaks no rule", test.new, test.old)
+			t.Errorf("neither file contains %q", test.old)
+		case check(c, r) == nil:
+			t.Errorf("%q instead of %q is not reported", test.new, test.old)
 		}
 	}
 }
 
-// TestRoutesOfReader asks a reader for each path that the gateway passes on.
+// TestRoutesOfReader sends a request for each path of the routes to a reader.
 func TestRoutesOfReader(t *testing.T) {
 	f, err := parse[routesFile](read(t, "apisix.yaml"))
 	if err != nil {
@@ -337,9 +337,9 @@ func TestRoutesOfReader(t *testing.T) {
 	listening := make(chan string, 1)
 	cfg := reader.Config{Data: redisconfig.Data{Drain: -1}, PodID: "reader"}
 	cfg.Host, cfg.Listening = "127.0.0.1", func(addr string) { listening <- addr }
-	cfg.Redis.Addr, cfg.Redis.Channel, cfg.Redis.Namespace = []string{"127.0.0.1:1"}, "updates", "posts" // nobody there, nor needed
+	cfg.Redis.Addr, cfg.Redis.Channel, cfg.Redis.Namespace = []string{"127.0.0.1:1"}, "updates", "posts" // no Redis is needed
 	stopped := make(chan error, 1)
-	go func() { stopped <- reader.Run(t.Context(), cfg) }() // t.Context ends before Cleanup
+	go func() { stopped <- reader.Run(t.Context(), cfg) }() // t.Context is cancelled before Cleanup functions run
 	t.Cleanup(func() {
 		if err := <-stopped; err != nil {
 			t.Error(err)
@@ -377,15 +377,15 @@ func TestRoutesOfReader(t *testing.T) {
 				want = http.StatusMethodNotAllowed // without CORS_ALLOW_ORIGIN
 			}
 			if got := status(method, r.URI); got != want {
-				t.Errorf("a reader answers %s %s with %d, want %d", method, r.URI, got, want)
+				t.Errorf("%s %s: status %d, want %d", method, r.URI, got, want)
 			}
 		}
 	}
 	check := f.Upstreams[0].Checks.Active.HTTPPath
 	if got := status(http.MethodGet, check); got != http.StatusServiceUnavailable {
-		t.Errorf("a reader that has loaded nothing answers the check %s with %d", check, got)
+		t.Errorf("the health check %s of a reader that is not ready: status %d, want 503", check, got)
 	}
 	if got := status(http.MethodGet, "/posts"); got != http.StatusNotFound {
-		t.Errorf("a reader answers a path that it does not have with %d", got)
+		t.Errorf("unknown path: status %d, want 404", got)
 	}
 }

@@ -1,33 +1,33 @@
 #!/usr/bin/env bash
-# The main process of the gateway's container: runs APISIX and keeps its list of readers.
+# The main process of the gateway's container: runs APISIX and updates its list of readers.
 #
 #	nodes.sh COMMAND...     COMMAND runs APISIX in the foreground
 #
-# APISIX balances, checks and retries by node, and takes a name with several addresses for one node.
-# So every other second the readers' addresses are looked up in Docker's DNS and written as nodes
-# into the file that APISIX reads again when its time has changed. A child does that, and the main
-# process only waits for its children and for signals: a stop reaches APISIX at once, however long
-# DNS and the readers take. When APISIX or the child ends, the container does, so that APISIX cannot
-# go on with a stale list.
+# APISIX balances, health-checks and retries per node, and treats a host name with several addresses
+# as one node. So every two seconds this script looks up the readers' addresses in Docker's DNS and
+# writes them as nodes into the file that APISIX reloads when its modification time changes. A child
+# process does that; the main process only waits for its children and for signals, so that a stop
+# reaches APISIX at once, even while DNS or readers are slow. If APISIX or the child exits, the
+# container does too, so that APISIX never runs with a list that is not updated any more.
 set -euo pipefail
 
 name=${READER_HOST:-reader}
 port=${READER_PORT:-80}
 routes=${ROUTES:-$(dirname "$0")/apisix.yaml}
 file=${NODES_FILE:-/run/apisix/apisix.yaml}               # on a tmpfs
-link=${APISIX_FILE:-/usr/local/apisix/conf/apisix.yaml}   # where APISIX looks for it
-# APISIX compares the file's time in whole seconds: two versions within one would look like one.
+link=${APISIX_FILE:-/usr/local/apisix/conf/apisix.yaml}   # path from which APISIX reads it
+# More than a second, because APISIX compares modification times in whole seconds.
 interval=${NODES_INTERVAL:-2}
 
-max_absent=5 # DNS answers in a row without a listed reader that remove it even if it is ready
+max_absent=5 # consecutive DNS answers without a listed reader after which it is removed even if ready
 
-nodes=()             # addresses that are listed
-declare -A absent=() # DNS answers in a row without a listed address
-missing=0            # 1 while DNS has no address
+nodes=()             # listed addresses
+declare -A absent=() # per listed address, the number of consecutive DNS answers without it
+missing=0            # 1 while DNS returns no address
 
 log() { printf '%s nodes.sh: %s\n' "$(date -u +%FT%TZ)" "$*" >&2; }
 
-# look_up prints the readers' IPv4 addresses in a stable order, none when DNS does not answer.
+# look_up prints the readers' IPv4 addresses, sorted. It prints nothing if DNS does not answer.
 look_up() {
 	local address _
 	timeout 2 getent ahostsv4 "$name" | while read -r address _; do
@@ -35,8 +35,8 @@ look_up() {
 	done | sort -u
 }
 
-# ready ADDRESS... prints the addresses whose reader says that it has loaded its posts. All are asked
-# in parallel within one second, so many silent readers delay a round no more than one does.
+# ready ADDRESS... prints the addresses whose reader answers /ready with 200. It probes all of them in
+# parallel and takes at most one second, no matter how many readers do not answer.
 ready() {
 	[ $# -gt 0 ] || return 0
 	# shellcheck disable=SC2016 # the inner shell expands these
@@ -45,13 +45,13 @@ ready() {
 			{ exec 3<>"/dev/tcp/$address/$1" && printf "GET /ready HTTP/1.0\r\n\r\n" >&3 &&
 				read -r _ status _ <&3 && [ "$status" = 200 ] && echo "$address"; } &
 		done
-		wait' bash "$port" "$@" 2>/dev/null || true # 124: some reader was silent
+		wait' bash "$port" "$@" 2>/dev/null || true # 124 if a reader did not answer in time
 }
 
-# among ADDRESS LIST... reports whether the address is in the list.
+# among ADDRESS LIST... succeeds if the list contains the address.
 among() { [[ " ${*:2} " == *" $1 "* ]]; }
 
-# render ADDRESS... prints the routes with these nodes.
+# render ADDRESS... prints the routes file with these nodes.
 render() {
 	local line
 	while IFS= read -r line; do
@@ -64,26 +64,26 @@ render() {
 	done <"$routes"
 }
 
-# publish ADDRESS... makes these the nodes. The file is replaced in one step, so that APISIX sees
-# the old list or the new one and never half of it.
+# publish ADDRESS... writes the file with these nodes. It replaces the file atomically, so that APISIX
+# never reads a partial list.
 publish() {
 	render "$@" >"$file.new" && mv "$file.new" "$file" || return
 	nodes=("$@")
 }
 
-# update follows DNS, with three exceptions:
-# - Without an answer the list stays: the readers are likely to be well.
-# - A new reader is listed once its /ready says 200, because APISIX takes a node that it does not know
-#   for a healthy one. From then on APISIX checks it.
-# - A listed reader that the answer leaves out stays while its /ready says 200, because an answer can
-#   be incomplete. A reader that stops says 503, and then nothing, so it leaves with the first answer
-#   without it. After max_absent answers in a row (10 s) it leaves anyway: by then DNS is right, and
-#   the address may belong to another container.
+# update makes the list equal to the DNS answer, with three exceptions:
+# - If DNS does not answer, the list stays, because the readers are probably healthy.
+# - A new reader is listed when its /ready returns 200, because APISIX assumes that a new node is
+#   healthy. From then on APISIX checks it.
+# - A listed reader that is missing in the answer stays while its /ready returns 200, because DNS
+#   answers can be incomplete. A reader that is being stopped returns 503, then nothing, so it is
+#   removed at the first answer without it. After max_absent consecutive answers (10 s) a reader is
+#   removed anyway, because its address may belong to another container by then.
 update() {
 	local found all stay=() unsure=() list=() address
 	mapfile -t found < <(look_up)
 	if [ ${#found[@]} -eq 0 ]; then
-		((missing)) || log "DNS has no address for $name; still listed: ${nodes[*]:-none}"
+		((missing)) || log "DNS has no address for $name; reads still go to: ${nodes[*]:-none}"
 		missing=1
 		return
 	fi
@@ -103,33 +103,33 @@ update() {
 		if among "$address" "${stay[@]}"; then list+=("$address"); fi
 	done
 	if [ ${#list[@]} -eq 0 ]; then
-		list=("${found[@]}") # none is ready, and any is better than none
+		list=("${found[@]}") # none is ready, so list all
 	fi
 	if [ "${list[*]}" = "${nodes[*]}" ]; then
 		return
 	fi
 	if publish "${list[@]}"; then
-		log "readers: ${nodes[*]}"
+		log "reads go to the readers: ${nodes[*]}"
 	else
-		log "cannot write $file; still listed: ${nodes[*]:-none}"
+		log "cannot write $file; reads still go to: ${nodes[*]:-none}"
 	fi
 }
 
-# keep runs update for ever.
+# keep runs update in a loop.
 keep() {
 	while sleep "$interval"; do update; done
 }
 
 stopping=0
 gateway=
-# quit stops APISIX: nginx finishes the requests in flight on QUIT, and cuts them on TERM.
+# quit stops APISIX gracefully: nginx finishes the requests in flight on QUIT, but aborts them on TERM.
 quit() {
 	stopping=1
-	[ -n "$gateway" ] || exit 0 # APISIX does not run yet
+	[ -n "$gateway" ] || exit 0 # APISIX has not been started yet
 	kill -QUIT "$gateway" 2>/dev/null || true
 }
 trap quit TERM INT QUIT
-# However this script ends, its children end too.
+# However this script exits, it kills its children.
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 ln -sfn "$file" "$link"
@@ -138,7 +138,7 @@ update
 
 keep &
 keeper=$!
-# With job control, because bash would start what runs beside it with QUIT ignored.
+# Job control, because without it bash starts background commands with QUIT ignored.
 set -m
 "$@" &
 gateway=$!
@@ -148,7 +148,7 @@ status=0
 pause=$interval
 while kill -0 "$gateway" 2>/dev/null; do
 	if ((!stopping)) && ! kill -0 "$keeper" 2>/dev/null; then
-		log "the process that keeps the list of readers died: stopping APISIX and the container"
+		log "the process that updates the list of readers died; stopping APISIX and the container"
 		stopping=1 status=1
 	fi
 	if ((stopping)); then
@@ -156,9 +156,9 @@ while kill -0 "$gateway" 2>/dev/null; do
 		pause=0.2
 	fi
 	sleep "$pause" &
-	wait -n "$gateway" $! || true # until either ends, or a signal comes
+	wait -n "$gateway" $! || true # until one of them exits or a signal arrives
 done
 
 wait "$gateway" || status=$?
-((stopping)) || log "APISIX ended by itself with status $status: the container ends with it"
+((stopping)) || log "APISIX exited with status $status; stopping the container"
 exit "$status"

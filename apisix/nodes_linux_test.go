@@ -1,6 +1,6 @@
 package apisix
 
-// The tests of nodes.sh and health.sh: Linux alone has all of 127.0.0.0/8, and its bash.
+// Tests of nodes.sh and health.sh. They need Linux, where all of 127.0.0.0/8 is available and bash is recent.
 
 import (
 	"errors"
@@ -26,25 +26,18 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// TestMain runs all tests of nodes.sh at once, however few the cores: the script waits for seconds between
-// two look-ups.
-func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "16") // a default; -parallel overrides it
-	os.Exit(m.Run())
-}
-
-// container runs nodes.sh as the gateway's container does, with a fake DNS and a fake APISIX.
+// container runs nodes.sh like the gateway's container, with a fake DNS and a fake APISIX.
 type container struct {
 	t     *testing.T
 	dir   string
-	port  int // of the readers
+	port  int // port of the readers
 	cmd   *exec.Cmd
 	log   *syncBuffer
 	ended chan struct{}
 }
 
-// fakeAPISIX keeps what it found in its file at the start, and says what signal it got. While there
-// is a file deaf it hears no QUIT, as bash does by itself.
+// fakeAPISIX saves the content of its file at the start, and records the signal that it receives. While a file
+// named deaf exists it ignores QUIT, like the image's entrypoint.
 const fakeAPISIX = `#!/usr/bin/env bash
 cp "$APISIX_FILE" config
 while [ -e deaf ]; do sleep 0.05; done
@@ -55,8 +48,8 @@ until [ -e die ]; do sleep 0.05; done
 exit 9
 `
 
-// fakeGetent answers its n-th call with the file dns.n or else dns, in the form of getent ahostsv4; it
-// hangs while there is a file hang. Each line of calls is a look-up.
+// fakeGetent answers its n-th call with the file dns.n, or dns if there is none, in the format of getent ahostsv4.
+// It hangs while a file named hang exists, and appends a line to calls for each look-up.
 const fakeGetent = `#!/usr/bin/env bash
 echo "$*" >>calls
 while [ -e hang ]; do sleep 0.05; done
@@ -103,8 +96,8 @@ func (c *container) executable(name, content string) {
 	}
 }
 
-// dns makes these the addresses of the readers' name. They are replaced at once, and each comes
-// three times, as getent lists one for each kind of socket.
+// dns atomically sets the addresses of the readers' name. Each is listed three times, once per socket type, like
+// getent does.
 func (c *container) dns(addresses ...string) {
 	c.t.Helper()
 	var b strings.Builder
@@ -125,7 +118,7 @@ func (c *container) start() {
 		c.t.Fatal(err)
 	}
 	go func() {
-		_ = c.cmd.Wait() // its exit code is looked at
+		_ = c.cmd.Wait() // tests read the exit code with status
 		close(c.ended)
 	}()
 	c.t.Cleanup(func() {
@@ -137,7 +130,7 @@ func (c *container) start() {
 	})
 }
 
-// status waits for the end and returns the exit code.
+// status waits for the exit of the script and returns its exit code.
 func (c *container) status() int {
 	c.t.Helper()
 	eventually.True(c.t, "end of the script", func() bool {
@@ -151,7 +144,7 @@ func (c *container) status() int {
 	return c.cmd.ProcessState.ExitCode()
 }
 
-// listed returns the addresses that APISIX would use. Anything but a whole, correct file fails.
+// listed returns the addresses that APISIX would use, or an error unless the file is complete and correct.
 func (c *container) listed() ([]string, error) {
 	content, err := os.ReadFile(c.path("conf.yaml"))
 	if err != nil {
@@ -161,7 +154,7 @@ func (c *container) listed() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := judge(string(config), string(content)); err != nil {
+	if err := check(string(config), string(content)); err != nil {
 		return nil, err
 	}
 	f, err := parse[routesFile](string(content))
@@ -189,16 +182,16 @@ func (c *container) want(addresses ...string) {
 	})
 }
 
-// lookups waits for n more look-ups to begin, of which n-1 are then over.
+// lookups waits until n more look-ups have started, so that n-1 of them are complete.
 func (c *container) lookups(n int) {
 	c.t.Helper()
 	before := c.calls()
 	eventually.True(c.t, "look-ups", func() bool { return c.calls() >= before+n })
 }
 
-// calls returns the number of look-ups that began.
+// calls returns the number of look-ups so far.
 func (c *container) calls() int {
-	content, _ := os.ReadFile(c.path("calls")) // none yet: no calls
+	content, _ := os.ReadFile(c.path("calls")) // does not exist before the first call
 	return strings.Count(string(content), "\n")
 }
 
@@ -209,7 +202,7 @@ func (c *container) logged(text string) {
 	})
 }
 
-// reader answers /ready on address with what status says.
+// reader starts a reader on address that answers /ready with the result of status.
 func (c *container) reader(address string, status func() int) *httptest.Server {
 	c.t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(c.port)))
@@ -230,8 +223,8 @@ func (c *container) reader(address string, status func() int) *httptest.Server {
 
 func ready() int { return http.StatusOK }
 
-// silent starts manySilent readers that accept connections and never answer. It returns their
-// addresses and the listener of the first.
+// silent starts manySilent readers that accept connections but never answer. It returns their addresses and the
+// listener of the first one.
 func (c *container) silent() ([]string, *net.TCPListener) {
 	c.t.Helper()
 	var addresses []string
@@ -252,13 +245,13 @@ func (c *container) silent() ([]string, *net.TCPListener) {
 
 const (
 	firstSilent = 10
-	manySilent  = 40               // asked one after another, a second each, they take longer than patience
-	patience    = 30 * time.Second // that of eventually
+	manySilent  = 40               // probed one after another, at one second each, they take longer than patience
+	patience    = 30 * time.Second // deadline of package eventually
 )
 
 func host(i int) string { return fmt.Sprintf("127.0.4.%d", i) }
 
-// TestNodes follows readers as they come and go.
+// TestNodes checks the list while readers start and stop.
 func TestNodes(t *testing.T) {
 	c := newContainer(t)
 	var loading sync.Mutex // held while the fourth reader loads
@@ -281,16 +274,16 @@ func TestNodes(t *testing.T) {
 		t.Errorf("APISIX started before its list was there:\n%s", started)
 	}
 
-	// From here on somebody looks at the file all the time.
+	// From here on another goroutine checks every version of the file.
 	var watching sync.WaitGroup
 	stop := make(chan struct{})
 	watching.Go(func() { c.watch(stop) })
 
 	c.dns(host(3), host(2), host(1), host(4))
-	c.want(host(1), host(2), host(3)) // the fourth has not loaded its posts
+	c.want(host(1), host(2), host(3)) // the fourth is not ready
 	loading.Unlock()
 	c.want(host(1), host(2), host(3), host(4))
-	loading.Lock() // a reader that is listed stays: APISIX checks it
+	loading.Lock() // a listed reader stays, because APISIX checks it
 	c.dns(host(4), host(1))
 	c.want(host(1), host(4))
 
@@ -308,8 +301,8 @@ func TestNodes(t *testing.T) {
 	loading.Unlock()
 }
 
-// watch looks at the file as APISIX does until stop is closed: each version must be whole, a file of
-// its own, and from another second than the last.
+// watch polls the file like APISIX until stop is closed. Each version must be complete, a new file, and have a
+// modification time in another second than the previous one.
 func (c *container) watch(stop <-chan struct{}) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -332,21 +325,21 @@ func (c *container) watch(stop <-chan struct{}) {
 			continue
 		}
 		if _, err := parse[routesFile](content); err != nil || !strings.HasSuffix(content, "\n#END\n") {
-			c.t.Errorf("half a file: %v", err)
+			c.t.Errorf("incomplete file: %v", err)
 		}
 		if last.info != nil {
 			if os.SameFile(last.info, info) {
-				c.t.Error("the file was written in place: APISIX can read half of it")
+				c.t.Error("the file was written in place, so APISIX can read an incomplete version")
 			}
 			if last.info.ModTime().Unix() == info.ModTime().Unix() {
-				c.t.Error("two versions within one second: APISIX takes them for one")
+				c.t.Error("two versions within one second, which APISIX cannot distinguish")
 			}
 		}
 		last.content, last.info = content, info
 	}
 }
 
-// readOpen returns a file's content and identity, of one and the same version.
+// readOpen returns the content and the identity of the same version of a file.
 func readOpen(path string) (string, os.FileInfo, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -361,7 +354,7 @@ func readOpen(path string) (string, os.FileInfo, error) {
 	return string(content), info, err
 }
 
-// TestNodesWithoutAnswer keeps the list through whatever the look-up does.
+// TestNodesWithoutAnswer checks that the list stays when a look-up fails or hangs.
 func TestNodesWithoutAnswer(t *testing.T) {
 	for name, breakDNS := range map[string]func(c *container){
 		"an error":      func(c *container) { _ = os.Remove(c.path("dns")) },
@@ -377,11 +370,11 @@ func TestNodesWithoutAnswer(t *testing.T) {
 			c.start()
 			c.want(host(1), host(2))
 			breakDNS(c)
-			c.logged("still listed: " + host(1) + " " + host(2))
+			c.logged("reads still go to: " + host(1) + " " + host(2))
 			c.lookups(1)
 			c.want(host(1), host(2))
-			if n := strings.Count(c.log.String(), "still listed"); n != 1 {
-				t.Errorf("%d lines in the log about one failure", n)
+			if n := strings.Count(c.log.String(), "reads still go to"); n != 1 {
+				t.Errorf("%d log lines for one failure, want 1", n)
 			}
 			_ = os.Remove(c.path("hang"))
 			server.Close()
@@ -391,8 +384,8 @@ func TestNodesWithoutAnswer(t *testing.T) {
 	}
 }
 
-// TestNodesIncompleteAnswer keeps a ready reader that some answers of DNS leave out, and removes it
-// when they all do.
+// TestNodesIncompleteAnswer checks that a ready reader stays while some DNS answers lack it, and is removed when
+// all do.
 func TestNodesIncompleteAnswer(t *testing.T) {
 	c := newContainer(t)
 	c.cmd.Env = append(c.cmd.Env, "NODES_INTERVAL=0.1")
@@ -402,22 +395,22 @@ func TestNodesIncompleteAnswer(t *testing.T) {
 	c.dns(host(1), host(3))
 	incomplete := read(t, c.path("dns"))
 	c.dns(host(1), host(2), host(3))
-	for _, call := range []int{2, 3, 4, 5, 7, 8, 9, 10} { // never as many in a row as the script believes
+	for _, call := range []int{2, 3, 4, 5, 7, 8, 9, 10} { // fewer than max_absent in a row
 		c.write(fmt.Sprint("dns.", call), incomplete)
 	}
 	c.start()
 	c.want(host(1), host(2), host(3))
 	eventually.True(t, "12 look-ups", func() bool { return c.calls() >= 12 })
 	c.want(host(1), host(2), host(3))
-	if n := strings.Count(c.log.String(), "readers: "); n != 1 {
+	if n := strings.Count(c.log.String(), "reads go to the readers: "); n != 1 {
 		t.Errorf("the list was written %d times", n)
 	}
 	c.dns(host(1), host(3))
 	c.want(host(1), host(3))
 }
 
-// TestNodesReaderStops removes a reader with the first answer of DNS that leaves it out, if its own
-// /ready does not say 200 either.
+// TestNodesReaderStops checks that a reader is removed at the first DNS answer without it if its /ready does not
+// return 200.
 func TestNodesReaderStops(t *testing.T) {
 	for name, stop := range map[string]func(status *atomic.Int64, server *httptest.Server){
 		"draining": func(status *atomic.Int64, _ *httptest.Server) { status.Store(http.StatusServiceUnavailable) },
@@ -426,7 +419,7 @@ func TestNodesReaderStops(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newContainer(t)
-			var status atomic.Int64 // 0 does not answer
+			var status atomic.Int64 // 0 for no answer
 			status.Store(http.StatusOK)
 			c.reader(host(1), ready)
 			server := c.reader(host(2), func() int {
@@ -442,15 +435,15 @@ func TestNodesReaderStops(t *testing.T) {
 			before := c.calls()
 			c.dns(host(1))
 			c.want(host(1))
-			// One look-up may have read the answer before, and one may have begun after the list was written.
+			// One look-up may have read the old answer, and one may have started after the list was written.
 			if n := c.calls() - before; n > 3 {
-				t.Errorf("the reader left after %d look-ups", n)
+				t.Errorf("the reader was removed after %d look-ups", n)
 			}
 		})
 	}
 }
 
-// TestNodesSilentReaders lists a ready reader without waiting for each silent one.
+// TestNodesSilentReaders checks that many silent readers do not delay the listing of a ready one.
 func TestNodesSilentReaders(t *testing.T) {
 	c := newContainer(t)
 	silent, _ := c.silent()
@@ -463,20 +456,20 @@ func TestNodesSilentReaders(t *testing.T) {
 	c.want(host(1), host(firstSilent+manySilent))
 }
 
-// TestNodesNoneAtStart starts APISIX without readers; those that come are used ready or not, when
-// none of them is.
+// TestNodesNoneAtStart checks that APISIX starts without readers, and that readers are listed although none of
+// them is ready.
 func TestNodesNoneAtStart(t *testing.T) {
 	c := newContainer(t)
 	c.reader(host(1), func() int { return http.StatusServiceUnavailable })
 	c.start()
 	eventually.True(t, "start of APISIX", func() bool { return exists(c.path("started")) })
 	c.want()
-	c.logged("still listed: none")
-	c.dns(host(1), host(2)) // nobody listens on the second
+	c.logged("reads still go to: none")
+	c.dns(host(1), host(2)) // the second does not listen
 	c.want(host(1), host(2))
 }
 
-// TestNodesCannotWrite keeps the old file while a new one cannot be written.
+// TestNodesCannotWrite checks that the old file stays while a new one cannot be written.
 func TestNodesCannotWrite(t *testing.T) {
 	c := newContainer(t)
 	c.reader(host(1), ready)
@@ -494,7 +487,8 @@ func TestNodesCannotWrite(t *testing.T) {
 	c.want(host(1), host(2))
 }
 
-// TestNodesStop passes a stop on as nginx's graceful one, and APISIX's exit code back.
+// TestNodesStop checks that a stop is forwarded as QUIT, nginx's graceful stop, and that APISIX's exit code is
+// returned.
 func TestNodesStop(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {
@@ -513,13 +507,13 @@ func TestNodesStop(t *testing.T) {
 				t.Errorf("APISIX got %s", got)
 			}
 			if strings.Contains(c.log.String(), "by itself") {
-				t.Error("the log takes an orderly stop for a failure")
+				t.Error("the log reports an orderly stop as a failure")
 			}
 		})
 	}
 }
 
-// TestNodesStopBesideSilentReaders passes a stop on while readers that say nothing are asked.
+// TestNodesStopBesideSilentReaders checks that a stop is forwarded at once while silent readers are probed.
 func TestNodesStopBesideSilentReaders(t *testing.T) {
 	c := newContainer(t)
 	silent, first := c.silent()
@@ -533,7 +527,7 @@ func TestNodesStopBesideSilentReaders(t *testing.T) {
 	}
 	conn, err := first.Accept()
 	if err != nil {
-		t.Fatalf("no silent reader was asked: %v", err)
+		t.Fatalf("no silent reader was probed: %v", err)
 	}
 	defer conn.Close()
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -545,7 +539,7 @@ func TestNodesStopBesideSilentReaders(t *testing.T) {
 	}
 }
 
-// TestNodesStopBeforeStart does not start APISIX after a stop.
+// TestNodesStopBeforeStart checks that APISIX is not started after a stop.
 func TestNodesStopBeforeStart(t *testing.T) {
 	c := newContainer(t)
 	c.write("hang", "")
@@ -562,7 +556,7 @@ func TestNodesStopBeforeStart(t *testing.T) {
 	}
 }
 
-// TestNodesKeeperDies ends the container when nobody keeps the list any more.
+// TestNodesKeeperDies checks that the container stops when the process that updates the list has died.
 func TestNodesKeeperDies(t *testing.T) {
 	c := newContainer(t)
 	c.dns(host(1))
@@ -576,7 +570,7 @@ func TestNodesKeeperDies(t *testing.T) {
 		}
 	}
 	if keeper == 0 {
-		t.Fatal("no process keeps the list")
+		t.Fatal("no process updates the list")
 	}
 	if err := syscall.Kill(keeper, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -584,10 +578,10 @@ func TestNodesKeeperDies(t *testing.T) {
 	if status := c.status(); status != 7 {
 		t.Errorf("exit code %d, want APISIX's 7 after a QUIT", status)
 	}
-	c.logged("keeps the list of readers died")
+	c.logged("updates the list of readers died")
 }
 
-// TestNodesStopEarly repeats a stop that comes while the image's entrypoint still runs.
+// TestNodesStopEarly checks that a stop is repeated if it arrives while the image's entrypoint still runs.
 func TestNodesStopEarly(t *testing.T) {
 	c := newContainer(t)
 	c.dns(host(1))
@@ -605,7 +599,7 @@ func TestNodesStopEarly(t *testing.T) {
 	}
 }
 
-// TestNodesAPISIXDies ends the container with APISIX's exit code.
+// TestNodesAPISIXDies checks that the container stops with APISIX's exit code.
 func TestNodesAPISIXDies(t *testing.T) {
 	c := newContainer(t)
 	c.dns(host(1))
@@ -615,10 +609,10 @@ func TestNodesAPISIXDies(t *testing.T) {
 	if status := c.status(); status != 9 {
 		t.Errorf("exit code %d, want APISIX's 9", status)
 	}
-	c.logged("APISIX ended by itself with status 9")
+	c.logged("APISIX exited with status 9")
 }
 
-// TestNodesCannotStart does not run APISIX without its file.
+// TestNodesCannotStart checks that APISIX is not started without its file.
 func TestNodesCannotStart(t *testing.T) {
 	c := newContainer(t)
 	c.dns(host(1))
@@ -647,7 +641,7 @@ func TestHealth(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path != "/health" {
-					t.Errorf("asked for %s", r.URL.Path)
+					t.Errorf("request for %s, want /health", r.URL.Path)
 				}
 				w.WriteHeader(test.status)
 			}))
@@ -666,16 +660,16 @@ func TestHealth(t *testing.T) {
 		defer ln.Close()
 		var failed *exec.ExitError
 		if err := health(ln); !errors.As(err, &failed) {
-			t.Errorf("a gateway that says nothing is healthy (%v)", err)
+			t.Errorf("a gateway that does not answer counts as healthy (%v)", err)
 		}
 		ln.Close()
 		if err := health(ln); !errors.As(err, &failed) {
-			t.Errorf("a gateway that is not there is healthy (%v)", err)
+			t.Errorf("a gateway that does not run counts as healthy (%v)", err)
 		}
 	})
 }
 
-// TestHealthFullQueue gives up on a gateway whose queue of connections is full.
+// TestHealthFullQueue checks that the health check times out if the gateway's accept queue is full.
 func TestHealthFullQueue(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -705,7 +699,7 @@ func TestHealthFullQueue(t *testing.T) {
 	eventually.True(t, "end of the health check", func() bool { return len(ended) == 1 })
 	var failed *exec.ExitError
 	if err := <-ended; !errors.As(err, &failed) {
-		t.Errorf("a gateway whose queue is full is healthy (%v)", err)
+		t.Errorf("a gateway with a full accept queue counts as healthy (%v)", err)
 	}
 }
 
@@ -720,7 +714,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// syncBuffer collects what a process writes while the test reads it.
+// syncBuffer is a buffer that is safe for concurrent use.
 type syncBuffer struct {
 	mu sync.Mutex // guards b
 	b  strings.Builder

@@ -13,8 +13,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// board is a dashboard, with the members that ours have: what Grafana adds when it exports one is
-// noise in a diff.
+// board is a dashboard with only the members that ours use. Members that Grafana adds in an export would be
+// noise in diffs.
 type board struct {
 	UID           string           `json:"uid"`
 	Title         string           `json:"title"`
@@ -62,7 +62,7 @@ type panel struct {
 		RefID        string `json:"refId"`
 		Expr         string `json:"expr"`
 		LegendFormat string `json:"legendFormat"`
-		Instant      bool   `json:"instant"` // what is now, and not what was in the range that is shown
+		Instant      bool   `json:"instant"` // queries the current value instead of the range
 	} `json:"targets"`
 	FieldConfig struct {
 		Defaults struct {
@@ -85,22 +85,23 @@ type panel struct {
 		Overrides []any `json:"overrides"`
 	} `json:"fieldConfig"`
 	Options   map[string]any `json:"options"`
-	Collapsed bool           `json:"collapsed"` // of a row
-	Panels    []panel        `json:"panels"`    // of a row that is collapsed
+	Collapsed bool           `json:"collapsed"` // for a row
+	Panels    []panel        `json:"panels"`    // panels of a collapsed row
 }
 
-// rectangle is a place on Grafana's grid of 24 columns.
+// rectangle is a position in Grafana's grid of 24 columns.
 type rectangle struct{ X, Y, W, H int }
 
 func (r rectangle) overlaps(s rectangle) bool {
 	return r.X < s.X+s.W && s.X < r.X+r.W && r.Y < s.Y+s.H && s.Y < r.Y+r.H
 }
 
-// units are the names that Grafana has for the units of our metrics.
+// units lists Grafana's names of the units that we use.
 var units = []string{"none", "short", "percentunit", "s", "bytes", "Bps", "reqps", "wps", "ops", "cps"}
 
-// judge returns what is wrong with a dashboard, whose queries go to the data source with this uid.
-func judge(content []byte, source string) (*board, error) {
+// check decodes a dashboard and returns all violations of our rules. source is the uid of the data source that
+// the panels must use.
+func check(content []byte, source string) (*board, error) {
 	d := json.NewDecoder(strings.NewReader(string(content)))
 	d.DisallowUnknownFields()
 	var b board
@@ -116,48 +117,48 @@ func judge(content []byte, source string) (*board, error) {
 	rule(strings.HasPrefix(b.UID, "heavy-read-"), "uid %q", b.UID)
 	rule(b.Title != "" && b.Description != "", "no title or description")
 	rule(slices.Equal(b.Tags, []string{"heavy-read-api"}), "tags %v: the dashboards link to each other by their tag", b.Tags)
-	rule(!b.Editable, "it can be edited in the browser, where a change is lost")
+	rule(!b.Editable, "editable in the browser, where changes would be lost")
 	rule(len(b.Panels) > 0, "no panel")
 	for _, v := range b.Templating.List {
-		rule(v.Datasource.UID == source, "variable %s asks data source %q", v.Name, v.Datasource.UID)
-		rule(v.Definition == v.Query["query"], "variable %s is defined twice", v.Name)
+		rule(v.Datasource.UID == source, "variable %s uses data source %q", v.Name, v.Datasource.UID)
+		rule(v.Definition == v.Query["query"], "variable %s: definition and query differ", v.Name)
 	}
 	for i, p := range b.Panels {
 		place := p.GridPos
 		rule(place.X >= 0 && place.W > 0 && place.H > 0 && place.X+place.W <= 24, "panel %q is at %+v", p.Title, place)
 		for _, other := range b.Panels[:i] {
 			rule(p.ID != other.ID, "two panels have the id %d", p.ID)
-			rule(p.Title != other.Title, "two panels are called %q", p.Title)
-			rule(!place.overlaps(other.GridPos), "panel %q covers %q", p.Title, other.Title)
+			rule(p.Title != other.Title, "two panels have the title %q", p.Title)
+			rule(!place.overlaps(other.GridPos), "panel %q overlaps %q", p.Title, other.Title)
 		}
 		rule(p.ID > 0 && p.Title != "", "panel %d %q", p.ID, p.Title)
 		if p.Type != "row" {
-			judgePanel(&p, source, rule)
+			checkPanel(&p, source, rule)
 		}
 	}
 	return &b, errors.Join(faults...)
 }
 
-func judgePanel(p *panel, source string, rule func(bool, string, ...any)) {
+func checkPanel(p *panel, source string, rule func(bool, string, ...any)) {
 	field := &p.FieldConfig.Defaults
 	rule(slices.Contains([]string{"stat", "timeseries", "state-timeline"}, p.Type), "panel %q is a %s", p.Title, p.Type)
-	rule(strings.HasSuffix(p.Description, "."), "panel %q is not described in sentences", p.Title)
+	rule(strings.HasSuffix(p.Description, "."), "the description of panel %q is not a sentence", p.Title)
 	rule(slices.Contains(units, field.Unit), "panel %q has the unit %q", p.Title, field.Unit)
-	rule(p.Datasource.Type == "prometheus" && p.Datasource.UID == source, "panel %q asks data source %+v", p.Title, p.Datasource)
-	rule(len(p.Targets) > 0, "panel %q asks nothing", p.Title)
+	rule(p.Datasource.Type == "prometheus" && p.Datasource.UID == source, "panel %q uses data source %+v", p.Title, p.Datasource)
+	rule(len(p.Targets) > 0, "panel %q has no query", p.Title)
 	for i, target := range p.Targets {
-		rule(target.RefID == string(rune('A'+i)), "panel %q: query %d is called %q", p.Title, i, target.RefID)
+		rule(target.RefID == string(rune('A'+i)), "panel %q: query %d has the refId %q", p.Title, i, target.RefID)
 		rule(target.Expr != "" && target.LegendFormat != "", "panel %q: query %s has no expression or no legend", p.Title, target.RefID)
 	}
 	steps := field.Thresholds.Steps
-	rule(len(steps) > 0 && steps[0].Value == nil, "panel %q: thresholds begin without a colour for the lowest values", p.Title)
+	rule(len(steps) > 0 && steps[0].Value == nil, "panel %q: the first threshold must have no value, for the lowest values", p.Title)
 	for i := 1; i < len(steps); i++ {
 		low := steps[i-1].Value
-		rule(steps[i].Value != nil && (low == nil && i == 1 || low != nil && *low < *steps[i].Value), "panel %q: threshold %d is not above the one before", p.Title, i)
+		rule(steps[i].Value != nil && (low == nil && i == 1 || low != nil && *low < *steps[i].Value), "panel %q: threshold %d is not above the previous one", p.Title, i)
 	}
 }
 
-// source returns the uid of the data source that Grafana is provisioned with.
+// source returns the uid of the provisioned data source.
 func source(t *testing.T) string {
 	t.Helper()
 	var file struct {
@@ -217,13 +218,13 @@ func TestDashboards(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := judge(content, uid)
+		b, err := check(content, uid)
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
 			continue
 		}
 		if want := "heavy-read-" + strings.TrimSuffix(filepath.Base(path), ".json"); b.UID != want {
-			t.Errorf("%s: uid %q, want %q: links to it must stay good", path, b.UID, want)
+			t.Errorf("%s: uid %q, want %q, or links to it break", path, b.UID, want)
 		}
 		if other := uids[b.UID]; other != "" {
 			t.Errorf("%s and %s have the same uid", path, other)
@@ -237,8 +238,8 @@ func TestDashboards(t *testing.T) {
 	}
 }
 
-// TestJudge breaks one rule at a time.
-func TestJudge(t *testing.T) {
+// TestCheckRefuses breaks each rule and checks that check reports it.
+func TestCheckRefuses(t *testing.T) {
 	uid := source(t)
 	content, err := os.ReadFile("dashboards/overview.json")
 	if err != nil {
@@ -266,9 +267,9 @@ func TestJudge(t *testing.T) {
 	} {
 		broken := strings.Replace(string(content), test.old, test.new, 1)
 		if broken == string(content) {
-			t.Errorf("%q does not stand in the dashboard", test.old)
-		} else if _, err := judge([]byte(broken), uid); err == nil {
-			t.Errorf("%s instead of %s breaks no rule", test.new, test.old)
+			t.Errorf("the dashboard does not contain %q", test.old)
+		} else if _, err := check([]byte(broken), uid); err == nil {
+			t.Errorf("%s instead of %s is not reported", test.new, test.old)
 		}
 	}
 }

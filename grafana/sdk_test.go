@@ -14,10 +14,10 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 )
 
-// valid decodes a dashboard as Grafana's schema has it, panels and their options included: an unknown member is an
-// error, and so is a value that the schema does not allow. What is left out has its default in Grafana.
+// valid returns an error unless a dashboard conforms to Grafana's schema, including the panels and their options.
+// Unknown members and invalid values are errors; missing members are not, because Grafana has defaults for them.
 func valid(content []byte) error {
-	//lint:ignore SA1019 files are provisioned in this schema; its successor is for resources of an API
+	//lint:ignore SA1019 provisioned files use this schema; its successor is for the HTTP API
 	var strict, whole dashboard.Dashboard
 	err := strict.UnmarshalJSONStrict(content)
 	var faults cog.BuildErrors
@@ -29,7 +29,7 @@ func valid(content []byte) error {
 			}
 		}
 	}
-	if wrong := json.Unmarshal(content, &whole); wrong != nil { // strict lacks the panels from which something was left out
+	if wrong := json.Unmarshal(content, &whole); wrong != nil { // strict lacks the panels with missing members
 		return errors.Join(err, wrong)
 	}
 	return errors.Join(err, whole.Validate())
@@ -64,15 +64,16 @@ func TestDashboardsFollowGrafanasSchema(t *testing.T) {
 	} {
 		broken := strings.Replace(string(content), test.old, test.new, 1)
 		if broken == string(content) {
-			t.Errorf("%q does not stand in the dashboard", test.old)
+			t.Errorf("the dashboard does not contain %q", test.old)
 		} else if valid([]byte(broken)) == nil {
 			t.Errorf("%s instead of %s is valid", test.new, test.old)
 		}
 	}
 }
 
-// TestProgramsAreFreeOfWhatTestsNeed: the schema is large, and so are a browser's driver and plots.
-func TestProgramsAreFreeOfWhatTestsNeed(t *testing.T) {
+// TestProgramsDoNotLinkTestModules checks that the shipped programs do not link the large modules that only tests
+// and benchmarks need: Grafana's schema, the browser driver, plotting.
+func TestProgramsDoNotLinkTestModules(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "../writer", "../reader", "../failover", "../local").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func TestProgramsAreFreeOfWhatTestsNeed(t *testing.T) {
 	for _, module := range []string{"github.com/grafana/", "github.com/chromedp/", "gonum.org/", "github.com/tsenart/"} {
 		for pkg := range strings.Lines(string(out)) {
 			if strings.HasPrefix(pkg, module) {
-				t.Errorf("a program that ships has %s", strings.TrimSpace(pkg))
+				t.Errorf("a shipped program links %s", strings.TrimSpace(pkg))
 			}
 		}
 	}

@@ -10,8 +10,8 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// TestStoppingReadersAreScraped: a reader says that it is being stopped for as long as it drains, and the alert
-// for readers that are gone relies on it.
+// TestStoppingReadersAreScraped checks that readers are scraped at least once during their drain. The alert
+// ReaderGone relies on the metric reader_stopping, which is 1 only then.
 func TestStoppingReadersAreScraped(t *testing.T) {
 	content, err := os.ReadFile("prometheus.yml")
 	if err != nil {
@@ -31,5 +31,5 @@ func TestStoppingReadersAreScraped(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("the readers are not scraped more often than every %v: %+v", httpkit.Drain, config.ScrapeConfigs)
+	t.Errorf("the scrape interval of the readers must be shorter than the drain of %v: %+v", httpkit.Drain, config.ScrapeConfigs)
 }
