@@ -10,8 +10,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// errTooOld says that a server lacks commands that readers need: EVALSHA_RO came with Redis 7.0. Valkey,
-// whose first version was 7.2, always had them.
+// errTooOld means that the server lacks EVALSHA_RO, which readers need. Redis has it since 7.0; Valkey has
+// it since its first version, 7.2.
 var errTooOld = errors.New("the server is too old, use Redis 7.0, Valkey 7.2 or a newer one")
 
 const leastMajor = 7 // lowest accepted major version in redis_version, which Valkey reports too

@@ -62,7 +62,7 @@ func TestOldServerIsRefused(t *testing.T) {
 				t.Errorf("product %q, want %q", product, tt.product)
 			}
 			if tt.problem == "" && err != nil || tt.problem != "" && (!errors.Is(err, errTooOld) || !strings.HasSuffix(err.Error(), tt.problem)) {
-				t.Errorf("error %v, want %q at its end", err, tt.problem)
+				t.Errorf("error %v, want the suffix %q", err, tt.problem)
 			}
 		})
 	}

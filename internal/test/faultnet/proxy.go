@@ -132,8 +132,8 @@ func (p *Proxy) Accepted() int { return int(p.accepted.Load()) }
 // Bytes returns the number of bytes forwarded in a direction.
 func (p *Proxy) Bytes(d Direction) int64 { return p.passed[d].Load() }
 
-// Swallowed returns the number of bytes discarded in a direction.
-func (p *Proxy) Swallowed(d Direction) int64 { return p.lost[d].Load() }
+// swallowed returns the number of bytes discarded in a direction.
+func (p *Proxy) swallowed(d Direction) int64 { return p.lost[d].Load() }
 
 // Close closes the listener and all connections, and waits for the goroutines.
 func (p *Proxy) Close() {

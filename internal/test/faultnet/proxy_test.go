@@ -153,7 +153,7 @@ func TestForwardsBothWaysAndCounts(t *testing.T) {
 	}
 	// The client may receive the bytes just before they are counted.
 	eventually.True(t, "7 bytes each way", func() bool { return p.Bytes(ToServer) == 7 && p.Bytes(ToClient) == 7 })
-	if p.Swallowed(ToServer)+p.Swallowed(ToClient) != 0 {
+	if p.swallowed(ToServer)+p.swallowed(ToClient) != 0 {
 		t.Error("swallowed bytes without a fault")
 	}
 	_ = a.Close()
@@ -267,8 +267,8 @@ func TestBlackHole(t *testing.T) {
 		say(t, fresh, "too")
 		wantSilence(t, old)
 		wantSilence(t, fresh)
-		if e.received() != "ab" || p.Swallowed(ToServer) != 7 {
-			t.Errorf("the server received %q, %d bytes swallowed", e.received(), p.Swallowed(ToServer))
+		if e.received() != "ab" || p.swallowed(ToServer) != 7 {
+			t.Errorf("the server received %q, %d bytes swallowed", e.received(), p.swallowed(ToServer))
 		}
 		p.BlackHole(ToServer, false)
 		ask(t, idle, "lost nothing, goes on")
@@ -333,7 +333,7 @@ func TestHeal(t *testing.T) {
 			ask(t, whole, "x")
 			p.BlackHole(ToServer, true)
 			say(t, lossy, "lost")
-			eventually.True(t, "bytes are lost", func() bool { return p.Swallowed(ToServer) == 4 })
+			eventually.True(t, "bytes are lost", func() bool { return p.swallowed(ToServer) == 4 })
 			hook := p.OnceContains(ToServer, "whole", CutNow)
 			p.Only(Contains("x")).Stall(ToClient, true)
 			p.Refuse(true)
@@ -400,7 +400,7 @@ func TestThrottle(t *testing.T) {
 	say(t, c, strings.Repeat("z", 300))
 	wantReply(t, c, "z")
 	p.BlackHole(ToServer, true) // in the middle of the transfer
-	eventually.True(t, "discarded rest", func() bool { return p.Swallowed(ToServer) > 200 })
+	eventually.True(t, "discarded rest", func() bool { return p.swallowed(ToServer) > 200 })
 }
 
 func TestStallIsBackPressureWithoutLoss(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
 )
 
 func shardedClient(t *testing.T, c *ClusterDeployment) *redis.ClusterClient {
@@ -113,7 +114,8 @@ func TestClusterPartition(t *testing.T) {
 	c.WaitStable()
 	old := c.Owner("k")
 	replica := c.ReplicaOf(old)
-	if old.FromClients().Connections() == 0 {
+	clients := old.Proxy().Only(func(c faultnet.Conn) bool { return len(c.Head) > 0 && !fromNode(c.Head) })
+	if clients.Connections() == 0 {
 		t.Error("the client does not use the proxy")
 	}
 

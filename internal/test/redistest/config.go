@@ -60,8 +60,5 @@ func (s *Server) portConfig() []string {
 		return append(lines, "port "+port)
 	}
 	lines = append(lines, s.opts.tlsConfig()...)
-	if s.opts.tlsOnly {
-		return append(lines, "port 0", "tls-port "+port, "tls-replication yes", "tls-cluster yes")
-	}
 	return append(lines, "port "+port, "tls-port "+strconv.Itoa(s.tlsPort.number))
 }

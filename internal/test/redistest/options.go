@@ -1,7 +1,6 @@
 package redistest
 
 import (
-	"crypto/tls"
 	"fmt"
 	"math"
 	"time"
@@ -20,9 +19,7 @@ type options struct {
 
 	ca         *CA // nil without TLS
 	pair       KeyPair
-	tlsOnly    bool
 	clientAuth bool
-	harnessTLS *tls.Config // for the connections of this package; nil for plain ones
 }
 
 // Option changes how Start sets up a server.

@@ -20,8 +20,7 @@ import (
 // on the second connection that Redis 8 opens for its snapshot; client libraries send lower case. A Sentinel
 // sets the name of its connection. A test can therefore break
 //
-//   - the clients' connections: Server.FromClients. Server.Proxy().Only with faultnet.Contains("writer")
-//     selects the clients of one user;
+//   - the connections of one user's clients: Server.Proxy().Only with faultnet.Contains("writer");
 //   - the connections from one node to another: Server.From;
 //   - all connections between some nodes and the others, while clients reach both sides: Partition of the
 //     deployment.
@@ -34,19 +33,12 @@ func Proxied() Option {
 // Proxy returns the proxy in front of the server, nil without Proxied.
 func (s *Server) Proxy() *faultnet.Proxy { return s.proxy }
 
-// Announced is the host:port that the server announces to clients and other nodes.
+// Announced returns the host:port that the server announces to clients and other nodes.
 func (s *Server) Announced() string {
 	if s.proxy != nil {
 		return s.proxy.Addr()
 	}
 	return s.Addr()
-}
-
-// FromClients selects the connections through the proxy that clients opened.
-func (s *Server) FromClients() *faultnet.Selection {
-	s.t.Helper()
-	s.requireProxy()
-	return s.proxy.Only(func(c faultnet.Conn) bool { return len(c.Head) > 0 && !fromNode(c.Head) })
 }
 
 // From selects the connections through the proxy that other opened: replication if other is a server,

@@ -15,8 +15,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Require skips the test unless redis-server is on PATH. CI counts skips by
-// this message and fails on any.
+// Require skips the test unless redis-server is on PATH. CI fails if it finds this message.
 func Require(t testing.TB) {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {

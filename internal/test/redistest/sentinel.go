@@ -34,7 +34,7 @@ type SentinelOptions struct {
 	// after 3 s instead of 10 s. Do not use it in measurements of failovers.
 	Quick bool
 
-	All       []Option // for servers and Sentinels, such as Proxied and TLSOnly
+	All       []Option // for servers and Sentinels, such as Proxied
 	Servers   []Option // for servers, such as Password, User and MinReplicas
 	Sentinels []Option // for Sentinels, such as Password and User
 }

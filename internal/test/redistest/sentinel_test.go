@@ -79,20 +79,6 @@ func TestSentinelReplacesAKilledPrimary(t *testing.T) {
 	wantValue(t, old.Client(t), "after", "v")
 }
 
-func TestSentinelOverTLS(t *testing.T) {
-	Require(t)
-	t.Parallel()
-	ca := NewCA(t)
-	d := StartSentinel(t, SentinelOptions{
-		DownAfter: calm.DownAfter, // without Quick
-		All:       []Option{TLSOnly(ca, ca.Issue()), ClientCertificates()},
-	})
-	c := failoverClient(t, d, redis.FailoverOptions{TLSConfig: ca.ClientConfig(ca.Issue())})
-	set(t, c, "k", "v")
-	d.WaitStable()
-	wantValue(t, d.Failover().Client(t), "k", "v")
-}
-
 // Servers and Sentinels are cut off from the primary while clients reach both sides, so the old primary
 // keeps accepting writes, which will be lost.
 func TestSentinelPartition(t *testing.T) {

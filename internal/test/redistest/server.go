@@ -87,9 +87,6 @@ func (s *Server) prepare() {
 		s.socket = socketPath(s.t)
 	}
 	if s.opts.proxied {
-		if s.opts.tlsOnly {
-			s.t.Fatal("start redis-server: Proxied classifies connections by their contents, which TLSOnly encrypts")
-		}
 		s.proxy = faultnet.NewProxy(s.t, "")
 		if s.opts.cluster != noCluster {
 			s.busProxy = faultnet.NewProxy(s.t, "")
@@ -103,8 +100,9 @@ func (s *Server) choosePorts() error {
 	if s.port, err = reservePort(); err != nil {
 		return err
 	}
-	if s.opts.ca != nil && !s.opts.tlsOnly {
-		if s.tlsPort, err = reservePort(); err != nil {
+	if s.opts.ca != nil {
+		p, err := reservePort()
+		if err != nil {
 			return err
 		}
 	}
@@ -128,7 +126,7 @@ func (s *Server) Name() string { return "redis" }
 // Real returns true.
 func (s *Server) Real() bool { return true }
 
-// Addr returns the direct host:port of the server, which never changes. With TLSOnly it is a TLS port.
+// Addr returns the direct host:port of the server, which never changes.
 func (s *Server) Addr() string { return localAddr(s.port.number) }
 
 // Port returns the port of Addr.
@@ -143,11 +141,7 @@ func (s *Server) Client(t testing.TB) *redis.Client {
 	return newClient(t, s.clientOptions())
 }
 
-func (s *Server) clientOptions() *redis.Options {
-	o := clientOptions(s.Addr(), s.opts.password)
-	o.TLSConfig = s.opts.harnessTLS
-	return o
-}
+func (s *Server) clientOptions() *redis.Options { return clientOptions(s.Addr(), s.opts.password) }
 
 // PID returns the process id of the running server, or the last one if it does not run.
 func (s *Server) PID() int {

@@ -4,7 +4,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -21,18 +20,6 @@ import (
 // ca. Replication, Sentinels and the cluster bus use the plain port.
 func TLS(ca *CA, pair KeyPair) Option {
 	return func(o *options) { o.ca, o.pair = ca, pair }
-}
-
-// TLSOnly replaces the plain port by a TLS port, for clients and for the other nodes of a deployment, to
-// which the server presents pair as a client certificate too. All nodes of a deployment need the option.
-// Server.Client presents a certificate of ca and does not verify the server's, so that it also works with an
-// invalid one.
-func TLSOnly(ca *CA, pair KeyPair) Option {
-	return func(o *options) {
-		o.ca, o.pair, o.tlsOnly = ca, pair, true
-		o.harnessTLS = ca.ClientConfig(ca.Issue())
-		o.harnessTLS.InsecureSkipVerify = true
-	}
 }
 
 // ClientCertificates makes the TLS port require a client certificate issued by its CA.
@@ -53,31 +40,12 @@ func (o *options) tlsConfig() []string {
 	}
 }
 
-// TLSAddr returns the host:port of the TLS port, or "" without TLS and TLSOnly.
+// TLSAddr returns the host:port of the TLS port, or "" without TLS.
 func (s *Server) TLSAddr() string {
-	switch {
-	case s.opts.ca == nil:
+	if s.opts.ca == nil {
 		return ""
-	case s.opts.tlsOnly:
-		return s.Addr()
-	default:
-		return localAddr(s.tlsPort.number)
 	}
-}
-
-// SetCertificate makes the running server load and present pair, also after a restart. Use it with the
-// current pair after its files were replaced. Existing connections stay.
-func (s *Server) SetCertificate(pair KeyPair) {
-	s.t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// In one command: Redis refuses a certificate that does not match the key.
-	if _, err := s.command("CONFIG", "SET", "tls-cert-file", pair.CertFile, "tls-key-file", pair.KeyFile); err != nil {
-		s.t.Fatal(err)
-	}
-	if _, err := s.command("CONFIG", "REWRITE"); err != nil {
-		s.t.Fatal(err)
-	}
+	return localAddr(s.tlsPort.number)
 }
 
 // CA is a certificate authority for a test. Its files are removed when the test ends.
@@ -124,21 +92,6 @@ func (ca *CA) Issue(hosts ...string) KeyPair {
 func (ca *CA) IssueExpired() KeyPair {
 	ca.t.Helper()
 	return ca.issue(time.Now().Add(-time.Hour), nil)
-}
-
-// ClientConfig returns a client configuration that trusts only ca and presents one of the given pairs.
-func (ca *CA) ClientConfig(pairs ...KeyPair) *tls.Config {
-	ca.t.Helper()
-	config := &tls.Config{RootCAs: x509.NewCertPool()}
-	config.RootCAs.AddCert(ca.cert)
-	for _, pair := range pairs {
-		cert, err := tls.LoadX509KeyPair(pair.CertFile, pair.KeyFile)
-		if err != nil {
-			ca.t.Fatalf("load a client certificate: %v", err)
-		}
-		config.Certificates = append(config.Certificates, cert)
-	}
-	return config
 }
 
 // Replace replaces the files of pair by copies of other's files, each atomically. A process that has loaded
