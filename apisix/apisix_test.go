@@ -251,9 +251,9 @@ func TestConfiguration(t *testing.T) {
 	}
 }
 
-// TestVolumeIsOfTheImage checks that the name of the volume contains the version of the image. Docker fills only a
+// TestVolumeNameHasTheImageVersion checks that the name of the volume contains the version of the image. Docker fills only a
 // new volume from the image, so an old volume would hide the files of a newer image.
-func TestVolumeIsOfTheImage(t *testing.T) {
+func TestVolumeNameHasTheImageVersion(t *testing.T) {
 	compose := read(t, "../docker-compose.yaml")
 	image := regexp.MustCompile(`image: apache/apisix:(\S+)`).FindStringSubmatch(compose)
 	if image == nil {

@@ -115,8 +115,8 @@ update() {
 	fi
 }
 
-# keep runs update in a loop.
-keep() {
+# update_loop runs update in a loop.
+update_loop() {
 	while sleep "$interval"; do update; done
 }
 
@@ -136,8 +136,8 @@ ln -sfn "$file" "$link"
 publish
 update
 
-keep &
-keeper=$!
+update_loop &
+updater=$!
 # Job control, because without it bash starts background commands with QUIT ignored.
 set -m
 "$@" &
@@ -147,7 +147,7 @@ set +m
 status=0
 pause=$interval
 while kill -0 "$gateway" 2>/dev/null; do
-	if ((!stopping)) && ! kill -0 "$keeper" 2>/dev/null; then
+	if ((!stopping)) && ! kill -0 "$updater" 2>/dev/null; then
 		log "the process that updates the list of readers died; stopping APISIX and the container"
 		stopping=1 status=1
 	fi

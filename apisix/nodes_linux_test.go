@@ -556,8 +556,8 @@ func TestNodesStopBeforeStart(t *testing.T) {
 	}
 }
 
-// TestNodesKeeperDies checks that the container stops when the process that updates the list has died.
-func TestNodesKeeperDies(t *testing.T) {
+// TestNodesUpdaterDies checks that the container stops when the process that updates the list has died.
+func TestNodesUpdaterDies(t *testing.T) {
 	c := newContainer(t)
 	c.dns(host(1))
 	c.start()

@@ -194,7 +194,7 @@ func TestBySentinelGivesUp(t *testing.T) {
 
 // A Sentinel that last saw a Redis replica as a primary would undo its promotion, so the failover starts
 // only after all Sentinels have refreshed their view.
-func TestBySentinelAwaitsTheSentinels(t *testing.T) {
+func TestBySentinelWaitsForFreshViews(t *testing.T) {
 	t.Parallel()
 	redistest.Require(t)
 	d := redistest.StartSentinel(t, redistest.SentinelOptions{}) // not Quick: they refresh every 10 s

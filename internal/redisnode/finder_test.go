@@ -42,19 +42,19 @@ func node(t testing.TB, f *Finder) *Node {
 	return n
 }
 
-// names is a fake DNS resolver that returns ips for every name.
-type names struct {
+// fakeDNS is a DNS resolver that returns ips for every name.
+type fakeDNS struct {
 	mu  sync.Mutex // guards ips
 	ips []string
 }
 
-func (r *names) set(ips ...string) {
+func (r *fakeDNS) set(ips ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ips = ips
 }
 
-func (r *names) lookup(context.Context, string) ([]string, error) {
+func (r *fakeDNS) lookup(context.Context, string) ([]string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.ips) == 0 {
@@ -63,8 +63,8 @@ func (r *names) lookup(context.Context, string) ([]string, error) {
 	return r.ips, nil
 }
 
-// onPort forwards connections to ip:port, a loopback address, to target.
-func onPort(t testing.TB, ip, port string, target string) {
+// forward forwards connections to ip:port, a loopback address, to target.
+func forward(t testing.TB, ip, port string, target string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(ip, port))
 	if err != nil {
@@ -97,8 +97,8 @@ func TestNameMoves(t *testing.T) {
 	redistest.Require(t)
 	old, promoted := redistest.Start(t), redistest.Start(t)
 	port := fmt.Sprint(old.Port())
-	onPort(t, "127.0.0.2", port, promoted.Addr())
-	dns := &names{ips: []string{"127.0.0.1"}}
+	forward(t, "127.0.0.2", port, promoted.Addr())
+	dns := &fakeDNS{ips: []string{"127.0.0.1"}}
 	f := finder(t, Config{Addrs: []string{"redis.test:" + port}, LookupHost: dns.lookup})
 	first := node(t, f)
 	sub := first.Subscribe(t.Context(), "channel")
@@ -134,8 +134,8 @@ func TestNameWithReplicas(t *testing.T) {
 	primary := redistest.Start(t)
 	replica := redistest.Start(t, redistest.ReplicaOf(primary))
 	port := fmt.Sprint(replica.Port())
-	onPort(t, "127.0.0.2", port, primary.Addr())
-	dns := &names{ips: []string{"127.0.0.1", "127.0.0.2"}}
+	forward(t, "127.0.0.2", port, primary.Addr())
+	dns := &fakeDNS{ips: []string{"127.0.0.1", "127.0.0.2"}}
 	f := finder(t, Config{Addrs: []string{"redis.test:" + port}, LookupHost: dns.lookup})
 	if n := node(t, f); n.Addr != "127.0.0.2:"+port {
 		t.Errorf("found %s, want the primary at 127.0.0.2", n.Addr)

@@ -20,9 +20,9 @@ func TestServer(t *testing.T) {
 	replica := redistest.Start(t, redistest.ReplicaOf(primary))
 	replica.WaitReplicaOnline()
 	port := fmt.Sprint(primary.Port())
-	onPort(t, "127.0.0.2", port, replica.Addr())
-	onPort(t, "127.0.0.3", port, other.Addr())
-	dns := &names{ips: []string{"127.0.0.1"}}
+	forward(t, "127.0.0.2", port, replica.Addr())
+	forward(t, "127.0.0.3", port, other.Addr())
+	dns := &fakeDNS{ips: []string{"127.0.0.1"}}
 	f := finder(t, Config{Addrs: []string{"redis.test:" + port}, LookupHost: dns.lookup, ReadFrom: Replica})
 	reg := prometheus.NewRegistry()
 	f.Register(reg)
@@ -69,7 +69,7 @@ redis_server_found{role="unknown"} 0
 
 // A server that refuses INFO is used, with an unknown role.
 func TestServerWithoutInfo(t *testing.T) {
-	f := finder(t, Config{Addrs: []string{answering(t, map[string]string{"EVALSHA_RO": "-NOSCRIPT"})}})
+	f := finder(t, Config{Addrs: []string{fakeServer(t, map[string]string{"EVALSHA_RO": "-NOSCRIPT"})}})
 	reg := prometheus.NewRegistry()
 	f.Register(reg)
 	n := node(t, f)

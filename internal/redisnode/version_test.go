@@ -8,9 +8,9 @@ import (
 	"github.com/alicebob/miniredis/v2/server"
 )
 
-// answering starts a fake server and returns its address. commands maps each command to its reply; a reply
+// fakeServer starts a fake server and returns its address. commands maps each command to its reply; a reply
 // that begins with a minus is sent as an error.
-func answering(t *testing.T, commands map[string]string) string {
+func fakeServer(t *testing.T, commands map[string]string) string {
 	t.Helper()
 	s, err := server.NewServer("127.0.0.1:0")
 	if err != nil {
@@ -56,7 +56,7 @@ func TestOldServerIsRefused(t *testing.T) {
 		{"not allowed and old", map[string]string{"INFO": noPerm + "info' command"}, "", "this one has no EVALSHA_RO"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := finder(t, Config{Addrs: []string{answering(t, tt.commands)}})
+			f := finder(t, Config{Addrs: []string{fakeServer(t, tt.commands)}})
 			_, err := f.Node(t.Context())
 			if product := f.Server().Product; product != tt.product {
 				t.Errorf("product %q, want %q", product, tt.product)

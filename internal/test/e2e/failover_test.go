@@ -119,8 +119,7 @@ func TestStandbyCatchesUpInAnotherHistory(t *testing.T) {
 }
 
 // A failover happens during a snapshot. The standby has every write, so the log does not show the failover.
-func TestRedisIsReplacedUnderALoad(t *testing.T) {
-	t.Parallel()
+func TestRedisIsReplacedDuringASnapshot(t *testing.T) {
 	p := newPair(t, setup{replicas: 1})
 	p.fill("old", 20_000, 200)
 	late := p.addReader(func(r *follower) { r.data.Throttle(toClient, 8<<20) })
@@ -131,7 +130,7 @@ func TestRedisIsReplacedUnderALoad(t *testing.T) {
 	}
 	since := time.Now()
 	late.link.Heal()
-	p.recovered("Redis replaced under a load", since)
+	p.recovered("Redis replaced during a snapshot", since)
 	p.hasAll(late, "old", 20_000)
 	p.verify()
 }

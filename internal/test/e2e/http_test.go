@@ -69,7 +69,7 @@ func TestReadYourWrites(t *testing.T) {
 						continue
 					}
 					answered.Add(1)
-					if err := asNew(&res, &written, content); err != nil {
+					if err := notOlder(&res, &written, content); err != nil {
 						t.Error(err)
 					}
 				}
@@ -112,7 +112,7 @@ func TestReadYourWrites(t *testing.T) {
 				t.Errorf("reader-%d answers %d %s", n+1, res.status, res.body)
 			}
 			if res.status == http.StatusOK {
-				if err := asNew(&res, &written, content); err != nil {
+				if err := notOlder(&res, &written, content); err != nil {
 					t.Error(err)
 				}
 			} else if res.header.Get("Retry-After") == "" {
@@ -144,13 +144,13 @@ func TestReadYourFirstWrite(t *testing.T) {
 	if err != nil || res.status != http.StatusOK {
 		t.Fatalf("the first post, with its version: %d %s (%v)", res.status, res.body, err)
 	}
-	if err := asNew(&res, &written, "content"); err != nil {
+	if err := notOlder(&res, &written, "content"); err != nil {
 		t.Error(err)
 	}
 }
 
-// asNew returns an error if a response is older than a write, or has its version with another content.
-func asNew(res, written *response, content string) error {
+// notOlder returns an error if a response is older than a write, or has its version with another content.
+func notOlder(res, written *response, content string) error {
 	want, err := written.version()
 	if err != nil {
 		return err

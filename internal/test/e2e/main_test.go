@@ -28,13 +28,13 @@ func TestMain(m *testing.M) {
 	case "writer":
 		endWithParent()
 		os.Exit(daemon.Main(nil, os.Getenv, os.Stderr, writer.ParseConfig, func(ctx context.Context, cfg writer.Config) error {
-			cfg.Listening = tell
+			cfg.Listening = printAddress
 			return writer.Run(ctx, cfg)
 		}))
 	case "reader":
 		endWithParent()
 		os.Exit(daemon.Main(nil, os.Getenv, os.Stderr, reader.ParseConfig, func(ctx context.Context, cfg reader.Config) error {
-			cfg.Listening = tell
+			cfg.Listening = printAddress
 			return reader.Run(ctx, cfg)
 		}))
 	default:
@@ -43,8 +43,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// tell prints the address as the first line of the output, which the test reads.
-func tell(addr string) { fmt.Println(addr) }
+// printAddress prints the address as the first line of the output, which the test reads.
+func printAddress(addr string) { fmt.Println(addr) }
 
 // endWithParent exits when standard input is closed. The test's process holds the other end, so the service
 // ends even if the test panics.

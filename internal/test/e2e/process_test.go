@@ -164,8 +164,7 @@ func TestReaderIsRestarted(t *testing.T) {
 }
 
 // No read through the gateway fails while the readers are killed one after the other, and Redis too.
-func TestReadsGoOnThroughTheGateway(t *testing.T) {
-	t.Parallel()
+func TestReadsContinueThroughTheGateway(t *testing.T) {
 	w := newWorld(t, setup{replicas: -1})
 	const posts = 50
 	want := map[string][]byte{}

@@ -91,8 +91,7 @@ func TestLogIsTrimmedPastTheWatermark(t *testing.T) {
 
 // A snapshot is restarted when the log is trimmed past its start. The reader is not ready before one has
 // succeeded.
-func TestLogIsTrimmedUnderALoad(t *testing.T) {
-	t.Parallel()
+func TestLogIsTrimmedDuringASnapshot(t *testing.T) {
 	w := newWorld(t, setup{replicas: 1})
 	w.fill("old", 20_000, 200)
 	stop := w.run(load{})
@@ -111,7 +110,7 @@ func TestLogIsTrimmedUnderALoad(t *testing.T) {
 		return nil
 	})
 	late.link.Heal()
-	w.recovered("log trimmed under a load", time.Now())
+	w.recovered("log trimmed during a snapshot", time.Now())
 	w.hasAll(late, "old", 20_000)
 	stop()
 	w.verify()
@@ -186,8 +185,7 @@ func TestSequenceIsSetBack(t *testing.T) {
 }
 
 // Redis is restarted during a snapshot, which makes the SCAN cursor invalid.
-func TestRedisIsKilledUnderALoad(t *testing.T) {
-	t.Parallel()
+func TestRedisIsKilledDuringASnapshot(t *testing.T) {
 	w := newWorld(t, setup{replicas: 1})
 	w.fill("old", 30_000, 200)
 	late := w.addReader(func(r *follower) { r.data.Throttle(toClient, 8<<20) })
@@ -198,7 +196,7 @@ func TestRedisIsKilledUnderALoad(t *testing.T) {
 	}
 	since := time.Now()
 	late.link.Heal()
-	w.recovered("Redis killed under a load", since)
+	w.recovered("Redis killed during a snapshot", since)
 	w.hasAll(late, "old", 30_000)
 	w.verify()
 }

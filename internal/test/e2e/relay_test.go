@@ -14,8 +14,7 @@ import (
 
 // A reader that requires a primary does not accept a Redis replica: it reports the problem, and recovers when
 // the server is promoted.
-func TestReaderOnAReplicaOfNobody(t *testing.T) {
-	t.Parallel()
+func TestReaderRefusesARedisReplica(t *testing.T) {
 	redistest.Require(t)
 	primary := redistest.Start(t)
 	replica := redistest.Start(t, redistest.ReplicaOf(primary))

@@ -32,13 +32,14 @@ func Nil(t testing.TB, f func() error) {
 	}
 }
 
-// True polls until ok returns true. After 30 s the test fails with what was awaited.
+// True polls until ok returns true. After the deadline it stops the test with a message that contains
+// what, the awaited event.
 func True(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	missing := errors.New("no " + what)
+	waiting := errors.New("still waiting for: " + what)
 	Nil(t, func() error {
 		if !ok() {
-			return missing
+			return waiting
 		}
 		return nil
 	})

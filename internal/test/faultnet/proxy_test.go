@@ -210,7 +210,7 @@ func TestCutAndReset(t *testing.T) {
 	ask(t, dial(t, p), "new ones work")
 }
 
-func TestPeersEndIsPassedOn(t *testing.T) {
+func TestEndOfStreamIsForwarded(t *testing.T) {
 	e, p := start(t)
 	c := dial(t, p)
 	ask(t, c, "x")

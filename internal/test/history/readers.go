@@ -158,7 +158,7 @@ func (rc *readerCheck) checkKey(reads []seen) {
 	for i := range reads {
 		r := &reads[i]
 		for ; next < len(returned) && returned[next].returned < r.invoked; next++ {
-			state = learn(state, returned[next])
+			state = addEvidence(state, returned[next])
 		}
 		if r.absent {
 			rc.checkAbsence(r, state)
@@ -168,7 +168,7 @@ func (rc *readerCheck) checkKey(reads []seen) {
 	}
 }
 
-func learn(state []known, s *seen) []known {
+func addEvidence(state []known, s *seen) []known {
 	if !s.explained && !s.hasFloor {
 		return state
 	}

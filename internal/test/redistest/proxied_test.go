@@ -7,7 +7,7 @@ import (
 )
 
 // From stalls the link of one replica, but not of the other one and of clients.
-func TestProxiedReplicationIsHeldUpAlone(t *testing.T) {
+func TestProxiedReplicationIsStalledAlone(t *testing.T) {
 	Require(t)
 	primary := Start(t, Proxied())
 	slow, quick := Start(t, Proxied(), ReplicaOf(primary.Proxy())), Start(t, ReplicaOf(primary.Proxy()))
