@@ -13,8 +13,8 @@ import (
 	"heavy-read-api/internal/cache/replica"
 )
 
-// Most of the heap are long-lived slabs without pointers: a collection with a million posts takes about
-// 10 ms of one core. So GOGC is set to let the heap grow by a fixed headroom instead of doubling.
+// Most of the heap consists of long-lived slabs without pointers, and a collection with a million posts takes
+// only about 10 ms of one core. So GOGC is set to let the heap grow by a fixed headroom instead of doubling.
 //
 // During the first snapshot the heap may grow by half of the bytes still expected. Otherwise a snapshot of
 // a million posts runs 30 collections, which take a fifth of its time.

@@ -58,8 +58,8 @@ type readiness struct {
 	Reasons    []string  `json:"reasons,omitempty"`
 }
 
-// stoppingMetric lets alerts distinguish a reader that was stopped from one that crashed: both are gone at
-// the next scrape, but only the former has reported 1 before.
+// stoppingMetric lets alerts distinguish a reader that was stopped from one that crashed: neither answers the
+// next scrape, but the stopped one has reported 1 before.
 func (s *state) stoppingMetric() float64 {
 	if s.stopping.Load() {
 		return 1

@@ -135,7 +135,7 @@ func (c *Config) options(addr, name string) *redis.Options {
 		PoolSize:              c.PoolSize,
 		PoolTimeout:           c.PoolTimeout,
 		MaintNotificationsConfig: &maintnotifications.Config{
-			Mode: maintnotifications.ModeDisabled, // only managed services send these
+			Mode: maintnotifications.ModeDisabled, // only managed services send maintenance notifications
 		},
 	}
 	if c.ReadFrom == Replica && len(c.Addrs) > 1 && c.MasterName == "" {

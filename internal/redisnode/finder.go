@@ -188,7 +188,7 @@ func (f *Finder) search(recheck bool) {
 		f.searching = nil
 		close(done)
 		f.finish(current, found, err)
-		// While calls hang on a paused server nobody calls Node, so the searches go on by themselves.
+		// Schedule the next search, because nobody calls Node while all calls hang on a paused server.
 		if f.node != nil && time.Since(f.used) < usedLately {
 			f.next = time.AfterFunc(f.period, func() {
 				f.mu.Lock()

@@ -10,13 +10,13 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// load configures a stream of reads and writes. Zero fields get the defaults, which are the numbers below.
+// load configures the load generator. Zero fields get defaults.
 type load struct {
-	keys    int           // 40
-	padding int           // additional bytes of each value; 100
-	writers int           // goroutines; 4
-	readers int           // goroutines per replica; 2
-	pause   time.Duration // pause of a writer between two writes and of a reader between two bursts; 2 ms
+	keys    int           // number of keys; default 40
+	padding int           // largest number of additional bytes in a value; default 100
+	writers int           // number of writing goroutines; default 4
+	readers int           // number of reading goroutines per replica; default 2
+	pause   time.Duration // pause of a writer between two writes and of a reader between two bursts; default 2 ms
 }
 
 // burst is the number of reads without a pause in between.
@@ -96,13 +96,13 @@ func (l *load) writes(w *world, rng *rand.Rand) []protocol.Write {
 // flow waits until n more writes have been acknowledged.
 func (w *world) flow(n int) {
 	w.t.Helper()
-	waitMore(w, "writes that took place", &w.acked, n)
+	waitMore(w, "acknowledged writes", &w.acked, n)
 }
 
 // fail waits until n more writes have failed.
 func (w *world) fail(n int) {
 	w.t.Helper()
-	waitMore(w, "writes that failed", &w.failed, n)
+	waitMore(w, "failed writes", &w.failed, n)
 }
 
 func waitMore(w *world, what string, counter interface{ Load() int64 }, n int) {

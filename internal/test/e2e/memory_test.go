@@ -23,8 +23,8 @@ import (
 func TestWriterMemory(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
-	for name, attack := range map[string]func(t *testing.T, addr string){
-		"withheld": func(t *testing.T, addr string) { // bodies without their last byte
+	for name, send := range map[string]func(t *testing.T, addr string){
+		"incomplete bodies": func(t *testing.T, addr string) { // bodies without their last byte
 			flood(t, 100, func() string {
 				conn, err := net.Dial("tcp", addr)
 				if err != nil {
@@ -36,7 +36,7 @@ func TestWriterMemory(t *testing.T) {
 				return "sent" // or already refused
 			})
 		},
-		"posts at once": func(t *testing.T, addr string) {
+		"concurrent posts": func(t *testing.T, addr string) {
 			body := fmt.Sprintf(`{"id":"a","title":"t","content":"%s"}`, strings.Repeat("x", post.MaxContent))
 			flood(t, 200, func() string { return status(addr, "/create", body) })
 		},
@@ -51,23 +51,23 @@ func TestWriterMemory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := startProcess(t, "writer", "REDIS_ADDR="+server.Addr(), "GOMEMLIMIT=450MiB", "LOG_LEVEL=error")
-			attack(t, w.addr)
-			var taken float64
+			send(t, w.addr)
+			var peak float64
 			eventually.Nil(t, func() error {
 				res, err := get(w.addr, "/metrics")
 				if err != nil {
 					return err
 				}
 				for text := range bytes.Lines(res.body) {
-					if _, err := fmt.Sscanf(string(text), "go_memstats_sys_bytes %g", &taken); err == nil {
+					if _, err := fmt.Sscanf(string(text), "go_memstats_sys_bytes %g", &peak); err == nil {
 						return nil
 					}
 				}
-				return fmt.Errorf("no memory in %.100s", res.body)
+				return fmt.Errorf("no go_memstats_sys_bytes in %.100s", res.body)
 			})
-			t.Logf("peak memory: %.0f MiB", taken/(1<<20))
-			if taken > 400<<20 {
-				t.Errorf("the writer used %.0f MiB", taken/(1<<20))
+			t.Logf("peak memory: %.0f MiB", peak/(1<<20))
+			if peak > 400<<20 {
+				t.Errorf("the writer used %.0f MiB, want at most 400", peak/(1<<20))
 			}
 		})
 	}
@@ -108,19 +108,19 @@ func status(addr, path, body string) string {
 	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: writer\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, len(body))
 	if _, err := io.WriteString(conn, body); err != nil {
-		return "the body was not taken"
+		return "the body was not accepted"
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
-		return "no answer"
+		return "no response"
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(res.Body)
 	if err != nil {
-		return "the answer breaks off"
+		return "truncated response"
 	}
 	if len(answer) > 1<<20 {
-		return fmt.Sprintf("an answer of %d bytes", len(answer))
+		return fmt.Sprintf("a response of %d bytes", len(answer))
 	}
 	return res.Status
 }

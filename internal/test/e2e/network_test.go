@@ -58,11 +58,11 @@ func TestBlackHoles(t *testing.T) {
 		of   func(*follower) *faultnet.Selection
 		ways []faultnet.Direction
 	}{
-		{"answers", all, []faultnet.Direction{toClient}},
+		{"replies", all, []faultnet.Direction{toClient}},
 		{"requests", all, []faultnet.Direction{toServer}},
 		{"both", all, []faultnet.Direction{toServer, toClient}},
-		{"answers to steps", data, []faultnet.Direction{toClient}},
-		{"steps", data, []faultnet.Direction{toServer}},
+		{"replies of log steps", data, []faultnet.Direction{toClient}},
+		{"requests of log steps", data, []faultnet.Direction{toServer}},
 	} {
 		t.Run(hole.name, func(t *testing.T) {
 			t.Parallel()
@@ -83,7 +83,7 @@ func TestBlackHoles(t *testing.T) {
 				eventually.Nil(t, func() error {
 					for _, r := range w.readers {
 						if s := r.replica.Status(); !s.Degraded || !s.Ready {
-							return fmt.Errorf("%s has not noticed: %+v", r.name, s)
+							return fmt.Errorf("%s has not detected the fault: %+v", r.name, s)
 						}
 					}
 					return nil
@@ -132,7 +132,7 @@ func TestSubscriptionFallsSilent(t *testing.T) {
 		eventually.Nil(t, func() error {
 			for _, r := range w.readers {
 				if s := r.replica.Status(); s.Subscribed {
-					return fmt.Errorf("%s has not noticed that its subscription is silent: %+v", r.name, s)
+					return fmt.Errorf("%s has not detected that its subscription is silent: %+v", r.name, s)
 				}
 			}
 			return nil
@@ -184,10 +184,10 @@ func TestIdleSubscriptionStays(t *testing.T) {
 	r := w.addReader()
 	w.ready(r)
 	for range 2 {
-		asked := w.commands("evalsha_ro")
+		probes := w.commands("evalsha_ro")
 		eventually.Nil(t, func() error { // each probe is a call
-			if n := w.commands("evalsha_ro"); n < asked+20 {
-				return fmt.Errorf("%d probes", n-asked)
+			if n := w.commands("evalsha_ro"); n < probes+20 {
+				return fmt.Errorf("%d probes", n-probes)
 			}
 			return nil
 		})
@@ -195,7 +195,7 @@ func TestIdleSubscriptionStays(t *testing.T) {
 			t.Errorf("the reader closed %v working subscriptions", n)
 		}
 		r.channel.Cut()
-		w.recovered("subscription cut, nobody writes", time.Now())
+		w.recovered("subscription cut, no writes", time.Now())
 	}
 	w.verify()
 }
@@ -208,13 +208,13 @@ func TestLinksAreSlow(t *testing.T) {
 		name string
 		do   func(r *follower)
 	}{
-		{"late by 40 ms", func(r *follower) {
+		{"delayed by 40 ms", func(r *follower) {
 			r.link.Delay(toClient, 30*time.Millisecond)
 			r.link.Delay(toServer, 10*time.Millisecond)
 		}},
-		{"messages late", func(r *follower) { r.channel.Delay(toClient, 200*time.Millisecond) }},
-		{"steps late", func(r *follower) { r.data.Delay(toClient, 200*time.Millisecond) }},
-		{"256 KiB/s", func(r *follower) { r.link.Throttle(toClient, 256<<10) }},
+		{"with delayed messages", func(r *follower) { r.channel.Delay(toClient, 200*time.Millisecond) }},
+		{"with delayed log steps", func(r *follower) { r.data.Delay(toClient, 200*time.Millisecond) }},
+		{"throttled to 256 KiB/s", func(r *follower) { r.link.Throttle(toClient, 256<<10) }},
 	} {
 		for _, r := range w.readers {
 			slow.do(r)
@@ -259,9 +259,9 @@ func TestRedisCutsOffASlowSubscriber(t *testing.T) {
 	if !strings.Contains(string(log), "output buffer limits") {
 		t.Error("Redis disconnected a subscriber, but not because of its output buffer limit")
 	}
-	w.recovered("the others, while one is stuck", time.Now(), w.readers[1:]...)
+	w.recovered("other readers while one is stalled", time.Now(), w.readers[1:]...)
 	slow.link.Heal()
-	w.recovered("cut off by Redis", time.Now())
+	w.recovered("reader disconnected by Redis", time.Now())
 	stop()
 	w.verify()
 }

@@ -31,8 +31,8 @@ func TestWriterIsKilled(t *testing.T) {
 		action faultnet.Action
 		done   uint64 // number of writes that Redis executed
 	}{
-		{"after Redis took the write", faultnet.SwallowReply, 1},
-		{"before Redis got it", faultnet.Swallow, 0},
+		{"after Redis executed the write", faultnet.SwallowReply, 1},
+		{"before Redis received the write", faultnet.Swallow, 0},
 	} {
 		p := startProcess(t, "writer", "REDIS_ADDR="+w.uplink.Addr())
 		if _, err := w.createBy(p.addr, "a"); err != nil {
@@ -155,7 +155,7 @@ func TestReaderIsRestarted(t *testing.T) {
 			t.Errorf("an unknown post: %d %s (%v), want 404 from memory", res.status, res.body, err)
 		}
 		if res, err := get(p.addr, "/ready"); err != nil || res.status != http.StatusOK {
-			t.Errorf("/ready while Redis is away: %d %s (%v)", res.status, res.body, err)
+			t.Errorf("/ready while Redis is unreachable: %d %s (%v)", res.status, res.body, err)
 		}
 		link.Heal()
 		p.kill()
@@ -209,11 +209,11 @@ func TestReadsContinueThroughTheGateway(t *testing.T) {
 	defer stop()
 	waitMore(w, "reads", &good, 300)
 	readers[0].kill()
-	waitMore(w, "reads with a reader gone", &good, 300)
+	waitMore(w, "reads with one reader down", &good, 300)
 	readers[1].kill()
-	waitMore(w, "reads with two readers gone", &good, 300)
+	waitMore(w, "reads with two readers down", &good, 300)
 	w.redis.Kill()
-	waitMore(w, "reads with Redis gone", &good, 300)
+	waitMore(w, "reads with Redis down", &good, 300)
 	stop()
 	clients.Wait()
 	t.Logf("%d reads, %d failed", good.Load()+bad.Load(), bad.Load())
@@ -233,7 +233,7 @@ func TestReaderStopsInOrder(t *testing.T) {
 	conn := stuckRead(t, p.addr)
 
 	p.terminate(t)
-	told := time.Now()
+	signalled := time.Now()
 	eventually.Nil(t, func() error {
 		res, err := get(p.addr, "/ready")
 		if err != nil {
@@ -255,7 +255,7 @@ func TestReaderStopsInOrder(t *testing.T) {
 		_ = c.Close()
 		return errors.New("it still listens")
 	})
-	closed := time.Since(told)
+	closed := time.Since(signalled)
 	conn.link.Heal() // the client continues to read
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
@@ -265,7 +265,7 @@ func TestReaderStopsInOrder(t *testing.T) {
 	if err != nil || !bytes.Equal(body, e.Body) {
 		t.Errorf("the response in flight has %d of %d bytes: %v", len(body), len(e.Body), err)
 	}
-	p.ended(t, told)
+	p.ended(t, signalled)
 	t.Logf("stopped listening after %v", closed.Round(time.Millisecond))
 }
 
@@ -318,12 +318,12 @@ func stuckRead(t testing.TB, addr string) *stuckConn {
 	return &stuckConn{conn, link}
 }
 
-// ended checks that a process that was told to stop exits with 0 and in time.
-func (p *process) ended(t testing.TB, told time.Time) {
+// ended checks that a process exits with 0, and in time after the signal.
+func (p *process) ended(t testing.TB, signalled time.Time) {
 	t.Helper()
 	select {
 	case at := <-p.exited:
-		took := at.Sub(told)
+		took := at.Sub(signalled)
 		t.Logf("ended after %v", took.Round(time.Millisecond))
 		if took > 10*time.Second {
 			t.Errorf("the process took %v to exit", took)

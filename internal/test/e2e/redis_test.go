@@ -23,7 +23,7 @@ func TestRedisIsKilledAndRestarted(t *testing.T) {
 		eventually.Nil(t, func() error {
 			for _, r := range w.readers {
 				if s := r.replica.Status(); !s.Degraded || s.Synced || s.Subscribed {
-					return fmt.Errorf("%s has not noticed: %+v", r.name, s)
+					return fmt.Errorf("%s has not detected the fault: %+v", r.name, s)
 				}
 			}
 			return nil
@@ -57,7 +57,7 @@ func TestRedisIsPaused(t *testing.T) {
 	stop := w.run(load{})
 	w.flow(100)
 	w.redis.Pause()
-	w.fail(4) // one of each writer
+	w.fail(4) // one write of each writer
 	w.redis.Resume()
 	w.recovered("Redis paused", time.Now())
 	w.flow(100)
@@ -80,7 +80,7 @@ func TestLogIsTrimmedPastTheWatermark(t *testing.T) {
 			t.Fatal(err)
 		}
 		away.link.Refuse(false)
-		w.recovered("log trimmed past a reader that was away", time.Now())
+		w.recovered("log trimmed past a disconnected reader", time.Now())
 		if after := away.count(t, "cache_snapshots_total", "trimmed"); after <= before {
 			t.Errorf("%s did not start another snapshot", away.name)
 		}
@@ -201,7 +201,8 @@ func TestRedisIsKilledDuringASnapshot(t *testing.T) {
 	w.verify()
 }
 
-// loading waits until a reader is in the middle of a snapshot.
+// loading waits until a reader has loaded at least atLeast posts of a snapshot. It stops the test if the snapshot
+// has already finished.
 func (w *world) loading(r *follower, atLeast int64) {
 	w.t.Helper()
 	eventually.Nil(w.t, func() error {
@@ -210,7 +211,7 @@ func (w *world) loading(r *follower, atLeast int64) {
 			w.t.Fatalf("%s is ready, want it in the middle of a snapshot", r.name)
 		}
 		if s.Snapshot == nil || s.Snapshot.Loaded < atLeast {
-			return fmt.Errorf("%s is not loading: %+v", r.name, s)
+			return fmt.Errorf("%s has not loaded %d posts yet: %+v", r.name, atLeast, s)
 		}
 		return nil
 	})

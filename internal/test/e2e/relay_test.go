@@ -44,8 +44,8 @@ func TestReaderRefusesARedisReplica(t *testing.T) {
 	w.neverFailed()
 }
 
-// Readers use the last of a chain of Redis replicas. When a link in the middle of the chain is cut they become
-// degraded, and they follow a promotion without a snapshot.
+// Readers use the last of a chain of Redis replicas. They become degraded when a link in the middle of the chain
+// stalls, and they follow a promotion without a snapshot.
 func TestRelay(t *testing.T) {
 	t.Parallel()
 	redistest.Require(t)
@@ -77,9 +77,9 @@ func TestRelay(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("degraded %v after the cut", time.Since(since).Round(time.Millisecond))
+	t.Logf("degraded %v after the link was stalled", time.Since(since).Round(time.Millisecond))
 	replication.Stall(toClient, false)
-	w.recovered("the link is back", time.Now())
+	w.recovered("link resumed", time.Now())
 	stop()
 	w.settled()
 
@@ -105,6 +105,6 @@ func TestRelay(t *testing.T) {
 		snapshots -= r.count(t, "cache_snapshots_total")
 	}
 	if snapshots != 0 {
-		t.Errorf("a promotion took %v snapshots", -snapshots)
+		t.Errorf("a promotion caused %v snapshots, want none", -snapshots)
 	}
 }

@@ -115,9 +115,9 @@ func refusal(text string) bool {
 		func(words string) bool { return strings.Contains(text, words) })
 }
 
-// names reports whether a text names the command that a right allows. Redis 7.0 does not name commands in
+// namesRight reports whether a text names the command that a right allows. Redis 7.0 does not name commands in
 // scripts.
-func names(text, right string) bool {
+func namesRight(text, right string) bool {
 	command := strings.TrimLeft(right, "+&%R~")
 	return strings.Contains(strings.ToLower(text), "'"+command) || strings.Contains(text, "run "+strings.ToUpper(command)+" on ") || strings.Contains(text, "The user executing the script can't") ||
 		right[0] != '+' && refusal(text)
@@ -130,12 +130,12 @@ func (r *rights) checkWriter(list string, replicas int, harmless ...string) {
 		r.t.Fatalf("the writer's rights are not enough: %v", err)
 	}
 	for right := range strings.FieldsSeq(list) {
-		r.forgetScripts()
+		r.flushScripts()
 		err := r.writes(r.grant("writer-less", without(list, right)), replicas)
 		switch {
 		case slices.Contains(harmless, right) != (err == nil):
 			r.t.Errorf("a writer without %s: %v", right, err)
-		case err != nil && (!refusal(err.Error()) || !names(err.Error(), right)):
+		case err != nil && (!refusal(err.Error()) || !namesRight(err.Error(), right)):
 			r.t.Errorf("a writer without %s does not report the missing right: %v", right, err)
 		}
 	}
@@ -143,7 +143,7 @@ func (r *rights) checkWriter(list string, replicas int, harmless ...string) {
 
 func (r *rights) checkReader(list string, harmless ...string) {
 	r.t.Helper()
-	r.forgetScripts()
+	r.flushScripts()
 	loads := r.grant("writer", writerRights)
 	if ready, says := r.reads(r.grant("reader", list)); ready || !strings.Contains(says, "a writer of this version") {
 		r.t.Errorf("a reader without its script: ready %v, %s", ready, says)
@@ -159,7 +159,7 @@ func (r *rights) checkReader(list string, harmless ...string) {
 		switch {
 		case slices.Contains(harmless, right) != ready:
 			r.t.Errorf("a reader without %s: ready %v, %s", right, ready, says)
-		case !ready && !names(says, right):
+		case !ready && !namesRight(says, right):
 			r.t.Errorf("a reader without %s does not report the missing right: %s", right, says)
 		}
 	}
@@ -176,8 +176,8 @@ func (r *rights) check(nodes func(*redisnode.Config)) error {
 	return p.Check(ctx)
 }
 
-// forgetScripts deletes all cached scripts on servers, like a restart.
-func (r *rights) forgetScripts() {
+// flushScripts deletes the cached scripts of all servers, like a restart.
+func (r *rights) flushScripts() {
 	r.t.Helper()
 	for _, s := range r.servers {
 		if err := s.Client(r.t).ScriptFlush(r.t.Context()).Err(); err != nil {
@@ -210,13 +210,13 @@ func TestRightsInACluster(t *testing.T) {
 	if err := r.writes(r.grant("writer", writerRights+" "+slots), 0); err != nil {
 		t.Fatalf("the writer's rights are not enough: %v", err)
 	}
-	if err := r.writes(r.grant("writer-less", writerRights), 0); err == nil || !names(err.Error(), slots) {
+	if err := r.writes(r.grant("writer-less", writerRights), 0); err == nil || !namesRight(err.Error(), slots) {
 		t.Errorf("a writer without %s: %v", slots, err)
 	}
 	if ready, says := r.reads(r.grant("reader", readerRights+" "+slots)); !ready {
 		t.Fatalf("the reader's rights are not enough: %s", says)
 	}
-	if ready, says := r.reads(r.grant("reader-less", readerRights)); ready || !names(says, slots) {
+	if ready, says := r.reads(r.grant("reader-less", readerRights)); ready || !namesRight(says, slots) {
 		t.Errorf("a reader without %s: ready %v, %s", slots, ready, says)
 	}
 	primaries := r.nodes
@@ -228,7 +228,7 @@ func TestRightsInACluster(t *testing.T) {
 	if ready, says := r.reads(r.grant("relay", readerRights+" "+load+" "+slots+" "+readOnly)); !ready {
 		t.Fatalf("the rights of a reader from Redis replicas are not enough: %s", says)
 	}
-	if ready, says := r.reads(r.grant("relay-less", readerRights+" "+load+" "+slots)); ready || !names(says, readOnly) {
+	if ready, says := r.reads(r.grant("relay-less", readerRights+" "+load+" "+slots)); ready || !namesRight(says, readOnly) {
 		t.Errorf("a reader from Redis replicas without %s: ready %v, %s", readOnly, ready, says)
 	}
 }
@@ -257,11 +257,11 @@ func TestRightsAtSentinels(t *testing.T) {
 			_, err := f.Node(t.Context())
 			return err
 		}
-		if err := find("seeker", tt.list); err != nil {
+		if err := find("finder", tt.list); err != nil {
 			t.Fatalf("the rights on the Sentinels are not enough to find a %s: %v", tt.from, err)
 		}
 		for right := range strings.FieldsSeq(tt.list) {
-			if err := find("seeker-less", without(tt.list, right)); err == nil || !names(err.Error(), right) {
+			if err := find("finder-less", without(tt.list, right)); err == nil || !namesRight(err.Error(), right) {
 				t.Errorf("search for a %s without %s on the Sentinels: %v", tt.from, right, err)
 			}
 		}

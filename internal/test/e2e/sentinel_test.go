@@ -169,7 +169,7 @@ func TestSentinelPause(t *testing.T) {
 	for run := range *haRuns {
 		old := w.Primary()
 		w.fault(fmt.Sprint("SIGSTOP ", run), true, func(primary *redistest.Server) { primary.Pause() })
-		// It restarts as a primary and stays one until the Sentinels demote it.
+		// After SIGCONT the old primary still acts as one until the Sentinels demote it.
 		stop := w.run(load{pause: 20 * time.Millisecond})
 		old.Resume()
 		w.WaitStable()
@@ -238,10 +238,10 @@ func TestSentinelWriterAlone(t *testing.T) {
 	})
 	began := time.Now()
 	w.flow(50)
-	w.recovered("a writer alone with the old primary", began)
+	w.recovered("writer alone with the old primary", began)
 	inStep := time.Since(began)
 	stop()
-	out.end("a writer alone with the old primary", inStep)
+	out.end("writer alone with the old primary", inStep)
 	w.WaitStable()
 	w.verify()
 }

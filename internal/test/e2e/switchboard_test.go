@@ -14,9 +14,9 @@ type switchboard struct {
 	listener net.Listener
 	running  sync.WaitGroup
 
-	mu     sync.Mutex // guards the fields below; also held while a request and its reply are forwarded
-	target string
-	open   []net.Conn
+	mu     sync.Mutex // guards the fields below
+	target string     // address of the current server
+	open   []net.Conn // connections of clients and to servers
 }
 
 func newSwitchboard(t testing.TB, target string) *switchboard {
@@ -41,7 +41,7 @@ func newSwitchboard(t testing.TB, target string) *switchboard {
 
 func (s *switchboard) addr() string { return s.listener.Addr().String() }
 
-// moveTo moves every connection to another server.
+// moveTo makes every connection continue on another server from its next request on.
 func (s *switchboard) moveTo(target string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

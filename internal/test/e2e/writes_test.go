@@ -168,7 +168,7 @@ func TestWriteArrivesTooLate(t *testing.T) {
 		t.Fatalf("the write ended with %v, want it unknown", err)
 	}
 	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("the writer was told after %v", took)
+		t.Errorf("the result arrived after %v", took)
 	}
 	// Wait for the deadline of the write, which is later than the timeout of the client.
 	eventually.Nil(t, func() error {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Action is what a Hook does to the connection that it fires on.
+// Action is the effect of a Hook on the connection on which it fires.
 type Action int
 
 const (

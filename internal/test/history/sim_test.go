@@ -392,7 +392,7 @@ func (o *oracle) visible(final Final) string {
 		if !b.absent && !slices.ContainsFunc(o.facts, func(f *fact) bool {
 			return f.key == b.key && f.version == b.version && f.hash == b.hash
 		}) {
-			return fmt.Sprintf("nobody wrote version %d of %s", b.version, b.key)
+			return fmt.Sprintf("version %d of %s was never written", b.version, b.key)
 		}
 		reached := uint64(0)
 		for _, a := range o.answers {

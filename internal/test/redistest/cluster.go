@@ -120,8 +120,7 @@ func (c *ClusterDeployment) Addrs() []string {
 	return addrs
 }
 
-// Servers returns the six servers, whatever their roles. The first three started as
-// primaries.
+// Servers returns all six servers, in any role. The first three started as primaries.
 func (c *ClusterDeployment) Servers() []*Server { return c.servers }
 
 // Slot returns the hash slot of a key.

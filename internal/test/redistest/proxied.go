@@ -10,10 +10,9 @@ import (
 	"heavy-read-api/internal/test/faultnet"
 )
 
-// Proxied puts a faultnet.Proxy in front of the server, and a second one in
-// front of its cluster bus. The server announces their addresses instead of its own, so
-// that clients and other nodes connect through them. Server.Addr stays the direct
-// address, which no fault affects.
+// Proxied puts a faultnet.Proxy in front of the server, and a second one in front of its cluster bus. The
+// server announces their addresses, so clients and other nodes connect through them. Server.Addr remains the
+// direct address, which bypasses the proxies.
 //
 // Redis announces one address to clients, replicas and Sentinels, so they share the first proxy. It
 // classifies connections by their first bytes. A replica begins with an upper-case PING, or AUTH or REPLCONF

@@ -131,8 +131,7 @@ func (d *SentinelDeployment) Addrs() []string {
 	return addrs
 }
 
-// Servers returns the three servers, whatever their roles. The first one started as
-// the primary.
+// Servers returns all three servers, in any role. The first one started as the primary.
 func (d *SentinelDeployment) Servers() []*Server { return d.servers }
 
 // Sentinels returns the three Sentinels. A Sentinel that was paused for more than 2 s starts no failover in

@@ -84,7 +84,7 @@ func TestRestartKeepsWhatRedisWroteIntoItsConfig(t *testing.T) {
 	}
 	s.Restart()
 	if got := c.ConfigGet(t.Context(), "maxmemory").Val()["maxmemory"]; got != "67108864" {
-		t.Errorf("maxmemory is %q, want what was rewritten", got)
+		t.Errorf("maxmemory is %q, want the rewritten value", got)
 	}
 }
 
@@ -248,7 +248,7 @@ func TestReplication(t *testing.T) {
 	wantValue(t, r, "old", "1")
 	wantValue(t, r, "new", "99")
 	if err := r.Set(t.Context(), "x", "1", 0).Err(); err == nil {
-		t.Error("a replica took a write")
+		t.Error("a replica accepted a write")
 	}
 
 	replica.Promote()
