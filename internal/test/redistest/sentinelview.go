@@ -60,7 +60,7 @@ func (d *SentinelDeployment) view(s *Server) sentinelView {
 			return v
 		}
 	}
-	v.err = fmt.Errorf("Sentinel %s reports the primary %v, which is not part of the deployment", s.Addr(), addr)
+	v.err = fmt.Errorf("primary %v, reported by Sentinel %s, is not part of the deployment", addr, s.Addr())
 	return v
 }
 
