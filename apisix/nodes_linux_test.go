@@ -26,6 +26,13 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
+// TestMain runs all tests of nodes.sh at once, on any number of cores: the script waits for seconds between two
+// DNS lookups.
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "16") // a default; -parallel overrides it
+	os.Exit(m.Run())
+}
+
 // container runs nodes.sh like the gateway's container, with a fake DNS and a fake APISIX.
 type container struct {
 	t     *testing.T

@@ -101,8 +101,7 @@ func (s *Server) choosePorts() error {
 		return err
 	}
 	if s.opts.ca != nil {
-		p, err := reservePort()
-		if err != nil {
+		if s.tlsPort, err = reservePort(); err != nil {
 			return err
 		}
 	}
