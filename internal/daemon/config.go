@@ -1,5 +1,6 @@
-// Package daemon starts and stops a process of the stack: its configuration from environment and
-// flags, its logger, its signals, and the health check of a container.
+// Package daemon runs a process of the stack: it parses the configuration from the environment and the
+// flags, sets up the logger, handles signals, serves Go profiles on request, and implements -health, the
+// health check of a container.
 package daemon
 
 import (
@@ -18,8 +19,8 @@ import (
 	"heavy-read-api/internal/buildinfo"
 )
 
-// Settings reads configuration: every setting has one name, which is an environment variable
-// (REDIS_ADDR) and a flag (-redis-addr); the flag wins. Register the settings, then call Parse.
+// Settings parses a configuration. Every setting is an environment variable (REDIS_ADDR) and a flag
+// (-redis-addr); the flag wins. Register the settings, then call Parse.
 type Settings struct {
 	flags  *flag.FlagSet
 	getenv func(string) string
@@ -166,13 +167,10 @@ type Common struct {
 	Logger    *slog.Logger
 	// Listening, if set, is called once with the bound address, before the first request.
 	Listening func(addr string)
-
-	program string // for the log; set by Register
 }
 
 // Register adds the common settings to s, with port as the default of PORT.
 func (c *Common) Register(s *Settings, port int) {
-	c.program = s.flags.Name()
 	s.Int(&c.Port, "PORT", port, "TCP port to listen on")
 	s.String(&c.Host, "HOST", "", "address to listen on; empty listens on every address")
 	s.flags.TextVar(&c.LogLevel, s.flagName("LOG_LEVEL"), slog.LevelInfo, "lowest level that is logged: debug, info, warn or error")

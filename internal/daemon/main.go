@@ -57,7 +57,7 @@ func Main[C any, P Config[C]](
 		l.LogTo(common.Logger)
 	}
 	build := buildinfo.Read()
-	common.Logger.Info("starting", "program", common.program, "version", build.Version, "revision", build.Revision, "go", build.GoVersion)
+	common.Logger.Info("starting", "version", build.Version, "revision", build.Revision, "go", build.GoVersion)
 	stopProfiles, err := common.serveProfiles()
 	if err != nil {
 		common.Logger.Error("stopped", "err", err)

@@ -81,7 +81,7 @@ func TestVersionFlag(t *testing.T) {
 // The first line of the log identifies the build.
 func TestStartIsLoggedWithTheVersion(t *testing.T) {
 	code, log := runMainUntil(t, func(string) {})
-	if first, _, _ := strings.Cut(log, "\n"); code != 0 || !regexp.MustCompile(`msg=starting program=test version=\S+ revision=\S+ go=go`).MatchString(first) {
+	if first, _, _ := strings.Cut(log, "\n"); code != 0 || !regexp.MustCompile(`msg=starting version=\S+ revision=\S+ go=go`).MatchString(first) {
 		t.Errorf("exit code %d and %q", code, log)
 	}
 }
