@@ -3,11 +3,12 @@ package publisher
 import (
 	"errors"
 	"fmt"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/test/nodetest"
 	"strings"
 	"testing"
 	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/test/nodetest"
 )
 
 // Several writes together are bounded, because replicas take a commit whole.

@@ -3,11 +3,6 @@ package publisher
 import (
 	"errors"
 	"fmt"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/test/eventually"
-	"heavy-read-api/internal/test/nodetest"
-	"heavy-read-api/internal/test/redistest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +10,12 @@ import (
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/nodetest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // contents returns everything that a server has, in a form that can be compared.

@@ -2,12 +2,13 @@ package publisher
 
 import (
 	"context"
-	"heavy-read-api/internal/cache/clock"
-	"heavy-read-api/internal/cache/protocol"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache/clock"
+	"heavy-read-api/internal/cache/protocol"
 )
 
 // serverClock estimates the time of a Redis node between its replies, because the node checks deadlines

@@ -3,15 +3,16 @@ package publisher
 import (
 	"errors"
 	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
 	"heavy-read-api/internal/cache/clock"
 	"heavy-read-api/internal/test/clocktest"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
-	"testing"
-	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // When the writer's wall clock was stepped since the last reply of Redis, a write whose deadline has

@@ -1,13 +1,14 @@
 package publisher
 
 import (
+	"net"
+	"testing"
+
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
-	"net"
-	"testing"
 )
 
 // A write whose reply is lost is not repeated in a Redis Cluster either. The node that has its slot tells

@@ -7,14 +7,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"heavy-read-api/internal/cache/census"
-	"heavy-read-api/internal/cache/clock"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/redisnode"
 	"net"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache/census"
+	"heavy-read-api/internal/cache/clock"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/redisnode"
 )
 
 // Config configures the write side. The caller owns the Finder, and closes it after the last

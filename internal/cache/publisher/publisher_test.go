@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"testing"
+	"time"
+
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
-	"strings"
-	"testing"
-	"time"
 )
 
 func BenchmarkWrite(b *testing.B) {

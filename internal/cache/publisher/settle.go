@@ -5,11 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/redisnode"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/redisnode"
 )
 
 // call is a call of write.lua.

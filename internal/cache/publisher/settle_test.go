@@ -3,12 +3,13 @@ package publisher
 import (
 	"errors"
 	"fmt"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/test/faultnet"
-	"heavy-read-api/internal/test/redistest"
 	"strings"
 	"testing"
 	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // lossy returns a publisher behind a proxy, over which it has asked for the time already, so that the next

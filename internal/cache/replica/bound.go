@@ -2,9 +2,9 @@ package replica
 
 import "sync/atomic"
 
-// byteBound limits the size of one Redis reply, in bytes. It shrinks when requests fail, because a slow
-// link cannot carry a large reply before the timeout, and grows again when they succeed. With only the
-// limits set it starts at most. Any goroutine may use it.
+// byteBound limits the size of one reply of Redis, in bytes. It shrinks when requests fail, because a slow link cannot
+// carry a large reply before the timeout, and grows again when they succeed. It starts at most. Any goroutine may use
+// it.
 type byteBound struct {
 	least, most int64
 	current     atomic.Int64 // 0 means most

@@ -4,6 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/cache/store"
@@ -11,12 +18,6 @@ import (
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/logtest"
 	"heavy-read-api/internal/test/redistest"
-	"log/slog"
-	"strings"
-	"testing"
-	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // The same suite over the embedded Redis and a real one.
@@ -126,8 +127,8 @@ func TestStepsAreBounded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if why := judge(&st, protocol.Head{Epoch: st.Head.Epoch, Version: w.Version, WriteID: w.WriteID}, protocol.Head{}); why != "" {
-				t.Fatalf("from %+v: %s", w, why)
+			if verdict := judge(&st, protocol.Head{Epoch: st.Head.Epoch, Version: w.Version, WriteID: w.WriteID}, protocol.Head{}); verdict != stepContinues {
+				t.Fatalf("from %+v: %s", w, verdict)
 			}
 			writes, size := 0, 0
 			for _, e := range st.Entries {
@@ -590,7 +591,7 @@ func TestLoadReplacesAFullCache(t *testing.T) {
 	})
 }
 
-// What was written before the subscription cannot be heard on it: that is no reason to doubt it.
+// What was written before the subscription cannot be heard on it: that is no reason to reason it.
 func TestIdleReplicaKeepsItsSubscription(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p := newPublisher(t, addr)

@@ -2,13 +2,13 @@ package replica
 
 import "sync"
 
-// gate wakes everybody who waits for progress.
+// gate wakes all waiters when progress changes.
 type gate struct {
-	mu sync.Mutex
-	ch chan struct{} // nil while nobody waits; closed by open
+	mu sync.Mutex    // guards ch
+	ch chan struct{} // nil while nothing waits; closed by open
 }
 
-// wait returns a channel that the next open closes. Look at the progress after the call.
+// wait returns a channel that the next open closes. Read the progress after the call, so that no change is missed.
 func (g *gate) wait() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -18,6 +18,7 @@ func (g *gate) wait() <-chan struct{} {
 	return g.ch
 }
 
+// open wakes all waiters.
 func (g *gate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

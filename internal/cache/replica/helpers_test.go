@@ -3,13 +3,6 @@ package replica
 import (
 	"context"
 	"fmt"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/cache/publisher"
-	"heavy-read-api/internal/cache/store"
-	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/test/eventually"
-	"heavy-read-api/internal/test/nodetest"
-	"heavy-read-api/internal/test/redistest"
 	"io"
 	"log/slog"
 	"sync"
@@ -17,6 +10,14 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
+	"heavy-read-api/internal/cache/store"
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/nodetest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // Helpers of the tests in this package.

@@ -1,22 +1,24 @@
 package replica
 
 import (
-	"heavy-read-api/internal/cache/protocol"
 	"sync"
+
+	"heavy-read-api/internal/cache/protocol"
 )
 
-// inbox holds what the subscription has heard until the applier takes it. It never blocks the
-// subscription: what does not fit is forgotten, and the applier is told that something is missing.
+// inbox holds the messages that the subscription has received until the applier takes them. It never blocks the
+// subscription: when it is full it drops all messages, and the applier catches up. These methods are for the
+// subscription; the applier uses an inboxOwner.
 type inbox struct {
 	wake chan struct{} // has a token while there is something to take; never closed
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards all fields below
 	messages []string
 	bytes    int
-	reason   string          // why the messages may have a gap; "" when they have none
+	reason   catchUpReason   // why messages may be missing, or noCatchUp
 	epoch    uint64          // epoch of the watermark; messages of other epochs do not prove that the subscription works
-	newest   uint64          // newest version of epoch that was received
-	scratch  protocol.Commit // scratch space of push
+	newest   uint64          // newest version of epoch in a message
+	scratch  protocol.Commit // of push
 }
 
 // Bounds of the inbox. Catch-up costs less than a longer queue.
@@ -27,17 +29,16 @@ const (
 
 func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
 
-// push adds a message. When the inbox is full it drops all it had, and the message; it returns how
-// many that were.
+// push adds a message. When the inbox is full, push drops all messages, this one included, and returns their number.
 func (b *inbox) push(message string) (dropped int) {
 	b.mu.Lock()
 	if head := protocol.MessageHead(message); head.Epoch == b.epoch && head.Version > b.newest && b.scratch.Decode(message) == nil {
 		b.newest = head.Version
 	}
-	clear(b.scratch.Records) // or it would keep the message alive
+	clear(b.scratch.Records) // otherwise they keep the message alive
 	if len(b.messages) == inboxMessages || b.bytes+len(message) > inboxBytes {
 		dropped = len(b.messages) + 1
-		b.messages, b.bytes, b.reason = nil, 0, "overflow"
+		b.messages, b.bytes, b.reason = nil, 0, catchUpOverflow
 	} else {
 		b.messages = append(b.messages, message)
 		b.bytes += len(message)
@@ -47,8 +48,8 @@ func (b *inbox) push(message string) (dropped int) {
 	return dropped
 }
 
-// resync tells the applier that messages may be missing.
-func (b *inbox) resync(reason string) {
+// requestCatchUp makes the applier catch up.
+func (b *inbox) requestCatchUp(reason catchUpReason) {
 	b.mu.Lock()
 	b.reason = reason
 	b.mu.Unlock()
@@ -62,34 +63,36 @@ func (b *inbox) signal() {
 	}
 }
 
+// inboxOwner is the applier's side of an inbox.
+type inboxOwner struct{ *inbox }
+
 // drain empties the inbox. It does not block.
-func (b *inbox) drain() (messages []string, doubt string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	messages, doubt = b.messages, b.reason
-	b.messages, b.bytes, b.reason = nil, 0, ""
-	return messages, doubt
+func (o inboxOwner) drain() (messages []string, reason catchUpReason) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	messages, reason = o.messages, o.reason
+	o.messages, o.bytes, o.reason = nil, 0, noCatchUp
+	return messages, reason
 }
 
-// discard forgets the messages; the caller reads the log next, which has them all.
-func (b *inbox) discard() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.messages, b.bytes = nil, 0
+// discard drops the messages. The caller reads the log next, which has all of them.
+func (o inboxOwner) discard() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.messages, o.bytes = nil, 0
 }
 
-// track starts recording the newest version of epoch, and forgets those received so far: they may have
-// been rolled back.
-func (b *inbox) track(epoch uint64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.epoch, b.newest = epoch, 0
+// track starts recording the newest version of epoch. It forgets those received so far, which may have been rolled
+// back.
+func (o inboxOwner) track(epoch uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.epoch, o.newest = epoch, 0
 }
 
-// received returns the newest version of epoch that was received since track, or false when another
-// epoch is tracked.
-func (b *inbox) received(epoch uint64) (version uint64, tracked bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.newest, b.epoch == epoch
+// received returns the newest version of epoch in a message since track, or false when another epoch is tracked.
+func (o inboxOwner) received(epoch uint64) (version uint64, tracked bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.newest, o.epoch == epoch
 }

@@ -1,35 +1,66 @@
 package replica
 
-import (
-	"heavy-read-api/internal/cache/protocol"
+import "heavy-read-api/internal/cache/protocol"
+
+// stepVerdict is the result of judging a log step.
+type stepVerdict uint8
+
+// The verdicts. All but the first require a snapshot.
+const (
+	stepContinues  stepVerdict = iota // the entries continue the watermark
+	stepOtherEpoch                    // a new history has begun, or Redis has none any more
+	stepRewritten                     // the log lacks or replaces a write that the store may hold
+	stepUnreadable                    // an entry is damaged, or in the format of another build
+	stepTrimmed                       // entries after the watermark have been trimmed
 )
 
-// judge returns why the log does not continue w or has lost ahead, or "" if all is well. It looks at
-// the entries themselves: whatever was looked at before could have been trimmed since.
-func judge(st *protocol.LogStep, w, ahead protocol.Head) (reason string) {
+func (v stepVerdict) String() string {
+	return [...]string{"continues", "epoch", "history", "format", "trimmed"}[v]
+}
+
+// snapshotReason returns the reason for the snapshot that the verdict requires.
+func (v stepVerdict) snapshotReason() snapshotReason {
+	return [...]snapshotReason{noSnapshot, snapshotEpoch, snapshotHistory, snapshotFormat, snapshotTrimmed}[v]
+}
+
+// judge reports whether the entries of a log step continue the watermark w, and whether the log still has ahead, the
+// newest write whose value the store may hold. It looks at the entries themselves, because a check that runs before the
+// step could be outdated by a trim.
+func judge(st *protocol.LogStep, w, ahead protocol.Head) stepVerdict {
 	switch {
 	case st.Head.Epoch != w.Epoch:
-		return "epoch" // a new history, or none any more
-	case st.At != 0 && st.At != w.WriteID,
-		ahead.Version > w.Version && (st.Ahead != ahead.WriteID || ahead.WriteID == 0): // 0 says as little as no entry
-		return "history"
+		return stepOtherEpoch
+	case st.At != 0 && st.At != w.WriteID:
+		return stepRewritten
+	case ahead.Version > w.Version && (st.Ahead != ahead.WriteID || ahead.WriteID == 0): // 0: the log has no such entry
+		return stepRewritten
 	}
 	at := w
 	for _, e := range st.Entries {
 		if e.Writes == 0 {
-			return "format" // of another build, or damaged
+			return stepUnreadable
 		}
 		if e.Version-uint64(e.Writes) != at.Version {
-			return "trimmed"
+			return stepTrimmed
 		}
 		if e.Previous != at.WriteID {
-			return "history"
+			return stepRewritten
 		}
 		at.Version, at.WriteID = e.Version, e.WriteID
 	}
-	if len(st.Entries) == 0 && st.Part.Writes == 0 && st.Head != w || at.Version > st.Head.Version ||
-		at.Version == st.Head.Version && at != st.Head {
-		return "history"
+	switch {
+	case len(st.Entries) == 0 && st.Part.Writes == 0 && st.Head != w,
+		at.Version > st.Head.Version,
+		at.Version == st.Head.Version && at != st.Head:
+		return stepRewritten
 	}
-	return ""
+	return stepContinues
+}
+
+// reach returns the head up to which the entries of a log step lead from w, and whether it is the end of the log.
+func reach(st *protocol.LogStep, w protocol.Head) (to protocol.Head, end bool) {
+	if n := len(st.Entries); n > 0 {
+		w.Version, w.WriteID = st.Entries[n-1].Version, st.Entries[n-1].WriteID
+	}
+	return w, w == st.Head
 }

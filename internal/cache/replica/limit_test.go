@@ -2,9 +2,10 @@ package replica
 
 import (
 	"fmt"
-	"heavy-read-api/internal/cache/protocol"
 	"math"
 	"testing"
+
+	"heavy-read-api/internal/cache/protocol"
 )
 
 // A sequence number or a log close to the limit of versions, or beyond it, costs one new history, which

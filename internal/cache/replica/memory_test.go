@@ -3,14 +3,15 @@ package replica
 import (
 	"errors"
 	"fmt"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/cache/publisher"
-	"heavy-read-api/internal/test/redistest"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // fill brings a server to its memory limit.

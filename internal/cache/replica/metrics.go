@@ -4,17 +4,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of a replica.
+// metrics are the metrics of a replica.
 type metrics struct {
 	propagation     prometheus.Histogram
-	messages        *prometheus.CounterVec
+	messages        [messageResults]prometheus.Counter
 	catchups        *prometheus.CounterVec
 	snapshots       *prometheus.CounterVec
-	resubscriptions *prometheus.CounterVec
-	fallbacks       *prometheus.CounterVec
+	resubscriptions prometheus.Counter
+	fallbacks       [fallbackResults]prometheus.Counter
 	removed         prometheus.Counter
 	hits            prometheus.Counter
 	misses          prometheus.Counter
+
+	vecs []prometheus.Collector // of messages, resubscriptions and fallbacks
 }
 
 func newMetrics() *metrics {
@@ -24,22 +26,32 @@ func newMetrics() *metrics {
 	vec := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
-	return &metrics{
+	messages := vec("cache_messages_total", "Messages of the channel, by what became of them.", "result")
+	resubscriptions := vec("cache_resubscriptions_total", "Times that the replica closed a subscription to make a new one, by reason.", "reason")
+	fallbacks := vec("cache_fallbacks_total", "Reads that Redis answered, by result.", "result")
+	m := &metrics{
 		propagation: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "cache_propagation_seconds",
-			Help: "Time from the writer framing a value to this replica serving it, in seconds, for values that came by the channel. Both hosts measure by the clock of Redis.",
+			Help: "Time from the writer framing a value to this replica serving it, in seconds, for values that came by the channel. Both hosts use estimates of the clock of Redis.",
 			Buckets: []float64{50e-6, 100e-6, 150e-6, 200e-6, 300e-6, 400e-6, 500e-6, 700e-6, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3,
 				7.5e-3, 10e-3, 20e-3, 35e-3, 50e-3, 75e-3, 100e-3, 200e-3, 500e-3, 1, 2, 5, 10},
 		}),
-		messages:        vec("cache_messages_total", "Messages of the channel, by what became of them.", "result"),
-		catchups:        vec("cache_catchups_total", "Times that the replica read the log, by what made it doubt.", "reason"),
-		snapshots:       vec("cache_snapshots_total", "Loads of the whole set, by what made them necessary.", "reason"),
-		resubscriptions: vec("cache_resubscriptions_total", "Times that the replica gave up a subscription, by reason.", "reason"),
-		fallbacks:       vec("cache_fallbacks_total", "Reads that Redis answered, by result.", "result"),
-		removed:         counter("cache_reload_removed_total", "Entries that a load dropped because Redis no longer has them."),
+		catchups:        vec("cache_catchups_total", "Catch-ups from the log, by reason.", "reason"),
+		snapshots:       vec("cache_snapshots_total", "Snapshots of the whole set, by reason.", "reason"),
+		resubscriptions: resubscriptions.WithLabelValues("silent"),
+		removed:         counter("cache_reload_removed_total", "Entries that a snapshot dropped because Redis no longer has them."),
 		hits:            counter("cache_hits_total", "Reads answered from memory, absences included."),
 		misses:          counter("cache_misses_total", "Reads that memory could not answer."),
+		vecs:            []prometheus.Collector{messages, resubscriptions, fallbacks},
 	}
+	// Every series exists from the start, so that alerts see its first increase.
+	for i := range m.messages {
+		m.messages[i] = messages.WithLabelValues(messageResult(i).String())
+	}
+	for i := range m.fallbacks {
+		m.fallbacks[i] = fallbacks.WithLabelValues(fallbackResult(i).String())
+	}
+	return m
 }
 
 // register adds the metrics of r to reg.
@@ -56,28 +68,21 @@ func (m *metrics) register(reg prometheus.Registerer, r *Replica) {
 	counter := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
 	}
+	reg.MustRegister(m.vecs...)
 	reg.MustRegister(
-		m.propagation, m.messages, m.catchups, m.snapshots, m.resubscriptions, m.fallbacks, m.removed, m.hits, m.misses,
+		m.propagation, m.catchups, m.snapshots, m.removed, m.hits, m.misses,
 		gauge("cache_applied_version", "Version up to which every write is applied.", func(s Status) float64 { return float64(s.Applied.Version) }),
-		gauge("cache_newest_version", "Newest version that the replica knows of.", func(s Status) float64 { return float64(s.Newest.Version) }),
-		gauge("cache_lag_versions", "Writes that the replica knows of and has not applied.", func(s Status) float64 { return float64(s.LagVersions) }),
-		gauge("cache_lag_seconds", "Time since the replica last knew that it had every write, in seconds; 0 while it does.", func(s Status) float64 { return s.Lag.Seconds() }),
+		gauge("cache_newest_version", "Newest version in Redis that the replica knows.", func(s Status) float64 { return float64(s.Newest.Version) }),
+		gauge("cache_lag_versions", "Writes in Redis that are not applied yet, as far as the replica knows.", func(s Status) float64 { return float64(s.LagVersions) }),
+		gauge("cache_lag_seconds", "Time since the replica was last known to have every write, in seconds; 0 while it is in sync.", func(s Status) float64 { return s.Lag.Seconds() }),
 		gauge("cache_entries", "Entries in memory.", func(s Status) float64 { return float64(s.Entries) }),
-		gauge("cache_bytes", "Memory that the entries take, in bytes, index included.", func(s Status) float64 { return float64(s.Bytes) }),
-		gauge("cache_max_bytes", "Most memory that entries may take, in bytes.", func(s Status) float64 { return float64(s.MaxBytes) }),
-		gauge("cache_ready", "1 once the whole set was loaded and the subscription confirmed.", func(s Status) float64 { return flag(s.Ready) }),
+		gauge("cache_bytes", "Most memory that the entries may come to take, in bytes, index and dead space included.", func(s Status) float64 { return float64(s.Bytes) }),
+		gauge("cache_max_bytes", "Bound of cache_bytes, in bytes.", func(s Status) float64 { return float64(s.MaxBytes) }),
+		gauge("cache_ready", "1 once the whole set has been loaded and the subscription confirmed.", func(s Status) float64 { return flag(s.Ready) }),
 		gauge("cache_complete", "1 while the whole set is in memory.", func(s Status) float64 { return flag(s.Complete) }),
-		gauge("cache_synced", "1 while the replica knows that it has every write.", func(s Status) float64 { return flag(s.Synced) }),
+		gauge("cache_synced", "1 while the replica is known to have every write.", func(s Status) float64 { return flag(s.Synced) }),
 		gauge("cache_subscribed", "1 while the subscription is confirmed.", func(s Status) float64 { return flag(s.Subscribed) }),
 		counter("cache_evictions_total", "Entries evicted for lack of room.", func() float64 { return float64(r.store.Evictions()) }),
 		counter("cache_rejections_total", "Entries that the admission policy refused.", func() float64 { return float64(r.store.Rejections()) }),
 	)
-	// Series that are there from the start can be alerted on.
-	for _, result := range []string{"applied", "old", "gap", "invalid", "dropped"} {
-		m.messages.WithLabelValues(result)
-	}
-	m.resubscriptions.WithLabelValues("silent")
-	for _, result := range []string{"found", "absent", "error"} {
-		m.fallbacks.WithLabelValues(result)
-	}
 }

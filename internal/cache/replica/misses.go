@@ -3,32 +3,34 @@ package replica
 import (
 	"context"
 	"errors"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/cache/store"
 	"slices"
 	"sync"
 	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/store"
 )
 
-// missQueue holds the reads that memory could not answer until a step answers them. Reads of one
-// key share an answer only if all of them came before the step: a later one could get an answer
-// that is older than what its client has already seen.
+// missQueue holds the reads that memory could not answer until a log step answers them. Reads of one key share an
+// answer only if all of them were queued before the log step: a later one could get an answer that is older than what
+// its client has already received. These methods are for reads; the applier uses a missOwner.
 type missQueue struct {
 	wake chan struct{} // has a token while reads wait; never closed
+	now  func() time.Time
 
-	mu      sync.Mutex
-	closed  error                // why nobody will answer any more
-	slow    map[string]time.Time // keys whose value did not come in time, and until when they are refused
-	now     func() time.Time
+	mu      sync.Mutex           // guards all fields below
+	closed  error                // why no read is answered any more
+	slow    map[string]time.Time // keys whose value did not arrive in time, with the end of their refusal
 	waiting []*miss
-	pending int                // reads in waiting and asked
-	asked   map[string][]*miss // keys of the step that is under way; the applier's between keys and answer
-	order   []string           // of asked
+	pending int                // number of reads in waiting and asked
+	asked   map[string][]*miss // reads of the keys in the running log step
+	order   []string           // keys of asked
 }
 
+// miss is a read that waits.
 type miss struct {
 	key       string
-	done      chan missed // buffered: nobody receives after abandon
+	done      chan missed // buffered, because after abandon nothing receives
 	abandoned bool        // guarded by missQueue.mu
 }
 
@@ -42,25 +44,25 @@ type missed struct {
 
 // Bounds of the queue.
 const (
-	maxMisses   = 4096 // that wait
-	maxStepKeys = 64   // that one step asks for
-	maxSlow     = 64   // keys that are refused
+	maxMisses   = 4096 // waiting reads
+	maxStepKeys = 64   // missed keys of one log step
+	maxSlow     = 64   // refused keys
 )
 
-// slowPause is how long a key is refused whose value did not come in time, so that a value that is too
-// large for the link does not keep the others from being read.
+// slowPause is the time for which a key is refused after its value did not arrive in time, so that a value that is too
+// large for the link does not block the reads of other keys.
 const slowPause = 10 * time.Second
 
 var (
-	errTooManyMisses = errors.New("too many reads wait for Redis")
-	errSlowValue     = errors.New("the value did not come in time a moment ago")
+	errTooManyMisses = errors.New("too many reads are waiting for Redis")
+	errSlowValue     = errors.New("the value did not arrive from Redis in time a moment ago")
 )
 
 func newMissQueue() *missQueue {
 	return &missQueue{wake: make(chan struct{}, 1), asked: make(map[string][]*miss), slow: make(map[string]time.Time), now: time.Now}
 }
 
-// ask waits for an answer, at most until ctx is done.
+// ask returns the answer of the next log step. It blocks until ctx is done at most.
 func (q *missQueue) ask(ctx context.Context, key string) missed {
 	m := &miss{key: key, done: make(chan missed, 1)}
 	if err := q.enqueue(m); err != nil {
@@ -75,7 +77,7 @@ func (q *missQueue) ask(ctx context.Context, key string) missed {
 	}
 }
 
-// abandon keeps the next steps from reading a value that nobody waits for any more.
+// abandon keeps later log steps from reading a value that no read waits for.
 func (q *missQueue) abandon(m *miss) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -110,16 +112,19 @@ func (q *missQueue) signal() {
 	}
 }
 
+// missOwner is the applier's side of a missQueue.
+type missOwner struct{ *missQueue }
+
 // empty reports whether no read waits.
-func (q *missQueue) empty() bool {
+func (q missOwner) empty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.waiting) == 0 && len(q.order) == 0
 }
 
-// keys returns the keys to ask for, most at a time: those of a step that could not answer, and then of
-// reads that wait. Applier only.
-func (q *missQueue) keys(most int) []string {
+// keys returns at most most keys for a log step: those of an earlier log step that could not answer come first, then
+// those of waiting reads.
+func (q missOwner) keys(most int) []string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.waiting) > 0 {
@@ -141,9 +146,9 @@ func (q *missQueue) keys(most int) []string {
 	return q.order[:min(most, len(q.order))]
 }
 
-// refuse answers the reads of key with err. With slow, the value did not come in time, and further reads are
-// refused for slowPause. Applier only.
-func (q *missQueue) refuse(key string, err error, slow bool) {
+// refuse fails the reads of key with err. slow means that the value did not arrive in time: then further reads of key
+// are refused for slowPause.
+func (q missOwner) refuse(key string, err error, slow bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.pending -= len(q.asked[key])
@@ -163,26 +168,25 @@ func (q *missQueue) refuse(key string, err error, slow bool) {
 	}
 }
 
-// answer passes on what a step found for the keys it was asked for. Reads that the step had no room
-// for go to the front of the queue: otherwise a steady stream of new reads would starve them.
-// Applier only.
-func (q *missQueue) answer(st *protocol.LogStep) {
+// answer answers the reads of the keys of a log step. Reads of skipped keys go to the front of the queue: otherwise a
+// steady stream of new reads would starve them.
+func (q missOwner) answer(st *protocol.LogStep) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var again []*miss
 	for i := range st.Missed {
-		l := &st.Missed[i]
-		if l.Skipped {
-			again = append(again, q.asked[l.Key]...)
+		v := &st.Missed[i]
+		if v.Skipped {
+			again = append(again, q.asked[v.Key]...)
 		} else {
-			c, _ := changeOf(l, st.Head.Epoch) // the applier has logged it
+			c, _ := changeOf(v, st.Head.Epoch) // the applier has logged the error
 			e := store.Entry{Epoch: st.Head.Epoch, Version: c.Version, Value: c.Value}
-			q.pending -= len(q.asked[l.Key])
-			for _, m := range q.asked[l.Key] {
+			q.pending -= len(q.asked[v.Key])
+			for _, m := range q.asked[v.Key] {
 				m.done <- missed{entry: e, present: c.Present, head: st.Head}
 			}
 		}
-		delete(q.asked, l.Key)
+		delete(q.asked, v.Key)
 	}
 	q.order = slices.DeleteFunc(q.order, func(k string) bool { return q.asked[k] == nil })
 	q.waiting = append(again, q.waiting...)
@@ -191,8 +195,8 @@ func (q *missQueue) answer(st *protocol.LogStep) {
 	}
 }
 
-// fail answers every read that waits with err. Applier only.
-func (q *missQueue) fail(err error) {
+// fail fails every waiting read with err.
+func (q missOwner) fail(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, m := range q.waiting {
@@ -208,8 +212,8 @@ func (q *missQueue) fail(err error) {
 	q.order = q.order[:0]
 }
 
-// close answers every read with err from now on.
-func (q *missQueue) close(err error) {
+// close fails every read with err from now on.
+func (q missOwner) close(err error) {
 	q.mu.Lock()
 	q.closed = err
 	q.mu.Unlock()

@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/redisnode"
-	"heavy-read-api/internal/test/eventually"
-	"heavy-read-api/internal/test/redistest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // Redis reads no value that does not fit into the reply: 64 values of 1 MiB took it 70 ms.
@@ -53,7 +54,7 @@ func TestStepReadsWhatItReturns(t *testing.T) {
 
 // A read that a step had no room for is not overtaken by reads that came later.
 func TestSkippedMissesGoFirst(t *testing.T) {
-	q := newMissQueue()
+	q := missOwner{newMissQueue()}
 	ask := func(keys ...string) (asked []*miss) {
 		for _, key := range keys {
 			m := &miss{key: key, done: make(chan missed, 1)}
@@ -92,7 +93,7 @@ func TestSkippedMissesGoFirst(t *testing.T) {
 
 // Nothing is read for a client that gave up.
 func TestAbandonedMissesAreNotAsked(t *testing.T) {
-	q := newMissQueue()
+	q := missOwner{newMissQueue()}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range maxMisses + 1 {

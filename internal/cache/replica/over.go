@@ -5,23 +5,23 @@ import (
 	"sync/atomic"
 )
 
-// overEpochs remembers epochs that Redis was seen not to be in: tokens of histories that are over, which
-// clients keep for long, need not ask Redis each time. It holds as long as the replica stays in the epoch
-// that Redis was in. Any goroutine may use it; looking up takes no lock.
+// overEpochs records epochs of histories that are over, so that their tokens, which clients keep for long, do not cost a
+// request to Redis each time. It is valid while the replica is in the epoch in which Redis was then. Any goroutine may
+// use it; a lookup takes no lock.
 type overEpochs struct {
 	known atomic.Pointer[epochsOver]
 }
 
 // epochsOver is immutable.
 type epochsOver struct {
-	in   uint64              // epoch that Redis was in
-	over map[uint64]struct{} // epochs that it was not in
+	in   uint64              // epoch of Redis when over was recorded
+	over map[uint64]struct{} // other epochs
 }
 
-// maxOver bounds the epochs: clients choose what they send.
+// maxOver bounds the epochs, because clients choose what they send.
 const maxOver = 64
 
-// has reports whether epoch is over, for a replica whose watermark is in that epoch.
+// has reports whether the history of epoch is over, for a replica whose watermark is in the epoch in.
 func (o *overEpochs) has(epoch, in uint64) bool {
 	known := o.known.Load()
 	if known == nil || known.in != in {
@@ -31,7 +31,7 @@ func (o *overEpochs) has(epoch, in uint64) bool {
 	return ok
 }
 
-// add notes that Redis was in one epoch and not in the other.
+// add records that Redis was in the epoch in and not in epoch.
 func (o *overEpochs) add(epoch, in uint64) {
 	for {
 		known := o.known.Load()

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/redisnode"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -14,43 +12,45 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/redisnode"
 )
 
 // pages iterates over all values, on connections to one run of one server.
 type pages interface {
-	// next returns the next page, or an empty one when that takes longer than followPause. With ahead,
-	// the pages after it are read in the background. Without, no read is begun but that of one page
-	// when none is under way: whoever calls next so until a page is quiet has all values that were
-	// read, and every later one will be as it was at some instant after that.
-	next(ctx context.Context, ahead bool) (page, error)
-	// finish reports whether the pages together were all the values: the server that answered the
-	// first was still the one that answered the last. It returns the head of that server, after the
-	// last page.
+	// next returns the next page, or an empty one when none arrives within followPause. With prefetch, it also requests
+	// the pages after it. Without prefetch, it requests a page only when none is in flight. So a caller that repeats
+	// next without prefetch until the page is idle has all values that have been read, and every later page is from a
+	// later instant.
+	next(ctx context.Context, prefetch bool) (page, error)
+	// finish verifies that the server that answered the first request is still the one that answered the last, so
+	// that the pages together have all values. It returns the head of that server after the last page.
 	finish(ctx context.Context) (protocol.Head, error)
 	// total estimates the number of values in all pages.
 	total() int64
 	close()
 }
 
-// page is a part of a snapshot: values of one instant. It may be empty. A key may come again, on
-// the same page or on another.
+// page is a part of a snapshot: values from one instant. It may be empty. A key may occur again, on the same page or on
+// another.
 type page struct {
 	values []protocol.Value
-	more   bool // there are pages behind it
-	quiet  bool // no read is under way
+	more   bool // more pages follow
+	idle   bool // no page is in flight
 }
 
-// Bounds of a page, a tenth of a second of work for Redis at the most.
+// Bounds of a page, which costs Redis a tenth of a second at most.
 const (
-	scanKeys  = 1000            // COUNT of a SCAN
-	pageBytes = 2 << 20 / reads // of the values of a page, about
-	pageLeast = 16 << 10        // the same, after loads that failed
-	firstMean = pageBytes / 8
+	scanKeys       = 1000                // COUNT of a SCAN
+	pageBytes      = 2 << 20 / pageReads // target size of a page's values, in bytes
+	pageLeast      = 16 << 10            // least target size, after snapshots that failed
+	firstMeanValue = pageBytes / 8       // assumed mean size of a value before the first page, in bytes
 
-	reads = 2 // pages that are read at a time, each on its connection
+	pageReads = 2 // pages in flight at a time, each on a connection of its own
 
-	// keysAhead and pagesAhead bound what is read before it is asked for.
-	keysAhead  = 4 // pages' keys
+	// keysAhead and pagesAhead bound the prefetch of keys and of their values, in pages.
+	keysAhead  = 4
 	pagesAhead = 6
 )
 
@@ -59,11 +59,11 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mean.CompareAndSwap(0, firstMean)
+	s.meanValue.CompareAndSwap(0, firstMeanValue)
 	p := &redisPages{
-		scanning: n.Conn(), shard: s.keys, mean: &s.mean, limit: &s.page,
+		scanning: n.Conn(), shard: s.keys, mean: &s.meanValue, limit: &s.pageLimit,
 		checkRole: func(ctx context.Context) error { return s.redis.CheckRole(ctx, n) },
-		asked:     make(chan struct{}, 1+pagesAhead), read: make(chan []protocol.Value, 1+pagesAhead),
+		requested: make(chan struct{}, 1+pagesAhead), read: make(chan []protocol.Value, 1+pagesAhead),
 	}
 	for i := range p.reading {
 		p.reading[i] = n.Conn()
@@ -72,7 +72,7 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 		p.close()
 		return nil, fmt.Errorf("identify the server: %w", err)
 	}
-	for _, check := range []func(context.Context) error{p.checkRole, p.whole} {
+	for _, check := range []func(context.Context) error{p.checkRole, p.checkMigration} {
 		if err := check(ctx); err != nil {
 			p.close()
 			return nil, err
@@ -87,77 +87,77 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 	return p, nil
 }
 
-// redisPages is a SCAN on one connection, and the values of its keys on others: Redis works on one
-// request while the reply to another is taken in. A key is always read on the same connection, so
-// that of two reads the later one also comes later. No connection is ever redialed on the quiet:
-// the client has no retries, and a connection that breaks fails the snapshot. A cursor means nothing
-// to another run of the server: continued over a restart it missed a quarter of the keys.
+// redisPages is a SCAN on one connection, and reads of the values of its keys on others, so that Redis works on one
+// request while the reply to another is received. The values of a key are always read on the same connection, so that of
+// two reads the later one also returns later. No connection reconnects by itself: the client has no retries, and a broken
+// connection fails the snapshot. A cursor is worthless for another run of the server: continued over a restart, it missed a
+// quarter of the keys.
 type redisPages struct {
 	scanning *redis.Conn
-	reading  [reads]*redis.Conn
+	reading  [pageReads]*redis.Conn
 
 	shard     protocol.Keys
-	run       string
+	run       string // of the server
 	size      int64
-	mean      *atomic.Int64 // the source's
-	limit     *byteBound    // the source's
+	mean      *atomic.Int64 // meanValue of the source
+	limit     *byteBound    // pageLimit of the source
 	checkRole func(ctx context.Context) error
 
-	stop     context.CancelFunc    // nil before the first page
-	asked    chan struct{}         // has a token for each page that may be read; never closed
-	read     chan []protocol.Value // closed at the end, and after an error
-	err      error                 // of the reads, once read is closed
-	underway int                   // pages that were asked for and not taken
+	stop      context.CancelFunc    // nil before the first page
+	requested chan struct{}         // has a token for each page that may be read; never closed
+	read      chan []protocol.Value // closed at the end and after an error
+	err       error                 // error of the reads; valid once read is closed
+	inFlight  int                   // pages that were requested and not received
 }
 
-func (p *redisPages) next(ctx context.Context, ahead bool) (page, error) {
+func (p *redisPages) next(ctx context.Context, prefetch bool) (page, error) {
 	if p.stop == nil {
 		p.start(ctx)
 	}
 	wanted := 1
-	if ahead {
+	if prefetch {
 		wanted += pagesAhead
 	} else {
-		p.takeBack()
+		p.withdraw()
 	}
-	for ; p.underway < wanted; p.underway++ {
-		p.asked <- struct{}{}
+	for ; p.inFlight < wanted; p.inFlight++ {
+		p.requested <- struct{}{}
 	}
-	pause := time.NewTimer(followPause) // a SCAN may go on for long before it finds keys of ours
+	pause := time.NewTimer(followPause) // a SCAN may run for long before it finds keys of this shard
 	defer pause.Stop()
 	select {
 	case values, more := <-p.read:
 		if !more {
-			return page{quiet: true}, p.err
+			return page{idle: true}, p.err
 		}
-		p.underway--
+		p.inFlight--
 		for i := range values {
 			if err := protocol.CheckFormat(values[i].Stored); err != nil {
 				return page{}, err
 			}
 		}
-		return page{values: values, more: true, quiet: p.underway == 0}, nil
+		return page{values: values, more: true, idle: p.inFlight == 0}, nil
 	case <-pause.C:
-		if !ahead {
-			p.takeBack()
+		if !prefetch {
+			p.withdraw()
 		}
-		return page{more: true, quiet: p.underway == 0}, nil
+		return page{more: true, idle: p.inFlight == 0}, nil
 	}
 }
 
-// takeBack takes back what was asked for and has not been begun.
-func (p *redisPages) takeBack() {
+// withdraw withdraws the requests for pages whose read has not begun.
+func (p *redisPages) withdraw() {
 	for {
 		select {
-		case <-p.asked:
-			p.underway--
+		case <-p.requested:
+			p.inFlight--
 		default:
 			return
 		}
 	}
 }
 
-// start begins to scan, and to read what is asked for, until ctx is done.
+// start begins the SCAN and the reads of requested pages. They end when ctx is done.
 func (p *redisPages) start(ctx context.Context) {
 	ctx, p.stop = context.WithCancel(ctx)
 	work, ctx := errgroup.WithContext(ctx)
@@ -181,8 +181,7 @@ func (p *redisPages) start(ctx context.Context) {
 	}()
 }
 
-// scan sends the keys of all values, each to its connection, as many at a time as a page should
-// have.
+// scan sends the keys of all values, each to its connection, in parts of the size of a page.
 func (p *redisPages) scan(ctx context.Context, scanned []chan []string) error {
 	seed := maphash.MakeSeed()
 	for cursor, more := uint64(0), true; more; {
@@ -211,11 +210,11 @@ func (p *redisPages) scan(ctx context.Context, scanned []chan []string) error {
 	return nil
 }
 
-// readPages sends the values of what is scanned, a page for each token.
+// readPages sends a page of values for each requested page.
 func (p *redisPages) readPages(ctx context.Context, conn *redis.Conn, scanned <-chan []string) error {
-	for keys := range scanned { // is closed when ctx is done
+	for keys := range scanned { // scan closes it, also when ctx is done
 		select {
-		case <-p.asked:
+		case <-p.requested:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -223,18 +222,18 @@ func (p *redisPages) readPages(ctx context.Context, conn *redis.Conn, scanned <-
 		if err != nil {
 			return err
 		}
-		p.read <- values // has room for all that was asked for
+		p.read <- values // never blocks: it has room for all requested pages
 	}
 	return nil
 }
 
-// values reads the values of keys, at one instant.
+// values reads the values of keys, from one instant.
 func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string) ([]protocol.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	got, err := conn.MGet(ctx, keys...).Result()
 	if err != nil {
-		// It may have been too much for the link: half as many keys, down to one, whatever they weigh.
+		// It may have been too large for the link. The next snapshot reads half as many keys, down to one.
 		p.limit.shrink()
 		p.mean.Store(max(p.mean.Load(), 2*p.limit.get()/int64(len(keys))))
 		return nil, fmt.Errorf("read a page: %w", err)
@@ -242,7 +241,7 @@ func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string
 	size := 0
 	values := make([]protocol.Value, 0, len(keys))
 	for i, v := range got {
-		if s, ok := v.(string); ok { // else deleted since the SCAN, or not a string
+		if s, ok := v.(string); ok { // otherwise deleted since the SCAN, or not a string
 			values = append(values, protocol.Value{Key: strings.TrimPrefix(keys[i], p.shard.Prefix), Stored: s, Present: true})
 			size += len(s)
 		}
@@ -251,22 +250,22 @@ func (p *redisPages) values(ctx context.Context, conn *redis.Conn, keys []string
 	return values, nil
 }
 
-var errServerChanged = errors.New("the server was restarted or replaced in the middle of the snapshot")
+var errServerChanged = errors.New("the server was restarted or replaced during the snapshot")
 
 func (p *redisPages) finish(ctx context.Context) (protocol.Head, error) {
 	st, err := protocol.FetchStep(ctx, p.scanning, p.shard, protocol.Query{Watermark: endOfLog, Limit: stepLeast})
 	if err != nil {
 		return protocol.Head{}, fmt.Errorf("read the head: %w", err)
 	}
-	if err := p.whole(ctx); err != nil {
+	if err := p.checkMigration(ctx); err != nil {
 		return protocol.Head{}, err
 	}
-	// A primary that is demoted drops its values before it receives those of its new primary, and stays the
-	// same run of the server: without this check the snapshot of an empty server would empty the replica.
+	// A primary that is demoted drops its values before it receives those of its new primary, and keeps its run id:
+	// without this check, the snapshot of an empty server would empty the replica.
 	if err := p.checkRole(ctx); err != nil {
 		return protocol.Head{}, err
 	}
-	for _, conn := range p.conns() { // last: it vouches for all that was read before
+	for _, conn := range p.conns() { // last, so that it covers everything that was read before
 		run, err := runID(ctx, conn)
 		if err != nil {
 			return protocol.Head{}, fmt.Errorf("identify the server: %w", err)
@@ -279,9 +278,9 @@ func (p *redisPages) finish(ctx context.Context) (protocol.Head, error) {
 	return st.Head, nil
 }
 
-// whole reports a migration that moves the keys of the shard's slot to another node of a Redis Cluster,
-// one by one: a SCAN does not return those that are gone, and for any absent key the node answers ASK.
-func (p *redisPages) whole(ctx context.Context) error {
+// checkMigration reports a migration that moves the keys of the shard's slot to another node of a Redis Cluster, one by
+// one: a SCAN does not return keys that have moved, and for any absent key the node replies ASK.
+func (p *redisPages) checkMigration(ctx context.Context) error {
 	err := p.scanning.Get(ctx, p.shard.Prefix).Err() // no value has the empty key
 	if redis.HasErrorPrefix(err, "ASK") || redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "TRYAGAIN") {
 		return fmt.Errorf("the slot is being moved to another node: %w", err)
@@ -296,16 +295,16 @@ func (p *redisPages) total() int64 { return p.size }
 func (p *redisPages) close() {
 	if p.stop != nil {
 		p.stop()
-		for range p.read { // until the reads have ended
+		for range p.read { // wait until the reads have ended
 		}
 	}
 	for _, conn := range p.conns() {
-		_ = conn.Close() // goes back to the pool
+		_ = conn.Close() // returns it to the pool
 	}
 }
 
-// runID returns what identifies one run of the server. The embedded Redis of the tests and of the
-// stack without Redis has no such section; it cannot be restarted under a connection either.
+// runID returns the id of the run of the server. The embedded Redis of the tests and of the stack without Redis has no
+// such section; it cannot be restarted under a connection either.
 func runID(ctx context.Context, conn *redis.Conn) (string, error) {
 	info, err := conn.Info(ctx, "server").Result()
 	if err != nil && strings.Contains(err.Error(), "not supported") {

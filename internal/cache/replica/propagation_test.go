@@ -3,17 +3,16 @@ package replica
 import (
 	"context"
 	"fmt"
-	"heavy-read-api/internal/cache/publisher"
-	"heavy-read-api/internal/test/clocktest"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"heavy-read-api/internal/test/redistest"
-
 	dto "github.com/prometheus/client_model/go"
+
+	"heavy-read-api/internal/cache/publisher"
+	"heavy-read-api/internal/test/clocktest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // Propagation is measured alike whatever the clocks of the hosts say, and is never negative. The embedded

@@ -4,6 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/cache/store"
@@ -11,12 +18,6 @@ import (
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/logtest"
 	"heavy-read-api/internal/test/redistest"
-	"log/slog"
-	"strings"
-	"testing"
-	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // Whatever stands in the log, a step ends, a replica becomes ready without a write, and the next write
@@ -319,7 +320,7 @@ func TestEmptyRedisStaysInSync(t *testing.T) {
 			if s := r.Status(); s.Degraded || !s.Complete || !s.Synced || s.Snapshot != nil {
 				t.Fatalf("with an empty Redis: %+v", s)
 			}
-			return gathered(t, r, "cache_snapshots_total", reasonNoHistory) >= 1
+			return gathered(t, r, "cache_snapshots_total", snapshotNoHistory.String()) >= 1
 		})
 		write(t, newPublisher(t, addr), set("a", "1"))
 		holds(t, r, "a", "1")

@@ -6,9 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/cache/store"
-	"heavy-read-api/internal/test/model"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -16,6 +13,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/store"
+	"heavy-read-api/internal/test/model"
 )
 
 // A randomized simulation of the protocol: the real applier, inbox, miss queue and store against a
@@ -98,19 +99,19 @@ func newSim(seed uint64, broken string) (*sim, func()) {
 	if s.rng.IntN(2) == 0 {
 		size = 1200 // four or five entries: everything gets evicted all the time
 	}
-	st, err := store.New(store.Config{MaxSize: size, NumCounters: 100, BufferItems: 64})
+	owner, err := store.New(store.Config{MaxSize: size, NumCounters: 100, BufferItems: 64})
 	if err != nil {
 		panic(err)
 	}
 	s.inbox, s.misses = newInbox(), newMissQueue()
-	s.applier = newApplier(s, st, s.inbox, s.misses, quiet(), newMetrics())
+	s.applier = newApplier(s, owner, s.inbox, s.misses, quiet(), newMetrics())
 	s.applier.now = func() time.Time { return s.clock }
 	s.misses.now = s.applier.now
 	s.applier.stepLimit = byteBound{least: 1, most: 8 * largestStep}
 	if broken == "no shrinking" {
 		s.applier.stepLimit.least = 8 * largestStep
 	}
-	return s, st.Close
+	return s, owner.Close
 }
 
 func (s *sim) log(format string, args ...any) {
@@ -152,7 +153,7 @@ func (s *sim) event() {
 			s.log("link cut, %d messages lost", len(s.network))
 			s.network = nil
 			if s.rng.IntN(2) == 0 {
-				s.inbox.resync("subscribed")
+				s.inbox.requestCatchUp(catchUpSubscribed)
 			} // else it stays silent, and only the probe can tell
 		}
 	case n < 86 && s.faults:
@@ -221,7 +222,7 @@ func (s *sim) replicate() {
 	s.server++
 	s.at, s.history = max(0, s.redis.End()-s.rng.IntN(8)), s.redis.History()
 	s.network = nil
-	s.inbox.resync("subscribed")
+	s.inbox.requestCatchUp(catchUpSubscribed)
 	s.log("on another Redis replica, at position %d of %d", s.at, s.redis.End())
 }
 
@@ -516,7 +517,7 @@ func (p *simPages) next(_ context.Context, ahead bool) (page, error) {
 	if p.rng.IntN(8) == 0 { // a page takes long
 		p.applied = nil
 		p.events(4)
-		return page{more: true, quiet: p.underway() == 0}, nil
+		return page{more: true, idle: p.underway() == 0}, nil
 	}
 	if p.underway() == 0 {
 		p.read(1)
@@ -532,8 +533,8 @@ func (p *simPages) next(_ context.Context, ahead bool) (page, error) {
 		c.ready = c.ready[1:]
 	}
 	p.applied = got.values
-	answer := page{values: got.values, more: n > 0, quiet: n < 2}
-	p.log("page of %d, ahead=%v, more=%v, quiet=%v, %v", len(answer.values), ahead, answer.more, answer.quiet, got.err)
+	answer := page{values: got.values, more: n > 0, idle: n < 2}
+	p.log("page of %d, ahead=%v, more=%v, idle=%v, %v", len(answer.values), ahead, answer.more, answer.idle, got.err)
 	p.clock = p.clock.Add(time.Duration(p.rng.IntN(15)) * time.Millisecond)
 	p.events(2)
 	if p.broken == "late page" {
@@ -616,7 +617,7 @@ func (s *sim) deliver(n int) {
 		s.inbox.push(m.message)
 	}
 	s.network = s.network[n:]
-	messages, doubt := s.inbox.drain()
+	messages, reason := s.applier.inbox.drain()
 	if s.faults && len(messages) > 0 {
 		switch i, j := s.rng.IntN(len(messages)), s.rng.IntN(len(messages)); s.rng.IntN(20) {
 		case 0: // lost
@@ -634,8 +635,8 @@ func (s *sim) deliver(n int) {
 		}
 	}
 	s.applier.applyMessages(context.Background(), messages)
-	if doubt != "" {
-		s.applier.resync(context.Background(), doubt)
+	if reason != noCatchUp {
+		s.applier.resync(context.Background(), reason)
 	}
 }
 
@@ -649,7 +650,7 @@ func (s *sim) play() {
 		case n < 6:
 			s.deliver(1 + s.rng.IntN(8))
 		case n < 8:
-			_ = s.applier.catchUp(ctx, "miss")
+			_ = s.applier.catchUp(ctx, catchUpMiss)
 		default:
 			if s.applier.probe(ctx) {
 				if s.live {
@@ -657,7 +658,7 @@ func (s *sim) play() {
 				}
 				s.log("silent: dial again")
 				s.network = nil
-				s.inbox.resync("subscribed")
+				s.inbox.requestCatchUp(catchUpSubscribed)
 			}
 		}
 		s.noteSync()
@@ -670,7 +671,7 @@ func (s *sim) play() {
 		s.write()
 	}
 	s.faults, s.calm, s.network, s.relay = false, true, nil, false
-	_, _ = s.inbox.drain()
+	_, _ = s.applier.inbox.drain()
 	for range 16 { // the first may leave it to the channel; on a slow link steps have to shrink, and snapshots are repeated
 		s.clock = s.clock.Add(time.Second)
 		s.applier.probe(ctx)
@@ -754,7 +755,7 @@ func TestMessageAtTheEndOfASnapshot(t *testing.T) {
 	}
 	commit()
 	s.applier.source = &lateSource{source: s, after: commit}
-	s.applier.resync(t.Context(), "start")
+	s.applier.resync(t.Context(), catchUpStart)
 	s.deliver(0)
 	if at := s.applier.watermark; at != protocol.Head(s.redis.Head()) || at.Version != 2 {
 		t.Fatalf("at %+v, Redis at %+v", at, s.redis.Head())
@@ -786,7 +787,7 @@ func TestDecodedMessagesAreReleased(t *testing.T) {
 	s, end := newSim(1, "")
 	defer end()
 	s.faults, s.calm, s.live, s.relay, s.link = false, true, false, false, math.MaxInt64
-	_ = s.applier.catchUp(t.Context(), "start")
+	_ = s.applier.catchUp(t.Context(), catchUpStart)
 	for _, writes := range []int{5, 1} {
 		var commit []model.Write
 		for range writes {

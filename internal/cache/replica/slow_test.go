@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/redistest"
-	"strings"
-	"sync"
-	"testing"
-	"time"
 )
 
 // Values that are too large for the link, or for one reply of Redis.
@@ -42,8 +43,8 @@ func TestStepsWithinACommit(t *testing.T) {
 				t.Fatalf("a step of %d bytes", st.Size)
 			}
 			q.Watermark.Epoch = st.Head.Epoch
-			if why := judge(&st, q.Watermark, protocol.Head{}); why != "" {
-				t.Fatalf("%s at %+v", why, q)
+			if verdict := judge(&st, q.Watermark, protocol.Head{}); verdict != stepContinues {
+				t.Fatalf("%s at %+v", verdict, q)
 			}
 			for _, l := range st.Values {
 				got[l.Key]++

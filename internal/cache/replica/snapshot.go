@@ -4,43 +4,64 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/cache/store"
 	"log/slog"
 	"math"
 	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/store"
 )
 
-// How long pages are read without a look at the log: the time that writes may take to show while a
-// reload runs.
+// While a snapshot reads pages, it follows the log at least this often: the time that a write may take to become
+// visible meanwhile.
 const (
-	followPause = 20 * time.Millisecond
-	firstPause  = 200 * time.Millisecond // nobody waits for the writes before the reader is ready
+	followPause      = 20 * time.Millisecond
+	firstFollowPause = 200 * time.Millisecond // nobody waits for writes before the first snapshot is complete
 )
 
-// progressEvery is how often a load logs how far it is.
+// progressEvery is the time between two log lines about the progress of a snapshot.
 const progressEvery = time.Second
+
+// noHistoryPause is the least time between two snapshots of a Redis without a history.
+const noHistoryPause = 5 * time.Second
+
+// endOfLog is a watermark after every entry of a log: a log step from there returns the head alone.
+var endOfLog = protocol.Head{Version: math.MaxUint64}
+
+// needsSnapshot returns why a snapshot is needed before catch-up can continue. A snapshot that failed may have left
+// entries of another history, even if Redis has returned to this one since. Without an epoch nothing shows deletes, so
+// the snapshot is repeated until a write begins a history.
+func (a *applier) needsSnapshot() snapshotReason {
+	switch {
+	case !a.loaded:
+		return snapshotStart
+	case a.store.InSnapshot():
+		return snapshotResumed
+	case a.watermark.Epoch == 0 && a.now().Sub(a.snapshotAt) >= max(noHistoryPause, 10*a.snapshotTook):
+		return snapshotNoHistory
+	}
+	return noSnapshot
+}
 
 // takeSnapshot loads the whole set, and leaves the watermark at the end of the log.
 //
-// The pages are read while the log is followed: first the head is read, from there on the log
-// tells of every change, so that a key that is written, deleted or moved under the SCAN is not
-// lost. Pages and steps are both states at an instant, and this goroutine applies them in the order
-// of their instants: a page is never under way while a step is taken. So a value can only be
-// replaced by one that is newer, whatever their versions say.
-func (a *applier) takeSnapshot(ctx context.Context, reason string) error {
-	a.metrics.snapshots.WithLabelValues(reason).Inc()
+// It reads the pages while it follows the log. It fetches the head first; from there the log shows every change, so
+// that no key is lost that is written, deleted or moved during the SCAN. Pages and log steps are both states at an
+// instant, and the applier applies them in the order of these instants, because no page is in flight during a log
+// step. So a value is only ever replaced by a newer one, whatever their versions are.
+func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error {
+	a.metrics.snapshots.WithLabelValues(reason.String()).Inc()
 	began := a.now()
-	// The repeated look at an empty Redis takes nothing away from what is known meanwhile.
-	quiet := reason == reasonNoHistory && a.synced && !a.noHistory()
-	progress := SnapshotProgress{Reason: reason, Began: began}
+	// The repeated snapshot of an empty Redis leaves the status as it is.
+	quiet := reason == snapshotNoHistory && a.synced && !a.noHistory()
+	progress := SnapshotProgress{Reason: reason.String(), Began: began}
 	if !quiet {
 		a.synced = false
 		a.publish(protocol.Head{}, progress.copy())
 	}
 	level := slog.LevelInfo
-	if reason == reasonNoHistory || a.snapshotFailing {
-		level = slog.LevelDebug // it is repeated every few seconds, or more often
+	if reason == snapshotNoHistory || a.snapshotFailing {
+		level = slog.LevelDebug // repeated every few seconds, or more often
 	}
 	a.log.Log(ctx, level, "taking a snapshot", "reason", reason, "watermark", a.watermark)
 
@@ -54,22 +75,22 @@ func (a *applier) takeSnapshot(ctx context.Context, reason string) error {
 			a.publish(protocol.Head{}, nil)
 			a.snapshotFailing = true
 			a.failedSnapshots.Log(a.log.Warn, a.failed, "the snapshot failed and will be repeated", "reason", reason, "err", err)
-			return fmt.Errorf("load (%s): %w", reason, err)
+			return fmt.Errorf("take a snapshot (%s): %w", reason, err)
 		}
 		gone := a.store.FinishSnapshot()
 		dropped += gone
-		// What did not fit beside entries that are gone now may fit without them.
+		// Values that did not fit beside entries that are now gone may fit in a second round.
 		if gone == 0 || !a.store.Overflowed() || round == 2 {
 			break
 		}
 	}
 	a.watermark, a.synced, a.loaded, a.snapshotFailing, a.dropped = at, true, true, false, dropped
-	a.exemptUpTo(at)
+	a.liveness.exemptUpTo(at, a.now())
 	a.snapshotAt, a.snapshotTook = a.now(), a.now().Sub(began)
 	if a.noHistory() {
 		a.store.MarkIncomplete() // a missing key may have been written since
-		if reason != reasonNoHistory {
-			a.log.Error("Redis has values but no epoch, which somebody has deleted: deletes cannot be noticed. Reads are served from memory and may be stale until the next write begins a new history")
+		if reason != snapshotNoHistory {
+			a.log.Error("Redis has posts but no epoch: another client has deleted it. Deletes cannot be detected; serving from memory (reads may be stale) until the next write begins a new history")
 		}
 	}
 	a.publish(at, nil)
@@ -92,10 +113,10 @@ func (a *applier) readSnapshot(ctx context.Context, progress *SnapshotProgress, 
 	}
 	defer pages.close()
 	progress.Total = pages.total()
-	// Only now: while no server has the whole set, absent keys are answered from memory as before.
+	// Not before a server was found: until then absences are answered from memory.
 	a.store.BeginSnapshot(quiet)
 
-	a.ahead = protocol.Head{} // nothing that the store holds now will be there after the load
+	a.ahead = protocol.Head{} // the snapshot replaces everything that the store holds now
 	st, err := a.fetchStep(ctx, endOfLog)
 	if err != nil {
 		return at, err
@@ -105,16 +126,35 @@ func (a *applier) readSnapshot(ctx context.Context, progress *SnapshotProgress, 
 	}
 	at, a.ahead, a.newest, a.part, a.received = st.Head, st.Head, st.Head.Token(), protocol.Part{}, 0
 	a.inbox.track(at.Epoch)
-	a.exemptUpTo(at)
+	a.liveness.exemptUpTo(at, a.now())
 	a.store.Apply(at.Epoch, a.fills(&st, at.Epoch))
 	a.misses.answer(&st)
 
+	if at, err = a.readPages(ctx, pages, at, progress, quiet); err != nil {
+		return at, err
+	}
+	closing, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	// The log must lead through the head of the server that the pages came from. Otherwise the pages, absences
+	// included, are of another history than the log.
+	if a.ahead, err = pages.finish(closing); err != nil {
+		return at, err
+	}
+	if a.ahead.Epoch != at.Epoch || a.ahead.Version < at.Version || a.ahead.Version == at.Version && a.ahead != at {
+		return at, errors.New("the snapshot was read from a server whose head is not in the log")
+	}
+	return a.followLog(ctx, at)
+}
+
+// readPages puts all pages into a store that is at a head, follows the log meanwhile, and returns the head that the
+// store has reached.
+func (a *applier) readPages(ctx context.Context, pages pages, at protocol.Head, progress *SnapshotProgress, quiet bool) (protocol.Head, error) {
 	pause := followPause
 	if !a.loaded {
-		pause = firstPause
+		pause = firstFollowPause
 	}
-	followed, told := a.now(), a.now()
-	due := false
+	followed, logged := a.now(), a.now()
+	due := false // the log has to be followed as soon as no page is in flight
 	for more := true; more; {
 		due = due || a.now().Sub(followed) > pause || !a.misses.empty()
 		got, err := pages.next(ctx, !due)
@@ -126,12 +166,12 @@ func (a *applier) readSnapshot(ctx context.Context, progress *SnapshotProgress, 
 		if !quiet {
 			a.publish(protocol.Head{}, progress.copy())
 		}
-		if now := a.now(); now.Sub(told) >= progressEvery {
+		if now := a.now(); now.Sub(logged) >= progressEvery {
 			left, _ := progress.Left(now)
 			a.log.Info("loading", "count", progress.Loaded, "total", progress.Total, "left", left.Round(100*time.Millisecond))
-			told = now
+			logged = now
 		}
-		if due && got.quiet {
+		if due && got.idle {
 			if at, err = a.followLog(ctx, at); err != nil {
 				return at, err
 			}
@@ -139,23 +179,10 @@ func (a *applier) readSnapshot(ctx context.Context, progress *SnapshotProgress, 
 		}
 		more = got.more
 	}
-	closing, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	// The log must lead through the head of the server that the pages came from, or what they told,
-	// absences included, is not what the log knows of.
-	if a.ahead, err = pages.finish(closing); err != nil {
-		return at, err
-	}
-	if a.ahead.Epoch != at.Epoch || a.ahead.Version < at.Version || a.ahead.Version == at.Version && a.ahead != at {
-		return at, errors.New("the snapshot was read from a server whose head is not in the log")
-	}
-	return a.followLog(ctx, at)
+	return at, nil
 }
 
-// endOfLog is a watermark after which no log has entries: a step from there tells the head alone.
-var endOfLog = protocol.Head{Version: math.MaxUint64}
-
-// pageChanges returns the changes of a page's values.
+// pageChanges returns the changes that the values of a page require.
 func (a *applier) pageChanges(epoch uint64, values []protocol.Value) []store.Change {
 	changes := make([]store.Change, 0, len(values))
 	for i := range values {
@@ -167,7 +194,7 @@ func (a *applier) pageChanges(epoch uint64, values []protocol.Value) []store.Cha
 	return changes
 }
 
-// followLog takes the log from at to its end, and answers misses there.
+// followLog catches up from at to the end of the log during a snapshot, and answers misses there.
 func (a *applier) followLog(ctx context.Context, at protocol.Head) (protocol.Head, error) {
 	for {
 		a.inbox.discard()
@@ -175,8 +202,8 @@ func (a *applier) followLog(ctx context.Context, at protocol.Head) (protocol.Hea
 		if err != nil {
 			return at, err
 		}
-		if why := judge(&st, at, a.ahead); why != "" {
-			return at, fmt.Errorf("the log broke off during the snapshot (%s)", why)
+		if verdict := judge(&st, at, a.ahead); verdict != stepContinues {
+			return at, fmt.Errorf("the log does not continue during the snapshot (%s)", verdict)
 		}
 		var end bool
 		if at, end = a.applyStep(&st, at); end {

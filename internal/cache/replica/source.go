@@ -2,46 +2,43 @@ package replica
 
 import (
 	"context"
-	"heavy-read-api/internal/cache/protocol"
-
-	_ "embed"
 	"fmt"
-	"heavy-read-api/internal/redisnode"
 	"sync/atomic"
-	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/redisnode"
 )
 
-// source is where a replica reads from: one Redis node. All methods block until ctx is done at
-// most.
+// source is the Redis node that a replica reads from. All methods block until ctx is done at most.
 type source interface {
-	// step returns one instant of the shard: the log after the watermark, and the values of missed keys.
+	// fetchStep returns the log after the watermark, the current values of its keys and of missed keys, and the
+	// head, all from one instant.
 	fetchStep(ctx context.Context, q protocol.Query) (protocol.LogStep, error)
-	// current reports why what step returns may be older than what the primary has; nil when it is not.
+	// current returns why a log step may lack writes that the primary has, or nil.
 	current(ctx context.Context) error
-	// relayed reports whether the node may be a Redis replica, which can lag behind what this replica has
-	// from another node.
+	// fromReplica reports whether the node may be a Redis replica, which can be behind what this replica has from
+	// another node.
 	fromReplica() bool
-	// open prepares a snapshot of all values; it begins with the first page. The caller closes the
-	// pages.
+	// open prepares a snapshot of all values; it begins with the first page. The caller closes the pages.
 	open(ctx context.Context) (pages, error)
 }
 
-// Bounds of a step.
+// Bounds of a log step.
 const (
-	stepBytes = 2 << 20 // of entries and values, and the rest of a commit; fewer on a slow link
+	stepBytes = 2 << 20 // entries and values, plus the rest of a commit; smaller on a slow link
 	stepLeast = 16 << 10
 )
 
 // redisSource reads from the Redis node that holds the shard.
 type redisSource struct {
-	redis *redisnode.Finder
-	keys  protocol.Keys
-	mean  atomic.Int64 // size of a value, in bytes, as the pages have shown so far; 0 before the first
-	page  byteBound    // of the values of a page; grows after a snapshot
+	redis     *redisnode.Finder
+	keys      protocol.Keys
+	meanValue atomic.Int64 // mean size of a value in the pages so far, in bytes; 0 before the first page
+	pageLimit byteBound    // size of a page's values, in bytes; grows after a successful snapshot
 }
 
 func newRedisSource(f *redisnode.Finder, k protocol.Keys) *redisSource {
-	return &redisSource{redis: f, keys: k, page: byteBound{least: pageLeast, most: pageBytes}}
+	return &redisSource{redis: f, keys: k, pageLimit: byteBound{least: pageLeast, most: pageBytes}}
 }
 
 func (s *redisSource) fetchStep(ctx context.Context, q protocol.Query) (protocol.LogStep, error) {
@@ -67,5 +64,15 @@ func (s *redisSource) current(ctx context.Context) error {
 
 func (s *redisSource) fromReplica() bool { return s.redis.ReadsFrom() == redisnode.Replica }
 
-// stepTimeout bounds one round trip of a replica.
-const stepTimeout = time.Second
+// poolConns is the number of pooled connections that a replica holds at the same time: one for log steps, one for the
+// SCAN of a snapshot, and one for each page that is read.
+const poolConns = 1 + 1 + pageReads
+
+// checkPool reports a pool that is too small: every snapshot would fail, because it waits for a connection while it holds
+// the others.
+func checkPool(f *redisnode.Finder) error {
+	if size := f.PoolSize(); size < poolConns {
+		return fmt.Errorf("a pool of %d Redis connections: a replica needs %d, set PoolSize", size, poolConns)
+	}
+	return nil
+}

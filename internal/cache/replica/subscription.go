@@ -14,8 +14,8 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// subscription listens on the channel for as long as it runs, on the node from which the replica
-// reads: when the Finder leaves that node, it closes the subscription too.
+// subscription receives the messages of the channel while it runs, from the node that the replica reads from: when the
+// Finder leaves that node, it closes the subscription too.
 type subscription struct {
 	redis   *redisnode.Finder
 	channel string
@@ -23,10 +23,9 @@ type subscription struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	// live is the number of the connection that Redis confirmed, 0 while there is none.
-	live  atomic.Uint64
-	count uint64
-	err   atomic.Value // string: why the last connection ended, or could not be had
+	live  atomic.Uint64 // number of the connection that Redis has confirmed; 0 while there is none
+	count uint64        // number of confirmed connections so far
+	err   atomic.Value  // string: why the last connection ended or failed
 
 	lost loglimit.Limit
 
@@ -34,18 +33,18 @@ type subscription struct {
 	current *redis.PubSub
 }
 
-// Pause between attempts to subscribe.
+// Pauses between attempts to subscribe.
 const (
 	minRedial = 20 * time.Millisecond
 	maxRedial = time.Second
 )
 
-// run blocks until ctx is done.
+// run subscribes again and again until ctx is done.
 func (s *subscription) run(ctx context.Context) {
 	pause := minRedial
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := s.listen(ctx)
+		err := s.receive(ctx)
 		s.live.Store(0)
 		if ctx.Err() != nil {
 			return
@@ -54,7 +53,7 @@ func (s *subscription) run(ctx context.Context) {
 			pause = minRedial
 		}
 		s.err.Store(err.Error())
-		s.lost.Log(s.log.Warn, time.Now(), "subscription lost", "channel", s.channel, "err", err, "redial_in", pause)
+		s.lost.Log(s.log.Warn, time.Now(), "subscription lost; catching up from the log until it is back", "channel", s.channel, "err", err, "redial_in", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -63,21 +62,21 @@ func (s *subscription) run(ctx context.Context) {
 	}
 }
 
-// listen subscribes once and passes messages on until the connection ends. One goroutine sits in
-// Receive, without a timeout: ReceiveTimeout loses the protocol's sync when it expires inside a
-// message. Closing the PubSub from outside frees it at once, even from a black hole.
-func (s *subscription) listen(ctx context.Context) error {
+// receive subscribes once and passes messages to the inbox until the connection ends. It calls Receive without a
+// timeout, because ReceiveTimeout loses the protocol's framing when it expires inside a message. Closing the PubSub from
+// another goroutine ends Receive at once, even on a black-holed link.
+func (s *subscription) receive(ctx context.Context) error {
 	n, err := s.redis.Node(ctx)
 	if err != nil {
 		return err
 	}
-	ps := n.Subscribe(ctx) // dials with the first command
+	ps := n.Subscribe(ctx) // connects with the first command
 	defer ps.Close()
-	s.set(ps)
-	defer s.set(nil)
+	s.setCurrent(ps)
+	defer s.setCurrent(nil)
 	stop := context.AfterFunc(ctx, func() { _ = ps.Close() })
 	defer stop()
-	// A server that accepts and says nothing must not hold up the subscription for ever.
+	// A server that accepts the connection and never replies must not block the subscription for ever.
 	confirmed := time.AfterFunc(stepTimeout, func() { _ = ps.Close() })
 	defer confirmed.Stop()
 
@@ -93,28 +92,28 @@ func (s *subscription) listen(ctx context.Context) error {
 		}
 		switch m := m.(type) {
 		case *redis.Subscription:
-			// Receive redials by itself, and then a new confirmation is all that shows it.
+			// Receive reconnects by itself; only another confirmation shows it.
 			if m.Kind == "subscribe" {
 				confirmed.Stop()
 				s.count++
 				s.live.Store(s.count)
-				s.inbox.resync("subscribed")
+				s.inbox.requestCatchUp(catchUpSubscribed)
 			}
 		case *redis.Message:
-			s.metrics.messages.WithLabelValues("dropped").Add(float64(s.inbox.push(m.Payload)))
+			s.metrics.messages[messageDropped].Add(float64(s.inbox.push(m.Payload)))
 		}
 	}
 }
 
-func (s *subscription) set(ps *redis.PubSub) {
+func (s *subscription) setCurrent(ps *redis.PubSub) {
 	s.mu.Lock()
 	s.current = ps
 	s.mu.Unlock()
 }
 
-// redial ends the current connection; run makes a new one.
-func (s *subscription) redial(reason string) {
-	s.metrics.resubscriptions.WithLabelValues(reason).Inc()
+// redial closes a silent connection; run makes a new one.
+func (s *subscription) redial() {
+	s.metrics.resubscriptions.Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current != nil {

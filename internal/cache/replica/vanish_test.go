@@ -3,17 +3,18 @@ package replica
 import (
 	"bytes"
 	"fmt"
-	"heavy-read-api/internal/cache/census"
-	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/test/eventually"
-	"heavy-read-api/internal/test/logtest"
-	"heavy-read-api/internal/test/redistest"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache/census"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/logtest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // hazard waits until the replica shows a hazard with this text.

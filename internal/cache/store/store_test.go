@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func testStore(t testing.TB, size int64) *Store {
+func testStore(t testing.TB, size int64) *Owner {
 	t.Helper()
 	cfg, err := Config{MaxSize: size, NumCounters: 10_000}.WithDefaults()
 	if err != nil {
@@ -94,9 +94,9 @@ func TestStoreAgainstMap(t *testing.T) {
 			t.Fatalf("round %d: %d entries are counted, there are %d", round, n, len(want))
 		}
 		balanced(t, s)
-		if excess := s.excess(); excess > int64(8*s.slabs.size) {
-			t.Fatalf("round %d: %d bytes are dead beside %d", round, s.slabs.dead(), s.slabs.live.Load())
-		} else if s.slabs.dead() > int64(deadFloor*s.slabs.size) {
+		if excess := s.excess(); excess > int64(8*s.alloc.size) {
+			t.Fatalf("round %d: %d bytes are dead beside %d", round, s.alloc.dead(), s.slabs.live.Load())
+		} else if s.alloc.dead() > int64(deadFloor*s.alloc.size) {
 			compacted = true
 		}
 	}
@@ -157,14 +157,14 @@ func TestLoadDoesNotDoubleTheMemory(t *testing.T) {
 		}
 	}
 	s.FinishSnapshot()
-	if limit := int64(8 * s.slabs.size); most > limit {
+	if limit := int64(8 * s.alloc.size); most > limit {
 		t.Errorf("%d bytes too many were dead at a time, want %d at most", most, limit)
 	}
 	balanced(t, s)
 }
 
 // balanced checks the books of a store that has settled against what is in it.
-func balanced(t *testing.T, s *Store) {
+func balanced(t *testing.T, s *Owner) {
 	t.Helper()
 	var cost, entries, live, liveInSlabs, held, own int64
 	s.cache.IterValues(func(r ref) bool {
@@ -278,7 +278,7 @@ func TestNoFalseAbsence(t *testing.T) {
 // A place that was looked up before its slab went away must not lead into the slab that has the
 // index now.
 func TestStaleRef(t *testing.T) {
-	s := newSlabs(minSlab)
+	s := newAllocator(minSlab)
 	stale, _ := s.add([]byte("k"), "old", 1, 1, 0)
 	s.drop(stale)
 	s.endCurrent()
@@ -347,7 +347,7 @@ func BenchmarkPut(b *testing.B) {
 			}
 			i++
 		}
-		s.settle()
+		s.flush()
 	})
 	b.Run("update", func(b *testing.B) {
 		s := testStore(b, 512<<20)
@@ -367,6 +367,6 @@ func BenchmarkPut(b *testing.B) {
 			}
 			i++
 		}
-		s.settle()
+		s.flush()
 	})
 }

@@ -1,0 +1,67 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/store"
+	"heavy-read-api/internal/redisnode"
+)
+
+// Bounds of the reads that Replica.Direct sends to one Redis node.
+const (
+	directReads = 8                      // connections, so reads at a time
+	directWait  = 100 * time.Millisecond // longest wait for a connection
+)
+
+// DirectConfig returns c with a pool that bounds the reads of Replica.Direct: their number at a time and the wait of
+// the others.
+func DirectConfig(c redisnode.Config) redisnode.Config {
+	c.PoolSize, c.PoolTimeout = directReads, directWait
+	return c
+}
+
+// Direct reads key from Redis and bypasses the replica, for comparison with Get. Its answer may be newer than the next one
+// from memory. It blocks until ctx is done at most, and fails sooner when too many direct reads wait. The error wraps
+// ErrUnavailable.
+func (r *Replica) Direct(ctx context.Context, key string) (e store.Entry, present bool, err error) {
+	if r.cfg.Direct == nil {
+		return e, false, fmt.Errorf("%w: the replica has no connections for direct reads", ErrUnavailable)
+	}
+	stored, err := r.directGet(ctx, r.keys.Prefix+key)
+	if errors.Is(err, redis.Nil) {
+		return e, false, nil
+	}
+	if err != nil {
+		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	written, rec, err := protocol.DecodeStored(stored)
+	if err != nil {
+		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return store.Entry{Epoch: written.Epoch, Version: written.Version, Value: rec.Value}, true, nil
+}
+
+// directGet reads from the current server. The Finder for direct reads may learn of a move only when the old server
+// refuses the read; then directGet tries the new one.
+func (r *Replica) directGet(ctx context.Context, key string) (string, error) {
+	for {
+		n, err := r.cfg.Direct.Node(ctx)
+		if err != nil {
+			return "", err
+		}
+		stored, err := n.Get(ctx, key).Result()
+		if err == nil || errors.Is(err, redis.Nil) {
+			return stored, err
+		}
+		r.cfg.Direct.Doubt(n, err)
+		if !redisnode.Refused(err) {
+			return "", err
+		}
+	}
+}

@@ -1,0 +1,101 @@
+package replica
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+)
+
+// published is the part of the applier's state that other goroutines read. Only the applier stores it.
+type published struct {
+	atomic.Pointer[progress]
+	ready   atomic.Bool // the whole set was loaded and the subscription confirmed; stays true
+	hazards atomic.Pointer[[]string]
+	gate    gate // opens when progress changes
+}
+
+func newPublished() *published {
+	p := new(published)
+	p.Store(&progress{})
+	p.hazards.Store(new([]string))
+	return p
+}
+
+// progress is how far the applier has come. It is immutable.
+type progress struct {
+	watermark protocol.Head
+	newest    protocol.Head
+	synced    bool
+	loaded    bool
+	noHistory bool
+	problem   string    // why the last log step failed, or why Redis may be stale
+	contact   time.Time // when the replica was last known to have every write
+	snapshot  *SnapshotProgress
+}
+
+// lag returns the number of writes between the watermark and the newest known head.
+func (p *progress) lag() uint64 {
+	if p.newest.Epoch != p.watermark.Epoch {
+		return p.newest.Version
+	}
+	if p.newest.Version < p.watermark.Version {
+		return 0
+	}
+	return min(p.newest.Version-p.watermark.Version, math.MaxInt64)
+}
+
+// SnapshotProgress is the progress of a snapshot.
+type SnapshotProgress struct {
+	Reason string
+	Loaded int64
+	Total  int64 // an estimate: Redis counts other keys too
+	Began  time.Time
+}
+
+// Left estimates the remaining time. It reports false before the first values.
+func (p *SnapshotProgress) Left(now time.Time) (left time.Duration, ok bool) {
+	if p.Loaded == 0 {
+		return 0, false
+	}
+	perValue := now.Sub(p.Began).Seconds() / float64(p.Loaded)
+	return time.Duration(perValue * float64(max(p.Total-p.Loaded, 0)) * float64(time.Second)), true
+}
+
+// copy returns a copy that other goroutines may read.
+func (p *SnapshotProgress) copy() *SnapshotProgress {
+	c := *p
+	return &c
+}
+
+// publish makes the applier's state visible and wakes all waiters. newest is the head that Redis has just returned,
+// or the zero Head.
+func (a *applier) publish(newest protocol.Head, snapshot *SnapshotProgress) {
+	last := a.public.Load()
+	p := &progress{
+		watermark: a.watermark, newest: newest, loaded: a.loaded,
+		synced:    a.synced && a.failed.IsZero() && a.stale == nil && !a.noHistory(),
+		noHistory: a.noHistory(), contact: last.contact, snapshot: snapshot,
+	}
+	switch {
+	case a.err != nil:
+		p.problem = a.err.Error()
+	case a.stale != nil:
+		p.problem = a.stale.Error()
+	}
+	if newest == (protocol.Head{}) {
+		p.newest = last.newest
+	}
+	if p.synced && (newest.Version > 0 || newest == a.watermark) {
+		p.contact = a.now()
+	}
+	if p.noHistory {
+		p.contact = a.snapshotAt
+	}
+	if p.synced && (p.newest.Epoch != a.watermark.Epoch || p.newest.Version < a.watermark.Version) {
+		p.newest = a.watermark
+	}
+	a.public.Store(p)
+	a.public.gate.open()
+}

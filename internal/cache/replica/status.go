@@ -1,0 +1,64 @@
+package replica
+
+import (
+	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+)
+
+// Status is the state of a replica.
+type Status struct {
+	Ready       bool          // the whole set was loaded and the subscription confirmed; stays true
+	Synced      bool          // every write in Redis was applied as of the last probe
+	Complete    bool          // the whole set is in memory
+	Subscribed  bool          // the subscription is confirmed
+	Degraded    bool          // ready, but not known to be up to date
+	Problem     string        // why the replica is not known to be up to date, or ""
+	NoHistory   bool          // Redis has values, but sequence, epoch or log were deleted: not synced until the next write
+	Applied     protocol.Head // every write up to here is applied
+	Newest      protocol.Head // newest head that Redis has returned
+	LagVersions uint64
+	Lag         time.Duration     // time since the replica was last known to have every write; 0 while it is synced
+	Snapshot    *SnapshotProgress // the running snapshot, or nil
+	Entries     int64
+	Bytes       int64 // most memory that the entries may come to take, index and dead space included
+	Held        int64 // estimate of the heap that the entries take now, in bytes
+	MaxBytes    int64
+	SubProblem  string   // why the subscription is not confirmed, if known
+	Hazards     []string // how Redis may lose values without a write, or has just lost some
+}
+
+// Status returns the state of the replica. It does not block.
+func (r *Replica) Status() Status {
+	p := r.public.Load()
+	s := Status{
+		Ready:       r.public.ready.Load(),
+		Complete:    r.store.Complete(),
+		Subscribed:  r.sub.live.Load() != 0,
+		Applied:     p.watermark,
+		Newest:      p.newest,
+		LagVersions: p.lag(),
+		Snapshot:    p.snapshot,
+		NoHistory:   p.noHistory,
+		Problem:     p.problem,
+		Hazards:     *r.public.hazards.Load(),
+		Entries:     r.store.Entries(),
+		Bytes:       r.store.Cost(),
+		Held:        r.store.HeapEstimate(),
+		MaxBytes:    r.store.MaxSize(),
+	}
+	if !s.Subscribed {
+		s.SubProblem, _ = r.sub.err.Load().(string)
+	}
+	age := time.Since(p.contact)
+	if p.contact.IsZero() {
+		age = 0 // Redis has not been reached yet
+	}
+	// A probe takes stepTimeout at most; when none has succeeded for longer, the state is unknown.
+	s.Synced = p.synced && age < r.cfg.Probe+stepTimeout
+	if !s.Synced {
+		s.Lag = age
+	}
+	s.Degraded = s.Ready && (!s.Synced || !s.Subscribed)
+	return s
+}

@@ -1,0 +1,46 @@
+package store
+
+// Compaction starts when the dead bytes of the shared slabs exceed 1/deadShare of the live ones by more than
+// deadFloor slabs. A smaller share saves memory and moves more bytes for each byte that is replaced.
+const (
+	deadShare = 16
+	deadFloor = 8
+)
+
+// excess returns the dead bytes above the compaction threshold.
+func (o *Owner) excess() int64 {
+	return o.alloc.dead() - o.alloc.live.Load()/deadShare - int64(deadFloor*o.alloc.size)
+}
+
+// maxVictims bounds the slabs that one compaction empties, and so the time that a batch waits for it.
+const maxVictims = 8 * batchSlabs
+
+// compact moves the live entries of the emptiest slabs together while there are too many dead bytes. The number of
+// slabs is proportional to the bytes that died since the last compaction; the backlog is reduced slowly.
+func (o *Owner) compact() {
+	if excess := o.excess(); excess > 0 {
+		died := max(0, o.alloc.dead()-o.compacted)
+		victims := 2 + (8*died+excess/16)/int64(o.alloc.size)
+		for _, victim := range o.alloc.emptiest(int(min(victims, maxVictims))) {
+			o.evacuate(victim)
+			if o.excess() <= 0 {
+				break
+			}
+		}
+	}
+	o.compacted = o.alloc.dead()
+}
+
+// evacuate copies the live entries of sl into other slabs and frees sl.
+func (o *Owner) evacuate(sl *slab) {
+	for offset := 0; offset < sl.used; offset += sl.size(offset) {
+		o.scratch = append(o.scratch[:0], sl.key(offset)...)
+		if r, ok := o.cache.Get(o.scratch); !ok || r != newRef(sl.index, sl.generation, offset) {
+			continue // replaced or removed
+		}
+		e := sl.entry(offset)
+		o.set(o.alloc.add(o.scratch, e.Value, e.Version, e.Epoch, sl.snapshot))
+	}
+	o.cache.Wait()
+	o.alloc.sweep()
+}
