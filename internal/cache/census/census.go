@@ -1,7 +1,9 @@
+// Package census reads the key counts and counters of a Redis server. They show losses of values that no write caused.
 package census
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,17 +11,17 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// Census holds a server's key counts, and its counters of the keys that it removed by itself.
+// Census is a server's key counts, and its counters of the keys that it removed without a write.
 type Census struct {
-	Run      string // of the server's process; counters begin at 0 with each
+	Run      string // id of the server's process; the counters start at 0 in each
 	Policy   string // maxmemory-policy
 	Evicted  uint64 // number of keys evicted since the process started
 	Expired  uint64 // number of keys expired since the process started
 	Keys     int64  // number of keys in the selected database, including those of other programs
-	Expiring int64  // number of keys in it that have an expiry
+	Expiring int64  // number of those keys that have an expiry
 }
 
-// Take asks a server. It blocks until ctx is done at most.
+// Take reads the census of a server. It blocks until ctx is done at most.
 func Take(ctx context.Context, n *redisnode.Node) (c Census, err error) {
 	info, err := n.Info(ctx, "everything").Result()
 	if err != nil {
@@ -27,11 +29,11 @@ func Take(ctx context.Context, n *redisnode.Node) (c Census, err error) {
 	}
 	fields := redisnode.ParseInfo(info)
 	if c.Run, c.Policy = fields["run_id"], fields["maxmemory_policy"]; c.Run == "" || c.Policy == "" {
-		return c, fmt.Errorf("INFO has no run_id or no maxmemory_policy")
+		return c, errors.New("INFO has no run_id or no maxmemory_policy")
 	}
 	c.Evicted, _ = strconv.ParseUint(fields["evicted_keys"], 10, 64)
 	c.Expired, _ = strconv.ParseUint(fields["expired_keys"], 10, 64)
-	// A database without keys has no line.
+	// INFO has no line for a database without keys.
 	for field := range strings.SplitSeq(fields[fmt.Sprint("db", n.Options().DB)], ",") {
 		name, value, _ := strings.Cut(field, "=")
 		count, _ := strconv.ParseInt(value, 10, 64)
@@ -45,8 +47,7 @@ func Take(ctx context.Context, n *redisnode.Node) (c Census, err error) {
 	return c, nil
 }
 
-// Hazards describes the settings that make the server remove values without a write, which readers do not
-// notice.
+// Hazards describes the settings with which the server removes values without a write. Readers do not see such removals.
 func (c *Census) Hazards() []string {
 	if c.Policy == "noeviction" || c.Policy == "" {
 		return nil

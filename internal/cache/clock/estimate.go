@@ -1,3 +1,4 @@
+// Package clock estimates the clock of Redis.
 package clock
 
 import (
@@ -5,27 +6,28 @@ import (
 	"time"
 )
 
-// Estimate estimates Redis's clock as closely as its replies allow, so that times of different hosts
-// can be compared whatever their own clocks say. Deadlines have serverClock, which errs on the safe side.
+// Estimate estimates Redis's clock as closely as its replies allow, so that times of different hosts can be compared
+// whatever their own clocks show. It must not be used for deadlines, because its error can have either sign.
 //
-// A reply gives two bounds: Redis read its clock after the request was sent and before the reply arrived.
-// Bounds of several replies narrow each other, apart from the drift between them. Bounds that contradict
-// each other mean that the clock was set, or that another server answers: then the newer ones count.
+// A reply gives two bounds: Redis read its clock after the request was sent and before the reply arrived. The bounds of
+// several replies narrow each other, apart from the drift between them. Bounds that contradict each other mean that the
+// clock was set, or that another server replied: then the newer ones count. Any goroutine may call the methods.
 type Estimate struct {
-	base time.Time // a local time; the monotonic time since then is what is compared
+	base time.Time // local time from which monotonic durations are measured
 
-	mu        sync.Mutex    // guards what follows
+	mu        sync.Mutex    // guards all fields below
 	low, high time.Duration // bounds of Redis's Unix time at base
-	at        time.Time     // local time of the last reply; zero before the first
+	at        time.Time     // local time of the last reply; zero before the first one
 }
 
-// driftPerSecond is how far two clocks may move apart, in a second.
+// driftPerSecond is the largest drift between two clocks in a second.
 const driftPerSecond = 100 * time.Microsecond
 
+// New returns an Estimate without replies.
 func New() *Estimate { return &Estimate{base: time.Now()} }
 
-// Observe takes in a reply with Redis's Unix time in microseconds: the local times are those at which the
-// request was sent and the reply was received.
+// Observe adds a reply with Redis's Unix time in microseconds. The local times are those at which the request was sent
+// and the reply was received.
 func (c *Estimate) Observe(sent, received time.Time, micros int64) {
 	server := time.Duration(micros) * time.Microsecond
 	low, high := server-received.Sub(c.base), server+time.Microsecond-sent.Sub(c.base)
@@ -40,7 +42,7 @@ func (c *Estimate) Observe(sent, received time.Time, micros int64) {
 	c.low, c.high, c.at = low, high, received
 }
 
-// Now returns Redis's time at the local time t, which is t itself before the first reply.
+// Now returns an estimate of Redis's time at the local time t, and t itself before the first reply.
 func (c *Estimate) Now(t time.Time) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()

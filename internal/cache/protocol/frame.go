@@ -7,33 +7,35 @@ import (
 	"time"
 )
 
-// What travels and what is stored, all numbers big-endian:
+// Layouts, with sizes in bytes; all numbers are big-endian:
 //
 //	message = head after the commit (24) + previous write id (8) + frames
-//	stored  = epoch (8) + version (8) + write id (8) + frame
+//	stored  = stamp: epoch (8) + version (8) + write id (8); then frame
 //	frame   = format (1) + operation (1) + key length (2) + published, Unix ns by Redis's clock (8) +
 //	          tag (16) + value length (4) + key + value
+//	logged  = operation (1) + key length (2) + key
 //
-// A commit is what one call of the script wrote, under one write id. The writer makes the frames
-// once; the script puts its stamp in front. A delete is published and logged but not stored. What
-// the log has of a write is operation (1), key length (2) and key.
+// A commit is the writes of one call of write.lua, under one write id. The writer encodes the frames, and the script
+// puts the stamp in front. A delete is published and logged but not stored.
 //
-// The format counts for all of it: a build that changes the message, what is stored or what the log has takes the
-// next number, and reads the one before or leaves it to checkFormat to refuse it.
+// The format number covers all layouts. A build that changes one of them takes the next number, and either reads the
+// number before it or refuses it by CheckFormat.
 const (
 	FrameFormat   = 1
-	lastFormat    = 8  // the highest that will ever be one; no text begins with such a byte
-	FrameHeader   = 32 // beside the key
-	StampSize     = 24
-	tagOffset     = StampSize + 12 // of the tag in stored: the script compares it there
-	MessageHeader = StampSize + 8
+	lastFormat    = 8              // highest number that will ever be used; no text begins with such a byte
+	FrameHeader   = 32             // size of a frame without key and value
+	StampSize     = 24             // size of the stamp of a stored value
+	tagOffset     = StampSize + 12 // offset of the tag in a stored value, where write.lua compares it
+	MessageHeader = StampSize + 8  // size of a message without frames
+	loggedHeader  = 3              // size of a logged write without the key
+	entryHeader   = 16             // size of a log entry without the writes: write id, previous write id
 
 	// MaxKey and MaxValue bound a key and a value, in bytes.
 	MaxKey   = 4 << 10
 	MaxValue = 16 << 20
 )
 
-// Op is what a write does.
+// Op is the operation of a write.
 type Op byte
 
 // The operations.
@@ -42,11 +44,10 @@ const (
 	Delete Op = 2
 )
 
-// Tag is a fingerprint of a value, such as its MD5: conditional writes compare it. It is opaque to
-// this package.
+// Tag is a fingerprint of a value, such as its MD5. Conditional writes compare it; this package does not interpret it.
 type Tag [16]byte
 
-// Record is a decoded frame. Key and value are parts of the decoded string.
+// Record is a decoded frame. Key and value are substrings of the decoded string.
 type Record struct {
 	Op        Op
 	Published time.Time
@@ -55,16 +56,17 @@ type Record struct {
 	Value     string
 }
 
+// ErrFrame is the error of bytes that are not in the format of this package.
 var ErrFrame = errors.New("malformed frame")
 
-// CheckFormat refuses a stored value of a build with another format. It is no foreign value, which counts as absent:
-// the post lives, and a reader that cannot read it must not say that there is none.
+// CheckFormat refuses a stored value in the format of another build. Such a value must not count as absent, as other
+// bytes do: the post exists, and a reader that cannot decode it must not answer 404.
 func CheckFormat(stored string) error {
 	if len(stored) <= StampSize {
 		return nil
 	}
 	if format := stored[StampSize]; format != FrameFormat && 1 <= format && format <= lastFormat {
-		return fmt.Errorf("posts in Redis have format %d, and this build knows %d: run writer and readers of one version, or give each its own CACHE_NAMESPACE", format, FrameFormat)
+		return fmt.Errorf("posts in Redis have format %d, and this build reads format %d: run writer and readers of one version, or set another CACHE_NAMESPACE for each version", format, FrameFormat)
 	}
 	return nil
 }
@@ -80,21 +82,24 @@ func AppendFrame(dst []byte, w *Write, published time.Time) []byte {
 	return append(dst, w.Value...)
 }
 
-// AppendLogged appends what the log has of a write to dst.
+// AppendLogged appends a write to dst, as a log entry has it.
 func AppendLogged(dst []byte, w *Write) []byte {
 	dst = append(dst, byte(w.Op))
 	dst = binary.BigEndian.AppendUint16(dst, uint16(len(w.Key)))
 	return append(dst, w.Key...)
 }
 
-// countLogged returns the number of writes that an entry of the log has, or false when it is cut or
-// not one of ours.
+// countLogged returns the number of logged writes in s, or false when s is cut or malformed.
 func countLogged(s string) (writes int, ok bool) {
 	for len(s) > 0 {
-		if op := Op(s[0]); op != Set && op != Delete || len(s) < 3 || len(s) < 3+int(s[1])<<8+int(s[2]) {
+		if op := Op(s[0]); op != Set && op != Delete || len(s) < loggedHeader {
 			return 0, false
 		}
-		s = s[3+int(s[1])<<8+int(s[2]):]
+		size := loggedHeader + int(s[1])<<8 + int(s[2])
+		if len(s) < size {
+			return 0, false
+		}
+		s = s[size:]
 		writes++
 	}
 	return writes, writes > 0
@@ -102,17 +107,17 @@ func countLogged(s string) (writes int, ok bool) {
 
 // Commit is a decoded message.
 type Commit struct {
-	Head     Head   // after it
-	Previous uint64 // write id of the commit before
+	Head     Head   // head after the commit
+	Previous uint64 // write id of the previous commit
 	Records  []Record
 }
 
 // Version returns the version of record i.
 func (c *Commit) Version(i int) uint64 { return c.Head.Version - uint64(len(c.Records)-1-i) }
 
-// Decode reads a message into c, whose records it reuses. It holds on to s.
+// Decode decodes a message into c and reuses its records, which refer to s.
 func (c *Commit) Decode(s string) (err error) {
-	clear(c.Records) // they keep the message before alive
+	clear(c.Records) // otherwise they keep the previous message alive
 	c.Records = c.Records[:0]
 	if len(s) < MessageHeader {
 		return fmt.Errorf("%w: message of %d bytes", ErrFrame, len(s))
@@ -131,7 +136,7 @@ func (c *Commit) Decode(s string) (err error) {
 	return nil
 }
 
-// MessageHead returns the head after a message, or the zero Head of what is no message.
+// MessageHead returns the head after the commit of a message, or the zero Head when s is too short for a message.
 func MessageHead(s string) Head {
 	if len(s) < MessageHeader {
 		return Head{}
@@ -139,25 +144,25 @@ func MessageHead(s string) Head {
 	return headAt(s)
 }
 
-// DecodeStored reads a stored value. It allocates nothing and holds on to s.
+// DecodeStored decodes a stored value. It allocates nothing; the record refers to s.
 func DecodeStored(s string) (Head, Record, error) {
 	if len(s) < StampSize {
 		return Head{}, Record{}, fmt.Errorf("%w: %d bytes are too short", ErrFrame, len(s))
 	}
 	r, rest, err := nextFrame(s[StampSize:])
 	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%w: %d bytes behind it", ErrFrame, len(rest))
+		err = fmt.Errorf("%w: %d bytes after the frame", ErrFrame, len(rest))
 	}
 	return headAt(s), r, err
 }
 
-// nextFrame takes the first frame off s. It allocates nothing and holds on to s.
+// nextFrame decodes the first frame of s and returns the rest of s. It allocates nothing; the record refers to s.
 func nextFrame(s string) (r Record, rest string, err error) {
 	if len(s) < FrameHeader {
 		return r, "", fmt.Errorf("%w: %d bytes are too short", ErrFrame, len(s))
 	}
 	if s[0] != FrameFormat {
-		return r, "", fmt.Errorf("%w: format %d, this reader knows %d", ErrFrame, s[0], FrameFormat)
+		return r, "", fmt.Errorf("%w: format %d, this build reads format %d", ErrFrame, s[0], FrameFormat)
 	}
 	op := Op(s[1])
 	if op != Set && op != Delete {
@@ -178,11 +183,12 @@ func nextFrame(s string) (r Record, rest string, err error) {
 	return r, s[FrameHeader+keyLen+valueLen:], nil
 }
 
+// headAt decodes the head at the start of s.
 func headAt(s string) Head {
 	return Head{Epoch: uint64At(s, 0), Version: uint64At(s, 8), WriteID: uint64At(s, 16)}
 }
 
-// uint64At reads a big-endian number without a copy of s.
+// uint64At decodes a big-endian number without a copy of s.
 func uint64At(s string, i int) uint64 {
 	s = s[i : i+8]
 	return uint64(s[7]) | uint64(s[6])<<8 | uint64(s[5])<<16 | uint64(s[4])<<24 |

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// Head is a point in a history of writes. Two heads are the same point only if all three agree: a
-// primary that was rolled back hands out the same versions again, under other write ids.
+// Head is a point in a history of writes. Two heads are the same point only if all three fields are equal: a primary that
+// was rolled back assigns the same versions again, with other write ids.
 type Head struct {
 	Epoch   uint64 // random, drawn when a history begins; 0 before the first write
 	Version uint64 // number of the write, in the total order of the shard's writes
-	WriteID uint64 // random, drawn for each commit; 0 when the log does not know it
+	WriteID uint64 // random, drawn for each commit; 0 when the log does not have it
 }
 
-// Token names a version of a history for clients: read your writes.
+// Token names a version of a history. A client sends it to read its own write.
 type Token struct {
 	Epoch   uint64
 	Version uint64
@@ -33,8 +33,8 @@ func (t Token) Append(dst []byte) []byte {
 	return strconv.AppendUint(dst, t.Version, 10)
 }
 
-// ParseToken reads what String returns. It does not hold on to s, so that a short one that is made
-// of bytes for the call costs no allocation.
+// ParseToken parses what String returns. It does not keep s, so the conversion of a short byte slice to s does not
+// allocate.
 func ParseToken(s string) (Token, error) {
 	epoch, version, ok := strings.Cut(s, "-")
 	if ok && len(epoch) == 16 {
@@ -47,8 +47,8 @@ func ParseToken(s string) (Token, error) {
 	return Token{}, fmt.Errorf("version token %.40q: want 16 hex digits, a hyphen and a number", strings.Clone(s))
 }
 
-// VersionIn returns the version of what was written at h in the history of epoch: a value that was
-// left by an earlier history is older than all of this one's.
+// VersionIn returns the version that a value written at h has in the history of epoch: 0, older than every other value,
+// if it was written in another history.
 func (h Head) VersionIn(epoch uint64) uint64 {
 	if h.Epoch != epoch {
 		return 0
@@ -56,11 +56,11 @@ func (h Head) VersionIn(epoch uint64) uint64 {
 	return h.Version
 }
 
+// Token returns the token of h.
 func (h Head) Token() Token { return Token{Epoch: h.Epoch, Version: h.Version} }
 
-// Reached reports whether the history up to h has the write that t names. A token without an epoch
-// names no write and counts as reached. A token of another epoch does not: that history may be newer
-// than h.
+// Reached reports whether the history up to h contains the write that t names. A token without an epoch names no write
+// and counts as reached. A token of another epoch does not, because that history may be newer than h.
 func (h Head) Reached(t Token) bool {
 	return t.Epoch == 0 || t.Epoch == h.Epoch && t.Version <= h.Version
 }

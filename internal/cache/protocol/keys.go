@@ -5,15 +5,16 @@ import (
 	"strings"
 )
 
-// Keys are the names of one shard's keys in Redis. The braces make them fall into one slot of a
-// Redis Cluster, so that one script may touch them all.
+// Keys are the names of one shard's keys in Redis. Their hash tag maps them to one slot of a Redis Cluster, so that one
+// script may use all of them.
 type Keys struct {
-	Seq    string // the version of the last write
-	Epoch  string // the epoch, 8 bytes
-	Log    string // a stream: one entry a commit, its id is the last version
-	Prefix string // of every value's key
+	Seq    string // version of the last write
+	Epoch  string // epoch, 8 bytes
+	Log    string // stream with one entry for each commit; the entry id is the last version of the commit
+	Prefix string // prefix of the keys of values
 }
 
+// NewKeys returns the keys of the shard that namespace uses.
 func NewKeys(namespace string) Keys {
 	shard := "{" + namespace + ":0}"
 	return Keys{Seq: shard + ":seq", Epoch: shard + ":epoch", Log: shard + ":log", Prefix: shard + ":p:"}
@@ -24,6 +25,7 @@ func (k Keys) Pattern() string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(k.Prefix) + "*"
 }
 
+// Defaults of the Pub/Sub channel and of the first part of every key.
 const (
 	DefaultChannel   = "posts_updates"
 	DefaultNamespace = "posts"
@@ -32,7 +34,7 @@ const (
 // CheckNamespace reports a namespace that cannot be the first part of a key.
 func CheckNamespace(namespace string) error {
 	if strings.ContainsAny(namespace, "{}") {
-		return fmt.Errorf("namespace %q: braces mark the shard, leave them out", namespace)
+		return fmt.Errorf("namespace %q contains braces, which mark the shard: leave them out", namespace)
 	}
 	return nil
 }

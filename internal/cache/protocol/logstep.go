@@ -9,55 +9,56 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Query is what a step asks for.
+// Query are the parameters of a log step.
 type Query struct {
 	Watermark Head
-	Ahead     Head     // the newest write that the store may hold
-	Part      Part     // of the entry after the watermark, that an earlier step returned
-	Missed    []string // keys that readers miss
-	Limit     int64    // bytes, after which the step ends soon
+	Ahead     Head     // newest write whose value the store may hold
+	Part      Part     // part of the entry after the watermark that an earlier log step returned
+	Missed    []string // missed keys
+	Limit     int64    // target size of the log step, in bytes
 }
 
-// Part is the beginning of a log entry: the values of its first writes have been read.
+// Part is the beginning of a log entry whose values do not fit into one log step.
 type Part struct {
-	WriteID uint64 // of the entry
-	Writes  int
+	WriteID uint64 // write id of the entry
+	Writes  int    // number of its writes whose values have been returned
 }
 
-// LogStep is one instant of a shard.
+// LogStep is one atomic read of a shard: the log after the watermark, the current values of its keys and of missed
+// keys, and the head.
 type LogStep struct {
 	Head    Head
-	At      uint64 // write id of the log's entry at the watermark; 0 when the log has none
-	Ahead   uint64 // the same at the newest write that the store may hold
+	At      uint64 // write id of the log entry at the watermark; 0 when the log has none
+	Ahead   uint64 // write id of the log entry at Query.Ahead; 0 when the log has none
 	Entries []LogEntry
-	Values  []Value // of the keys in entries and in part, each once
-	Part    Part    // of the entry after entries
-	Missed  []Value // of the missed keys, in their order
-	Size    int64   // of entries and values, in bytes
-	Micros  int64   // Unix time of the node, in microseconds; 0 when it does not tell
+	Values  []Value // values of the keys in Entries and Part, each once
+	Part    Part    // part of the entry after Entries
+	Missed  []Value // values of the missed keys, in the order of the query
+	Size    int64   // size of entries and values, in bytes
+	Micros  int64   // Unix time of the node, in microseconds; 0 when the node does not return it
 }
 
 // LogEntry is a commit in the log.
 type LogEntry struct {
-	Version  uint64 // after it
+	Version  uint64 // last version of the commit
 	WriteID  uint64
-	Previous uint64 // write id of the commit before
-	Writes   int    // 0 when the entry was not made by the write script
+	Previous uint64 // write id of the previous commit
+	Writes   int    // number of writes; 0 for an entry that write.lua did not make
 	Size     int    // in bytes
 }
 
-// Value is the value of a key, as stored, or its absence.
+// Value is the stored value of a key, or its absence.
 type Value struct {
 	Key     string
 	Stored  string
 	Present bool
-	Skipped bool // not read: the step was full
+	Skipped bool // not read, because the log step was full
 }
 
-// StepWrites bounds
+// StepWrites bounds the writes of a log step. The rest of a commit comes on top.
 const StepWrites = 8000
 
-// FetchStep runs step.lua on a node or on one connection.
+// FetchStep runs step.lua, on a node or on one connection.
 func FetchStep(ctx context.Context, on redis.Scripter, k Keys, q Query) (LogStep, error) {
 	args := make([]any, 0, 7+len(q.Missed))
 	args = append(args, strconv.FormatUint(q.Watermark.Version, 10), strconv.FormatUint(q.Ahead.Version, 10),
@@ -74,11 +75,11 @@ func FetchStep(ctx context.Context, on redis.Scripter, k Keys, q Query) (LogStep
 	return decodeStep(reply, q.Missed)
 }
 
-// decodeStep reads the reply of step.lua.
+// decodeStep decodes the reply of step.lua.
 func decodeStep(reply []any, missed []string) (st LogStep, err error) {
 	var r replyReader
 	if len(reply) != 11 {
-		return st, fmt.Errorf("a reply of %d parts, want 11", len(reply))
+		return st, fmt.Errorf("step.lua returned %d parts, want 11", len(reply))
 	}
 	st.Head = Head{Epoch: r.id(reply[0]), Version: r.number(reply[1]), WriteID: r.id(reply[2])}
 	st.At, st.Ahead = r.id(reply[3]), r.id(reply[4])
@@ -90,14 +91,14 @@ func decodeStep(reply []any, missed []string) (st LogStep, err error) {
 	values := r.list(reply[6], 2)
 	st.Values = make([]Value, 0, len(values)/2)
 	for ; len(values) > 0; values = values[2:] {
-		st.Values = append(st.Values, r.lookup(r.text(values[0]), values[1]))
+		st.Values = append(st.Values, r.value(r.text(values[0]), values[1]))
 	}
 	found := r.list(reply[7], 1)
 	if len(found) != len(missed) {
-		return st, fmt.Errorf("%d values for %d keys", len(found), len(missed))
+		return st, fmt.Errorf("step.lua returned %d values for %d missed keys", len(found), len(missed))
 	}
 	for i, key := range missed {
-		st.Missed = append(st.Missed, r.lookup(key, found[i]))
+		st.Missed = append(st.Missed, r.value(key, found[i]))
 	}
 	st.Part.WriteID = r.id(reply[8])
 	writes, _ := reply[9].(int64)
@@ -107,84 +108,14 @@ func decodeStep(reply []any, missed []string) (st LogStep, err error) {
 	return st, r.err
 }
 
-// Measure sets the size of the step.
+// Measure sets Size.
 func (st *LogStep) Measure() {
 	for i := range st.Entries {
 		st.Size += int64(st.Entries[i].Size)
 	}
-	for _, lookups := range [][]Value{st.Values, st.Missed} {
-		for i := range lookups {
-			st.Size += int64(len(lookups[i].Stored))
+	for _, values := range [][]Value{st.Values, st.Missed} {
+		for i := range values {
+			st.Size += int64(len(values[i].Stored))
 		}
 	}
-}
-
-// replyReader turns the parts of a script's reply into what they should be and keeps the first
-// error.
-type replyReader struct{ err error }
-
-func (r *replyReader) fail(v any, want string) {
-	if r.err == nil {
-		r.err = fmt.Errorf("%.60q in the reply where %s should be", fmt.Sprint(v), want)
-	}
-}
-
-func (r *replyReader) text(v any) string {
-	s, ok := v.(string)
-	if !ok {
-		r.fail(v, "a string")
-	}
-	return s
-}
-
-func (r *replyReader) id(v any) uint64 {
-	if s := r.text(v); len(s) == 8 {
-		return uint64At(s, 0)
-	}
-	return 0
-}
-
-func (r *replyReader) number(v any) uint64 {
-	n, err := strconv.ParseUint(r.text(v), 10, 64)
-	if err != nil {
-		r.fail(v, "a version")
-	}
-	return n
-}
-
-// list returns a list whose length is a multiple of n.
-func (r *replyReader) list(v any, n int) []any {
-	l, ok := v.([]any)
-	if !ok || len(l)%n != 0 {
-		r.fail(v, "a list")
-		return nil
-	}
-	return l
-}
-
-// entry reads an entry of the log, which is packed as write.lua has it.
-func (r *replyReader) entry(version, packed any) LogEntry {
-	p := r.text(packed)
-	e := LogEntry{Version: r.number(version), Size: len(p)}
-	if len(p) > 16 {
-		e.WriteID, e.Previous = uint64At(p, 0), uint64At(p, 8)
-		e.Writes, _ = countLogged(p[16:])
-	}
-	return e
-}
-
-func (r *replyReader) lookup(key string, v any) Value {
-	switch v := v.(type) {
-	case nil:
-		return Value{Key: key}
-	case string:
-		if err := CheckFormat(v); err != nil && r.err == nil {
-			r.err = err
-		}
-		return Value{Key: key, Stored: v, Present: true}
-	case int64:
-		return Value{Key: key, Skipped: true}
-	}
-	r.fail(v, "a value")
-	return Value{}
 }

@@ -9,17 +9,18 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Condition is what must hold of a key for a write to take place. The zero value always holds.
-// Redis decides it in the same atomic step as the write.
+// Condition is a condition on the key of a write. The zero value always holds. Redis evaluates it in the same atomic step as
+// the write.
 type Condition struct {
 	Exists bool  // the key has a value
-	Absent bool  // it has none
+	Absent bool  // the key has no value
 	Tags   []Tag // the key has a value with one of these tags
 }
 
 // None reports whether the condition always holds.
 func (c Condition) None() bool { return c.encode() == "" }
 
+// encode returns the condition as write.lua expects it.
 func (c Condition) encode() string {
 	switch {
 	case c.Exists:
@@ -56,10 +57,10 @@ func (w *Write) Validate() error {
 	return nil
 }
 
-// Commit parameters: one call of write.lua.
+// WriteCall is one call of write.lua.
 type WriteCall struct {
 	Channel   string
-	LogLength int64 // number of writes that the log keeps at least
+	LogLength int64 // least number of writes that the log keeps
 	Writes    []Write
 	Published time.Time // estimate of Redis's time
 	Expires   int64     // deadline by Redis's clock, Unix ms
@@ -75,7 +76,7 @@ func (c *WriteCall) Arguments(k Keys) (names []string, args []any) {
 	frames, logged := 0, 0 // bytes
 	for i := range c.Writes {
 		frames += FrameHeader + len(c.Writes[i].Key) + len(c.Writes[i].Value)
-		logged += 3 + len(c.Writes[i].Key)
+		logged += loggedHeader + len(c.Writes[i].Key)
 	}
 	log, b := make([]byte, 0, logged), make([]byte, 0, frames)
 	args = make([]any, fixed, fixed+len(c.Writes))
@@ -98,21 +99,21 @@ func (c *WriteCall) Arguments(k Keys) (names []string, args []any) {
 	return names, args
 }
 
-// CommitState is the first part of a reply of write.lua and settle.lua.
+// CommitState is the state of a commit in a reply of write.lua or settle.lua.
 type CommitState int64
 
 // The states.
 const (
-	NotCommitted CommitState = 0 // and will not be: the deadline has passed
+	NotCommitted CommitState = 0 // and never will be, because the deadline has passed
 	Committed    CommitState = 1
-	Pending      CommitState = 2 // not committed yet; settle.lua only
-	Unprovable   CommitState = 3 // the log does not show it and never will; settle.lua only
+	Pending      CommitState = 2 // may still be committed; from settle.lua only
+	Unprovable   CommitState = 3 // the log does not show whether it was committed, and never will; from settle.lua only
 )
 
 // Outcome is the effect of a write that Redis answered.
 type Outcome byte
 
-// The outcomes. Only the first three changed anything.
+// The outcomes. Only the first three mean a change.
 const (
 	Created         Outcome = 'C'
 	Replaced        Outcome = 'R'
@@ -128,11 +129,11 @@ func (o Outcome) Changed() bool { return o == Created || o == Replaced || o == D
 type WriteReply struct {
 	State    CommitState
 	Micros   int64  // Unix time of the node, in microseconds
-	Before   Token  // version before the commit; only when Committed
-	Outcomes string // one letter for all writes, or one for each; only when Committed
+	Before   Token  // version before the commit; if Committed
+	Outcomes string // one letter for all writes, or one for each; if Committed
 }
 
-// DecodeWriteReply decodes a reply of write.lua or settle.lua for a number of writes.
+// DecodeWriteReply decodes a reply of write.lua or settle.lua to a call with this number of writes.
 func DecodeWriteReply(reply []any, writes int) (w WriteReply, err error) {
 	malformed := fmt.Errorf("malformed reply of %d parts", len(reply))
 	if len(reply) < 2 {
@@ -159,8 +160,8 @@ func DecodeWriteReply(reply []any, writes int) (w WriteReply, err error) {
 	return w, r.err
 }
 
-// LogEnd returns the head, without an epoch, of a log that ends in top. It is the zero Head for an empty
-// log, and for one whose last entry is not of the write script.
+// LogEnd returns the head, without an epoch, of a log whose last entry is top[0]. It is the zero Head for an empty log, and
+// when write.lua did not make the last entry.
 func LogEnd(top []redis.XMessage) (h Head) {
 	if len(top) == 0 {
 		return h

@@ -1,3 +1,5 @@
+// Package publisher is the write side of the cache: each call is one atomic script in Redis that stores values, appends to
+// the log and publishes the same bytes.
 package publisher
 
 import (
@@ -18,27 +20,26 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// Config configures the write side. The caller owns the Finder, and closes it after the last
-// write.
+// Config configures a publisher. The caller owns the Finder, and closes it after the last write.
 type Config struct {
 	Redis     *redisnode.Finder
 	Channel   string           // Pub/Sub channel; default posts_updates
 	Namespace string           // first part of every key in Redis; default posts
-	LogLength int64            // writes that the log keeps at least; default DefaultLogLength
-	Timeout   time.Duration    // of a write; default 1.5 s. Write takes a quarter longer to find out what became of one whose reply was lost
-	Now       func() time.Time // clock of this host, for tests; default time.Now
-	Replicas  int              // Redis replicas that must confirm a write before it counts as written; default none
+	LogLength int64            // least number of writes that the log keeps; default DefaultLogLength
+	Timeout   time.Duration    // of a write; default 1.5 s. When the reply is lost, Write takes up to a quarter longer
+	Replicas  int              // number of Redis replicas that must confirm a write; default 0
+	Now       func() time.Time // clock of this host, which tests replace; default time.Now
 }
 
-// Publisher is the write side. Its methods may be called by many goroutines.
+// Publisher writes values to Redis and publishes them. Any goroutine may call its methods.
 type Publisher struct {
 	cfg   Config
 	keys  protocol.Keys
 	clock serverClock
 }
 
-// DefaultLogLength is how many writes the log keeps: a load of a million values takes seconds, in
-// which hundreds of thousands of writes can land.
+// DefaultLogLength is the default length of the log, in writes. A snapshot of a million values takes seconds, in which
+// hundreds of thousands of writes can land.
 const DefaultLogLength = 1_000_000
 
 // New returns a Publisher. It does not connect.
@@ -61,49 +62,44 @@ func New(cfg Config) (*Publisher, error) {
 	return p, nil
 }
 
-// Result is the answer to one write.
+// Result is the result of one write.
 type Result struct {
 	Outcome protocol.Outcome
-	Token   protocol.Token // names the write, or the newest one where nothing was changed
+	Token   protocol.Token // version of the write, or the newest version when nothing changed
 }
 
-// Errors of Write. Both mean that Redis did not answer in time or refused to work.
+// Errors of Write. Both mean that Redis did not reply in time or refused the write.
 var (
-	// ErrNotWritten: none of the writes took place, and none will.
+	// ErrNotWritten means that none of the writes took place, and none will.
 	ErrNotWritten = errors.New("not written")
-	// ErrUnknown: the writes may have taken place, and if so all of them, and Redis could not be asked
-	// for them. They will not take place later than Timeout after the call, unless Redis's clock is set
-	// back in the meantime.
+	// ErrUnknown means that either all writes took place or none, and that Redis could not be asked which. They
+	// will not take place later than Timeout after the call, unless Redis's clock is set back meanwhile.
 	ErrUnknown = errors.New("outcome unknown")
 )
 
-// MaxWrites and MaxBytes bound one call of Write with several writes: the script blocks Redis while it
-// runs, about 6 us a write, and replicas take a commit whole. A call costs Redis one flush to its disk.
+// MaxWrites and MaxBytes bound one call of Write with several writes: the script blocks Redis while it runs, about 6 us
+// a write, and replicas apply a commit as a whole. A call costs Redis one fsync.
 const (
 	MaxWrites = 1000
 	MaxBytes  = 4 << 20 // of keys and values
 )
 
-// Write performs a write, or several sets without conditions, in one atomic step and in their order:
-// all of them take place, or none. It is never repeated by itself. It blocks for Timeout, for a quarter
-// more when the reply is lost, or until ctx is done; the error is nil, wraps ErrNotWritten or ErrUnknown,
-// or reports an invalid write.
+// call is a call of write.lua.
+type call struct {
+	node     *redisnode.Node
+	writes   []protocol.Write
+	id       []byte        // write id
+	deadline time.Time     // by this host's clock
+	expires  int64         // deadline by Redis's clock, Unix ms
+	before   protocol.Head // head of the log before the call, without an epoch
+}
+
+// Write performs a write, or several sets without conditions, in one atomic step and in their order: all of them take place,
+// or none. It is never sent twice. It blocks for Timeout, for a quarter more when the reply is lost, or until ctx is
+// done. The error is nil, wraps ErrNotWritten or ErrUnknown, or describes an invalid write.
 func (p *Publisher) Write(ctx context.Context, writes ...protocol.Write) ([]Result, error) {
-	if len(writes) == 0 || len(writes) > MaxWrites {
-		return nil, fmt.Errorf("%d writes in a call: use 1 to %d", len(writes), MaxWrites)
-	}
-	size := 0
-	for i := range writes {
-		err := writes[i].Validate()
-		if err == nil && len(writes) > 1 && (writes[i].Op == protocol.Delete || !writes[i].If.None()) {
-			err = errors.New("a delete and a condition take a call of their own")
-		}
-		if size += len(writes[i].Key) + len(writes[i].Value); err == nil && len(writes) > 1 && size > MaxBytes {
-			err = fmt.Errorf("with it the call has %d bytes: use at most %d, or a call for each write", size, MaxBytes)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("write %d: %w", i+1, err)
-		}
+	if err := validate(writes); err != nil {
+		return nil, err
 	}
 	began, timeout := p.clock.now(), p.cfg.Timeout
 	if d, ok := ctx.Deadline(); ok {
@@ -118,16 +114,16 @@ func (p *Publisher) Write(ctx context.Context, writes ...protocol.Write) ([]Resu
 			return nil, fmt.Errorf("%w: %w", ErrNotWritten, err)
 		}
 		c := &call{node: n, writes: writes, deadline: deadline}
-		release := n.Acquire() // another write may learn first that n is to be left
+		release := n.Hold() // another write may be the first to detect that n must be left
 		results, err := p.send(inTime, c)
 		release()
 		if err == nil {
 			return results, nil
 		}
 		p.clock.forget()
-		p.cfg.Redis.ReportError(n, err)
-		// A server that is no primary any more, or not this shard's, has refused to run the script, and a
-		// node that was left has not sent it, so sending it to the right one cannot write twice.
+		p.cfg.Redis.Doubt(n, err)
+		// A server that is no longer a primary, or does not have this shard, has refused to run the script, and a node
+		// that was left has not sent it. So sending it to the right node cannot write twice.
 		if redisnode.Refused(err) || errors.Is(err, redis.ErrClosed) {
 			continue
 		}
@@ -138,24 +134,44 @@ func (p *Publisher) Write(ctx context.Context, writes ...protocol.Write) ([]Resu
 	}
 }
 
-// send performs a call, of which it sets what is not set yet.
+// validate returns why a call with these writes is invalid.
+func validate(writes []protocol.Write) error {
+	if len(writes) == 0 || len(writes) > MaxWrites {
+		return fmt.Errorf("%d writes in a call: use 1 to %d", len(writes), MaxWrites)
+	}
+	size := 0
+	for i := range writes {
+		err := writes[i].Validate()
+		if err == nil && len(writes) > 1 && (writes[i].Op == protocol.Delete || !writes[i].If.None()) {
+			err = errors.New("use a separate call for a delete, and for a write with a condition")
+		}
+		if size += len(writes[i].Key) + len(writes[i].Value); err == nil && len(writes) > 1 && size > MaxBytes {
+			err = fmt.Errorf("with it the call has %d bytes: use at most %d, or a separate call for each write", size, MaxBytes)
+		}
+		if err != nil {
+			return fmt.Errorf("write %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// send performs a call, and sets its write id, its deadline by Redis's clock and the head before it.
 func (p *Publisher) send(ctx context.Context, c *call) ([]Result, error) {
 	server, err := p.clock.read(ctx, c.node.Client)
 	if err != nil {
-		return nil, fmt.Errorf("%w: ask Redis for its time: %w", ErrNotWritten, err)
+		return nil, fmt.Errorf("%w: read the time of Redis: %w", ErrNotWritten, err)
 	}
 	c.before, c.expires = server.head, server.millis(c.deadline)
 	ids := make([]byte, 16)
 	if _, err := rand.Read(ids); err != nil {
-		panic(err) // crypto/rand never fails on a system that can run at all
+		panic(err) // crypto/rand does not fail on a working system
 	}
 	c.id = ids[8:]
-	sent := p.clock.now()
 	keys, args := (&protocol.WriteCall{
-		Channel: p.cfg.Channel, LogLength: p.cfg.LogLength, Writes: c.writes, Published: p.clock.measured.Now(sent),
+		Channel: p.cfg.Channel, LogLength: p.cfg.LogLength, Writes: c.writes, Published: p.clock.measured.Now(p.clock.now()),
 		Expires: c.expires, WriteID: c.id, NewEpoch: ids[:8],
 	}).Arguments(p.keys)
-	sent = p.clock.now()
+	sent := p.clock.now()
 	raw, unconfirmed, err := p.run(ctx, c.node, keys, args, c.deadline)
 	if err != nil {
 		return nil, err
@@ -174,7 +190,7 @@ func (p *Publisher) send(ctx context.Context, c *call) ([]Result, error) {
 	return results, err
 }
 
-// noteTime stores the time in a reply of write.lua, 0 for none, and the head of the log after it.
+// noteTime stores the server time in a reply of write.lua, 0 for none, and the head of the log after it.
 func (p *Publisher) noteTime(c *call, sent time.Time, micros int64, results []Result) {
 	if micros == 0 {
 		return
@@ -186,8 +202,8 @@ func (p *Publisher) noteTime(c *call, sent time.Time, micros int64, results []Re
 	p.clock.set(c.node.Client, sent, micros, head)
 }
 
-// run runs write.lua, and returns its reply and why fewer Redis replicas than wanted have confirmed what it
-// wrote; nil when enough have. WAIT goes along in the same round trip.
+// run runs write.lua. It returns the reply, and an error when fewer Redis replicas than configured have confirmed the
+// commit. WAIT is sent in the same round trip.
 func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, args []any, deadline time.Time) (reply []any, unconfirmed, err error) {
 	reply, err = protocol.RunLoaded(ctx, n, func() *redis.Cmd {
 		if p.cfg.Replicas == 0 {
@@ -196,20 +212,20 @@ func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, a
 		pipe := n.Pipeline()
 		script := protocol.WriteScript.EvalSha(ctx, pipe, keys, args...)
 		wait := pipe.Do(ctx, "wait", p.cfg.Replicas, max(1, deadline.Sub(p.clock.now()).Milliseconds()))
-		_, _ = pipe.Exec(ctx) // each command has its error
+		_, _ = pipe.Exec(ctx) // each command has its own error
 		unconfirmed = nil
 		switch replicas, failed := wait.Int(); {
 		case failed != nil:
 			unconfirmed = fmt.Errorf("WAIT: %w", failed)
 		case replicas < p.cfg.Replicas:
-			unconfirmed = fmt.Errorf("only %d Redis replicas confirmed the write in time, want %d", replicas, p.cfg.Replicas)
+			unconfirmed = fmt.Errorf("only %d Redis replicas confirmed the write in time, %d are required", replicas, p.cfg.Replicas)
 		}
 		return script
 	}).Slice()
 	return reply, unconfirmed, err
 }
 
-// resultsOf returns the results that a reply of write.lua states, or of settle.lua for a commit that took place.
+// resultsOf returns the results in a reply of write.lua, or in one of settle.lua for a commit that took place.
 func resultsOf(reply protocol.WriteReply, writes []protocol.Write) ([]Result, error) {
 	if reply.State == protocol.NotCommitted {
 		return nil, fmt.Errorf("%w: it reached Redis after its deadline", ErrNotWritten)
@@ -226,7 +242,7 @@ func resultsOf(reply protocol.WriteReply, writes []protocol.Write) ([]Result, er
 		}
 		results[i].Token = token
 	}
-	if len(writes) > 1 { // of one key, all but the first replace
+	if len(writes) > 1 { // of several writes of one key, all but the first replace
 		seen := make(map[string]bool, len(writes))
 		for i := range writes {
 			if seen[writes[i].Key] {
@@ -238,8 +254,8 @@ func resultsOf(reply protocol.WriteReply, writes []protocol.Write) ([]Result, er
 	return results, nil
 }
 
-// Check reports why Redis would refuse a write now, or cannot be asked; nil when it would take one. It
-// writes nothing and blocks until ctx is done at most.
+// Check returns nil when Redis would accept a write now, otherwise why not. It writes nothing, and blocks until ctx is done
+// at most.
 func (p *Publisher) Check(ctx context.Context) error {
 	n, err := p.cfg.Redis.Node(ctx)
 	if err != nil {
@@ -255,8 +271,8 @@ func (p *Publisher) Check(ctx context.Context) error {
 	return nil
 }
 
-// Hazards returns, in words, the settings by which Redis loses values without a write. The error says why
-// that could not be checked, as on managed services that hide it. It blocks until ctx is done at most.
+// Hazards describes settings with which Redis loses values without a write. The error says why they could not be read, for
+// instance because a managed service hides them. It blocks until ctx is done at most.
 func (p *Publisher) Hazards(ctx context.Context) ([]string, error) {
 	n, err := p.cfg.Redis.Node(ctx)
 	if err != nil {
@@ -266,10 +282,10 @@ func (p *Publisher) Hazards(ctx context.Context) ([]string, error) {
 	return c.Hazards(), err
 }
 
-// refusals are the errors with which Redis turns a script away before it has written anything.
+// refusals are the prefixes of errors with which Redis refuses a script before it has written anything.
 var refusals = []string{"LOADING", "READONLY", "MISCONF", "OOM", "BUSY", "NOAUTH", "WRONGPASS", "CLUSTERDOWN", "MASTERDOWN", "MOVED", "ASK", "TRYAGAIN", "NOREPLICAS"}
 
-// classify wraps an error of the client in ErrNotWritten where that is certain, else in ErrUnknown.
+// classify wraps an error of the client in ErrNotWritten when nothing can have been written, otherwise in ErrUnknown.
 func classify(err error) error {
 	if errors.Is(err, ErrNotWritten) || errors.Is(err, ErrUnknown) {
 		return err
@@ -279,8 +295,9 @@ func classify(err error) error {
 			return fmt.Errorf("%w: %w", ErrNotWritten, err)
 		}
 	}
+	// A denied command in a script was a read, because write.lua checks the rights to its write commands first.
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) || protocol.Denied(err) { // in a script only a read can be denied: write.lua checks its writes first
+	if errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) || protocol.Denied(err) {
 		return fmt.Errorf("%w: %w", ErrNotWritten, err)
 	}
 	return fmt.Errorf("%w: %w", ErrUnknown, err)

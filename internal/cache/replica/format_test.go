@@ -55,7 +55,7 @@ func TestAnotherFormat(t *testing.T) {
 		}
 
 		starting := startReplica(t, addr)
-		const want = "posts in Redis have format 2, and this build knows 1: run writer and readers of one version"
+		const want = "posts in Redis have format 2, and this build reads format 1: run writer and readers of one version"
 		for name, r := range map[string]*Replica{"running": running, "starting": starting} {
 			eventually.True(t, "a word of the reader that is "+name, func() bool { return strings.Contains(r.Status().Problem, want) })
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

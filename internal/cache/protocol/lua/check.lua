@@ -1,4 +1,4 @@
--- Fails as a write would now, and changes nothing.
+-- Fails for the reason for which a write would fail now. Changes nothing.
 --
 -- KEYS: seq, epoch, log, a key that never has a value
 -- ARGV: channel
@@ -10,6 +10,6 @@ local refusal = denied({
   {'PUBLISH', ARGV[1], ''},
 })
 if refusal then return refusal end
--- XX makes it change nothing. Redis checks its role, memory, disk and Redis replicas all the same.
+-- With XX, SET changes nothing, and Redis still checks its role, memory, disk and Redis replicas.
 redis.call('SET', nothing, '', 'XX')
 return 1

@@ -1,6 +1,6 @@
--- In front of the scripts for the writer. denied returns an error reply for the first of the commands that
--- the access list does not let the user of this connection run, nil when it may run all. A script that is
--- refused half-way is not rolled back. The embedded Redis has no access list.
+-- Put in front of the writer's scripts. denied returns an error reply for the first of the commands that the access
+-- list denies to this user, and nil when all are permitted. Scripts check first, because Redis does not roll back a
+-- script that fails halfway. The embedded Redis has no access list.
 local function denied(commands)
   for _, command in ipairs(redis.acl_check_cmd and commands or {}) do
     if not redis.acl_check_cmd(unpack(command)) then

@@ -1,6 +1,5 @@
--- In front of every script. read runs a command that reads. A key of another type than ours counts as
--- absent: nothing must stop because of it, and the next write replaces it. Every other error ends the
--- script.
+-- Put in front of every script that reads. read runs a read command. A key of an unexpected type counts as absent: it must
+-- not stop replicas or writers, and the next write replaces it. Every other error ends the script.
 local function read(...)
   local reply = redis.pcall(...)
   if type(reply) == 'table' and reply.err then

@@ -1,14 +1,15 @@
--- What became of a commit whose reply was lost. The log has it under its write id, or it did not take
--- place: that is certain when the log is seen back to what it had before the commit was sent.
+-- Finds out what became of a commit whose reply was lost. The log contains the write id of a commit that took place. It
+-- did not take place when the log is complete back to the entry that was its end before the commit was sent, and does
+-- not contain the write id.
 --
 -- KEYS: epoch, log
--- ARGV: write id, deadline of the commit (Unix ms of this server's clock), number of its writes, version
---       and write id of an entry that was the end of the log before the commit was sent; '0' and an
---       empty string when the log had none
+-- ARGV: write id, deadline of the commit (Unix ms of this server's clock), number of its writes, version and
+--       write id of the log's last entry before the commit was sent; '0' and an empty string when the log was empty
 --
--- Returns what write.lua does for a commit that took place; else {0, server time in us} when it has not
--- taken place and will not, {2, server time in us} when it may take place yet, and {3, server time in us}
--- when the log does not tell and never will
+-- Returns the reply of write.lua for a commit that took place, otherwise
+--   {0, server time in us} when it has not taken place and never will
+--   {2, server time in us} when it may still take place
+--   {3, server time in us} when the log does not show what happened and never will
 
 local epoch, log = KEYS[1], KEYS[2]
 local id, deadline, writes, version, before = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
@@ -31,13 +32,13 @@ repeat
   left = left - #page
 until #page < pagesize or left <= 0
 
-local seen -- every commit since
+local complete -- the log has every commit since then
 if before ~= '' then
-  seen = oldest and oldest[1] == version .. '-0' and sub(oldest[2][2], 1, 8) == before
-else -- the first entry of a history has none before it
-  seen = not oldest or #page < pagesize and sub(oldest[2][2], 9, 16) == string.rep('\0', 8)
+  complete = oldest and oldest[1] == version .. '-0' and sub(oldest[2][2], 1, 8) == before
+else -- the first entry of a history has no previous write id
+  complete = not oldest or #page < pagesize and sub(oldest[2][2], 9, 16) == string.rep('\0', 8)
 end
 if time[1] * 1000 + math.floor(time[2] / 1000) <= deadline then
   return {2, now}
 end
-return {seen and 0 or 3, now}
+return {complete and 0 or 3, now}

@@ -1,38 +1,37 @@
--- One instant of a shard, for a replica: what the log has after its watermark, the current values
--- of those keys, the current values of keys it asks for, and the head. Read in two scripts, a
--- value could be newer than the log that led to it.
+-- The log step: one atomic read of a shard for a replica. It returns the log after the watermark, the current values of
+-- its keys, the current values of missed keys, and the head. If log and values were read by two scripts, a value could be
+-- newer than the log that led to it.
 --
--- The head is the end of the log. The sequence number is for the write script alone: when somebody
--- sets it back, nothing has changed yet, and the next write begins a new history.
+-- The head is the end of the log. The sequence number is only for write.lua: after somebody has set it back, no value has
+-- changed yet, and the next write begins a new history.
 --
 -- KEYS: epoch, log
--- ARGV: version of the watermark, version of the newest write that the replica may hold a trace of,
+-- ARGV: version of the watermark, version of the newest write whose value the replica may hold,
 --       most writes, most bytes of log entries and values, prefix of the value keys,
---       write id of the entry after the watermark of which the last step returned a part, and how
---       many of its writes that part had,
---       then the keys that readers miss
+--       write id of the entry after the watermark of which the last log step returned a part, number of the
+--       writes in that part,
+--       then the missed keys
 --
--- Returns {epoch, version, write id of the head, write ids at the watermark and at the newest trace,
---   {version, entry as write.lua packs it, ...}, {key, value or false, ...}, {value or false or 0, ...},
---   write id of the entry after those of which the values are a part, number of its writes so far,
+-- Returns {epoch, version, write id of the head,
+--   write ids of the entries at the watermark and at the newest write that the replica may hold,
+--   {version, entry as write.lua encodes it, ...}, {key, value or false, ...}, {value or false or 0, ...},
+--   write id of the entry of which a part is returned, number of the writes returned so far,
 --   server time in us}
--- An empty string stands for an epoch or write id that is not there. The list ends when a bound is
--- reached. An entry whose values do not fit is returned in parts: its values first, and the entry
--- with the last of them. For a missed key, 0 means that its value was not read because of the bound;
--- the value of the first missed key is always read. The time is empty where TIME is refused: by the
--- access list of an older version, or by the embedded Redis in scripts that only read.
+-- An empty string stands for an absent epoch or write id. The list of entries ends when a bound is reached. An entry
+-- whose values do not fit is returned in parts: the values first, and the entry with the last of them. For a missed key,
+-- 0 means that the bound was reached before it; the value of the first missed key is always read. The time is
+-- empty where TIME is refused: by an access list of an older version, or by the embedded Redis in read-only scripts.
 --
--- Clients with write access can append entries that the write script did not make. They are found by
--- their ids, which have a sequence part, or by their contents. The first one ends the list, as an
--- empty string: the replica has to take a snapshot, and the next write begins a new history. The
--- watermark stands for all entries of its millisecond part, and the head for the last of them, so
--- that a replica that takes its snapshot after such entries skips them.
+-- Clients with write access can append entries that write.lua did not make. They are recognised by their ids, which have
+-- a sequence part, or by their contents. The first one ends the list, as an empty string: the replica has to take a
+-- snapshot, and the next write begins a new history. The watermark stands for all entries of its millisecond part, and
+-- the head for the last of them, so that a replica whose snapshot is later than such entries skips them.
 
 local epoch, log = KEYS[1], KEYS[2]
 local watermark, most, room, prefix = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local begun, done = ARGV[6], tonumber(ARGV[7])
 local byte, sub = string.byte, string.sub
-local last_of = '-18446744073709551615' -- behind every other id of the same millisecond part
+local last_of = '-18446744073709551615' -- after every other id of the same millisecond part
 
 local version, head = '0', ''
 local top = (read('XREVRANGE', log, '+', '-', 'COUNT', 1) or {})[1]
@@ -52,15 +51,15 @@ local function get(key)
 end
 
 local values, seen = {}, {}
--- take reads the values of the keys in a log entry: write id, write id before it, then operation (1),
--- length of the key (2) and key of each write. It returns false for what the write script did not make,
--- else how many writes have no value read yet, for lack of room, and how many have.
+-- take reads the values of the keys in a log entry: write id, previous write id, then operation (1), length of
+-- the key (2) and key of each write. It returns false for an entry that write.lua did not make; otherwise the number
+-- of writes whose values did not fit, and the number of those whose values have been read.
 local function take(id, packed)
   local size, at = #packed, 17
   if sub(id, -2) ~= '-0' or size < at then return false end
   local skip, read_so_far, left = 0, 0, 0
   if done > 0 and sub(packed, 1, 8) == begun then skip = done end
-  done = 0 -- it was the first entry or none
+  done = 0 -- only the first entry can be the one that was begun
   while at <= size do
     local op, high, low = byte(packed, at, at + 2)
     local first = at + 3

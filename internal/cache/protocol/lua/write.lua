@@ -1,24 +1,24 @@
--- One atomic commit: a write, or several sets in order. Checks come first and writes after, because
--- a script that fails is not rolled back. What there is to do for each write is little, because a
--- bulk import spends its time here: the writer prepares all it can.
+-- One atomic commit: a write, or several sets in order. All checks come before the first change, because Redis does not
+-- roll back a script that fails. A bulk import spends its time here, so the writer prepares as much as possible.
 --
--- KEYS: seq, epoch, log, then the value key of each write; a key may come twice
--- ARGV: channel, deadline (Unix ms of this server's clock), log length in writes, epoch for a new
---       history, offset of the tag in a stored value, condition, write id, what the log has of the
---       writes, then the frame of each write
--- condition: '' none, '*' the key exists, '!' it does not, else 16-byte tags, one of which it has.
---   A delete or a condition comes alone, so that of several writes all take place.
+-- KEYS: seq, epoch, log, then the value key of each write; a key may occur twice
+-- ARGV: channel, deadline (Unix ms of this server's clock), log length in writes, epoch for a new history,
+--       offset of the tag in a stored value, condition, write id, the writes as the log has them, then the frame of
+--       each write
+-- condition: '' none, '*' the key exists, '!' it does not exist, else 16-byte tags, one of which it has.
+--   A delete, or a write with a condition, comes alone, so that of several writes all take place.
 --
--- Written are
+-- Stores
 --   the values: epoch (8), version (8), write id (8), frame
---   an entry of the log, whose id is the last version: write id (8), the one before (8), the writes; and
---   in a second field the outcome, for a writer that lost the reply (settle.lua)
---   the message: epoch (8), last version (8), write id (8), the one before (8), the frames
+--   a log entry whose id is the last version: write id (8), previous write id (8), the writes; and in a second
+--   field the outcome, for a writer that lost the reply (settle.lua)
+-- and publishes
+--   the message: epoch (8), last version (8), write id (8), previous write id (8), the frames
 --
--- Returns {0, server time in us} when the deadline has passed, else
+-- Returns {0, server time in us} when the deadline has passed, otherwise
 -- {1, server time in us, epoch, last version before, outcome}
--- The outcome is F when the condition failed, N for a delete of nothing, D, or for sets, a letter
--- for all or for each: C where the key did not exist before the commit, R where it did
+-- The outcome is F when the condition failed, N for a delete of an absent key, D for a delete, or for sets one letter
+-- for all or one for each: C where the key did not exist before the commit, R where it did
 
 local seq, epoch, log = KEYS[1], KEYS[2], KEYS[3]
 local channel, deadline, length, tag_at, condition, id = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
@@ -42,7 +42,7 @@ local version = tonumber(read('GET', seq) or '0')
 local history = read('GET', epoch)
 local top = (read('XREVRANGE', log, '+', '-', 'COUNT', 1) or {})[1]
 local logged, previous = 0, string.rep('\0', 8)
-if top then -- an id with a sequence part is none of this script's
+if top then -- this script makes no id with a sequence part
   logged, previous = tonumber(string.match(top[1], '^(%d+)-0$') or ''), string.sub(top[2][2], 1, 8)
 end
 version, logged = valid(version) and version, valid(logged) and logged
@@ -93,12 +93,12 @@ local function begin_history()
   redis.call('DEL', log) -- XADD refuses an id below the last one
   history, version, previous = ARGV[4], math.max(version or 0, logged or 0), string.rep('\0', 8)
   if version >= limit / 2 then
-    version = 0 -- near the limit, the new history would end soon too
+    version = 0 -- otherwise the new history would soon reach the limit too
   end
 end
--- The sequence and the log disagree when somebody set one of them back or lost it, and both are lost
--- when there is an epoch and no entry. Versions would be handed out twice, so the write begins a new
--- history. A commit that does not fit below the limit begins one too.
+-- The sequence and the log disagree when one of them was set back or deleted; with an epoch and no entry, both were
+-- deleted. Versions would be assigned twice, so the write begins a new history. So does a commit that does not fit
+-- below the limit.
 if not history or #history ~= 8 or #previous ~= 8 or not top or not version or version ~= logged or version + writes >= limit then
   begin_history()
 end
@@ -114,12 +114,12 @@ local function bytes8(n)
 end
 
 local last
--- '..' alone would write a version as 1e+14
+-- string.format, because the operator .. formats a large version as 1e+14
 local function append(call)
   last = version + writes
   return call('XADD', log, 'MINID', '~', string.format('%.0f', math.max(0, last - length)), string.format('%.0f-0', last), 'e', id .. previous .. ARGV[8], 'o', outcome)
 end
--- A log that had entries with higher ids refuses this one, though they have been deleted.
+-- A log refuses this id if it ever had an entry with a higher one, even a deleted entry.
 local added = append(redis.pcall)
 if type(added) == 'table' and added.err then
   if not string.find(added.err, 'equal or smaller', 1, true) then error(added.err, 0) end
@@ -140,6 +140,6 @@ if not delete then
   end
   redis.call('MSET', unpack(values))
 end
--- Last, so that a reader that hears of the commit finds all of it.
+-- Last, so that a reader that receives the message finds the whole commit.
 redis.call('PUBLISH', channel, history .. bytes8(last) .. id .. previous .. table.concat(ARGV, '', frames))
 return {1, now, history, string.format('%.0f', version), outcome}

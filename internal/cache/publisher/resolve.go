@@ -10,34 +10,22 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache/protocol"
-	"heavy-read-api/internal/redisnode"
 )
 
-// call is a call of write.lua.
-type call struct {
-	node     *redisnode.Node
-	writes   []protocol.Write
-	id       []byte        // write id
-	deadline time.Time     // by this host's clock
-	expires  int64         // the deadline by Redis's clock, in Unix ms
-	before   protocol.Head // a head of the log before the call, without an epoch
-}
-
-// lost reports whether err, the error of a call, says that its reply did not arrive: the script may have
-// run, and Redis knows. An error that Redis replied does not say so.
+// lost reports whether the error of a call means that its reply did not arrive: then the script may have run, and the log
+// shows whether it has. An error that Redis returned is a reply.
 func lost(err error) bool {
 	var reply redis.Error
 	return !errors.As(err, &reply) && !errors.Is(err, ErrUnknown) && errors.Is(classify(err), ErrUnknown)
 }
 
-// resolvePause is the first pause between two questions for the outcome of a call, and a quarter of the longest
-// one after the deadline. The pauses double: a reply that was cut off is settled soon, and Redis is not asked
-// often in the meantime.
+// resolvePause is the first pause between two requests for the outcome of a call, and a quarter of the longest one after
+// the deadline. The pauses double, so that a reply that was cut off is resolved soon and Redis gets few requests.
 const resolvePause = 10 * time.Millisecond
 
-// resolve returns what became of a call whose reply was lost, because of why. A commit that took place is
-// found by its write id. That it did not is certain once its deadline has passed by Redis's clock. settle
-// blocks until a quarter of Timeout after the deadline, or until ctx is done, and wraps ErrUnknown then.
+// resolve returns the results of a call whose reply was lost with the error why. The log shows a commit that took place by
+// its write id. A commit did not take place when the log does not show it after its deadline by Redis's clock. resolve
+// blocks until a quarter of Timeout after the deadline, or until ctx is done, and then wraps ErrUnknown.
 func (p *Publisher) resolve(ctx context.Context, c *call, why error) ([]Result, error) {
 	ctx, cancel := context.WithDeadline(ctx, c.deadline.Add(p.cfg.Timeout/4))
 	defer cancel()
@@ -56,9 +44,9 @@ func (p *Publisher) resolve(ctx context.Context, c *call, why error) ([]Result, 
 	}
 }
 
-// fetchOutcome runs settle.lua.
+// fetchOutcome runs settle.lua once.
 func (p *Publisher) fetchOutcome(ctx context.Context, c *call) (reply protocol.WriteReply, err error) {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout/8) // so that a dead connection leaves time for another one
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout/8) // short, so that after a dead connection there is time for another one
 	defer cancel()
 	n, err := p.cfg.Redis.Node(ctx)
 	if err != nil {
@@ -77,21 +65,21 @@ func (p *Publisher) fetchOutcome(ctx context.Context, c *call) (reply protocol.W
 	}
 	reply, err = protocol.DecodeWriteReply(raw, len(c.writes))
 	if err == nil && reply.State == protocol.NotCommitted && n != c.node {
-		err = errors.New("another server was asked, which may lack what the one before it took")
+		err = errors.New("the outcome was requested from another server, which may lack writes of the one before it")
 	}
 	return reply, err
 }
 
-// resolved returns what a reply of settle.lua says.
+// resolved returns the results that a reply of settle.lua shows.
 func (p *Publisher) resolved(c *call, reply protocol.WriteReply) ([]Result, error) {
 	switch reply.State {
 	case protocol.NotCommitted:
-		return nil, fmt.Errorf("%w: the reply of Redis was lost, but its log does not have the write, and the deadline has passed", ErrNotWritten)
+		return nil, fmt.Errorf("%w: the reply of Redis was lost; the deadline has passed, and the log does not have the write", ErrNotWritten)
 	case protocol.Unprovable:
-		return nil, fmt.Errorf("%w: the reply of Redis was lost, and its log does not have all writes since", ErrUnknown)
+		return nil, fmt.Errorf("%w: the reply of Redis was lost, and the log no longer has all writes since then", ErrUnknown)
 	}
 	if p.cfg.Replicas > 0 {
-		return nil, fmt.Errorf("%w: Redis has the write, but the reply that counts its Redis replicas was lost", ErrUnknown)
+		return nil, fmt.Errorf("%w: Redis has the write, but the reply with the number of confirming Redis replicas was lost", ErrUnknown)
 	}
 	return resultsOf(reply, c.writes)
 }
