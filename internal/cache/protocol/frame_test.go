@@ -15,7 +15,7 @@ import (
 
 var rewrite = flag.Bool("update", false, "rewrite the golden files")
 
-// message frames a commit the way the publisher and the script do together.
+// message encodes the message of a commit, as publisher and write.lua do together.
 func message(previous uint64, head Head, published time.Time, writes ...Write) string {
 	var b []byte
 	b = binary.BigEndian.AppendUint64(b, head.Epoch)
@@ -36,7 +36,7 @@ var goldens = map[string]string{
 	"empty":  message(0, Head{1, 1, 1}, time.Unix(0, 1), Write{Op: Set, Key: "k"}),
 }
 
-// The bytes on the wire and in Redis may not change by accident: replicas of another build read them.
+// The bytes on the wire and in Redis must not change by accident, because replicas of other builds read them.
 func TestFrameGolden(t *testing.T) {
 	for name, got := range goldens {
 		file := filepath.Join("testdata", name+".hex")
@@ -71,7 +71,7 @@ func TestFrameRoundTrip(t *testing.T) {
 	if n := len(goldens["empty"]) - MessageHeader - len("k"); n > 48 {
 		t.Errorf("the frame adds %d bytes", n)
 	}
-	// Stored is the stamp and the frame, and the script compares the tag where it is stored.
+	// A stored value is the stamp and the frame; write.lua compares the tag at tagOffset.
 	stored := goldens["set"][:StampSize] + goldens["set"][MessageHeader:]
 	if written, got, err := DecodeStored(stored); err != nil || got != want || written != head {
 		t.Errorf("stored: %+v %+v, %v", written, got, err)
@@ -92,7 +92,7 @@ func TestFrameTruncated(t *testing.T) {
 	for name, m := range goldens {
 		for n := range len(m) {
 			if name == "sets" && n == len(m)-FrameHeader-3 {
-				continue // ends with a whole frame: the channel does not cut messages
+				continue // ends with a whole frame; the channel does not cut messages
 			}
 			if err := c.Decode(m[:n]); !errors.Is(err, ErrFrame) {
 				t.Errorf("%s cut to %d of %d bytes: %v", name, n, len(m), err)
@@ -100,10 +100,10 @@ func TestFrameTruncated(t *testing.T) {
 		}
 		stored := m[:StampSize] + m[MessageHeader:]
 		if _, _, err := DecodeStored(stored + "x"); !errors.Is(err, ErrFrame) {
-			t.Errorf("%s with a byte too many: %v", name, err)
+			t.Errorf("%s with one more byte: %v", name, err)
 		}
 	}
-	// More writes than there are versions.
+	// More writes than versions.
 	if err := c.Decode(message(4, Head{5, 1, 6}, time.Unix(0, 1), Write{Op: Set, Key: "a", Value: []byte("1")}, Write{Op: Set, Key: "b", Value: []byte("2")})); !errors.Is(err, ErrFrame) {
 		t.Errorf("two writes up to version 1: %v", err)
 	}
@@ -138,7 +138,7 @@ func FuzzDecodeMessage(f *testing.F) {
 			}
 			return
 		}
-		// What decodes is exactly what encodes.
+		// Encoding the decoded message returns the same bytes.
 		again := []byte(message(c.Previous, head, time.Time{}))
 		for _, r := range c.Records {
 			again = AppendFrame(again, &Write{Op: r.Op, Key: r.Key, Value: []byte(r.Value), Tag: r.Tag}, r.Published)

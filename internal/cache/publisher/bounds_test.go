@@ -11,7 +11,7 @@ import (
 	"heavy-read-api/internal/test/nodetest"
 )
 
-// Several writes together are bounded, because replicas take a commit whole.
+// Calls with several writes are bounded, because replicas apply a commit as a whole.
 func TestCommitsAreBounded(t *testing.T) {
 	p, err := New(Config{Redis: nodetest.New(t, "127.0.0.1:1")})
 	if err != nil {
@@ -31,7 +31,7 @@ func TestCommitsAreBounded(t *testing.T) {
 	}
 }
 
-// The log is cut by writes, however many of them a commit has.
+// The log is trimmed by the number of writes, also when commits have several.
 func TestLogKeepsWrites(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		c := client(t, addr)
@@ -46,7 +46,7 @@ func TestLogKeepsWrites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if entries < 500/3 || entries > 500/3+200 { // Redis cuts whole nodes of 100
+		if entries < 500/3 || entries > 500/3+200 { // Redis trims whole nodes of 100
 			t.Errorf("%d commits of 3 writes are left, want the last 500 writes", entries)
 		}
 	})
@@ -61,8 +61,8 @@ func TestConditions(t *testing.T) {
 			w    protocol.Write
 			want protocol.Outcome
 		}{
-			{"replace what is not there", protocol.Write{Op: protocol.Set, Key: "k", Tag: v1, If: protocol.Condition{Exists: true}}, protocol.ConditionFailed},
-			{"tag of what is not there", protocol.Write{Op: protocol.Set, Key: "k", Tag: v1, If: protocol.Condition{Tags: []protocol.Tag{v1}}}, protocol.ConditionFailed},
+			{"replace an absent key", protocol.Write{Op: protocol.Set, Key: "k", Tag: v1, If: protocol.Condition{Exists: true}}, protocol.ConditionFailed},
+			{"tag of an absent key", protocol.Write{Op: protocol.Set, Key: "k", Tag: v1, If: protocol.Condition{Tags: []protocol.Tag{v1}}}, protocol.ConditionFailed},
 			{"create", protocol.Write{Op: protocol.Set, Key: "k", Tag: v1, If: protocol.Condition{Absent: true}}, protocol.Created},
 			{"create again", protocol.Write{Op: protocol.Set, Key: "k", Tag: v2, If: protocol.Condition{Absent: true}}, protocol.ConditionFailed},
 			{"other tag", protocol.Write{Op: protocol.Set, Key: "k", Tag: v2, If: protocol.Condition{Tags: []protocol.Tag{v2}}}, protocol.ConditionFailed},
@@ -84,13 +84,13 @@ func TestExpiredWriteDoesNotRun(t *testing.T) {
 		p := newPublisher(t, addr)
 		write(t, p, set("a", "1"))
 		behind := *p.clock.last.Load()
-		behind.micros -= time.Hour.Microseconds() // Redis is an hour ahead of what we think
+		behind.micros -= time.Hour.Microseconds() // Redis's clock is an hour ahead of the estimate
 		p.clock.last.Store(&behind)
 		_, err := p.Write(t.Context(), set("a", "2"))
 		if !errors.Is(err, ErrNotWritten) {
 			t.Fatalf("a write after its deadline: %v", err)
 		}
-		// The refusal told the time.
+		// The refusal carried the time.
 		if got := write(t, p, set("a", "3"))[0].Token.Version; got != 2 {
 			t.Errorf("version %d after a refusal, want 2", got)
 		}

@@ -18,7 +18,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// contents returns everything that a server has, in a form that can be compared.
+// contents returns all keys and values of a server, in a comparable form.
 func contents(t testing.TB, c *redis.Client) string {
 	t.Helper()
 	keys, err := c.Keys(t.Context(), "*").Result()
@@ -42,13 +42,13 @@ func TestCheckFailsAsWritesDo(t *testing.T) {
 	redistest.Require(t)
 	config := func(c *redis.Client, name, value string) error { return c.ConfigSet(t.Context(), name, value).Err() }
 	for _, tt := range []struct {
-		name  string
-		spoil func(s *redistest.Server, c *redis.Client) error
-		want  string
+		name    string
+		breakIt func(s *redistest.Server, c *redis.Client) error
+		want    string
 	}{
 		{"memory", func(_ *redistest.Server, c *redis.Client) error { return config(c, "maxmemory", "1") }, "OOM"},
 		{"disk", func(s *redistest.Server, c *redis.Client) error {
-			// A folder in the place of its file: the snapshot cannot be saved.
+			// A folder in the place of the dump file makes the save fail.
 			if err := os.MkdirAll(filepath.Join(s.Dir(), "dump.rdb", "x"), 0o700); err != nil {
 				return err
 			}
@@ -70,14 +70,14 @@ func TestCheckFailsAsWritesDo(t *testing.T) {
 			p, c := newPublisher(t, s.Addr()), client(t, s.Addr())
 			write(t, p, set("a", "1"))
 			if err := p.Check(t.Context()); err != nil {
-				t.Fatalf("a server that takes writes: %v", err)
+				t.Fatalf("a server that accepts writes: %v", err)
 			}
 			before := contents(t, c)
-			if err := tt.spoil(s, c); err != nil {
+			if err := tt.breakIt(s, c); err != nil {
 				t.Fatal(err)
 			}
 			err := p.Check(t.Context())
-			for range 2 { // the first may be the refusal by which the role is noticed
+			for range 2 { // the first error may be the refusal that shows the new role
 				if err != nil && strings.Contains(err.Error(), tt.want) {
 					break
 				}
@@ -96,7 +96,7 @@ func TestCheckFailsAsWritesDo(t *testing.T) {
 	}
 }
 
-// A command that the access list lacks is noticed before anything is written, whichever it is.
+// A command that the access list denies is detected before anything is written.
 func TestAccessListWithoutACommand(t *testing.T) {
 	redistest.Require(t)
 	const all = "time evalsha script|load info get exists getrange xrevrange set del xadd mset publish"
@@ -125,7 +125,7 @@ func TestAccessListWithoutACommand(t *testing.T) {
 	}
 	for without := range strings.FieldsSeq(all) {
 		if without == "info" || without == "script|load" {
-			continue // not needed once the server and the script are known
+			continue // only used for a new server and a new script
 		}
 		grant(without)
 		before := contents(t, admin)
@@ -143,7 +143,7 @@ func TestAccessListWithoutACommand(t *testing.T) {
 			t.Errorf("without %s: %v, want not written", without, err)
 		}
 		if after := contents(t, admin); after != before {
-			t.Errorf("without %s, half a write:\n%s\nwas\n%s", without, after, before)
+			t.Errorf("without %s, a partial write:\n%s\nwas\n%s", without, after, before)
 		}
 	}
 	grant("")

@@ -15,8 +15,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// When the writer's wall clock was stepped since the last reply of Redis, a write whose deadline has
-// passed does not land, and one that is in time is not refused.
+// After a step of the writer's wall clock, a write whose deadline has passed does not land, and one that is in time is not
+// refused.
 func TestDeadlineSurvivesAClockStep(t *testing.T) {
 	redistest.Require(t)
 	for _, step := range []time.Duration{30 * time.Second, -30 * time.Second} {
@@ -49,7 +49,7 @@ func TestDeadlineSurvivesAClockStep(t *testing.T) {
 	}
 }
 
-// scripts returns how many times the server has run a script by its hash.
+// scripts returns the number of scripts that the server has run by digest.
 func scripts(t testing.TB, db *redis.Client) (calls int) {
 	t.Helper()
 	info, err := db.InfoMap(t.Context(), "commandstats").Result()
@@ -74,7 +74,7 @@ func TestReadingsOfTheServerClock(t *testing.T) {
 	}
 	var later time.Duration
 	c := serverClock{now: func() time.Time { return time.Now().Add(later) }, measured: clock.New()}
-	// shows checks that the clock of a node reads base and ahead, with room for the time this test takes.
+	// shows checks that the clock of a node reads base plus ahead, with a tolerance for the time of this test.
 	shows := func(node int, ahead time.Duration) {
 		t.Helper()
 		s, err := c.read(t.Context(), nodes[node])
@@ -90,7 +90,7 @@ func TestReadingsOfTheServerClock(t *testing.T) {
 	shows(0, 0)
 
 	servers[0].SetTime(base.Add(-time.Hour))
-	shows(0, 0) // the last reading is still used
+	shows(0, 0) // the last reading is still valid
 	later += maxReadingAge
 	shows(0, -time.Hour)
 

@@ -11,8 +11,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// A write whose reply is lost is not repeated in a Redis Cluster either. The node that has its slot tells
-// what happened.
+// In a Redis Cluster too, a write whose reply is lost is not sent again, and its outcome comes from the node that has its
+// slot.
 func TestLostReplyInACluster(t *testing.T) {
 	redistest.Require(t)
 	proxy := faultnet.NewProxy(t, "127.0.0.1:1")

@@ -19,7 +19,7 @@ func BenchmarkWrite(b *testing.B) {
 	for _, size := range []int{1, 100, MaxWrites} {
 		b.Run(fmt.Sprint("batch=", size), func(b *testing.B) {
 			redistest.Require(b)
-			// A rewrite of the append-only file would take half of two cores.
+			// Without rewrites of the append-only file, which use one of two cores.
 			p := newPublisher(b, redistest.Start(b, redistest.Config("auto-aof-rewrite-percentage 0")).Addr())
 			value := strings.Repeat("v", 259)
 			n := 0
@@ -36,7 +36,7 @@ func BenchmarkWrite(b *testing.B) {
 	}
 }
 
-// A write that is under way when another one learns that its server is to be left has a known outcome.
+// A write in flight to a server that another write leaves has a known outcome.
 func TestWriteAtAServerThatIsLeft(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		link := faultnet.NewProxy(t, addr)
@@ -56,7 +56,7 @@ func TestWriteAtAServerThatIsLeft(t *testing.T) {
 			_, err := p.Write(context.Background(), set("a", "2"))
 			written <- err
 		}()
-		eventually.True(t, "write that is under way", func() bool { return n.PoolStats().IdleConns == 0 })
+		eventually.True(t, "write in flight", func() bool { return n.PoolStats().IdleConns == 0 })
 		f.Leave(n, errors.New("MOVED 14591 127.0.0.1:1"))
 		if err := <-written; err != nil {
 			t.Errorf("the write: %v", err)

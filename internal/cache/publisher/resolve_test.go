@@ -12,8 +12,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// lossy returns a publisher behind a proxy, over which it has asked for the time already, so that the next
-// script is the write of the test.
+// lossy returns a publisher behind a proxy. It has read the time of Redis already, so that the next script is the write of the
+// test.
 func lossy(t *testing.T, addr string) (*Publisher, *faultnet.Proxy) {
 	t.Helper()
 	proxy := faultnet.NewProxy(t, addr)
@@ -22,14 +22,14 @@ func lossy(t *testing.T, addr string) (*Publisher, *faultnet.Proxy) {
 	return p, proxy
 }
 
-// A write whose reply is lost is answered with what happened, and happens once.
-func TestLostReplyIsSettled(t *testing.T) {
+// A write whose reply is lost returns its real outcome, and takes place once.
+func TestLostReplyIsResolved(t *testing.T) {
 	tag := protocol.Tag{7}
 	tagged := protocol.Write{Op: protocol.Set, Key: "there", Value: []byte("tagged"), Tag: tag}
 	for name, tt := range map[string]struct {
 		before   *protocol.Write
 		writes   []protocol.Write
-		outcomes string // of write.lua; "" when nothing is written
+		outcomes string // outcomes of write.lua; "" when nothing is written
 	}{
 		"create":              {nil, []protocol.Write{set("a", "1")}, "C"},
 		"replace":             {nil, []protocol.Write{set("there", "1")}, "R"},
@@ -46,7 +46,7 @@ func TestLostReplyIsSettled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			redistest.Each(t, func(t *testing.T, b redistest.Backend) {
-				action := faultnet.CutAtReply // which shows at once; a reply that is swallowed does at the deadline
+				action := faultnet.CutAtReply // detected at once; a swallowed reply is detected at the deadline
 				if name == "the request is lost" {
 					action = faultnet.CutNow
 				}
@@ -85,8 +85,8 @@ func TestLostReplyIsSettled(t *testing.T) {
 	}
 }
 
-// Others write as well, before and after the write whose reply is swallowed.
-func TestSettledAmongOthers(t *testing.T) {
+// Others write before and after a write whose reply is swallowed.
+func TestLostReplyAmongOtherWrites(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		p, proxy := lossy(t, b.Addr())
 		other := newPublisher(t, b.Addr())
@@ -116,8 +116,8 @@ func TestSettledAmongOthers(t *testing.T) {
 	})
 }
 
-// What the log cannot prove stays unknown.
-func TestWhatTheLogDoesNotTell(t *testing.T) {
+// An outcome that the log cannot prove is unknown.
+func TestOutcomeThatTheLogLacks(t *testing.T) {
 	k := protocol.NewKeys(protocol.DefaultNamespace)
 	for name, command := range map[string][]any{
 		"trimmed":     {"XTRIM", k.Log, "MAXLEN", 0},
@@ -140,15 +140,15 @@ func TestWhatTheLogDoesNotTell(t *testing.T) {
 					t.Fatal(err)
 				}
 				if err := <-done; !errors.Is(err, ErrUnknown) || !strings.Contains(err.Error(), "log") {
-					t.Errorf("%v, want that the outcome is unknown", err)
+					t.Errorf("%v, want an unknown outcome", err)
 				}
 			})
 		})
 	}
 }
 
-// The first write of all is settled too, and one after an empty log was seen.
-func TestFirstWriteIsSettled(t *testing.T) {
+// The outcome of the first write is resolved too, with an empty log before it.
+func TestFirstWriteIsResolved(t *testing.T) {
 	for _, action := range []faultnet.Action{faultnet.CutAtReply, faultnet.CutNow} {
 		each(t, func(t *testing.T, addr string) {
 			proxy := faultnet.NewProxy(t, addr)

@@ -17,8 +17,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// A flood of direct reads takes no connection from the log steps: the replica stays in step and answers
-// misses, and what is too much fails soon.
+// A flood of direct reads takes no connection from log steps: the replica stays in sync and answers misses, and excess
+// reads fail soon.
 func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 	s := redistest.Start(t)
 	proxy := faultnet.NewProxy(t, s.Addr())
@@ -27,7 +27,7 @@ func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 	direct := nodes(t, proxy.Addr(), func(c *redisnode.Config) { *c = DirectConfig(*c) })
 	r := startReplica(t, proxy.Addr(), func(c *Config) { c.Direct = direct })
 	ready(t, r)
-	proxy.Only(func(faultnet.Conn) bool { return true }).Delay(faultnet.ToClient, 80*time.Millisecond) // each read takes a connection for so long
+	proxy.Only(func(faultnet.Conn) bool { return true }).Delay(faultnet.ToClient, 80*time.Millisecond) // each read holds a connection for this long
 
 	ctx, stop := context.WithCancel(t.Context())
 	var flood sync.WaitGroup
@@ -61,11 +61,12 @@ func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 		t.Errorf("%d direct reads were answered, %d refused", answered.Load(), refused.Load())
 	}
 	if n := testutil.ToFloat64(r.metrics.resubscriptions); n > 0 {
-		t.Errorf("%v live subscriptions were taken for dead ones", n)
+		t.Errorf("%v live subscriptions were closed as silent", n)
 	}
 }
 
-func TestReplicaRefusesClientsThatStarveIt(t *testing.T) {
+// A pool that is too small, or shared with direct reads, is refused.
+func TestReplicaRefusesTooFewConnections(t *testing.T) {
 	tiny := nodes(t, "127.0.0.1:1", func(c *redisnode.Config) { c.PoolSize = poolConns - 1 })
 	shared := nodes(t, "127.0.0.1:1")
 	for _, c := range []struct {
@@ -76,7 +77,7 @@ func TestReplicaRefusesClientsThatStarveIt(t *testing.T) {
 		{Config{Redis: shared, Direct: shared}, "DirectConfig"},
 	} {
 		if _, err := New(c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%v, want one about %s", err, c.want)
+			t.Errorf("%v, want an error with %s", err, c.want)
 		}
 	}
 }

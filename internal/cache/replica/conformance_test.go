@@ -20,7 +20,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// The same suite over the embedded Redis and a real one.
+// One suite over the embedded Redis and a real one.
 
 func TestWritesReachReplicas(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
@@ -37,7 +37,7 @@ func TestWritesReachReplicas(t *testing.T) {
 		}
 		holds(t, first, "a", "two")
 
-		late := startReplica(t, addr) // finds what was written before it came
+		late := startReplica(t, addr) // loads the values that were written before it started
 		ready(t, late)
 		if e, found := late.Get([]byte("a")); found != store.Hit || e.Value != "two" || entryToken(e) != (protocol.Token{Epoch: results[0].Token.Epoch, Version: 2}) {
 			t.Fatalf("a late replica has %+v %v", e, found)
@@ -64,8 +64,8 @@ func TestBatchIsOrderedAndAtomic(t *testing.T) {
 			outcomes string
 			writes   []protocol.Write
 		}{
-			{"CRC", []protocol.Write{set("k", "1"), set("k", "2"), set("l", "x")}}, // all of them new
-			{"RRR", []protocol.Write{set("k", "3"), set("l", "y"), set("k", "4")}}, // none
+			{"CRC", []protocol.Write{set("k", "1"), set("k", "2"), set("l", "x")}}, // all keys are new
+			{"RRR", []protocol.Write{set("k", "3"), set("l", "y"), set("k", "4")}}, // no key is new
 			{"CRRCR", []protocol.Write{set("m", "1"), set("l", "z"), set("m", "2"), set("n", "1"), set("k", "5")}},
 		} {
 			var outcomes strings.Builder
@@ -82,13 +82,13 @@ func TestBatchIsOrderedAndAtomic(t *testing.T) {
 		for key, value := range map[string]string{"k": "5", "l": "z", "m": "2", "n": "1"} {
 			holds(t, r, key, value)
 		}
-		late := startReplica(t, addr) // that reads the values rather than the messages
+		late := startReplica(t, addr) // reads the values in Redis, not the messages
 		ready(t, late)
 		holds(t, late, "m", "2")
 		if e, _ := late.Get([]byte("m")); e.Version != 9 {
 			t.Errorf("the last write of a key has version %d in Redis, want 9", e.Version)
 		}
-		// What must be decided for a write alone comes alone.
+		// A delete and a write with a condition need a call of their own.
 		for _, w := range []protocol.Write{{Op: protocol.Delete, Key: "k"}, {Op: protocol.Set, Key: "k", If: protocol.Condition{Absent: true}}} {
 			if _, err := p.Write(t.Context(), set("o", "1"), w); err == nil || errors.Is(err, publisher.ErrUnknown) || errors.Is(err, publisher.ErrNotWritten) {
 				t.Errorf("%+v among others: %v", w, err)
@@ -97,8 +97,8 @@ func TestBatchIsOrderedAndAtomic(t *testing.T) {
 	})
 }
 
-// A step is bounded in writes and in bytes, stops between commits only, and the next one goes on.
-func TestStepsAreBounded(t *testing.T) {
+// A log step is bounded in writes and in bytes, ends between commits only, and the next one continues.
+func TestLogStepsAreBounded(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p := newPublisher(t, addr)
 		src := newRedisSource(nodes(t, addr), protocol.NewKeys(protocol.DefaultNamespace))
@@ -138,21 +138,20 @@ func TestStepsAreBounded(t *testing.T) {
 				size += len(v.Stored)
 			}
 			if writes >= protocol.StepWrites+publisher.MaxWrites || size >= stepBytes+2<<20 {
-				t.Errorf("a step of %d writes and %d bytes", writes, size)
+				t.Errorf("a log step of %d writes and %d bytes", writes, size)
 			}
 			w, end = reach(&st, protocol.Head{Epoch: st.Head.Epoch, Version: w.Version, WriteID: w.WriteID})
 			at = st.Part
 			steps = append(steps, fmt.Sprint(writes))
 		}
-		// Two bounded by writes, the rest by bytes.
+		// The first two are bounded by writes, the others by bytes.
 		if got, want := strings.Join(steps[:2], " "), "8000 8000"; got != want || len(steps) < 8 {
-			t.Errorf("steps of %v writes", steps)
+			t.Errorf("log steps of %v writes", steps)
 		}
 	})
 }
 
-// An entry of the log that is not ours, of another build or damaged, leads to a load, not to a
-// replica that is stuck before it.
+// A log entry that write.lua did not make, or that is damaged, leads to a snapshot; the replica does not get stuck at it.
 func TestForeignLogEntry(t *testing.T) {
 	k := protocol.NewKeys(protocol.DefaultNamespace)
 	for _, packed := range []string{
@@ -186,8 +185,8 @@ func TestForeignLogEntry(t *testing.T) {
 	}
 }
 
-// Values that are too large for the link, as many as are usually read together, are read in fewer.
-func TestLoadOverASlowLink(t *testing.T) {
+// Values of which a usual page is too large for the link are read in smaller pages.
+func TestSnapshotOverASlowLink(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
 	p := newPublisher(t, server.Addr())
@@ -196,7 +195,7 @@ func TestLoadOverASlowLink(t *testing.T) {
 		write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", 1<<20)))
 	}
 	link := faultnet.NewProxy(t, server.Addr())
-	link.Throttle(faultnet.ToClient, 6<<20) // 8 of them take longer than a step may
+	link.Throttle(faultnet.ToClient, 6<<20) // 8 of them take longer than the timeout
 	r := startReplica(t, link.Addr())
 	ready(t, r)
 	for i := range keys {
@@ -206,13 +205,12 @@ func TestLoadOverASlowLink(t *testing.T) {
 	}
 }
 
-// A link may be so slow that the pages which the sizes of the values allow do not come through in
-// time: each failed load asks for less.
-func TestLoadFindsItsPageSize(t *testing.T) {
+// A link may be too slow for pages of the usual size: each failed snapshot makes the next one read smaller pages.
+func TestSnapshotFindsItsPageSize(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
 	p := newPublisher(t, server.Addr())
-	const keys = 2000 // of which a SCAN tells a part
+	const keys = 2000 // more than one SCAN returns
 	for i := range keys {
 		write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", 4<<10)))
 	}
@@ -225,8 +223,8 @@ func TestLoadFindsItsPageSize(t *testing.T) {
 	}
 }
 
-// A SCAN that finds none of our keys for long holds up neither misses nor the log.
-func TestLoadAmongForeignKeys(t *testing.T) {
+// A SCAN that finds no key of the shard for long delays neither misses nor the log.
+func TestSnapshotAmongForeignKeys(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t, redistest.Config("enable-debug-command yes"))
 	p := newPublisher(t, server.Addr())
@@ -234,7 +232,7 @@ func TestLoadAmongForeignKeys(t *testing.T) {
 		write(t, p, set(fmt.Sprint("k", i), "old"))
 	}
 	c := server.Client(t)
-	for i := range 4 { // each in less time than a client waits
+	for i := range 4 { // each takes less time than a client waits
 		if err := c.Do(t.Context(), "DEBUG", "POPULATE", 300_000, fmt.Sprint("foreign", i), 1).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -242,32 +240,32 @@ func TestLoadAmongForeignKeys(t *testing.T) {
 	r := startReplica(t, server.Addr())
 	ready(t, r)
 	k := protocol.NewKeys(protocol.DefaultNamespace)
-	if err := c.Set(t.Context(), k.Epoch, "anotherE", 0).Err(); err != nil { // the next probe loads again
+	if err := c.Set(t.Context(), k.Epoch, "anotherE", 0).Err(); err != nil { // makes the next probe take a snapshot
 		t.Fatal(err)
 	}
-	eventually.True(t, "a load", func() bool { return r.Status().Snapshot != nil })
+	eventually.True(t, "a snapshot", func() bool { return r.Status().Snapshot != nil })
 	fetched := 0
 	for ; r.Status().Snapshot != nil; fetched++ {
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // what a read may wait
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // the longest wait of a read
 		_, present, err := r.Fetch(ctx, "none", protocol.Token{})
 		cancel()
 		if err != nil || present {
-			t.Fatalf("fetch %d under the load: present=%v, %v", fetched, present, err)
+			t.Fatalf("fetch %d during the snapshot: present=%v, %v", fetched, present, err)
 		}
 	}
 	if fetched < 10 {
-		t.Errorf("%d fetches under the load, want many", fetched)
+		t.Errorf("%d fetches during the snapshot, want many", fetched)
 	}
 }
 
-// A new key that is written twice at once stays stale in a replica that simply calls Set.
+// Two Sets of a new key in one batch leave ristretto with the older value, so the replica must not do that.
 func TestCreateAndUpdateBackToBack(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		p, r := newPublisher(t, b.Addr()), startReplica(t, b.Addr())
 		ready(t, r)
 		keys := 20_000
 		if !b.Real() {
-			keys = 2_000 // miniredis walks the whole log at each write
+			keys = 2_000 // miniredis scans the whole log for each write
 		}
 		var last protocol.Token
 		for i := 0; i < keys; i += 100 {
@@ -355,8 +353,8 @@ func TestWaitFor(t *testing.T) {
 	})
 }
 
-// The first write of all begins the first history, and a replica must not take its token for one of
-// another history. When nothing is left of a history, its tokens mean nothing.
+// The first write begins the first history; a replica must not mistake its token for one of a history that is over. After a
+// flush, tokens of the old history name nothing.
 func TestWaitForTheFirstWrite(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p, r := newPublisher(t, addr), startReplica(t, addr)
@@ -377,8 +375,8 @@ func TestWaitForTheFirstWrite(t *testing.T) {
 	})
 }
 
-// readSince reads key as a server does for a client that has token: from memory once the replica has
-// reached it, else from Redis.
+// readSince reads key as the reader does for a client with a token: from memory if the replica reaches it in time, otherwise
+// from Redis.
 func readSince(ctx context.Context, r *Replica, key string, token protocol.Token) (store.Entry, error) {
 	if r.WaitFor(ctx, token) {
 		if e, found := r.Get([]byte(key)); found != store.Miss {
@@ -389,7 +387,7 @@ func readSince(ctx context.Context, r *Replica, key string, token protocol.Token
 	return e, err
 }
 
-// Whatever disturbs the keys in Redis, the next write heals, and replicas end up with what is there.
+// After any damage to the keys in Redis, the next write repairs the log, and replicas end up with the state in Redis.
 func TestHistoriesEnd(t *testing.T) {
 	k := protocol.NewKeys(protocol.DefaultNamespace)
 	const list = "redis.call('DEL', KEYS[1]) redis.call('LPUSH', KEYS[1], 'x') return 1"
@@ -451,7 +449,7 @@ func TestHistoriesEnd(t *testing.T) {
 					}
 					holds(t, r, key, want)
 				}
-				// And the new history goes on as the old one did.
+				// The new history continues as the old one did.
 				snapshots := r.Status()
 				token = write(t, p, protocol.Write{Op: protocol.Delete, Key: "k99"})[0].Token
 				reached(t, r, token)
@@ -473,11 +471,11 @@ func TestFlushWithoutAWrite(t *testing.T) {
 		if err := client(t, addr).FlushAll(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
-		holds(t, r, "a", "") // by the probe
+		holds(t, r, "a", "") // the probe detects it
 	})
 }
 
-// What somebody else put under our keys counts as absent, and stops nothing.
+// Values that other programs store under keys of the shard count as absent, and stop nothing.
 func TestForeignValues(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p, c, k := newPublisher(t, addr), client(t, addr), protocol.NewKeys(protocol.DefaultNamespace)
@@ -520,8 +518,8 @@ func TestForeignValues(t *testing.T) {
 	})
 }
 
-// A load that takes long says how far it is, in the log and in the status.
-func TestLoadTellsItsProgress(t *testing.T) {
+// A long snapshot reports its progress in the log and in the status.
+func TestSnapshotReportsItsProgress(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
 	p := newPublisher(t, server.Addr())
@@ -551,13 +549,13 @@ func TestLoadTellsItsProgress(t *testing.T) {
 		return nil
 	})
 	ready(t, r)
-	if told := log.String(); !strings.Contains(told, "msg=loading count=") || !strings.Contains(told, "total=12000 left=") {
-		t.Errorf("the log says nothing of the progress:\n%s", told)
+	if logged := log.String(); !strings.Contains(logged, "msg=loading count=") || !strings.Contains(logged, "total=12000 left=") {
+		t.Errorf("the log does not report the progress:\n%s", logged)
 	}
 }
 
-// A set that fits is loaded whole even when what was there before leaves no room beside it.
-func TestLoadReplacesAFullCache(t *testing.T) {
+// A snapshot that fits is complete even when it does not fit beside the entries that it replaces.
+func TestSnapshotReplacesAFullCache(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p := newPublisher(t, addr)
 		fill := func(name string) (last protocol.Token) {
@@ -577,8 +575,9 @@ func TestLoadReplacesAFullCache(t *testing.T) {
 		for i := range 30 {
 			holds(t, r, fmt.Sprint("old", i), "")
 		}
+		// Forces a snapshot over the entries in memory.
 		if err := client(t, addr).Del(t.Context(), protocol.NewKeys(protocol.DefaultNamespace).Epoch).Err(); err != nil {
-			t.Fatal(err) // forces a load over what is there
+			t.Fatal(err)
 		}
 		token = write(t, p, set("new0", strings.Repeat("x", 5000)))[0].Token
 		reached(t, r, token)
@@ -591,7 +590,7 @@ func TestLoadReplacesAFullCache(t *testing.T) {
 	})
 }
 
-// What was written before the subscription cannot be heard on it: that is no reason to reason it.
+// The channel does not deliver writes from before the subscription; that must not make the subscription count as silent.
 func TestIdleReplicaKeepsItsSubscription(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p := newPublisher(t, addr)
@@ -600,7 +599,7 @@ func TestIdleReplicaKeepsItsSubscription(t *testing.T) {
 		}
 		r := startReplica(t, addr, func(c *Config) { c.Probe = 5 * time.Millisecond })
 		ready(t, r)
-		for probes, last := 0, r.applier.public.Load(); probes < 20; probes++ { // each publishes once
+		for probes, last := 0, r.applier.public.Load(); probes < 20; probes++ { // each probe publishes once
 			eventually.Nil(t, func() error {
 				if now := r.applier.public.Load(); now == last {
 					return errors.New("no probe")
@@ -631,7 +630,7 @@ func TestTwoStacksOnOneChannel(t *testing.T) {
 		}
 		r := startReplica(t, addr, func(c *Config) {
 			c.Namespace = "mine"
-			c.Probe = 5 * time.Second // on a busy machine messages may be later than a probe of 100 ms allows
+			c.Probe = 5 * time.Second // with 100 ms, messages on a busy machine may be too late for the probe
 		})
 		ready(t, r)
 		write(t, mine, set("a", "mine"))
@@ -642,7 +641,7 @@ func TestTwoStacksOnOneChannel(t *testing.T) {
 			reached(t, r, token)
 		}
 		holds(t, r, "a", "mine")
-		if n := gathered(t, r, "cache_catchups_total", "gap"); n > 2 { // its own first write, and the other's
+		if n := gathered(t, r, "cache_catchups_total", "gap"); n > 2 { // one for its own first write, one for the other's
 			t.Errorf("messages of another stack made the replica catch up %v times", n)
 		}
 		if n := gathered(t, r, "cache_resubscriptions_total"); n > 0 {

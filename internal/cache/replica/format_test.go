@@ -15,17 +15,17 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// message frames a commit with one write, of the time now, as the publisher and write.lua do together.
+// message encodes the message of a commit with one write, as publisher and write.lua do together.
 func message(head protocol.Head, w protocol.Write) []byte {
 	b := binary.BigEndian.AppendUint64(nil, head.Epoch)
 	b = binary.BigEndian.AppendUint64(b, head.Version)
 	b = binary.BigEndian.AppendUint64(b, head.WriteID)
-	b = binary.BigEndian.AppendUint64(b, 0) // write id of the commit before
+	b = binary.BigEndian.AppendUint64(b, 0) // previous write id
 	return protocol.AppendFrame(b, &w, time.Now())
 }
 
-// TestAnotherFormat has a writer of a later build beside readers of this one: one that runs and one that starts.
-// They say so, keep what they have, and deny no post; once all is of one build again, they go on.
+// A writer of a later build writes beside two readers of this build: one that runs and one that starts. Both report it, keep
+// their entries, and answer no 404 for the new post. Once the value is gone, they continue.
 func TestAnotherFormat(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		k, c := protocol.NewKeys(protocol.DefaultNamespace), client(t, addr)
@@ -57,10 +57,10 @@ func TestAnotherFormat(t *testing.T) {
 		starting := startReplica(t, addr)
 		const want = "posts in Redis have format 2, and this build reads format 1: run writer and readers of one version"
 		for name, r := range map[string]*Replica{"running": running, "starting": starting} {
-			eventually.True(t, "a word of the reader that is "+name, func() bool { return strings.Contains(r.Status().Problem, want) })
+			eventually.True(t, "report of the reader that is "+name, func() bool { return strings.Contains(r.Status().Problem, want) })
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			if _, present, err := r.Fetch(ctx, "new", protocol.Token{}); err == nil || present {
-				t.Errorf("%s: the post is there: %v, %v", name, present, err)
+				t.Errorf("%s: fetched the post: %v, %v", name, present, err)
 			}
 			cancel()
 			if _, _, err := r.Direct(t.Context(), "new"); !errors.Is(err, ErrUnavailable) {
@@ -69,7 +69,7 @@ func TestAnotherFormat(t *testing.T) {
 		}
 		holds(t, running, "a", "1")
 		if s := starting.Status(); s.Ready {
-			t.Error("the reader that starts is ready without the posts")
+			t.Error("the reader that starts is ready without the post")
 		}
 
 		if err := c.Del(t.Context(), k.Prefix+"new").Err(); err != nil {

@@ -20,8 +20,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// Helpers of the tests in this package.
-
+// quiet returns a logger that discards everything.
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // client returns a client for the test's own commands.
@@ -95,7 +94,7 @@ func write(t testing.TB, p *publisher.Publisher, writes ...protocol.Write) []pub
 	return results
 }
 
-// holds waits until the replica has value under key, "" for an absence from memory.
+// holds waits until the replica answers key from memory with value; "" stands for an absence.
 func holds(t testing.TB, r *Replica, key, value string) {
 	t.Helper()
 	eventually.Nil(t, func() error {

@@ -8,8 +8,8 @@ import (
 	"heavy-read-api/internal/cache/protocol"
 )
 
-// A sequence number or a log close to the limit of versions, or beyond it, costs one new history, which
-// the next writes continue.
+// A sequence number or a log close to the limit of versions, or beyond it, makes one write begin a new history; the next
+// writes continue it.
 func TestVersionsStartAgainAtTheirLimit(t *testing.T) {
 	k := protocol.NewKeys(protocol.DefaultNamespace)
 	const limit = 9_000_000_000_000_000

@@ -41,8 +41,8 @@ func contents(t testing.TB, c *redis.Client) string {
 	return strings.Join(all, "\n")
 }
 
-// At the memory limit deletes work, because they free memory, and sets are refused before they change
-// anything, also where they would begin a history.
+// At Redis's memory limit deletes work, because they free memory, and sets are refused before they change anything, also
+// when they would begin a history.
 func TestMemoryLimit(t *testing.T) {
 	redistest.Require(t)
 	for name, prepare := range map[string]func(t *testing.T, p *publisher.Publisher, c *redis.Client){

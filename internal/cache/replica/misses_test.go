@@ -16,8 +16,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// Redis reads no value that does not fit into the reply: 64 values of 1 MiB took it 70 ms.
-func TestStepReadsWhatItReturns(t *testing.T) {
+// Redis reads no value that does not fit into the reply; 64 values of 1 MiB would take it 70 ms.
+func TestLogStepReadsOnlyWhatItReturns(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
 	p := newPublisher(t, server.Addr())
@@ -41,18 +41,18 @@ func TestStepReadsWhatItReturns(t *testing.T) {
 		}
 	}
 	if answered == 0 || answered > 3 {
-		t.Errorf("%d of %d values of 1 MiB in a step of %d bytes", answered, len(keys), stepBytes)
+		t.Errorf("%d of %d values of 1 MiB in a log step of %d bytes", answered, len(keys), stepBytes)
 	}
 	stats, err := c.Info(t.Context(), "commandstats").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf("cmdstat_get:calls=%d,", answered+1); !strings.Contains(stats, want) { // and the epoch
+	if want := fmt.Sprintf("cmdstat_get:calls=%d,", answered+1); !strings.Contains(stats, want) { // one for the epoch
 		t.Errorf("want %s in\n%s", want, stats)
 	}
 }
 
-// A read that a step had no room for is not overtaken by reads that came later.
+// A read that a log step skipped is not overtaken by later reads.
 func TestSkippedMissesGoFirst(t *testing.T) {
 	q := missOwner{newMissQueue()}
 	ask := func(keys ...string) (asked []*miss) {
@@ -77,21 +77,21 @@ func TestSkippedMissesGoFirst(t *testing.T) {
 	ask("d", "e")
 	answer(keys, "b", "c")
 	if len(first[0].done) != 1 || len(first[1].done) != 0 {
-		t.Fatal("want a answered and b not")
+		t.Fatal("want a answered and b waiting")
 	}
 	keys = q.keys(maxStepKeys)
 	if got, want := strings.Join(keys, ""), "bcde"; got != want {
-		t.Errorf("the next step asks for %s, want %s", got, want)
+		t.Errorf("the next log step has the keys %s, want %s", got, want)
 	}
 	if answer(keys); len(first[1].done) != 1 || len(first[3].done) != 1 {
 		t.Error("not every read of b was answered")
 	}
 	if q.pending != 0 || !q.empty() {
-		t.Errorf("%d reads wait in the end", q.pending)
+		t.Errorf("%d reads are still waiting", q.pending)
 	}
 }
 
-// Nothing is read for a client that gave up.
+// No value is read for a client that gave up.
 func TestAbandonedMissesAreNotAsked(t *testing.T) {
 	q := missOwner{newMissQueue()}
 	gone, cancel := context.WithCancel(t.Context())
@@ -101,15 +101,15 @@ func TestAbandonedMissesAreNotAsked(t *testing.T) {
 			t.Fatal(a.err)
 		}
 		if got := q.keys(maxStepKeys); len(got) > 0 {
-			t.Fatalf("a step asks for %v", got)
+			t.Fatalf("a log step has the keys %v", got)
 		}
 	}
 	if q.pending != 0 {
-		t.Errorf("%d reads wait", q.pending)
+		t.Errorf("%d reads are waiting", q.pending)
 	}
 }
 
-// Values that hardly fit into memory are missed all the time. Every client gets answers all the same.
+// Values that hardly fit into memory are missed all the time. Every client still gets answers.
 func TestLargeMissesAreServedEvenly(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
@@ -141,7 +141,7 @@ func TestLargeMissesAreServedEvenly(t *testing.T) {
 	}
 }
 
-// A key that Redis refuses to read is asked for again at once: it is not slow.
+// A key that Redis refuses to read does not count as slow: the next read asks Redis again.
 func TestRefusedKeyIsNotSlow(t *testing.T) {
 	redistest.Require(t)
 	const rules = "&* -@all +ping +info +dbsize +evalsha_ro +get +mget +scan +xrange +xrevrange +subscribe"
@@ -158,8 +158,8 @@ func TestRefusedKeyIsNotSlow(t *testing.T) {
 		_, _, err := r.Fetch(ctx, "z", protocol.Token{})
 		return err
 	}
-	// The step fails with the key, and then the key alone fails.
-	eventually.True(t, "key that was asked for alone", func() bool {
+	// First the log step with the key fails, then the fetch of the key alone.
+	eventually.True(t, "fetch of the key alone", func() bool {
 		err := fetch()
 		return err != nil && !errors.Is(err, errPaused) && r.Status().Synced
 	})

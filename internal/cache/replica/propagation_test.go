@@ -15,11 +15,11 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// Propagation is measured alike whatever the clocks of the hosts say, and is never negative. The embedded
-// Redis has no TIME in scripts that only read; it runs on one host with its clients.
+// The measured propagation does not depend on the clocks of the hosts, and is never negative. The embedded Redis has no TIME
+// in read-only scripts.
 func TestPropagationWhenClocksDiffer(t *testing.T) {
 	redistest.Require(t)
-	for _, tt := range []struct{ writer, reader time.Duration }{ // how far they are ahead of Redis
+	for _, tt := range []struct{ writer, reader time.Duration }{ // time by which they are ahead of Redis
 		{0, 0},
 		{4 * time.Second, 0},
 		{-4 * time.Second, 0},
@@ -57,7 +57,7 @@ func TestPropagationWhenClocksDiffer(t *testing.T) {
 			if h.GetSampleCount() == 0 {
 				t.Fatal("nothing was measured")
 			}
-			// All of it lies within the time that this test took.
+			// Propagation cannot take longer than the test.
 			if sum := h.GetSampleSum(); sum <= 0 || sum > took.Seconds() {
 				t.Errorf("%d writes took %v, of which %v s were propagation", writes, took, sum)
 			}

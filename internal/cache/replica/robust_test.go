@@ -20,12 +20,12 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// Whatever stands in the log, a step ends, a replica becomes ready without a write, and the next write
-// heals the log.
+// With any entries in the log, a log step ends, a replica becomes ready without a write, and the next write repairs the
+// log.
 func TestJunkInTheLog(t *testing.T) {
-	const last = "18446744073709551615" // of both parts of an id
+	const last = "18446744073709551615" // largest value of either part of an id
 	var many []string
-	for i := range 20 { // more than a page
+	for i := range 20 { // more than a page of step.lua
 		many = append(many, fmt.Sprint("5000-", i))
 	}
 	for name, ids := range map[string][]string{
@@ -66,8 +66,8 @@ func TestJunkInTheLog(t *testing.T) {
 	}
 }
 
-// A step over entries that the write script did not make ends at the first one, however many there are.
-func TestStepEndsAtJunk(t *testing.T) {
+// A log step over entries that write.lua did not make ends at the first one.
+func TestLogStepEndsAtJunk(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		c, k := client(t, addr), protocol.NewKeys(protocol.DefaultNamespace)
 		pipe := c.Pipeline()
@@ -82,20 +82,20 @@ func TestStepEndsAtJunk(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(st.Entries) != 1 || st.Entries[0].Writes != 0 || st.Head.Version != 1499 {
-			t.Errorf("a step of %d entries %+v up to %+v", len(st.Entries), st.Entries[:1], st.Head)
+			t.Errorf("a log step of %d entries %+v up to %+v", len(st.Entries), st.Entries[:1], st.Head)
 		}
 	})
 }
 
-// A token of a history that the replica does not know yet is not taken for one of a history that is
-// over: the answer is the write's, or none.
+// A token of a history that has just begun is not mistaken for one of a history that is over: the read gets the written
+// value, or no answer.
 func TestTokenOfANewerHistory(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
 	link := faultnet.NewProxy(t, server.Addr())
 	p, r := newPublisher(t, server.Addr()), startReplica(t, link.Addr())
 	ready(t, r)
-	for i := range 20 { // 2 MB, and seconds to load below
+	for i := range 20 { // 2 MB, whose snapshot takes seconds below
 		batch := make([]protocol.Write, 200)
 		for j := range batch {
 			batch[j] = set(fmt.Sprint("k", i*200+j), strings.Repeat("x", 500))
@@ -113,7 +113,7 @@ func TestTokenOfANewerHistory(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if e, err := readSince(ctx, r, "hot", token); err == nil {
-		t.Errorf("%q while the replica cannot know of the new history", e.Value)
+		t.Errorf("%q while the replica is cut off from the new history", e.Value)
 	}
 
 	all.BlackHole(faultnet.ToClient, false)
@@ -138,8 +138,8 @@ func TestTokenOfANewerHistory(t *testing.T) {
 	}
 }
 
-// Tokens of a history that is over ask Redis once: they cost nothing more, and are answered while Redis is
-// away.
+// A token of a history that is over costs one request to Redis. Later reads with it are answered from memory, also while
+// Redis is down.
 func TestTokenOfAHistoryThatIsOver(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
@@ -151,7 +151,7 @@ func TestTokenOfAHistoryThatIsOver(t *testing.T) {
 	}
 	reached(t, r, write(t, p, set("a", "new"))[0].Token)
 	if r.Reached(old) {
-		t.Fatal("nobody has asked whether the history of the token is over")
+		t.Fatal("reached before a request has shown that the history of the token is over")
 	}
 	if e, err := readSince(t.Context(), r, "a", old); err != nil || e.Value != "new" {
 		t.Fatalf("%q, %v", e.Value, err)
@@ -159,19 +159,18 @@ func TestTokenOfAHistoryThatIsOver(t *testing.T) {
 	server.Pause()
 	defer server.Resume()
 	if e, found := r.Get([]byte("a")); !r.Reached(old) || found != store.Hit || e.Value != "new" {
-		t.Errorf("while Redis is away: reached %v, %q %v", r.Reached(old), e.Value, found)
+		t.Errorf("while Redis is down: reached %v, %q %v", r.Reached(old), e.Value, found)
 	}
 	for i := range 3 * uint64(maxOver) { // clients choose what they send
 		r.over.add(old.Epoch+i, r.applier.public.Load().watermark.Epoch)
 	}
 	if n := len(r.over.known.Load().over); n > maxOver {
-		t.Errorf("%d epochs are remembered", n)
+		t.Errorf("%d epochs are recorded", n)
 	}
 }
 
-// Versions that are handed out again in the same epoch are noticed with the first message, not with the
-// next probe.
-func TestRollbackIsNoticedByMessages(t *testing.T) {
+// Versions that are assigned again in the same epoch are detected with the first message, before the next probe.
+func TestRollbackIsDetectedByMessages(t *testing.T) {
 	redistest.Require(t)
 	addr := redistest.Start(t).Addr()
 	p, c, k := newPublisher(t, addr), client(t, addr), protocol.NewKeys(protocol.DefaultNamespace)
@@ -187,20 +186,20 @@ func TestRollbackIsNoticedByMessages(t *testing.T) {
 	log, seq := c.Dump(t.Context(), k.Log), c.Dump(t.Context(), k.Seq)
 	writes()
 	reached(t, r, tokens[19])
-	// As a Redis replica that lacks the last ten writes.
+	// The state of a Redis replica that lacks the last ten writes.
 	err := errors.Join(c.RestoreReplace(t.Context(), k.Log, 0, log.Val()).Err(), c.RestoreReplace(t.Context(), k.Seq, 0, seq.Val()).Err())
 	if err != nil {
 		t.Fatal(err)
 	}
 	token := write(t, p, set("a", "again"))[0].Token
 	if token.Version != tokens[10].Version || token.Epoch != tokens[10].Epoch {
-		t.Fatalf("the write is %v, want the version of %v again", token, tokens[10])
+		t.Fatalf("the write has the token %v, want that of %v again", token, tokens[10])
 	}
 	holds(t, r, "a", "again")
 }
 
-// Many stacks and other programs on the channel cost a step for each stack, not for each message, and
-// do not make the subscription look dead.
+// Many stacks and other programs on one channel cost one log step for each stack, not for each message, and do not make the
+// subscription count as silent.
 func TestCrowdedChannel(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		const stacks, rounds = 20, 40
@@ -234,7 +233,7 @@ func TestCrowdedChannel(t *testing.T) {
 	})
 }
 
-// More epochs than are remembered cost one step for each batch of messages, and the others stay known.
+// The number of ignored epochs is bounded, and a new one evicts one only.
 func TestIgnoredEpochsAreBounded(t *testing.T) {
 	a := newApplier(nil, nil, newInbox(), newMissQueue(), quiet(), newMetrics())
 	for epoch := range uint64(3 * maxIgnored) {
@@ -246,7 +245,7 @@ func TestIgnoredEpochsAreBounded(t *testing.T) {
 	}
 }
 
-// A replica that fell far behind catches up over a link that cannot carry a whole step in time.
+// A replica that is far behind catches up over a link that cannot carry a whole log step in time.
 func TestCatchUpOverASlowLink(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
@@ -265,8 +264,8 @@ func TestCatchUpOverASlowLink(t *testing.T) {
 	reached(t, r, last)
 }
 
-// Redis with values and without a history tells nothing about deletes. The replica does not claim to
-// be in sync, and takes snapshots until a write begins a history.
+// Redis with values and without a history does not show deletes. The replica is not synced, and takes snapshots until a write
+// begins a history.
 func TestNoHistory(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p, r, c, k := newPublisher(t, addr), startReplica(t, addr), client(t, addr), protocol.NewKeys(protocol.DefaultNamespace)
@@ -304,19 +303,19 @@ func TestNoHistory(t *testing.T) {
 	})
 }
 
-// An empty Redis is looked at again and again until the first write, and that takes nothing from the status.
+// Repeated snapshots of an empty Redis do not change the status.
 func TestEmptyRedisStaysInSync(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		c, r := client(t, addr), startReplica(t, addr)
 		ready(t, r)
 		pipe := c.Pipeline()
-		for i := range 20_000 { // of others, so that a look takes its time
+		for i := range 20_000 { // keys of other programs, so that a snapshot takes long
 			pipe.Set(t.Context(), fmt.Sprint("other", i), "x", 0)
 		}
 		if _, err := pipe.Exec(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		eventually.True(t, "second look", func() bool {
+		eventually.True(t, "second snapshot", func() bool {
 			if s := r.Status(); s.Degraded || !s.Complete || !s.Synced || s.Snapshot != nil {
 				t.Fatalf("with an empty Redis: %+v", s)
 			}
@@ -327,7 +326,7 @@ func TestEmptyRedisStaysInSync(t *testing.T) {
 	})
 }
 
-// Messages that do not decode are counted, and do not fill the log.
+// Invalid messages are counted, and do not flood the log.
 func TestInvalidMessagesAreLoggedOnce(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		var log logtest.Buffer
@@ -351,7 +350,7 @@ func TestInvalidMessagesAreLoggedOnce(t *testing.T) {
 	})
 }
 
-// lateSource calls after once, when the next step from a watermark has been taken.
+// lateSource calls after once, after the next log step from a watermark.
 type lateSource struct {
 	source
 	after func()

@@ -19,15 +19,14 @@ import (
 	"heavy-read-api/internal/test/model"
 )
 
-// A randomized simulation of the protocol: the real applier, inbox, miss queue and store against a
-// model of Redis and of the network, on one goroutine, so that a seed replays a schedule (but for
-// ristretto's choice of victims, which is random by itself). Writes, reads, reads with a token, lost
-// and late messages, messages of other stacks, failing steps, slow links, trimmed logs, entries that
-// do not belong there, restarts, failovers and flushes come in any order, also between the instant
-// at which Redis answers and the moment at which the answer is applied.
+// A randomized simulation of the protocol: the real applier, inbox, miss queue and store against a model of Redis and of the
+// network, on one goroutine, so that a seed replays a schedule (except for ristretto's choice of victims, which is random).
+// Writes, reads, reads with a token, lost and late messages, messages of other stacks, failing log steps, slow links,
+// trimmed logs, invalid log entries, restarts, failovers and flushes occur in any order, also between the instant of a reply
+// and its application.
 
 var (
-	simSeed  = flag.Uint64("sim.seed", 0, "replay the schedule of this seed alone")
+	simSeed  = flag.Uint64("sim.seed", 0, "replay only the schedule with this seed")
 	simCount = flag.Int("sim.count", 1000, "number of schedules")
 )
 
@@ -38,23 +37,23 @@ type sim struct {
 	inbox   *inbox
 	misses  *missQueue
 	faults  bool
-	calm    bool       // nothing happens any more but what the replica does
-	crowded bool       // other programs use the channel and the log
-	live    bool       // the channel delivers everything at once, so no probe may call it silent
-	link    int64      // most bytes of a step that the link carries before the timeout
-	tokens  []issued   // of the last writes
+	calm    bool       // no more events except those of the replica
+	crowded bool       // other programs use the channel and write to the log
+	live    bool       // the channel delivers every message at once, so no probe may report it as silent
+	link    int64      // largest log step that the link carries before the timeout, in bytes
+	tokens  []issued   // tokens of the last writes
 	others  [12]uint64 // epochs of other stacks on the channel
 	clock   time.Time
-	relay   bool // reads from Redis replicas that lag
-	server  int  // number of the Redis replica that it reads from
-	at      int  // position of that one, in the history of that number
-	history int
-	network []sent // on the way to the replica
-	asked   []asked
-	settled int // number of the history that the replica was in sync with last
+	relay   bool    // the replica reads from Redis replicas that lag
+	server  int     // number of that Redis replica
+	at      int     // position of that Redis replica
+	history int     // number of the history of at
+	network []sent  // messages in flight
+	asked   []asked // reads that wait for Redis
+	inSync  int     // number of the history that the replica was last in sync with
 	trace   []string
 	failed  string
-	broken  string // the mutant, "" for the real thing
+	broken  string // name of the mutant; "" for the real protocol
 }
 
 // sent is a published message and the position of its commit.
@@ -63,18 +62,18 @@ type sent struct {
 	position int
 }
 
-// issued is a token that a writer's client got, and the position of the write.
+// issued is a token that a client of the writer has, with the position of the write.
 type issued struct {
 	protocol.Token
 	position, history int
 }
 
 type asked struct {
-	key  string
-	m    *miss
-	min  protocol.Token
-	from int // the answer must not be older than this position: Redis was asked there, and what
-	// had been answered before was of it
+	key string
+	m   *miss
+	min protocol.Token
+	// The answer must not be older than this position: Redis was asked there, and earlier answers were from there.
+	from    int
 	history int
 }
 
@@ -86,8 +85,8 @@ func newSim(seed uint64, broken string) (*sim, func()) {
 	s.relay = !s.live && s.rng.IntN(4) == 0
 	s.link = math.MaxInt64
 	slow := s.rng.IntN(3) == 0
-	if broken != "" { // what breaks the protocol shows soonest where little else happens
-		s.crowded, s.live, s.relay, slow = false, false, broken == "no patience", broken == "no shrinking" || broken == "part too large"
+	if broken != "" { // a mutant shows soonest when little else happens
+		s.crowded, s.live, s.relay, slow = false, false, broken == "no lag tolerance", broken == "no shrinking" || broken == "part too large"
 	}
 	if slow {
 		s.link = largestStep + s.rng.Int64N(largestStep)
@@ -97,7 +96,7 @@ func newSim(seed uint64, broken string) (*sim, func()) {
 	}
 	size := int64(64 << 10)
 	if s.rng.IntN(2) == 0 {
-		size = 1200 // four or five entries: everything gets evicted all the time
+		size = 1200 // four or five entries, so that evictions occur all the time
 	}
 	owner, err := store.New(store.Config{MaxSize: size, NumCounters: 100, BufferItems: 64})
 	if err != nil {
@@ -127,13 +126,13 @@ func (s *sim) fail(format string, args ...any) {
 
 const simKeys = 9
 
-// largestStep is the size of the largest step that cannot be smaller: a value of a commit, a missed key's
-// and the entry, in bytes.
+// largestStep is the largest size of a log step that cannot be smaller, in bytes: the value of one write, the value of one
+// missed key, and the entry.
 const largestStep = 2*(protocol.StampSize+protocol.FrameHeader+1+60) + 40
 
 func (s *sim) key() string { return string(rune('a' + s.rng.IntN(simKeys))) }
 
-// event lets anything happen that does not wait for the applier.
+// event causes a random event that does not wait for the applier.
 func (s *sim) event() {
 	switch n := s.rng.IntN(100); {
 	case n < 30:
@@ -149,12 +148,12 @@ func (s *sim) event() {
 			s.foreignMessage()
 		}
 	case n < 84 && s.faults:
-		if len(s.network) > 0 && s.rng.IntN(3) == 0 { // the link breaks: what is on the way is lost
+		if len(s.network) > 0 && s.rng.IntN(3) == 0 { // the link breaks: messages in flight are lost
 			s.log("link cut, %d messages lost", len(s.network))
 			s.network = nil
 			if s.rng.IntN(2) == 0 {
 				s.inbox.requestCatchUp(catchUpSubscribed)
-			} // else it stays silent, and only the probe can tell
+			} // otherwise it stays silent, and only a probe can detect it
 		}
 	case n < 86 && s.faults:
 		s.redis.Trim()
@@ -204,7 +203,7 @@ func (s *sim) write() {
 	}
 }
 
-// publish puts a message on its way to the replica.
+// publish sends a message to the replica.
 func (s *sim) publish(message string) {
 	if s.live {
 		s.inbox.push(message)
@@ -213,7 +212,7 @@ func (s *sim) publish(message string) {
 	s.network = append(s.network, sent{message, s.redis.End()})
 }
 
-// replicate lets the Redis replica go on, or leads the replica to another one.
+// replicate advances the Redis replica, or connects the replica to another one.
 func (s *sim) replicate() {
 	if s.rng.IntN(10) > 0 {
 		s.at = s.position() + s.rng.IntN(5)
@@ -226,7 +225,7 @@ func (s *sim) replicate() {
 	s.log("on another Redis replica, at position %d of %d", s.at, s.redis.End())
 }
 
-// position returns the position of what the replica reads from.
+// position returns the position of the server that the replica reads from.
 func (s *sim) position() int {
 	if !s.relay {
 		return s.redis.End()
@@ -241,7 +240,7 @@ func (s *sim) position() int {
 // run identifies the run of the server that the replica reads from.
 func (s *sim) run() int { return s.redis.Run()<<16 + s.server }
 
-// source returns what the replica reads from.
+// source returns the state of the server that the replica reads from.
 func (s *sim) source() model.State {
 	if !s.relay {
 		return s.redis.Now()
@@ -249,16 +248,16 @@ func (s *sim) source() model.State {
 	return s.redis.At(s.position())
 }
 
-// get returns a value of what the replica reads from.
+// get returns a value from the server that the replica reads from.
 func (s *sim) get(key string) (stored string, present bool) {
 	stored, present = s.source().Values[key]
 	return stored, present
 }
 
-// foreignMessage is one of another stack on the same channel, or of another program.
+// foreignMessage publishes a message of another stack on the same channel, or of another program.
 func (s *sim) foreignMessage() {
 	if s.rng.IntN(3) == 0 {
-		s.publish(fmt.Sprintf(`{"%d":"something that is long enough for a head"}`, s.rng.IntN(1000)))
+		s.publish(fmt.Sprintf(`{"%d":"longer than the header of a message"}`, s.rng.IntN(1000)))
 		return
 	}
 	w := set(s.key(), "not ours")
@@ -269,25 +268,25 @@ func (s *sim) foreignMessage() {
 	s.publish(string(protocol.AppendFrame(head, &w, s.clock)))
 }
 
-// readYourWrite reads with a token that a writer's client has, as a reader does.
+// readYourWrite reads with the token of a client of the writer, as a reader does.
 func (s *sim) readYourWrite() {
 	if len(s.tokens) == 0 {
 		return
 	}
 	token, key := s.tokens[s.rng.IntN(len(s.tokens))], s.key()
 	if token.history != s.redis.History() {
-		return // over: nothing is promised
+		return // the history is over: no promise holds
 	}
 	w := s.applier.public.Load().watermark
 	reached := w.Reached(token.Token) || s.broken == "any epoch" && w.Epoch != 0 && w.Epoch != token.Epoch
 	_, known := s.redis.Position(w.Epoch, w.Version, w.WriteID)
 	e, found := s.applier.store.Get([]byte(key))
 	switch {
-	case !reached && s.relay: // waits, and gets no answer
+	case !reached && s.relay: // the read waits and gets no answer
 	case !reached || found == store.Miss:
 		s.ask(key, token.Token)
-	case w.Epoch == token.Epoch && (s.settled != s.redis.History() || !known):
-		// A token does not tell a version from the same version before a rollback.
+	case w.Epoch == token.Epoch && (s.inSync != s.redis.History() || !known):
+		// A token does not distinguish a version from the same version before a rollback.
 	default:
 		s.check("memory with a token", key, e.Version, found == store.Hit, max(token.position, s.redis.Floor(key)))
 	}
@@ -296,7 +295,7 @@ func (s *sim) readYourWrite() {
 func (s *sim) ask(key string, min protocol.Token) {
 	from := s.redis.End()
 	if s.relay {
-		from = s.redis.Floor(key) // may be stale, and never takes a step back
+		from = s.redis.Floor(key) // may be stale, but never goes back
 	}
 	m := &miss{key: key, done: make(chan missed, 1)}
 	if s.misses.enqueue(m) == nil {
@@ -304,7 +303,7 @@ func (s *sim) ask(key string, min protocol.Token) {
 	}
 }
 
-// read looks into memory as a reader does, and holds the answer against the model.
+// read reads from memory as a reader does, and checks the answer against the model.
 func (s *sim) read(key string) {
 	e, found := s.applier.store.Get([]byte(key))
 	w := s.applier.public.Load().watermark
@@ -312,26 +311,25 @@ func (s *sim) read(key string) {
 	switch {
 	case found == store.Miss:
 		s.ask(key, protocol.Token{})
-	case !known || s.settled != s.redis.History():
-		// Nothing is promised from one history to the next, until the replica has found into it.
+	case !known || s.inSync != s.redis.History():
+		// Across histories no promise holds until the replica is in sync with the new one.
 	default:
 		s.check("memory", key, e.Version, found == store.Hit, max(from, s.redis.Floor(key)))
 	}
 }
 
-// noteSync notes that the replica claims to hold the state of its watermark.
+// noteSync records that the replica reports to be in sync.
 func (s *sim) noteSync() {
 	w := s.applier.watermark
 	if w.Epoch == 0 && len(s.redis.Values()) > 0 {
-		return // without a history nobody can tell
+		return // without a history it cannot be in sync
 	}
 	if _, known := s.redis.Position(w.Epoch, w.Version, w.WriteID); known && s.applier.synced && !s.applier.noHistory() {
-		s.settled = s.redis.History()
+		s.inSync = s.redis.History()
 	}
 }
 
-// check holds an answer against the states that the key had since from, and against what this
-// replica has answered before.
+// check compares an answer with the states of the key since from, and with the earlier answers of this replica.
 func (s *sim) check(where, key string, version uint64, present bool, from int) {
 	s.log("read %s from %s: version %d present=%v; at %+v synced=%v", key, where, version, present, s.applier.watermark.Version, s.applier.synced)
 	if why := s.redis.Check(key, version, present, from); why != "" {
@@ -339,14 +337,14 @@ func (s *sim) check(where, key string, version uint64, present bool, from int) {
 	}
 }
 
-// answers collects what misses were answered.
+// answers checks the answers of misses.
 func (s *sim) answers() {
 	s.asked = slices.DeleteFunc(s.asked, func(a asked) bool {
 		select {
 		case got := <-a.m.done:
 			if got.err == nil && a.history == s.redis.History() {
 				if got.head.Epoch == a.min.Epoch && !got.head.Reached(a.min) {
-					s.fail("Redis, asked at %d, does not have its own version %v", a.from, a.min)
+					s.fail("Redis, asked at position %d, does not have its own version %v", a.from, a.min)
 				}
 				s.check("redis", a.key, got.entry.Version, got.present, a.from)
 			}
@@ -376,13 +374,13 @@ func (s *sim) fetchStep(_ context.Context, q protocol.Query) (protocol.LogStep, 
 	}
 	st := s.instant(q)
 	if st.Size > s.link {
-		s.log("step of %d bytes: too much for the link", st.Size)
+		s.log("log step of %d bytes: too large for the link", st.Size)
 		s.clock = s.clock.Add(stepTimeout)
 		return protocol.LogStep{}, errSim
 	}
 	s.clock = s.clock.Add(time.Duration(float64(st.Size) / float64(s.link) * float64(stepTimeout)))
-	s.events(2) // after the instant, before it is applied
-	s.log("step from %d: %d entries, %d missed, part of %d, head %d", q.Watermark.Version, len(st.Entries), len(st.Missed), st.Part.Writes, st.Head.Version)
+	s.events(2) // after the instant of the reply, before it is applied
+	s.log("log step from %d: %d entries, %d missed, part of %d, head %d", q.Watermark.Version, len(st.Entries), len(st.Missed), st.Part.Writes, st.Head.Version)
 	if s.broken == "two-step" {
 		for i := range st.Values {
 			st.Values[i].Stored, st.Values[i].Present = s.get(st.Values[i].Key)
@@ -404,14 +402,14 @@ func (s *sim) current(context.Context) error {
 	return nil
 }
 
-func (s *sim) fromReplica() bool { return s.relay && s.broken != "no patience" }
+func (s *sim) fromReplica() bool { return s.relay && s.broken != "no lag tolerance" }
 
-// instant is what step.lua does.
+// instant performs what step.lua does.
 func (s *sim) instant(q protocol.Query) (st protocol.LogStep) {
 	room := q.Limit
 	now := s.source()
 	_, st.Ahead = now.After(q.Ahead.Version)
-	if s.broken == "no look ahead" {
+	if s.broken == "no check ahead" {
 		st.Ahead = q.Ahead.WriteID
 	}
 	st.Head = protocol.Head(now.Head)
@@ -449,7 +447,7 @@ func (s *sim) instant(q protocol.Query) (st protocol.LogStep) {
 			}
 			read++
 			if s.broken == "skip" && s.rng.IntN(10) == 0 {
-				seen[key] = true // forgets a value
+				seen[key] = true // omits a value
 			}
 			if !seen[key] {
 				seen[key] = true
@@ -485,14 +483,13 @@ func (s *sim) open(context.Context) (pages, error) {
 	return &simPages{sim: s, began: s.run()}, nil
 }
 
-// simPages is a SCAN: it has every key that was there from the first to the last page, maybe some of
-// the others, and some twice. Two connections read the values; only of each one the pages come in the
-// order of their instants.
+// simPages is a SCAN: it returns every key that exists from the first to the last page, perhaps some of the others, and some
+// keys twice. Two connections read the values; only the pages of one connection come in the order of their instants.
 type simPages struct {
 	*sim
 	begun   bool
 	began   int              // run of the server
-	applied []protocol.Value // of the last page
+	applied []protocol.Value // values of the last page
 	conns   [2]simConn
 }
 
@@ -511,8 +508,8 @@ func (p *simPages) next(_ context.Context, ahead bool) (page, error) {
 		p.begun = true
 		p.scan()
 	}
-	for _, l := range p.applied { // now it can be seen
-		p.sim.read(l.Key)
+	for _, v := range p.applied { // visible now
+		p.sim.read(v.Key)
 	}
 	if p.rng.IntN(8) == 0 { // a page takes long
 		p.applied = nil
@@ -538,7 +535,7 @@ func (p *simPages) next(_ context.Context, ahead bool) (page, error) {
 	p.clock = p.clock.Add(time.Duration(p.rng.IntN(15)) * time.Millisecond)
 	p.events(2)
 	if p.broken == "late page" {
-		p.read(1) // reads ahead though it was told not to
+		p.read(1) // prefetches against the request
 	}
 	return answer, got.err
 }
@@ -558,7 +555,7 @@ func (p *simPages) scan() {
 	}
 }
 
-// any returns one of the connections that have what is wanted, or nil.
+// any returns a random connection for which wanted holds, or nil.
 func (p *simPages) any(wanted func(*simConn) bool) *simConn {
 	i := p.rng.IntN(2)
 	for _, c := range []*simConn{&p.conns[i], &p.conns[1-i]} {
@@ -571,7 +568,7 @@ func (p *simPages) any(wanted func(*simConn) bool) *simConn {
 
 func (p *simPages) underway() int { return len(p.conns[0].ready) + len(p.conns[1].ready) }
 
-// read reads so many pages, or as many as there are.
+// read reads this number of pages, or fewer when no more keys are left.
 func (p *simPages) read(pages int) {
 	for ; pages > 0; pages-- {
 		c := p.any(func(c *simConn) bool { return len(c.keys) > 0 })
@@ -606,7 +603,7 @@ func (p *simPages) finish(context.Context) (protocol.Head, error) {
 func (p *simPages) total() int64 { return int64(len(p.redis.Values())) }
 func (p *simPages) close()       {}
 
-// deliver hands over a part of what is on the way, as one batch.
+// deliver delivers the first n messages in flight as one batch.
 func (s *sim) deliver(n int) {
 	n = min(n, len(s.network))
 	for i, m := range s.network[:n] {
@@ -640,7 +637,7 @@ func (s *sim) deliver(n int) {
 	}
 }
 
-// play plays a schedule, ends the faults and checks what is left.
+// play runs a schedule, ends the faults and checks convergence.
 func (s *sim) play() {
 	ctx := context.Background()
 	for range 60 {
@@ -654,9 +651,9 @@ func (s *sim) play() {
 		default:
 			if s.applier.probe(ctx) {
 				if s.live {
-					s.fail("a subscription that delivers everything was called silent")
+					s.fail("a subscription that delivers everything was reported as silent")
 				}
-				s.log("silent: dial again")
+				s.log("silent: reconnecting")
 				s.network = nil
 				s.inbox.requestCatchUp(catchUpSubscribed)
 			}
@@ -667,12 +664,12 @@ func (s *sim) play() {
 			return
 		}
 	}
-	for range s.rng.IntN(30) { // a last burst, of which nothing arrives
+	for range s.rng.IntN(30) { // a last burst of writes, whose messages are lost
 		s.write()
 	}
 	s.faults, s.calm, s.network, s.relay = false, true, nil, false
 	_, _ = s.applier.inbox.drain()
-	for range 16 { // the first may leave it to the channel; on a slow link steps have to shrink, and snapshots are repeated
+	for range 16 { // the first probe may wait for the channel; on a slow link, log steps have to shrink and snapshots are repeated
 		s.clock = s.clock.Add(time.Second)
 		s.applier.probe(ctx)
 	}
@@ -683,7 +680,7 @@ func (s *sim) play() {
 	s.converged()
 }
 
-// converged checks P1: memory holds Redis's state, or a part of it where it is too small.
+// converged checks P1: memory holds the state of Redis, or a part of it when the store is too small.
 func (s *sim) converged() {
 	for i := range simKeys {
 		key := string(rune('a' + i))
@@ -700,8 +697,8 @@ func (s *sim) converged() {
 	}
 }
 
-// A subscription that died at a failover is found out with the next write, also when the load that the
-// failover took was repeated: what was heard of the history that is gone must not excuse it.
+// A subscription that died at a failover is detected with the next write, also when the snapshot after the failover was
+// repeated: versions that were received before the rollback must not count as delivered.
 func TestRolledBackVersionsDoNotCountAsDelivered(t *testing.T) {
 	for _, fails := range []int{0, 1} {
 		s, end := newSim(1, "")
@@ -731,20 +728,20 @@ func TestRolledBackVersionsDoNotCountAsDelivered(t *testing.T) {
 		src.opens = fails
 		probe()
 		if at := s.applier.watermark; at != protocol.Head(s.redis.Head()) {
-			t.Fatalf("%d loads broke off: at %+v after the failover", fails, at)
+			t.Fatalf("%d snapshots failed: at %+v after the failover", fails, at)
 		}
-		_ = commit() // does not arrive, and a message of another stack is no proof that it would
+		_ = commit() // its message is lost, and a message of another stack does not prove that the channel works
 		w, now := set("a", "x"), s.redis.Head().Version
 		s.inbox.push(string(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, 1), now+100)) +
 			strings.Repeat("\x00", 16) + string(protocol.AppendFrame(nil, &w, s.clock)))
 		if !probe() {
-			t.Errorf("%d loads broke off: nobody noticed that the channel is silent", fails)
+			t.Errorf("%d snapshots failed: the silent channel was not detected", fails)
 		}
 	}
 }
 
-// A message that arrives between the last step of a snapshot and its end came by the channel: a live
-// subscription is not called silent for it.
+// A message that arrives between the last log step of a snapshot and its end counts as delivered: a live subscription is not
+// reported as silent.
 func TestMessageAtTheEndOfASnapshot(t *testing.T) {
 	s, end := newSim(1, "")
 	defer end()
@@ -763,12 +760,12 @@ func TestMessageAtTheEndOfASnapshot(t *testing.T) {
 	for range 4 {
 		s.clock = s.clock.Add(time.Second)
 		if s.applier.probe(t.Context()) {
-			t.Fatal("the subscription was called silent")
+			t.Fatal("the live subscription was reported as silent")
 		}
 	}
 }
 
-// failing is a source whose next pages cannot be opened.
+// failing is a source whose open fails a number of times.
 type failing struct {
 	source
 	opens int
@@ -782,7 +779,7 @@ func (f *failing) open(ctx context.Context) (pages, error) {
 	return f.source.open(ctx)
 }
 
-// What was heard is not kept alive.
+// Decoded messages are not kept alive.
 func TestDecodedMessagesAreReleased(t *testing.T) {
 	s, end := newSim(1, "")
 	defer end()
@@ -799,7 +796,7 @@ func TestDecodedMessagesAreReleased(t *testing.T) {
 	s.deliver(2)
 	records := s.applier.decoded.Records
 	if cap(records) < 5 {
-		t.Fatalf("%d records were heard", cap(records))
+		t.Fatalf("%d records were decoded", cap(records))
 	}
 	for i, r := range records[:cap(records)] {
 		if r != (protocol.Record{}) {
@@ -828,9 +825,9 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// The simulation itself is proved on protocols that are broken on purpose.
+// The simulation finds each of the protocols that are broken on purpose.
 func TestSimulationFindsBrokenProtocols(t *testing.T) {
-	for _, broken := range []string{"two-step", "skip", "no chain", "no look ahead", "late page", "any connection", "any epoch", "no shrinking", "no patience", "part too large"} {
+	for _, broken := range []string{"two-step", "skip", "no chain", "no check ahead", "late page", "any connection", "any epoch", "no shrinking", "no lag tolerance", "part too large"} {
 		t.Run(broken, func(t *testing.T) {
 			for seed := range uint64(20_000) {
 				if failed, _ := simulate(seed, broken); failed != "" {

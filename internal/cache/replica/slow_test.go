@@ -16,10 +16,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// Values that are too large for the link, or for one reply of Redis.
-
-// A commit whose values have grown since is read in parts, and each part goes on where the last one ended.
-func TestStepsWithinACommit(t *testing.T) {
+// A commit whose values have grown is read in parts, and each part continues where the last one ended.
+func TestLogStepsWithinACommit(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		const keys = 100
 		p := newPublisher(t, addr)
@@ -40,7 +38,7 @@ func TestStepsWithinACommit(t *testing.T) {
 				t.Fatal(err)
 			}
 			if st.Size > stepLeast+33<<10 {
-				t.Fatalf("a step of %d bytes", st.Size)
+				t.Fatalf("a log step of %d bytes", st.Size)
 			}
 			q.Watermark.Epoch = st.Head.Epoch
 			if verdict := judge(&st, q.Watermark, protocol.Head{}); verdict != stepContinues {
@@ -60,7 +58,7 @@ func TestStepsWithinACommit(t *testing.T) {
 				t.Errorf("k%d was read %d times", i, n)
 			}
 		}
-		// A part of another entry, as after a rollback, is not skipped.
+		// The part of another entry, as after a rollback, is ignored.
 		st, err := src.fetchStep(t.Context(), protocol.Query{Limit: 1, Part: protocol.Part{WriteID: 1, Writes: keys / 2}})
 		if err != nil || len(st.Values) != 1 || st.Values[0].Key != "k0" {
 			t.Errorf("with a part of another entry: %+v, %v", st.Values, err)
@@ -68,6 +66,7 @@ func TestStepsWithinACommit(t *testing.T) {
 	})
 }
 
+// A replica catches up over commits whose values have grown, on a slow link.
 func TestCatchUpOverGrownValues(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
@@ -91,7 +90,7 @@ func TestCatchUpOverGrownValues(t *testing.T) {
 	reached(t, r, last)
 }
 
-// A snapshot finds a page size that the link can carry, whatever the size of values was before.
+// A snapshot finds a page size that the link can carry, also after the values have grown.
 func TestSnapshotAfterGrowth(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
@@ -119,7 +118,7 @@ func TestSnapshotAfterGrowth(t *testing.T) {
 	reached(t, r, last)
 }
 
-// A value that the link does not carry in time costs its own readers an error, and nobody else.
+// A value that the link cannot carry in time fails its own reads only.
 func TestOneValueTooLargeForTheLink(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
@@ -136,7 +135,7 @@ func TestOneValueTooLargeForTheLink(t *testing.T) {
 			one, cancel := context.WithTimeout(ctx, 450*time.Millisecond)
 			if _, _, err := r.Fetch(one, "huge", protocol.Token{}); errors.Is(err, errSlowValue) {
 				select {
-				case <-time.After(20 * time.Millisecond): // it fails at once: a client asks again
+				case <-time.After(20 * time.Millisecond): // the refusal comes at once, and a client retries
 				case <-ctx.Done():
 				}
 			}
@@ -161,7 +160,7 @@ func TestOneValueTooLargeForTheLink(t *testing.T) {
 	}
 	stop()
 	asking.Wait()
-	if failed > writes/5 { // the value is asked for once in 10 s
+	if failed > writes/5 { // the value is fetched once in 10 s
 		t.Errorf("%d of %d reads of a small value failed", failed, writes)
 	}
 	if s := r.Status(); !s.Synced {
@@ -169,7 +168,7 @@ func TestOneValueTooLargeForTheLink(t *testing.T) {
 	}
 }
 
-// A primary that is demoted drops its values and keeps its run id: a snapshot of what is left is refused.
+// A demoted primary drops its values and keeps its run id: a snapshot of it fails.
 func TestSnapshotOfADemotedServer(t *testing.T) {
 	redistest.Require(t)
 	server, next := redistest.Start(t), redistest.Start(t)

@@ -17,7 +17,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// hazard waits until the replica shows a hazard with this text.
+// hazard waits until the replica reports a hazard with this text.
 func hazard(t testing.TB, r *Replica, want string) {
 	t.Helper()
 	eventually.Nil(t, func() error {
@@ -28,7 +28,7 @@ func hazard(t testing.TB, r *Replica, want string) {
 	})
 }
 
-// What Redis loses without a write leaves memory too, and the loss is reported.
+// Values that Redis loses without a write are dropped from memory too, and the loss is reported.
 func TestVanishedValues(t *testing.T) {
 	redistest.Require(t)
 	prefix := protocol.NewKeys(protocol.DefaultNamespace).Prefix
@@ -37,8 +37,8 @@ func TestVanishedValues(t *testing.T) {
 		"expired": func(t *testing.T, c *redis.Client) error {
 			return c.PExpire(t.Context(), prefix+"a", time.Millisecond).Err()
 		},
-		// Strangers hide the number of keys that are missing.
-		"evicted beside strangers": func(t *testing.T, c *redis.Client) error {
+		// Keys of other programs hide the number of missing keys.
+		"evicted beside other keys": func(t *testing.T, c *redis.Client) error {
 			if err := c.Expire(t.Context(), prefix+"a", time.Hour).Err(); err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ func TestVanishedValues(t *testing.T) {
 			}
 			fill(t, c)
 			eventually.True(t, "eviction", func() bool {
-				_ = c.Set(t.Context(), "stranger", "", 0).Err() // refused, once there is nothing to evict
+				_ = c.Set(t.Context(), "other", "", 0).Err() // refused once there is nothing to evict
 				return c.Exists(t.Context(), prefix+"a").Val() == 0
 			})
 			if err := c.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
@@ -78,8 +78,7 @@ func TestVanishedValues(t *testing.T) {
 	}
 }
 
-// Settings that make Redis lose values are reported. When the keys of another program expire, the snapshots
-// that find nothing missing become rarer.
+// Settings with which Redis loses values are reported.
 func TestHazards(t *testing.T) {
 	redistest.Require(t)
 	addr := redistest.Start(t, redistest.Config("maxmemory-policy allkeys-lru")).Addr()
@@ -92,7 +91,7 @@ func TestHazards(t *testing.T) {
 		t.Errorf("%d warnings: %s", n, log.String())
 	}
 	if found, err := p.Hazards(t.Context()); err != nil || len(found) != 1 {
-		t.Errorf("the publisher sees %q, %v", found, err)
+		t.Errorf("the publisher reports %q, %v", found, err)
 	}
 	if err := c.ConfigSet(t.Context(), "maxmemory-policy", "noeviction").Err(); err != nil {
 		t.Fatal(err)
@@ -102,12 +101,12 @@ func TestHazards(t *testing.T) {
 	}
 	hazard(t, r, "at least 1 of the posts in Redis will expire")
 	if all := strings.Join(r.Status().Hazards, "\n"); strings.Contains(all, "maxmemory-policy") {
-		t.Errorf("it still shows %s", all)
+		t.Errorf("still reported: %s", all)
 	}
 }
 
-// Without INFO nothing is claimed, and the log says so at the debug level alone.
-func TestHazardsCannotBeChecked(t *testing.T) {
+// Without INFO no hazard is reported, and the log mentions it at debug level only.
+func TestHazardsWithoutInfo(t *testing.T) {
 	addr := redistest.StartEmbedded(t).Addr()
 	p := newPublisher(t, addr)
 	write(t, p, set("a", "1"))
@@ -126,20 +125,20 @@ func TestHazardsCannotBeChecked(t *testing.T) {
 	}
 }
 
-// Losses that are others' cost ever fewer snapshots.
+// A census requires a snapshot only when keys of the shard may be missing.
 func TestVanishWatchCompares(t *testing.T) {
 	now := census.Census{Run: "1", Policy: "noeviction"}
 	w := newVanishWatch(nil, quiet())
-	step := func(want bool, valid bool, strangers int64, change func(c *census.Census)) {
+	step := func(want bool, valid bool, others int64, change func(c *census.Census)) {
 		t.Helper()
 		change(&now)
 		w.suspect = ""
-		if w.compare(now, valid, strangers); (w.suspect != "") != want {
-			t.Errorf("%+v with %d strangers: %q", now, strangers, w.suspect)
+		if w.compare(now, valid, others); (w.suspect != "") != want {
+			t.Errorf("%+v with %d keys of others: %q", now, others, w.suspect)
 		}
 	}
 	same := func(*census.Census) {}
-	step(false, true, 5, func(c *census.Census) { c.Evicted, c.Expired = 7, 7 }) // before the first look
+	step(false, true, 5, func(c *census.Census) { c.Evicted, c.Expired = 7, 7 }) // before the first check
 	step(false, true, 5, same)
 	step(false, true, 6, same)
 	step(true, true, 5, same)

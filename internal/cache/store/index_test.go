@@ -12,14 +12,14 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// indexes returns the number of ristretto caches that have not ended.
+// indexes returns the number of ristretto caches that have not been closed.
 func indexes() int {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	return strings.Count(string(stacks), "created by github.com/dgraph-io/ristretto/v2.newDefaultPolicy")
 }
 
-// ended waits until there are no more than n ristretto caches.
+// ended waits until at most n ristretto caches are open.
 func ended(t *testing.T, n int) {
 	t.Helper()
 	eventually.True(t, "closed stores have ended", func() bool {
@@ -28,7 +28,7 @@ func ended(t *testing.T, n int) {
 	})
 }
 
-// Reads that run while a store is closed are answered, and its goroutines end when they have.
+// Reads during Close are answered, and the goroutines of the store end after them.
 func TestGetDuringClose(t *testing.T) {
 	before := indexes()
 	for range 50 {
@@ -69,7 +69,7 @@ func TestGetDuringClose(t *testing.T) {
 	ended(t, before)
 }
 
-// An index that was made for many entries is replaced when few are left; reads do not notice.
+// An index that was made for many entries is replaced when few are left; reads are not affected.
 func TestIndexShrinks(t *testing.T) {
 	before := indexes()
 	s := testStore(t, 16<<20)

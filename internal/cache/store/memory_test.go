@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// heap returns the bytes of the heap that are in use after a collection, when closed stores have ended
-// and n are open.
+// heap returns the size of the heap after a collection, in bytes, when n stores are open and all others have ended.
 func heap(t *testing.T, n int) int64 {
 	t.Helper()
 	ended(t, n)
@@ -19,13 +18,13 @@ func heap(t *testing.T, n int) int64 {
 	return int64(m.HeapAlloc)
 }
 
-// The heap of a store stays below its bound, whatever the values' sizes are and whatever happens to
-// them, and the store does not charge much more than it takes.
+// The heap of a store stays below its bound for values of any size under any changes, and the cost is not much higher than
+// the heap.
 func TestMemoryStaysBelowTheBound(t *testing.T) {
 	for _, size := range []int{1, 60, 259, 1500, 3000, 6 << 10, 8 << 10, 9 << 10, 20 << 10, 29 << 10, 33 << 10, 41 << 10, 100 << 10, 1 << 20, 15 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			bound := int64(40 << 20)
-			switch { // the larger a store is, the larger are its slabs and what is packed into them
+			switch { // a larger store has larger slabs, and packs larger entries into them
 			case size < 2000:
 				bound = 8 << 20
 			case size < 5000:
@@ -58,12 +57,12 @@ func TestMemoryStaysBelowTheBound(t *testing.T) {
 				balanced(t, s)
 				took := heap(t, 1) - empty
 				runtime.KeepAlive(value)
-				t.Logf("%s: %d entries are charged %d KiB and take %d KiB, estimated as %d KiB", stage, s.entries.Load(), s.used.Load()>>10, took>>10, s.HeapEstimate()>>10)
+				t.Logf("%s: %d entries cost %d KiB and take %d KiB, estimated as %d KiB", stage, s.entries.Load(), s.used.Load()>>10, took>>10, s.HeapEstimate()>>10)
 				if took > bound+512<<10 {
 					t.Errorf("%s: the heap has %d bytes in a store of %d", stage, took, bound)
 				}
 				if charged := s.used.Load() + s.max - s.limit; took > charged+512<<10 {
-					t.Errorf("%s: the heap has %d bytes, %d are charged", stage, took, charged)
+					t.Errorf("%s: the heap has %d bytes, the cost is %d", stage, took, charged)
 				}
 			}
 
@@ -74,7 +73,7 @@ func TestMemoryStaysBelowTheBound(t *testing.T) {
 			s.FinishSnapshot()
 			check("loaded")
 			if used, took := s.used.Load(), heap(t, 1)-empty; size > 1<<10 && size < 1<<20 && (used < bound*9/10 || took < used*9/10) {
-				t.Errorf("a full store is charged %d bytes of %d and takes %d", used, bound, took)
+				t.Errorf("a full store costs %d bytes of %d and takes %d", used, bound, took)
 			}
 			put(func(int) int { return rng.IntN(fits) }, fits, size, true)
 			check("updated")
@@ -89,7 +88,7 @@ func TestMemoryStaysBelowTheBound(t *testing.T) {
 			s.BeginSnapshot(false)
 			put(inOrder, fits/2, size, true)
 			s.FinishSnapshot()
-			check("reloaded")
+			check("second snapshot")
 		})
 	}
 }

@@ -40,8 +40,8 @@ func TestGetAllocatesNothing(t *testing.T) {
 	}
 }
 
-// The slabs against a map: random sets, growing and shrinking values, deletes, loads; the space of
-// replaced values comes back, and the books balance.
+// The store against a map: random sets, growing and shrinking values, deletes and snapshots. The space of replaced values is
+// reclaimed, and the counters match the entries.
 func TestStoreAgainstMap(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	s := testStore(t, 256<<20)
@@ -49,8 +49,8 @@ func TestStoreAgainstMap(t *testing.T) {
 	version := uint64(0)
 	compacted := false
 	for round := range 400 {
-		load := round%40 == 39
-		if load {
+		snapshot := round%40 == 39
+		if snapshot {
 			s.BeginSnapshot(false)
 		}
 		b := NewBatch(0)
@@ -67,7 +67,7 @@ func TestStoreAgainstMap(t *testing.T) {
 			b.Add(c)
 		}
 		s.Apply(1, b.Changes)
-		if load {
+		if snapshot {
 			dropped := s.FinishSnapshot()
 			for key := range want {
 				if _, ok := b.index[key]; !ok {
@@ -76,7 +76,7 @@ func TestStoreAgainstMap(t *testing.T) {
 				}
 			}
 			if dropped != 0 {
-				t.Fatalf("round %d: the load dropped %d entries too many", round, dropped)
+				t.Fatalf("round %d: the snapshot dropped %d entries too many", round, dropped)
 			}
 		}
 		for _, c := range b.Changes {
@@ -91,56 +91,56 @@ func TestStoreAgainstMap(t *testing.T) {
 			}
 		}
 		if n := s.entries.Load(); n != int64(len(want)) {
-			t.Fatalf("round %d: %d entries are counted, there are %d", round, n, len(want))
+			t.Fatalf("round %d: %d entries are counted, %d exist", round, n, len(want))
 		}
 		balanced(t, s)
 		if excess := s.excess(); excess > int64(8*s.alloc.size) {
-			t.Fatalf("round %d: %d bytes are dead beside %d", round, s.alloc.dead(), s.slabs.live.Load())
+			t.Fatalf("round %d: %d bytes are dead, %d are live", round, s.alloc.dead(), s.slabs.live.Load())
 		} else if s.alloc.dead() > int64(deadFloor*s.alloc.size) {
 			compacted = true
 		}
 	}
 	if !compacted {
-		t.Error("the test never came near compaction")
+		t.Error("nothing was compacted")
 	}
 }
 
-// A load over a full store, in another order than the one before, does not take the memory twice.
-func TestLoadDoesNotDoubleTheMemory(t *testing.T) {
+// A snapshot over a full store, in another order than the one before, does not double the memory.
+func TestSnapshotDoesNotDoubleTheMemory(t *testing.T) {
 	s := testStore(t, 512<<20)
 	rng := rand.New(rand.NewPCG(1, 1))
 	const keys, size = 24_000, 1000
 	var most int64
-	for load := range uint64(3) {
+	for snapshot := range uint64(3) {
 		s.BeginSnapshot(false)
 		page := NewBatch(0)
 		for i, key := range rng.Perm(keys) {
-			if load == 2 && key%4 == 0 {
+			if snapshot == 2 && key%4 == 0 {
 				continue // gone
 			}
-			page.Add(Change{Key: fmt.Sprint("key", key), Value: strings.Repeat("v", size), Version: load + 1, Present: true})
+			page.Add(Change{Key: fmt.Sprint("key", key), Value: strings.Repeat("v", size), Version: snapshot + 1, Present: true})
 			if i%1000 == 999 {
-				s.Apply(load+1, page.Changes)
+				s.Apply(snapshot+1, page.Changes)
 				page.Reset()
 				most = max(most, s.excess())
 			}
 		}
-		s.Apply(load+1, page.Changes)
-		if dropped := s.FinishSnapshot(); load == 2 && dropped != keys/4 {
-			t.Errorf("the last load dropped %d entries, want %d", dropped, keys/4)
+		s.Apply(snapshot+1, page.Changes)
+		if dropped := s.FinishSnapshot(); snapshot == 2 && dropped != keys/4 {
+			t.Errorf("the last snapshot dropped %d entries, want %d", dropped, keys/4)
 		}
 		for key := range keys {
 			e, found := s.Get(fmt.Append(nil, "key", key))
-			if load == 2 && key%4 == 0 {
+			if snapshot == 2 && key%4 == 0 {
 				if found != Absent {
-					t.Fatalf("key%d is %v after a load without it", key, found)
+					t.Fatalf("key%d is %v after a snapshot without it", key, found)
 				}
-			} else if found != Hit || e.Version != load+1 || e.Epoch != load+1 || len(e.Value) != size {
-				t.Fatalf("key%d is %v, version %d of epoch %d, after load %d", key, found, e.Version, e.Epoch, load+1)
+			} else if found != Hit || e.Version != snapshot+1 || e.Epoch != snapshot+1 || len(e.Value) != size {
+				t.Fatalf("key%d is %v, version %d of epoch %d, after snapshot %d", key, found, e.Version, e.Epoch, snapshot+1)
 			}
 		}
 	}
-	// Loads that break off leave entries of several epochs.
+	// Snapshots that fail leave entries of several epochs.
 	for epoch := uint64(4); epoch < 10; epoch++ {
 		s.BeginSnapshot(false)
 		page := NewBatch(0)
@@ -158,12 +158,12 @@ func TestLoadDoesNotDoubleTheMemory(t *testing.T) {
 	}
 	s.FinishSnapshot()
 	if limit := int64(8 * s.alloc.size); most > limit {
-		t.Errorf("%d bytes too many were dead at a time, want %d at most", most, limit)
+		t.Errorf("up to %d bytes above the compaction threshold were dead, want %d at most", most, limit)
 	}
 	balanced(t, s)
 }
 
-// balanced checks the books of a store that has settled against what is in it.
+// balanced compares the counters of a store that has been flushed with its entries.
 func balanced(t *testing.T, s *Owner) {
 	t.Helper()
 	var cost, entries, live, liveInSlabs, held, own int64
@@ -188,24 +188,23 @@ func balanced(t *testing.T, s *Owner) {
 		}
 	}
 	if used, n := s.used.Load(), s.entries.Load(); used != cost || n != entries {
-		t.Errorf("%d entries of %d bytes are counted, there are %d of %d", n, used, entries, cost)
+		t.Errorf("%d entries of %d bytes are counted, %d of %d exist", n, used, entries, cost)
 	}
 	if h, o := s.slabs.held.Load(), s.slabs.heldOwn.Load(); h != held || o != own {
-		t.Errorf("slabs of %d and %d bytes are counted, there are %d and %d", h, o, held, own)
+		t.Errorf("slabs of %d and %d bytes are counted, %d and %d exist", h, o, held, own)
 	}
 	if l := s.slabs.live.Load(); l != live || liveInSlabs != live {
-		t.Errorf("%d bytes are counted as live, %d in all slabs, there are %d", l, liveInSlabs, live)
+		t.Errorf("%d bytes are counted as live, %d in all slabs, %d exist", l, liveInSlabs, live)
 	}
 	if room := s.cache.RemainingCost(); room != s.limit-cost {
-		t.Errorf("ristretto has room for %d, the books say %d", room, s.limit-cost)
+		t.Errorf("ristretto has room for %d, the counters say %d", room, s.limit-cost)
 	}
 }
 
-// A reader that looks for keys that are always there, in a store that is complete, must never be
-// told that one is absent; when it is not complete, it may miss. Entries move, grow and are evicted
-// all the time.
+// In a complete store, a Get of a key that always exists never returns Absent; in an incomplete store it may miss. Entries
+// move, grow and are evicted all the time.
 func TestNoFalseAbsence(t *testing.T) {
-	for _, size := range []int64{64 << 20, 400 << 10} { // the smaller one holds the set until values grow
+	for _, size := range []int64{64 << 20, 400 << 10} { // the smaller one is complete until values grow
 		s := testStore(t, size)
 		const keys = 1000
 		var all []Change
@@ -245,7 +244,7 @@ func TestNoFalseAbsence(t *testing.T) {
 				version++
 				b.Add(Change{Key: fmt.Sprint("key", rng.IntN(keys)), Value: strings.Repeat("v", 100+int(version%1000)), Version: version, Present: true})
 			}
-			if version%10_000 < 100 { // the load of a set that fits does not make keys vanish either
+			if version%10_000 < 100 { // a snapshot of a set that fits does not make keys vanish either
 				s.BeginSnapshot(false)
 				for _, c := range all {
 					if _, ok := b.index[c.Key]; !ok {
@@ -275,25 +274,24 @@ func TestNoFalseAbsence(t *testing.T) {
 	}
 }
 
-// A place that was looked up before its slab went away must not lead into the slab that has the
-// index now.
+// A ref to a freed slab must not lead into the slab that reuses its index.
 func TestStaleRef(t *testing.T) {
 	s := newAllocator(minSlab)
 	stale, _ := s.add([]byte("k"), "old", 1, 1, 0)
 	s.drop(stale)
 	s.endCurrent()
-	for s.at(stale) == nil { // until the index is used again
+	for s.at(stale) == nil { // until the index is reused
 		r, _ := s.add([]byte("k"), "new", 2, 1, 0)
 		if r.index() == stale.index() {
 			if s.at(stale) != nil {
-				t.Fatalf("the stale place leads to %q", s.at(stale).entry(0).Value)
+				t.Fatalf("the stale ref leads to %q", s.at(stale).entry(0).Value)
 			}
 			return
 		}
 		s.drop(r)
 		s.endCurrent()
 	}
-	t.Fatal("the slab is still there")
+	t.Fatal("the slab was not freed")
 }
 
 func BenchmarkGet(b *testing.B) {
@@ -322,8 +320,7 @@ func BenchmarkGet(b *testing.B) {
 	})
 }
 
-// What the owner does: a load of a set, and updates of a set that is loaded, in batches as pages and
-// steps have them.
+// A snapshot, and updates after it, in batches of the size of pages and log steps.
 func BenchmarkPut(b *testing.B) {
 	const keys, batch = 100_000, 1000
 	value := strings.Repeat("v", 259)
