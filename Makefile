@@ -115,7 +115,7 @@ rules: ## Check Prometheus's configuration and what fires each alert (promtool)
 # take longest start first.
 test: ## Run all tests but those of Docker, with the race detector if there is a C compiler: make test [PKG=./internal/reader]
 	@race=; [ "$$($(GO) env CGO_ENABLED)" != 1 ] || race=-race; \
-	first=; [ '$(PKG)' != ./... ] || first='./internal/cache ./internal/test/e2e ./internal/writer ./internal/stack'; \
+	first=; [ '$(PKG)' != ./... ] || first='./internal/cache/replica ./internal/test/e2e ./internal/writer ./internal/stack'; \
 	set -- $$race -shuffle=on -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) $$first $(PKG); \
 	echo "Compiling the tests; the first time takes minutes. A line per package follows as it ends: go test $$*"; \
 	$(GO) run $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg $(GOTESTSUM_ARGS) -- "$$@"
@@ -126,7 +126,7 @@ cover: ## Run the tests and write coverage.html: make cover [PKG=./internal/read
 	@$(GO) tool cover -func=coverage.out | tail -n 1
 
 sim: ## Run the protocol under random schedules: make sim [SCHEDULES=100000]
-	$(GO) test -count=1 -run 'TestSimulation$$' ./internal/cache -sim.count=$(SCHEDULES)
+	$(GO) test -count=1 -run 'TestSimulation$$' ./internal/cache/replica -sim.count=$(SCHEDULES)
 
 # By count: when a time limit ends, go test sometimes reports its own deadline as a failure of the target.
 fuzz: ## Run every fuzz target: make fuzz [FUZZ=1000000x]

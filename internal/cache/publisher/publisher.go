@@ -114,14 +114,14 @@ func (p *Publisher) Write(ctx context.Context, writes ...protocol.Write) ([]Resu
 			return nil, fmt.Errorf("%w: %w", ErrNotWritten, err)
 		}
 		c := &call{node: n, writes: writes, deadline: deadline}
-		release := n.Hold() // another write may be the first to detect that n must be left
+		release := n.Acquire() // another write may be the first to detect that n must be left
 		results, err := p.send(inTime, c)
 		release()
 		if err == nil {
 			return results, nil
 		}
 		p.clock.forget()
-		p.cfg.Redis.Doubt(n, err)
+		p.cfg.Redis.ReportError(n, err)
 		// A server that is no longer a primary, or does not have this shard, has refused to run the script, and a node
 		// that was left has not sent it. So sending it to the right node cannot write twice.
 		if redisnode.Refused(err) || errors.Is(err, redis.ErrClosed) {

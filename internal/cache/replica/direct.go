@@ -59,7 +59,7 @@ func (r *Replica) directGet(ctx context.Context, key string) (string, error) {
 		if err == nil || errors.Is(err, redis.Nil) {
 			return stored, err
 		}
-		r.cfg.Direct.Doubt(n, err)
+		r.cfg.Direct.ReportError(n, err)
 		if !redisnode.Refused(err) {
 			return "", err
 		}
