@@ -14,7 +14,7 @@ import (
 // Census is a server's key counts, and its counters of the keys that it removed without a write.
 type Census struct {
 	Run      string // id of the server's process; the counters start at 0 in each
-	Policy   string // maxmemory-policy
+	policy   string // maxmemory-policy
 	Evicted  uint64 // number of keys evicted since the process started
 	Expired  uint64 // number of keys expired since the process started
 	Keys     int64  // number of keys in the selected database, including those of other programs
@@ -28,7 +28,7 @@ func Take(ctx context.Context, n *redisnode.Node) (c Census, err error) {
 		return c, err
 	}
 	fields := redisnode.ParseInfo(info)
-	if c.Run, c.Policy = fields["run_id"], fields["maxmemory_policy"]; c.Run == "" || c.Policy == "" {
+	if c.Run, c.policy = fields["run_id"], fields["maxmemory_policy"]; c.Run == "" || c.policy == "" {
 		return c, errors.New("INFO has no run_id or no maxmemory_policy")
 	}
 	c.Evicted, _ = strconv.ParseUint(fields["evicted_keys"], 10, 64)
@@ -49,8 +49,8 @@ func Take(ctx context.Context, n *redisnode.Node) (c Census, err error) {
 
 // Hazards describes the settings with which the server removes values without a write. Readers do not see such removals.
 func (c *Census) Hazards() []string {
-	if c.Policy == "noeviction" || c.Policy == "" {
+	if c.policy == "noeviction" || c.policy == "" {
 		return nil
 	}
-	return []string{fmt.Sprintf("Redis deletes posts by itself when its memory is full (maxmemory-policy %s): set maxmemory-policy noeviction", c.Policy)}
+	return []string{fmt.Sprintf("Redis deletes posts by itself when its memory is full (maxmemory-policy %s): set maxmemory-policy noeviction", c.policy)}
 }

@@ -30,8 +30,8 @@ const (
 	loggedHeader  = 3              // size of a logged write without the key
 	entryHeader   = 16             // size of a log entry without the writes: write id, previous write id
 
-	// MaxKey and MaxValue bound a key and a value, in bytes.
-	MaxKey   = 4 << 10
+	maxKey = 4 << 10 // largest key, in bytes
+	// MaxValue is the size of the largest value, in bytes.
 	MaxValue = 16 << 20
 )
 
@@ -170,7 +170,7 @@ func nextFrame(s string) (r Record, rest string, err error) {
 	}
 	keyLen := int(s[2])<<8 | int(s[3])
 	valueLen := int(s[28])<<24 | int(s[29])<<16 | int(s[30])<<8 | int(s[31])
-	if keyLen == 0 || keyLen > MaxKey || valueLen > MaxValue || len(s) < FrameHeader+keyLen+valueLen {
+	if keyLen == 0 || keyLen > maxKey || valueLen > MaxValue || len(s) < FrameHeader+keyLen+valueLen {
 		return r, "", fmt.Errorf("%w: key of %d and value of %d bytes in %d", ErrFrame, keyLen, valueLen, len(s))
 	}
 	r = Record{

@@ -110,11 +110,11 @@ func TestFrameTruncated(t *testing.T) {
 }
 
 func TestLogged(t *testing.T) {
-	long := Write{Op: Set, Key: strings.Repeat("k", MaxKey)}
+	long := Write{Op: Set, Key: strings.Repeat("k", maxKey)}
 	entry := AppendLogged(AppendLogged(nil, &long), &Write{Op: Delete, Key: "b"})
 	for n := range len(entry) + 1 {
 		writes, ok := countLogged(string(entry[:n]))
-		if whole := n == 3+MaxKey || n == len(entry); ok != whole {
+		if whole := n == 3+maxKey || n == len(entry); ok != whole {
 			t.Errorf("an entry cut to %d of %d bytes: %d writes, %v", n, len(entry), writes, ok)
 		} else if n == len(entry) && writes != 2 {
 			t.Errorf("%d writes", writes)

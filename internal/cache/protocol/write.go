@@ -49,8 +49,8 @@ func (w *Write) Validate() error {
 	switch {
 	case w.Op != Set && w.Op != Delete:
 		return fmt.Errorf("operation %d: use Set or Delete", w.Op)
-	case len(w.Key) == 0 || len(w.Key) > MaxKey:
-		return fmt.Errorf("key of %d bytes: use 1 to %d", len(w.Key), MaxKey)
+	case len(w.Key) == 0 || len(w.Key) > maxKey:
+		return fmt.Errorf("key of %d bytes: use 1 to %d", len(w.Key), maxKey)
 	case len(w.Value) > MaxValue:
 		return fmt.Errorf("value of %d bytes: use at most %d", len(w.Value), MaxValue)
 	}

@@ -72,7 +72,7 @@ type Result struct {
 var (
 	// ErrNotWritten means that none of the writes took place, and none will.
 	ErrNotWritten = errors.New("not written")
-	// ErrUnknown means that either all writes took place or none, and that Redis could not be asked which. They
+	// ErrUnknown means that either all writes took place or none, and Redis did not reply which. They
 	// will not take place later than Timeout after the call, unless Redis's clock is set back meanwhile.
 	ErrUnknown = errors.New("outcome unknown")
 )

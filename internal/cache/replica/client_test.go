@@ -37,7 +37,7 @@ func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 			for ctx.Err() == nil {
 				switch e, present, err := r.Direct(ctx, "a"); {
 				case ctx.Err() != nil:
-				case errors.Is(err, ErrUnavailable):
+				case errors.Is(err, errUnavailable):
 					refused.Add(1)
 				case err != nil || !present || e.Value != "1":
 					t.Errorf("a direct read answers %q, %v, %v", e.Value, present, err)

@@ -344,7 +344,7 @@ func TestWaitFor(t *testing.T) {
 			}
 		}
 		token.Version++
-		if _, err := readSince(ctx, r, "a", token); !errors.Is(err, ErrBehind) {
+		if _, err := readSince(ctx, r, "a", token); !errors.Is(err, errBehind) {
 			t.Errorf("a version from the future: %v", err)
 		}
 		if e, err := readSince(ctx, r, "a", protocol.Token{Epoch: token.Epoch + 1, Version: 1 << 40}); err != nil || e.Value != "c" {
@@ -549,7 +549,7 @@ func TestSnapshotReportsItsProgress(t *testing.T) {
 		return nil
 	})
 	ready(t, r)
-	if logged := log.String(); !strings.Contains(logged, "msg=loading count=") || !strings.Contains(logged, "total=12000 left=") {
+	if logged := log.String(); !strings.Contains(logged, `msg="snapshot in progress" loaded=`) || !strings.Contains(logged, "total=12000 left=") {
 		t.Errorf("the log does not report the progress:\n%s", logged)
 	}
 }

@@ -27,22 +27,21 @@ func DirectConfig(c redisnode.Config) redisnode.Config {
 }
 
 // Direct reads key from Redis and bypasses the replica, for comparison with Get. Its answer may be newer than the next one
-// from memory. It blocks until ctx is done at most, and fails sooner when too many direct reads wait. The error wraps
-// ErrUnavailable.
+// from memory. It blocks until ctx is done at most, and fails sooner when too many direct reads wait.
 func (r *Replica) Direct(ctx context.Context, key string) (e store.Entry, present bool, err error) {
 	if r.cfg.Direct == nil {
-		return e, false, fmt.Errorf("%w: the replica has no connections for direct reads", ErrUnavailable)
+		return e, false, fmt.Errorf("%w: the replica has no connections for direct reads", errUnavailable)
 	}
 	stored, err := r.directGet(ctx, r.keys.Prefix+key)
 	if errors.Is(err, redis.Nil) {
 		return e, false, nil
 	}
 	if err != nil {
-		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return e, false, fmt.Errorf("%w: %w", errUnavailable, err)
 	}
 	written, rec, err := protocol.DecodeStored(stored)
 	if err != nil {
-		return e, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return e, false, fmt.Errorf("%w: %w", errUnavailable, err)
 	}
 	return store.Entry{Epoch: written.Epoch, Version: written.Version, Value: rec.Value}, true, nil
 }

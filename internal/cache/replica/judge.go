@@ -24,8 +24,8 @@ func (v stepVerdict) snapshotReason() snapshotReason {
 }
 
 // judge reports whether the entries of a log step continue the watermark w, and whether the log still has ahead, the
-// newest write whose value the store may hold. It looks at the entries themselves, because a check that runs before the
-// step could be outdated by a trim.
+// newest write whose value the store may hold. It checks the entries themselves, because a trim could outdate
+// any check before the log step.
 func judge(st *protocol.LogStep, w, ahead protocol.Head) stepVerdict {
 	switch {
 	case st.Head.Epoch != w.Epoch:

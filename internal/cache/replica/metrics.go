@@ -72,8 +72,8 @@ func (m *metrics) register(reg prometheus.Registerer, r *Replica) {
 	reg.MustRegister(
 		m.propagation, m.catchups, m.snapshots, m.removed, m.hits, m.misses,
 		gauge("cache_applied_version", "Version up to which every write is applied.", func(s Status) float64 { return float64(s.Applied.Version) }),
-		gauge("cache_newest_version", "Newest version in Redis that the replica knows.", func(s Status) float64 { return float64(s.Newest.Version) }),
-		gauge("cache_lag_versions", "Writes in Redis that are not applied yet, as far as the replica knows.", func(s Status) float64 { return float64(s.LagVersions) }),
+		gauge("cache_newest_version", "Newest version in Redis, as of the last reply.", func(s Status) float64 { return float64(s.Newest.Version) }),
+		gauge("cache_lag_versions", "Writes in Redis that are not applied yet, as of the last reply.", func(s Status) float64 { return float64(s.LagVersions) }),
 		gauge("cache_lag_seconds", "Time since the replica was last known to have every write, in seconds; 0 while it is in sync.", func(s Status) float64 { return s.Lag.Seconds() }),
 		gauge("cache_entries", "Entries in memory.", func(s Status) float64 { return float64(s.Entries) }),
 		gauge("cache_bytes", "Most memory that the entries may come to take, in bytes, index and dead space included.", func(s Status) float64 { return float64(s.Bytes) }),

@@ -18,13 +18,13 @@ type missQueue struct {
 	wake chan struct{} // has a token while reads wait; never closed
 	now  func() time.Time
 
-	mu      sync.Mutex           // guards all fields below
-	closed  error                // why no read is answered any more
-	slow    map[string]time.Time // keys whose value did not arrive in time, with the end of their refusal
-	waiting []*miss
-	pending int                // number of reads in waiting and asked
-	asked   map[string][]*miss // reads of the keys in the running log step
-	order   []string           // keys of asked
+	mu        sync.Mutex           // guards all fields below
+	closed    error                // why no read is answered any more
+	slow      map[string]time.Time // keys whose value did not arrive in time, with the end of their refusal
+	waiting   []*miss
+	pending   int                // number of reads in waiting and requested
+	requested map[string][]*miss // reads of the keys in the running log step
+	order     []string           // keys of requested
 }
 
 // miss is a read that waits.
@@ -59,7 +59,7 @@ var (
 )
 
 func newMissQueue() *missQueue {
-	return &missQueue{wake: make(chan struct{}, 1), asked: make(map[string][]*miss), slow: make(map[string]time.Time), now: time.Now}
+	return &missQueue{wake: make(chan struct{}, 1), requested: make(map[string][]*miss), slow: make(map[string]time.Time), now: time.Now}
 }
 
 // ask returns the answer of the next log step. It blocks until ctx is done at most.
@@ -134,13 +134,13 @@ func (q missOwner) keys(most int) []string {
 			q.waiting = q.waiting[1:]
 			continue
 		}
-		if _, ok := q.asked[m.key]; !ok {
+		if _, ok := q.requested[m.key]; !ok {
 			if len(q.order) >= most {
 				break
 			}
 			q.order = append(q.order, m.key)
 		}
-		q.asked[m.key] = append(q.asked[m.key], m)
+		q.requested[m.key] = append(q.requested[m.key], m)
 		q.waiting = q.waiting[1:]
 	}
 	return q.order[:min(most, len(q.order))]
@@ -151,11 +151,11 @@ func (q missOwner) keys(most int) []string {
 func (q missOwner) refuse(key string, err error, slow bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.pending -= len(q.asked[key])
-	for _, m := range q.asked[key] {
+	q.pending -= len(q.requested[key])
+	for _, m := range q.requested[key] {
 		m.done <- missed{err: err}
 	}
-	delete(q.asked, key)
+	delete(q.requested, key)
 	q.order = slices.DeleteFunc(q.order, func(k string) bool { return k == key })
 	if slow {
 		if len(q.slow) >= maxSlow {
@@ -177,18 +177,18 @@ func (q missOwner) answer(st *protocol.LogStep) {
 	for i := range st.Missed {
 		v := &st.Missed[i]
 		if v.Skipped {
-			again = append(again, q.asked[v.Key]...)
+			again = append(again, q.requested[v.Key]...)
 		} else {
 			c, _ := changeOf(v, st.Head.Epoch) // the applier has logged the error
 			e := store.Entry{Epoch: st.Head.Epoch, Version: c.Version, Value: c.Value}
-			q.pending -= len(q.asked[v.Key])
-			for _, m := range q.asked[v.Key] {
+			q.pending -= len(q.requested[v.Key])
+			for _, m := range q.requested[v.Key] {
 				m.done <- missed{entry: e, present: c.Present, head: st.Head}
 			}
 		}
-		delete(q.asked, v.Key)
+		delete(q.requested, v.Key)
 	}
-	q.order = slices.DeleteFunc(q.order, func(k string) bool { return q.asked[k] == nil })
+	q.order = slices.DeleteFunc(q.order, func(k string) bool { return q.requested[k] == nil })
 	q.waiting = append(again, q.waiting...)
 	if len(q.waiting) > 0 || len(q.order) > 0 {
 		q.signal()
@@ -202,13 +202,13 @@ func (q missOwner) fail(err error) {
 	for _, m := range q.waiting {
 		m.done <- missed{err: err}
 	}
-	for _, ms := range q.asked {
+	for _, ms := range q.requested {
 		for _, m := range ms {
 			m.done <- missed{err: err}
 		}
 	}
 	q.waiting, q.pending = nil, 0
-	clear(q.asked)
+	clear(q.requested)
 	q.order = q.order[:0]
 }
 

@@ -102,26 +102,26 @@ func (r *Replica) CountHits(n int) { r.metrics.hits.Add(float64(n)) }
 
 // Errors of reads that need Redis.
 var (
-	ErrUnavailable = errors.New("no answer from Redis")
-	ErrBehind      = errors.New("the wanted version is not there yet")
+	errUnavailable = errors.New("no answer from Redis")
+	errBehind      = errors.New("the wanted version is not there yet")
 	errStopped     = errors.New("the replica has stopped")
 )
 
-// Fetch answers a read that memory could not. Redis is asked in the log step with which the replica catches up, so the
-// answer is exactly as new as memory. It includes the write that min names, unless that is of a history that is over;
-// the zero token names no write. Fetch blocks until ctx is done at most. The error wraps ErrUnavailable, or ErrBehind
-// when Redis does not have that write, or is a Redis replica and in another history.
+// Fetch answers a read that memory could not, from the log step with which the replica catches up, so that the answer is
+// exactly as new as memory. It includes the write that min names, unless that is of a history that is over; the zero
+// token names no write. Fetch blocks until ctx is done at most. It fails when Redis does not reply, does not have that
+// write, or is a Redis replica and in another history.
 func (r *Replica) Fetch(ctx context.Context, key string, min protocol.Token) (e store.Entry, present bool, err error) {
 	r.metrics.misses.Inc()
 	a := r.misses.ask(ctx, key)
 	switch {
 	case a.err != nil:
-		err = fmt.Errorf("%w: %w", ErrUnavailable, a.err)
+		err = fmt.Errorf("%w: %w", errUnavailable, a.err)
 	case a.head.Reached(min):
 	case a.head.Epoch == min.Epoch:
-		err = fmt.Errorf("%w: Redis has version %d", ErrBehind, a.head.Version)
+		err = fmt.Errorf("%w: Redis has version %d", errBehind, a.head.Version)
 	case r.source.fromReplica():
-		err = fmt.Errorf("%w: the Redis replica is in another history", ErrBehind)
+		err = fmt.Errorf("%w: the Redis replica is in another history", errBehind)
 	default:
 		r.over.add(min.Epoch, a.head.Epoch)
 	}

@@ -43,12 +43,12 @@ func (a *applier) needsSnapshot() snapshotReason {
 	return noSnapshot
 }
 
-// takeSnapshot loads the whole set, and leaves the watermark at the end of the log.
+// takeSnapshot reads the whole set into the store, and leaves the watermark at the end of the log.
 //
 // It reads the pages while it follows the log. It fetches the head first; from there the log shows every change, so
 // that no key is lost that is written, deleted or moved during the SCAN. Pages and log steps are both states at an
 // instant, and the applier applies them in the order of these instants, because no page is in flight during a log
-// step. So a value is only ever replaced by a newer one, whatever their versions are.
+// step. So a value is only ever replaced by a newer one, even if its version is lower, as after a rollback.
 func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error {
 	a.metrics.snapshots.WithLabelValues(reason.String()).Inc()
 	began := a.now()
@@ -168,7 +168,7 @@ func (a *applier) readPages(ctx context.Context, pages pages, at protocol.Head, 
 		}
 		if now := a.now(); now.Sub(logged) >= progressEvery {
 			left, _ := progress.Left(now)
-			a.log.Info("loading", "count", progress.Loaded, "total", progress.Total, "left", left.Round(100*time.Millisecond))
+			a.log.Info("snapshot in progress", "loaded", progress.Loaded, "total", progress.Total, "left", left.Round(100*time.Millisecond))
 			logged = now
 		}
 		if due && got.idle {

@@ -127,7 +127,7 @@ func TestHazardsWithoutInfo(t *testing.T) {
 
 // A census requires a snapshot only when keys of the shard may be missing.
 func TestVanishWatchCompares(t *testing.T) {
-	now := census.Census{Run: "1", Policy: "noeviction"}
+	now := census.Census{Run: "1"}
 	w := newVanishWatch(nil, quiet())
 	step := func(want bool, valid bool, others int64, change func(c *census.Census)) {
 		t.Helper()

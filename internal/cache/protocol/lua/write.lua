@@ -47,11 +47,11 @@ if top then -- this script makes no id with a sequence part
 end
 version, logged = valid(version) and version, valid(logged) and logged
 
-local known = redis.call('EXISTS', unpack(KEYS, 4))
+local existing = redis.call('EXISTS', unpack(KEYS, 4))
 local function holds()
   if condition == '' then return true end
-  if condition == '*' then return known > 0 end
-  if condition == '!' then return known == 0 end
+  if condition == '*' then return existing > 0 end
+  if condition == '!' then return existing == 0 end
   local tag = read('GETRANGE', KEYS[4], tag_at, tag_at + 15)
   for i = 1, #condition, 16 do
     if string.sub(condition, i, i + 15) == tag then return true end
@@ -63,10 +63,10 @@ local outcome
 if not holds() then
   outcome = 'F'
 elseif delete then
-  outcome = known > 0 and 'D' or 'N'
-elseif known == 0 then
+  outcome = existing > 0 and 'D' or 'N'
+elseif existing == 0 then
   outcome = 'C'
-elseif known == writes then
+elseif existing == writes then
   outcome = 'R'
 else
   local each = {}
