@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"heavy-read-api/internal/stack"
+	"heavy-read-api/internal/stack/layout"
 )
 
 // answering answers as writer and gateway do. last returns the id of the last request, once.
@@ -124,9 +124,9 @@ func TestReadersInDockerAreLimited(t *testing.T) {
 		most           int
 		ok             bool
 	}{
-		{"", "1", stack.MaxReaders, true}, {"", "20", stack.MaxReaders, true}, {"", "21", stack.MaxReaders, false}, {"", "0", stack.MaxReaders, false},
-		{"", "five", stack.MaxReaders, false}, {"", "-1", stack.MaxReaders, false}, {"", "999999999999999999999", stack.MaxReaders, false},
-		{"8082-8091", "10", 10, true}, {"8082-8091", "11", 10, false}, {"8082", "1", 1, true}, {"8082", "2", 1, false}, {"8000-8100", "21", stack.MaxReaders, false},
+		{"", "1", layout.MaxReaders, true}, {"", "20", layout.MaxReaders, true}, {"", "21", layout.MaxReaders, false}, {"", "0", layout.MaxReaders, false},
+		{"", "five", layout.MaxReaders, false}, {"", "-1", layout.MaxReaders, false}, {"", "999999999999999999999", layout.MaxReaders, false},
+		{"8082-8091", "10", 10, true}, {"8082-8091", "11", 10, false}, {"8082", "1", 1, true}, {"8082", "2", 1, false}, {"8000-8100", "21", layout.MaxReaders, false},
 	} {
 		for name, args := range map[string][]string{"N": {"scale", tt.readers}, "READERS": {"start"}} {
 			state := t.TempDir()

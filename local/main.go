@@ -1,5 +1,5 @@
-// Command local runs the whole stack on one machine without Docker, and is each of its processes:
-// it starts itself again in the role of the writer, a reader or the gateway.
+// Command local is the program behind make. It is also each process of the stack without Docker: it starts
+// itself again in the role of the writer, a reader or the gateway.
 package main
 
 import (
@@ -7,13 +7,13 @@ import (
 
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/gateway"
+	"heavy-read-api/internal/local"
 	"heavy-read-api/internal/reader"
-	"heavy-read-api/internal/stack"
 	"heavy-read-api/internal/writer"
 )
 
 func main() {
-	os.Exit(stack.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr, map[string]stack.Role{
+	os.Exit(local.Main(os.Args[1:], os.Stdout, os.Stderr, map[string]local.Role{
 		"writer": func(args []string) int {
 			return daemon.Main(args, os.Getenv, os.Stderr, writer.ParseConfig, writer.Run)
 		},

@@ -81,10 +81,10 @@ if [ "$command" = start ] || [ "$command" = build ] || [ ! -x bin/local ]; then
 	[ -x bin/local ] || echo "Compiling; the first time takes a minute or two."
 	"${MAKE:-make}" --no-print-directory bin/local
 fi
+export RUNTIME=local
 case "$command" in
-start | stop | stats | failover | clean) exec bin/local "$command" ;;
+start | stop | health | stats | failover | clean) exec bin/local "$command" ;;
 build) exec "${MAKE:-make}" --no-print-directory bin/writer bin/reader ;;
-health) exec bin/local status ;;
 scale) exec bin/local scale "$1" ;;
 logs)
 	case ${1:-} in

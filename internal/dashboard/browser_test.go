@@ -11,6 +11,8 @@ import (
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"heavy-read-api/internal/stack/state"
 )
 
 const browserWait = 60 * time.Second
@@ -94,9 +96,9 @@ func TestInBrowser(t *testing.T) {
 	}
 	sees(".tip:not([hidden])", "reader-1") // the values under the pointer
 
-	f.setState("reader-2", Restarting)
+	f.setState("reader-2", state.Restarting)
 	sees("#banners", "reader-2 is restarting (signal: killed).")
-	f.setState("reader-2", Ready)
+	f.setState("reader-2", state.Ready)
 
 	evil := `<img src=x onerror="document.title='broken'">`
 	err = chromedp.Do(ctx,

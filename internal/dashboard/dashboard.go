@@ -7,32 +7,31 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
 
 	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/stack/state"
 )
 
 // Config is what a dashboard needs of the stack.
 type Config struct {
-	Processes func(context.Context) []Process // looks at every process; bounded, safe for concurrent use
-	Logger    *slog.Logger
+	Processes func(context.Context) []state.Process // looks at every process; bounded, safe for concurrent use
 }
 
 // Dashboard serves the page and its data.
 type Dashboard struct {
-	cfg       Config
-	collector *collector
-	mux       *http.ServeMux
-	writing   chan struct{} // holds a token for each /api/write that runs
+	cfg     Config
+	history *history
+	mux     *http.ServeMux
+	writing chan struct{} // holds a token for each /api/write that runs
 }
 
 // New returns a dashboard that has measured nothing yet: see Run.
 func New(cfg Config) *Dashboard {
 	d := &Dashboard{
-		cfg: cfg, collector: newCollector(cfg.Processes), mux: http.NewServeMux(),
+		cfg: cfg, history: newHistory(cfg.Processes), mux: http.NewServeMux(),
 		writing: make(chan struct{}, maxWriting),
 	}
 	d.mux.HandleFunc("GET /{$}", servePage)
@@ -42,7 +41,7 @@ func New(cfg Config) *Dashboard {
 }
 
 // Run measures once a second until ctx is done.
-func (d *Dashboard) Run(ctx context.Context) { d.collector.run(ctx) }
+func (d *Dashboard) Run(ctx context.Context) { d.history.run(ctx) }
 
 // ServeHTTP serves the page and its data. Wrap it in LocalOnly.
 func (d *Dashboard) ServeHTTP(w http.ResponseWriter, r *http.Request) { d.mux.ServeHTTP(w, r) }
@@ -56,7 +55,7 @@ func (d *Dashboard) handleSeries(w http.ResponseWriter, r *http.Request) {
 		httpkit.Problem{Status: http.StatusBadRequest, Detail: "after is a time in Unix milliseconds, last a number of points"}.WriteTo(w)
 		return
 	}
-	httpkit.JSON(w, http.StatusOK, d.collector.series(after, int(last)))
+	httpkit.JSON(w, http.StatusOK, d.history.since(after, int(last)))
 }
 
 func number(r *http.Request, name string, missing int64) (int64, error) {

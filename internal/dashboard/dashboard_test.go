@@ -9,13 +9,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"heavy-read-api/internal/stack/state"
 )
 
 func TestCollectorMeasuresEveryProcess(t *testing.T) {
 	f := newFakeStack(t)
 	d, srv := f.dashboard(t)
 	f.apply("reader-1", 1)
-	d.collector.collect(t.Context())
+	d.history.collect(t.Context())
 	for range 5 {
 		res, err := http.Get("http://" + f.procs[1].Address + "/post?id=x")
 		if err != nil {
@@ -24,9 +26,9 @@ func TestCollectorMeasuresEveryProcess(t *testing.T) {
 		res.Body.Close()
 	}
 	f.writes.Add(3)
-	d.collector.collect(t.Context())
-	f.setState("reader-2", Restarting)
-	d.collector.collect(t.Context())
+	d.history.collect(t.Context())
+	f.setState("reader-2", state.Restarting)
+	d.history.collect(t.Context())
 
 	s := getSeries(t, srv, "")
 	if len(s.Points) != 3 {
@@ -38,13 +40,13 @@ func TestCollectorMeasuresEveryProcess(t *testing.T) {
 	if v, ok := s.Points[2].Values["reader-2"]; ok {
 		t.Errorf("a process that is down was measured: %v", v)
 	}
-	if p := s.Processes[2]; p.Name != "reader-2" || p.State != Restarting || p.Detail != "signal: killed" {
+	if p := s.Processes[2]; p.Name != "reader-2" || p.State != state.Restarting || p.Detail != "signal: killed" {
 		t.Errorf("process %+v", p)
 	}
 
 	// Back again it has nothing to be compared with: no rate over the time it was away.
-	f.setState("reader-2", Ready)
-	d.collector.collect(t.Context())
+	f.setState("reader-2", state.Ready)
+	d.history.collect(t.Context())
 	s = getSeries(t, srv, "?last=1")
 	if len(s.Points) != 1 {
 		t.Fatalf("last=1 gives %d points", len(s.Points))
@@ -62,21 +64,21 @@ func TestCollectorKeepsFiveMinutes(t *testing.T) {
 	f.procs = nil
 	d, _ := f.dashboard(t)
 	for range historyLength + 10 {
-		d.collector.collect(t.Context())
+		d.history.collect(t.Context())
 	}
-	if n := len(d.collector.series(0, 1<<30).Points); n != historyLength {
+	if n := len(d.history.since(0, 1<<30).Points); n != historyLength {
 		t.Errorf("%d points, want %d", n, historyLength)
 	}
 }
 
-func getSeries(t *testing.T, srv *httptest.Server, query string) Series {
+func getSeries(t *testing.T, srv *httptest.Server, query string) series {
 	t.Helper()
 	res, err := http.Get(srv.URL + "/api/series" + query)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	var s Series
+	var s series
 	if err := json.NewDecoder(res.Body).Decode(&s); err != nil {
 		t.Fatal(err)
 	}

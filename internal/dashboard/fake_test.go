@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"heavy-read-api/internal/stack/state"
 )
 
 // fakeStack is a writer and readers that do what the dashboard looks at: readers show a write when
@@ -25,7 +26,7 @@ type fakeStack struct {
 	version map[string]int64 // of the one post, by reader; 0 is absent
 
 	writes atomic.Int64
-	procs  []Process
+	procs  []state.Process
 }
 
 func newFakeStack(t *testing.T) *fakeStack {
@@ -33,8 +34,8 @@ func newFakeStack(t *testing.T) *fakeStack {
 	serve := func(name, role string, h http.Handler) {
 		srv := httptest.NewServer(h)
 		t.Cleanup(srv.Close)
-		f.state[name] = Ready
-		f.procs = append(f.procs, Process{
+		f.state[name] = state.Ready
+		f.procs = append(f.procs, state.Process{
 			Name: name, Role: role, PID: 1000 + len(f.procs), Address: strings.TrimPrefix(srv.URL, "http://"), Metrics: srv.URL + "/metrics",
 		})
 	}
@@ -108,19 +109,19 @@ func (f *fakeStack) apply(reader string, version int64) {
 	f.version[reader] = version
 }
 
-func (f *fakeStack) setState(name, state string) {
+func (f *fakeStack) setState(name, to string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.state[name] = state
+	f.state[name] = to
 }
 
-func (f *fakeStack) processes(context.Context) []Process {
+func (f *fakeStack) processes(context.Context) []state.Process {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := append([]Process{}, f.procs...)
+	out := append([]state.Process{}, f.procs...)
 	for i := range out {
 		out[i].State = f.state[out[i].Name]
-		if out[i].State == Restarting {
+		if out[i].State == state.Restarting {
 			out[i].PID, out[i].Detail = 0, "signal: killed"
 		}
 	}
@@ -129,7 +130,7 @@ func (f *fakeStack) processes(context.Context) []Process {
 
 // dashboard returns a dashboard over the stack, as it is served.
 func (f *fakeStack) dashboard(t *testing.T) (*Dashboard, *httptest.Server) {
-	d := New(Config{Processes: f.processes, Logger: slog.New(slog.DiscardHandler)})
+	d := New(Config{Processes: f.processes})
 	srv := httptest.NewServer(LocalOnly(d))
 	t.Cleanup(srv.Close)
 	return d, srv

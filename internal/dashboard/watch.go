@@ -94,7 +94,7 @@ func because(err error) string {
 
 // look asks a reader once. A post that is not there has the zero token.
 func look(ctx context.Context, client *http.Client, url, etag string) (seen, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

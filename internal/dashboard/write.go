@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/stack/state"
 )
 
 const (
@@ -24,6 +25,7 @@ const (
 	pollQuickly  = 500 * time.Microsecond // pause between two looks at a reader, at first
 	pollSlowly   = 5 * time.Millisecond   // and after quickFor
 	quickFor     = 100 * time.Millisecond
+	lookTimeout  = 800 * time.Millisecond // for one answer of a reader
 )
 
 // event is one line of the answer of POST /api/write.
@@ -67,13 +69,13 @@ func (d *Dashboard) handleWrite(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), writeTimeout+watchTimeout)
 	defer cancel()
-	var readers []Process
-	var writer Process
+	var readers []state.Process
+	var writer state.Process
 	for _, p := range d.cfg.Processes(ctx) {
 		switch p.Role {
-		case "reader":
+		case state.Reader:
 			readers = append(readers, p)
-		case "writer":
+		case state.Writer:
 			writer = p
 		}
 	}
@@ -96,7 +98,7 @@ type submission struct {
 }
 
 // writeAndWatch calls tell, one call at a time, with what happens. It ends within the bounds above.
-func (d *Dashboard) writeAndWatch(ctx context.Context, writer Process, readers []Process, s submission, tell func(event)) {
+func (d *Dashboard) writeAndWatch(ctx context.Context, writer state.Process, readers []state.Process, s submission, tell func(event)) {
 	transport := &http.Transport{MaxIdleConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
@@ -154,7 +156,7 @@ func milliseconds(d time.Duration) *float64 {
 }
 
 // post sends the post to the writer and notes in w the version that it got.
-func (d *Dashboard) post(ctx context.Context, client *http.Client, writer Process, s submission, w *watch) (status int, detail string, err error) {
+func (d *Dashboard) post(ctx context.Context, client *http.Client, writer state.Process, s submission, w *watch) (status int, detail string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+writer.Address+"/create", bytes.NewReader(s.body))

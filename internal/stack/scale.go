@@ -1,16 +1,18 @@
 package stack
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"heavy-read-api/internal/stack/layout"
+	"heavy-read-api/internal/stack/poll"
+	"heavy-read-api/internal/stack/rundir"
+	"heavy-read-api/internal/stack/state"
+	"heavy-read-api/internal/stack/supervisor"
 )
 
 const (
@@ -20,22 +22,22 @@ const (
 
 var errScaling = errors.New("the readers are being scaled already: try again when that is done")
 
-// scale brings the number of readers in rotation to n, 1 to MaxReaders: new ones get traffic once
+// Scale brings the number of readers in rotation to n, 1 to layout.MaxReaders: new ones get traffic once
 // they are ready; the ones with the highest numbers stop after the gateway has dropped them, so that
 // no read fails. It blocks until the gateway has followed, for 20 s or so at most; then the error says
 // which reader is missing and why. Of two calls at the same time one is refused.
-func (s *stack) scale(ctx context.Context, n int) error {
+func (s *stack) Scale(ctx context.Context, n int) error {
 	select {
 	case s.scaling <- struct{}{}:
 		defer func() { <-s.scaling }()
 	default:
 		return errScaling
 	}
-	if !s.state(ctx).Complete {
+	if !s.State(ctx).Complete {
 		return errors.New("the stack is still starting: try again when it is up")
 	}
 	now := len(s.rotation())
-	s.log.Info("scaling the readers", "from", now, "to", n)
+	s.cfg.Logger.Info("scaling the readers", "from", now, "to", n)
 	if n > now {
 		return s.scaleUp(ctx, now, n)
 	}
@@ -43,11 +45,11 @@ func (s *stack) scale(ctx context.Context, n int) error {
 }
 
 func (s *stack) scaleUp(ctx context.Context, from, to int) error {
-	var specs []spec
+	var specs []supervisor.Spec
 	for i := from + 1; i <= to; i++ {
-		sp, err := s.cfg.reader(i)
+		sp, err := s.cfg.Reader(i)
 		if err == nil {
-			err = checkPorts(sp)
+			err = supervisor.CheckPorts(sp)
 		}
 		if err != nil {
 			return err // nothing was started yet
@@ -55,31 +57,31 @@ func (s *stack) scaleUp(ctx context.Context, from, to int) error {
 		specs = append(specs, sp)
 	}
 	failed := make(chan error, 1)
-	report := reportTo(failed)
+	report := supervisor.ReportTo(failed)
 	scaling, over := context.WithCancel(ctx)
 	defer over()
-	var added []*process
+	var added []*supervisor.Process
 	for _, sp := range specs {
-		p, err := s.launch(sp, func(p *process, e end) bool {
-			return scaling.Err() == nil && report(p, e) // nobody reads failed any more later
+		p, err := s.procs.Launch(sp, func(p *supervisor.Process, e supervisor.End) bool {
+			return scaling.Err() == nil && report(p, e) // after that, nobody reads failed
 		})
 		if err != nil {
-			s.remove(added)
+			s.procs.Remove(added)
 			return err
 		}
 		added = append(added, p)
 	}
 	wait, cancel := context.WithTimeout(ctx, scaleReadyWait)
 	defer cancel()
-	var ready []*process
+	var ready []*supervisor.Process
 	for _, p := range added {
-		if await(wait, func() bool { return len(failed) > 0 || p.isStopping() || p.check(wait).ready }) {
+		if poll.Until(wait, func() bool { return len(failed) > 0 || p.Stopping() || p.Check(wait).Ready }) {
 			ready = append(ready, p)
 		}
 	}
 	select {
 	case err := <-failed:
-		s.remove(added)
+		s.procs.Remove(added)
 		return err
 	default:
 	}
@@ -89,28 +91,28 @@ func (s *stack) scaleUp(ctx context.Context, from, to int) error {
 	}
 	wait, cancel = context.WithTimeout(ctx, gatewayWait)
 	defer cancel()
-	await(wait, func() bool { return len(s.outside(wait, ready)) == 0 })
+	poll.Until(wait, func() bool { return len(s.outside(wait, ready)) == 0 })
 	if missing := s.outside(ctx, added); len(missing) > 0 {
 		return fmt.Errorf("not every new reader is in rotation: %s; they join once they are ready", strings.Join(missing, ", "))
 	}
 	return nil
 }
 
-// outside tells which of the readers the gateway does not use, and why.
-func (s *stack) outside(ctx context.Context, readers []*process) []string {
-	nodes, err := s.gatewayNodes(ctx)
+// outside returns those of the readers that the gateway does not use, each with the reason.
+func (s *stack) outside(ctx context.Context, readers []*supervisor.Process) []string {
+	nodes, err := s.cfg.GatewayNodes(ctx)
 	var all []string
 	for _, p := range readers {
-		if nodes[p.ports[0].number] {
+		if nodes[p.Ports[0].Number] {
 			continue
 		}
 		why := "the gateway does not use it yet"
-		if st := p.state(ctx); !st.Up() {
-			why = stateText(st)
+		if st := p.State(ctx); !st.Up() {
+			why = st.StateText()
 		} else if err != nil {
-			why = "the gateway cannot be asked: " + shortNetError(err)
+			why = "the gateway does not answer: " + layout.ShortNetError(err)
 		}
-		all = append(all, fmt.Sprintf("%s (%s)", p.name, why))
+		all = append(all, fmt.Sprintf("%s (%s)", p.Name, why))
 	}
 	return all
 }
@@ -123,90 +125,39 @@ func (s *stack) scaleDown(ctx context.Context, n int) error {
 	}
 	wait, cancel := context.WithTimeout(ctx, gatewayWait)
 	defer cancel()
-	if !await(wait, func() bool { return !s.gatewayHasAny(wait, leaving) }) {
-		s.log.Warn("the gateway still lists a reader that is about to stop", "waited", gatewayWait)
+	if !poll.Until(wait, func() bool { return !s.gatewayHasAny(wait, leaving) }) {
+		s.cfg.Logger.Warn("the gateway still lists a reader that is about to stop", "waited", gatewayWait)
 	}
-	s.remove(leaving)
+	s.procs.Remove(leaving)
 	return nil
 }
 
-// remove stops readers, all at once, waits for their end and forgets them.
-func (s *stack) remove(readers []*process) {
-	for _, p := range readers {
-		p.stop()
-	}
-	for _, p := range readers {
-		<-p.done
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.procs = slices.DeleteFunc(s.procs, func(p *process) bool { return slices.Contains(readers, p) })
-}
-
 // rotation returns the readers that are or will be behind the gateway, reader-1 first.
-func (s *stack) rotation() []*process {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []*process
-	for _, p := range s.procs {
-		if p.role == roleReader && p.ports[0].env == "READER_PORT" {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// list writes the nodes file: every reader in rotation that was started, but those that leave.
-func (s *stack) list(leaving ...*process) error {
-	var nodes []string
-	for _, p := range s.rotation() {
-		if !slices.Contains(leaving, p) {
-			nodes = append(nodes, address(p.ports[0].number))
-		}
-	}
-	return writeNodes(s.cfg.file(nodesFile), nodes)
-}
-
-// gatewayHasAny reports whether the gateway lists one of the readers. A gateway that cannot be asked
-// may have them.
-func (s *stack) gatewayHasAny(ctx context.Context, readers []*process) bool {
-	nodes, err := s.gatewayNodes(ctx)
-	return err != nil || slices.ContainsFunc(readers, func(p *process) bool {
-		_, listed := nodes[p.ports[0].number]
-		return listed
+func (s *stack) rotation() []*supervisor.Process {
+	return slices.DeleteFunc(s.procs.Processes(), func(p *supervisor.Process) bool {
+		return p.Role != state.Reader || p.Ports[0].Env != "READER_PORT"
 	})
 }
 
-// gatewayNodes returns the ports of the readers that the gateway lists, and whether each is in
-// rotation, from its metrics.
-func (s *stack) gatewayNodes(ctx context.Context) (map[int]bool, error) {
-	url := "http://" + address(s.cfg.GatewayMetricsPort) + gatewayMetricsPath
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	res, err := checkClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answers %s", url, res.Status)
-	}
-	nodes := make(map[int]bool)
-	lines := bufio.NewScanner(io.LimitReader(res.Body, 8<<20))
-	for lines.Scan() {
-		if !strings.HasPrefix(lines.Text(), "apisix_upstream_status{") {
-			continue
+// list writes the nodes file: every reader in rotation that was started, without those that leave.
+func (s *stack) list(leaving ...*supervisor.Process) error {
+	var nodes []string
+	for _, p := range s.rotation() {
+		if !slices.Contains(leaving, p) {
+			nodes = append(nodes, supervisor.Address(p.Ports[0].Number)+"\n")
 		}
-		labels, value, _ := strings.Cut(lines.Text(), "} ")
-		_, label, _ := strings.Cut(labels, `port="`)
-		number, _, _ := strings.Cut(label, `"`)
-		port, err := strconv.Atoi(number)
-		if err != nil {
-			return nil, fmt.Errorf("%s has no port in %q", url, lines.Text())
-		}
-		nodes[port] = value == "1"
 	}
-	return nodes, lines.Err()
+	if err := rundir.WriteFile(s.cfg.File(layout.NodesFile), strings.Join(nodes, "")); err != nil {
+		return fmt.Errorf("write the gateway's nodes: %w", err)
+	}
+	return nil
+}
+
+// gatewayHasAny reports whether the gateway lists one of the readers, or does not answer.
+func (s *stack) gatewayHasAny(ctx context.Context, readers []*supervisor.Process) bool {
+	nodes, err := s.cfg.GatewayNodes(ctx)
+	return err != nil || slices.ContainsFunc(readers, func(p *supervisor.Process) bool {
+		_, listed := nodes[p.Ports[0].Number]
+		return listed
+	})
 }

@@ -1,11 +1,12 @@
+// Package stack runs the whole system on one machine without Docker: each part is an operating-system process,
+// and one supervisor starts, watches, scales and stops them. The processes are defined in layout, kept running
+// in supervisor, and controlled through control. The tests are those of the command line, in internal/local.
 package stack
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -13,82 +14,79 @@ import (
 
 	"heavy-read-api/internal/dashboard"
 	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/stack/control"
+	"heavy-read-api/internal/stack/layout"
+	"heavy-read-api/internal/stack/poll"
+	"heavy-read-api/internal/stack/rundir"
+	"heavy-read-api/internal/stack/state"
+	"heavy-read-api/internal/stack/supervisor"
 )
 
-// redisWait is how long the others are held back at the start until each stage of Redis is well: they
-// cope without it, but would fill their logs with it.
+// redisWait is how long the start waits for each stage of Redis to become healthy. The other processes work
+// without Redis, but would fill their logs with errors.
 const redisWait = 20 * time.Second
 
-// firstStart is how young a process is while its exit still means that it cannot start at all.
-const firstStart = 5 * time.Second
+// StartWait bounds a start that is watched.
+const StartWait = 60 * time.Second
 
 // stack is the running system.
 type stack struct {
-	cfg     Config
-	log     *slog.Logger
-	starter *starter
-	fatal   chan error    // takes the first reason for which the stack cannot start
+	cfg     layout.Config
+	procs   *supervisor.Supervisor
+	fatal   chan error    // receives the first reason for which the stack cannot start
 	scaling chan struct{} // holds one token while Scale runs
-
-	mu      sync.Mutex // guards what follows
-	procs   []*process // in the order of their start
-	closing bool       // no process is started any more
 }
 
-// Run starts the stack and keeps it up until ctx is done; then it stops everything, Redis last. It
-// returns an error when the stack cannot start or its run folder is in use, and leaves no process
-// behind in any case.
-func Run(ctx context.Context, cfg Config) error {
+// Run starts the stack and keeps it up until ctx is done; then it stops everything, Redis last. It returns an
+// error when the stack cannot start or its run folder is in use. It leaves no process behind.
+func Run(ctx context.Context, cfg layout.Config) error {
 	if cfg.Out == nil {
 		cfg.Out = io.Discard
 	}
 	if cfg.Err == nil || cfg.Background {
 		cfg.Err = io.Discard
 	}
-	claim, err := claimRunDir(cfg)
+	claim, err := rundir.Take(cfg.RunDir, supervisor.Address(cfg.Port))
 	if err != nil {
 		return err
 	}
-	defer claim.release()
-	if cfg.ownRedis() {
-		if cfg.password, err = ensurePassword(cfg.file(passwordFile)); err != nil {
+	defer claim.Release()
+	if cfg.OwnRedis() {
+		if cfg.Password, err = layout.EnsurePassword(cfg.File(layout.PasswordFile)); err != nil {
 			return err
 		}
 	}
 	s := &stack{
-		cfg: cfg, log: cfg.logger(), starter: newStarter(),
+		cfg: cfg, procs: supervisor.New(cfg.RunDir, cfg.Logger, cfg.Err),
 		fatal: make(chan error, 1), scaling: make(chan struct{}, 1),
 	}
-	defer s.starter.close()
+	defer s.procs.Close()
 	return s.run(ctx)
 }
 
 func (s *stack) run(ctx context.Context) error {
 	ln, err := s.cfg.Common.Listen()
 	if err != nil {
-		return portError(port{s.cfg.Port, "DASHBOARD_PORT"}, "the dashboard", err)
+		return supervisor.PortError(supervisor.Port{Number: s.cfg.Port, Env: "DASHBOARD_PORT"}, "the dashboard", err)
 	}
 	defer ln.Close()
-	stages, err := s.layout()
+	stages, err := s.cfg.Stages()
 	if err != nil {
 		return err
 	}
 	for _, st := range stages {
-		for _, sp := range st.specs {
-			if err := checkPorts(sp); err != nil {
+		for _, sp := range st.Specs {
+			if err := supervisor.CheckPorts(sp); err != nil {
 				return err
 			}
 		}
 	}
 
-	if s.cfg.ownRedis() {
-		if err := replaceFile(s.cfg.file(layoutFile), s.cfg.Redis+"\n"); err != nil {
-			return fmt.Errorf("remember the layout of Redis: %w", err)
-		}
+	if err := s.cfg.Remember(); err != nil {
+		return err
 	}
 	web := dashboard.New(dashboard.Config{
-		Processes: func(ctx context.Context) []dashboard.Process { return s.state(ctx).Processes },
-		Logger:    s.log,
+		Processes: func(ctx context.Context) []state.Process { return s.State(ctx).Processes },
 	})
 	var background sync.WaitGroup
 	defer background.Wait()
@@ -97,10 +95,11 @@ func (s *stack) run(ctx context.Context) error {
 	served := make(chan error, 1)
 	background.Go(func() { web.Run(webCtx) })
 	background.Go(func() {
-		srv := httpkit.NewServer(dashboard.LocalOnly(s.routes(web)), s.log)
+		srv := httpkit.NewServer(dashboard.LocalOnly(control.Handler(s, web)), s.cfg.Logger)
 		served <- httpkit.Serve(webCtx, ln, srv, 0, nil)
 	})
-	defer s.stopAll()
+	// First all that use Redis, then the Sentinels, which would otherwise start a failover, and Redis last.
+	defer s.procs.StopAll(state.Sentinel, state.Redis)
 
 	startCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -123,49 +122,17 @@ func (s *stack) run(ctx context.Context) error {
 	})
 	<-startCtx.Done()
 	if ctx.Err() != nil {
-		s.log.Info("stopping")
+		s.cfg.Logger.Info("stopping")
 		return nil
 	}
 	return context.Cause(startCtx)
 }
 
-// stage is a part of the stack whose processes are started without waiting for each other.
-type stage struct {
-	specs []spec
-	// form, when set, is called once the processes run, and makes one system of them. It blocks until
-	// that is done or ctx is.
-	form func(ctx context.Context) error
-}
-
-// layout returns what to start: Redis, if it is ours, then the rest as the last stage.
-func (s *stack) layout() (stages []stage, err error) {
-	if s.cfg.ownRedis() {
-		var what string
-		if stages, what, err = s.cfg.ownRedisStages(); err != nil {
-			return nil, err
-		}
-		s.log.Info("Redis is " + what)
-	} else {
-		s.log.Info("Redis is the one of REDIS_ADDR, none is started", "addr", strings.Join(s.cfg.RedisAddr, ","))
-	}
-	var rest []spec
-	var errs []error
-	add := func(sp spec, err error) { rest, errs = append(rest, sp), append(errs, err) }
-	add(s.cfg.writer())
-	for n := range s.cfg.Readers {
-		add(s.cfg.reader(n + 1))
-	}
-	add(s.cfg.direct())
-	add(s.cfg.gateway())
-	return append(stages, stage{specs: rest}), errors.Join(errs...)
-}
-
-// start starts one stage after the other. It waits until a stage of Redis is well (see redisWait), and
-// returns without waiting for the last one, the rest of the stack. A process that turns out to be
-// unable to start is reported through s.fatal.
-func (s *stack) start(ctx context.Context, stages []stage) error {
+// start starts one stage after the other. It waits for each stage of Redis (see redisWait), and returns without
+// waiting for the last stage, the rest of the stack. s.fatal receives the error of a process that cannot start.
+func (s *stack) start(ctx context.Context, stages []layout.Stage) error {
 	for i, st := range stages {
-		procs, err := s.launchAll(ctx, st.specs)
+		procs, err := s.launchAll(ctx, st.Specs)
 		if err != nil || i == len(stages)-1 {
 			return err
 		}
@@ -177,20 +144,20 @@ func (s *stack) start(ctx context.Context, stages []stage) error {
 }
 
 // launchAll starts a process for each spec, until ctx is done.
-func (s *stack) launchAll(ctx context.Context, specs []spec) ([]*process, error) {
-	cannotStart := reportTo(s.fatal)
-	var procs []*process
+func (s *stack) launchAll(ctx context.Context, specs []supervisor.Spec) ([]*supervisor.Process, error) {
+	cannotStart := supervisor.ReportTo(s.fatal)
+	var procs []*supervisor.Process
 	for _, sp := range specs {
 		if ctx.Err() != nil {
-			return procs, nil // the caller knows why
+			return procs, nil
 		}
-		if sp.role == roleGateway {
-			// The readers exist by now, so the gateway finds its nodes at its first look.
+		if sp.Role == state.Gateway {
+			// Once the readers exist, so that the gateway has its nodes from the start.
 			if err := s.list(); err != nil {
 				return nil, err
 			}
 		}
-		p, err := s.launch(sp, cannotStart)
+		p, err := s.procs.Launch(sp, cannotStart)
 		if err != nil {
 			return nil, err
 		}
@@ -199,128 +166,43 @@ func (s *stack) launchAll(ctx context.Context, specs []spec) ([]*process, error)
 	return procs, nil
 }
 
-// awaitStage waits until the processes of a stage are formed and well, for redisWait at most. That not
-// all become well is no error: the state shows it.
-func (s *stack) awaitStage(ctx context.Context, st stage, procs []*process) error {
+// awaitStage waits until a stage is formed and its processes are healthy, for redisWait at most. A process that
+// is not healthy by then is no error: the state shows it.
+func (s *stack) awaitStage(ctx context.Context, st layout.Stage, procs []*supervisor.Process) error {
 	ctx, cancel := context.WithTimeout(ctx, redisWait)
 	defer cancel()
-	if st.form != nil {
-		if err := st.form(ctx); err != nil {
+	if st.Form != nil {
+		if err := st.Form(ctx); err != nil {
 			return err
 		}
 	}
-	await(ctx, func() bool {
-		return !slices.ContainsFunc(procs, func(p *process) bool {
-			h := p.check(ctx)
-			return !h.ready || h.detail != ""
+	poll.Until(ctx, func() bool {
+		return !slices.ContainsFunc(procs, func(p *supervisor.Process) bool {
+			h := p.Check(ctx)
+			return !h.Ready || h.Detail != ""
 		})
 	})
 	return nil
 }
 
-// end is how a process ended.
-type end struct {
-	exit      error
-	lived     time.Duration
-	lastError string // what copyLines returns
-	attempt   int    // number of the start, from 1
-}
-
-// verdict decides about a process that ended, as process.hopeless describes.
-type verdict func(p *process, e end) bool
-
-// reportTo returns a verdict that sends the reason why a process cannot start to failed, unless
-// failed is full: one reason is enough.
-func reportTo(failed chan<- error) verdict {
-	return func(p *process, e end) bool {
-		err := cannotStart(p, e)
-		if err == nil {
-			return false
+// State checks every process at the same time, within layout.CheckTimeout.
+func (s *stack) State(ctx context.Context) state.Stack {
+	procs := s.procs.Processes()
+	st := state.Stack{PID: os.Getpid(), RunDir: s.cfg.RunDir, Redis: s.cfg.Server(), Processes: make([]state.Process, len(procs))}
+	var wg sync.WaitGroup
+	for i, p := range procs {
+		wg.Go(func() { st.Processes[i] = p.State(ctx) })
+	}
+	if !s.cfg.OwnRedis() {
+		external := state.Process{
+			Name: "redis", Role: state.Redis, Address: strings.Join(s.cfg.RedisAddr, ","), External: true,
 		}
-		select {
-		case failed <- err:
-		default:
-		}
-		return true
+		wg.Go(func() { external.SetHealth(s.cfg.ExternalRedis(ctx)) })
+		wg.Wait()
+		st.Processes = append([]state.Process{external}, st.Processes...)
 	}
-}
-
-// maxAttempts is how often a process is started that ends young each time: what a restart does not mend,
-// more of them do not mend either.
-const maxAttempts = 3
-
-// cannotStart returns why a process that ended cannot start at all, nil when it may: its port was taken
-// after the check, a restart would fail in the same way, or it has ended young maxAttempts times.
-func cannotStart(p *process, e end) error {
-	words, cure := e.lastError, ""
-	if p.cure != nil {
-		words, cure = p.cure(words)
-	}
-	if cure == "" {
-		if e.lived > firstStart {
-			return nil
-		}
-		err := checkPorts(p.spec)
-		var inUse *portInUseError
-		if errors.As(err, &inUse) {
-			return err
-		} else if !permanent(e.exit) && e.attempt < maxAttempts {
-			return nil
-		}
-	}
-	switch {
-	case words == "":
-		words = exitText(e.exit) + ", see " + p.output.path
-	case !permanent(e.exit):
-		words += " (" + exitText(e.exit) + ", see " + p.output.path + ")"
-	}
-	return errors.New(p.name + " cannot start: " + words + cure)
-}
-
-// launch starts and supervises a process. It returns once the process exists or its first start
-// failed.
-func (s *stack) launch(sp spec, hopeless verdict) (*process, error) {
-	output, err := openLog(s.cfg.file(sp.name+".log"), maxLogBytes)
-	if err != nil {
-		return nil, err
-	}
-	p := &process{
-		spec: sp, starter: s.starter, grace: killAfter, log: s.log, output: output, terminal: s.cfg.Err, hopeless: hopeless,
-		stopping: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}),
-	}
-	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		output.Close()
-		return nil, errors.New("the stack is stopping")
-	}
-	s.procs = append(s.procs, p)
-	s.mu.Unlock()
-	go p.run()
-	<-p.started
-	return p, nil
-}
-
-// stopAll stops every process: first all that use Redis, then the Sentinels, which would otherwise
-// start a failover, and Redis last.
-func (s *stack) stopAll() {
-	s.mu.Lock()
-	s.closing = true
-	procs := slices.Clone(s.procs)
-	s.mu.Unlock()
-	stopThose := func(in func(role string) bool) {
-		for _, p := range procs {
-			if in(p.role) {
-				p.stop()
-			}
-		}
-		for _, p := range procs {
-			if in(p.role) {
-				<-p.done
-			}
-		}
-	}
-	stopThose(func(role string) bool { return role != roleRedis && role != roleSentinel })
-	stopThose(func(role string) bool { return role == roleSentinel })
-	stopThose(func(role string) bool { return role == roleRedis })
+	wg.Wait()
+	// The gateway is launched last.
+	st.Complete = slices.ContainsFunc(st.Processes, func(p state.Process) bool { return p.Role == state.Gateway })
+	return st
 }

@@ -1,0 +1,38 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+// runVisibly runs a command on the terminal of this one. An error that the command has printed itself becomes an
+// exitError.
+func (p *program) runVisibly(cmd *exec.Cmd) error {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, p.out, p.err
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("run %s: %w", cmd.Args[0], err)
+	}
+	stop := context.AfterFunc(p.ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) }) // it may have ended
+	defer stop()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exitError(max(1, exit.ExitCode()))
+	} else if err != nil {
+		return fmt.Errorf("run %s: %w", cmd.Args[0], err)
+	}
+	return nil
+}
+
+// replaceBy replaces this process by a command, which then gets the signals of the terminal.
+func replaceBy(args, env []string) error {
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("run %s: %w", args[0], syscall.Exec(path, args, env))
+}

@@ -1,0 +1,310 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/reader"
+	"heavy-read-api/internal/stack"
+	"heavy-read-api/internal/stack/layout"
+	"heavy-read-api/internal/stack/poll"
+	"heavy-read-api/internal/stack/state"
+	"heavy-read-api/internal/stack/supervisor"
+	"heavy-read-api/internal/writer"
+)
+
+// TestMain lets the test binary be the program that a stack under test starts again and again:
+// with childEnvironment set it is `local` with fake roles, or realChildren.
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnvironment) == "" {
+		os.Exit(m.Run())
+	}
+	role := func(args []string) int {
+		return daemon.Main(args, os.Getenv, os.Stderr, parseFake, runFake)
+	}
+	roles := map[string]Role{state.Writer: role, state.Reader: role, state.Gateway: role}
+	if os.Getenv(childEnvironment) == realChildren {
+		roles[state.Writer] = func(args []string) int {
+			return daemon.Main(args, os.Getenv, os.Stderr, writer.ParseConfig, writer.Run)
+		}
+		roles[state.Reader] = func(args []string) int {
+			return daemon.Main(args, os.Getenv, os.Stderr, reader.ParseConfig, reader.Run)
+		}
+	}
+	p := &program{out: os.Stdout, err: os.Stderr, startWait: stack.StartWait, pause: 10 * time.Millisecond}
+	os.Exit(p.main(os.Args[1:], roles))
+}
+
+const (
+	childEnvironment = "STACK_TEST_CHILD"
+	realChildren     = "real" // value of it with which writer and readers are the real ones
+)
+
+// fake is a process that does what the supervisor needs to see, and misbehaves on request.
+type fake struct {
+	daemon.Common
+	podID, nodes string
+	metricsPort  int
+
+	stealPort int           // FAKE_STEAL: the reader called reader-1 listens on this port too
+	refuse    string        // FAKE_REFUSE: the process on this port says that its configuration cannot work
+	panics    string        // FAKE_PANIC: reader-1 panics while this file exists, which it deletes before
+	events    string        // FAKE_EVENTS: file that gets a line for what matters to an order
+	reload    time.Duration // FAKE_RELOAD: how often the gateway reads its nodes
+	load      time.Duration // FAKE_LOAD: how long a process takes to be ready
+	take      time.Duration // FAKE_TAKE: how long the gateway takes to use a reader that it lists
+	unused    string        // FAKE_UNUSED: port of a reader that the gateway never uses
+}
+
+func parseFake(args []string, getenv func(string) string) (fake, error) {
+	var f fake
+	s := daemon.NewSettings("fake", getenv)
+	f.Register(s, 0)
+	s.String(&f.podID, "POD_ID", "", "")
+	s.String(&f.nodes, "GATEWAY_NODES_FILE", "", "")
+	s.Int(&f.metricsPort, "METRICS_PORT", 0, "")
+	s.Int(&f.stealPort, "FAKE_STEAL", 0, "")
+	s.String(&f.refuse, "FAKE_REFUSE", "", "")
+	s.String(&f.panics, "FAKE_PANIC", "", "")
+	s.String(&f.events, "FAKE_EVENTS", "", "")
+	s.Duration(&f.reload, "FAKE_RELOAD", 20*time.Millisecond, "")
+	s.Duration(&f.load, "FAKE_LOAD", 0, "")
+	s.Duration(&f.take, "FAKE_TAKE", 0, "")
+	s.String(&f.unused, "FAKE_UNUSED", "", "")
+	if err := s.Parse(args); err != nil {
+		return f, err
+	}
+	if f.refuse == fmt.Sprint(f.Port) {
+		return f, errors.New("FAKE_REFUSE is not to its liking")
+	}
+	return f, nil
+}
+
+func runFake(ctx context.Context, f fake) error {
+	if f.stealPort != 0 && f.podID == "reader-1" {
+		ln, err := net.Listen("tcp", supervisor.Address(f.stealPort))
+		if err != nil {
+			return err
+		}
+		defer ln.Close()
+	}
+	if f.podID == "reader-1" && f.panics != "" && os.Remove(f.panics) == nil {
+		panic("FAKE_PANIC")
+	}
+	if f.podID == "" && f.isGateway() {
+		return f.gateway(ctx)
+	}
+	ln, err := f.Common.Listen()
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	begun := time.Now()
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		if time.Since(begun) < f.load {
+			httpkit.JSON(w, http.StatusServiceUnavailable, map[string]string{"health": "loading"})
+			return
+		}
+		f.event("ready " + f.podID)
+		httpkit.JSON(w, http.StatusOK, map[string]string{"health": "ready"})
+	})
+	err = httpkit.Serve(ctx, ln, httpkit.NewServer(mux, f.Logger), 0, nil)
+	f.event("term " + f.podID)
+	return err
+}
+
+func (f *fake) isGateway() bool {
+	return strings.Contains(strings.Join(os.Args, " "), " "+state.Gateway+" ")
+}
+
+// gateway follows the nodes file as the real one does and lists the nodes in its metrics.
+func (f *fake) gateway(ctx context.Context) error {
+	if f.stealPort == f.Port { // let the thief come first
+		poll.Until(ctx, func() bool {
+			conn, err := net.Dial("tcp", supervisor.Address(f.Port))
+			if err == nil {
+				conn.Close()
+			}
+			return err == nil
+		})
+	}
+	ln, err := f.Common.Listen()
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	back, err := (&daemon.Common{Host: supervisor.Host, Port: f.metricsPort}).Listen()
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex // guards what follows
+	var nodes []string
+	listed := make(map[string]time.Time) // since when
+	used := func(node string) bool {
+		return time.Since(listed[node]) >= f.take && !strings.HasSuffix(node, ":"+f.unused)
+	}
+	read := func() {
+		text, _ := os.ReadFile(f.nodes)
+		mu.Lock()
+		defer mu.Unlock()
+		next := strings.Fields(string(text))
+		if !slices.Equal(next, nodes) {
+			f.event("nodes " + strings.Join(next, ","))
+		}
+		for _, n := range next {
+			if !slices.Contains(nodes, n) {
+				listed[n] = time.Now()
+			}
+		}
+		nodes = next
+	}
+	read()
+	go func() {
+		for range time.Tick(f.reload) {
+			read()
+		}
+	}()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		var reasons []string
+		for _, n := range nodes {
+			if !used(n) {
+				reasons = append(reasons, n+": not used")
+			}
+		}
+		httpkit.JSON(w, http.StatusOK, map[string]any{
+			"health": "ready", "readers": len(nodes), "ready": len(nodes) - len(reasons), "reasons": reasons,
+		})
+	})
+	mux.HandleFunc("GET "+layout.GatewayMetricsPath, func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, n := range nodes {
+			h, p, _ := net.SplitHostPort(n)
+			status := 0
+			if used(n) {
+				status = 1
+			}
+			fmt.Fprintf(w, "apisix_upstream_status{ip=%q,name=\"reader\",port=%q} %d\n", h, p, status)
+		}
+	})
+	return httpkit.Serve(ctx, back, httpkit.NewServer(mux, f.Logger), 0, nil)
+}
+
+// event appends a line to the events file; short appends of several processes do not mix.
+func (f *fake) event(line string) {
+	if f.events == "" {
+		return
+	}
+	file, err := os.OpenFile(f.events, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		panic(err)
+	}
+	defer file.Close()
+	fmt.Fprintln(file, line)
+}
+
+// portBlock hands out blocks of ports to tests of one process; below the range from which the
+// kernel takes ports for outgoing connections, and apart from the ports of package redistest.
+var portBlock atomic.Int64
+
+const firstTestPort, lastTestPort = 10000, 20000
+
+// Processes of the layouts of Redis.
+const sentinels, sentinelServers, clusterNodes = 3, 3, 6
+
+// Ports of a stack: one each, then the readers, the Sentinels, the nodes of a cluster and their buses.
+const portsPerStack = 5 + layout.MaxReaders + sentinels + 2*clusterNodes
+
+// testConfig returns the configuration of a stack of its own, on free ports, with fake children and
+// the embedded Redis.
+func testConfig(t *testing.T, env ...string) layout.Config {
+	t.Helper()
+	all := append(testEnv(t), env...)
+	cfg, err := layout.ParseConfig(nil, func(name string) string { return lookup(all, name) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Env = append(os.Environ(), all...)
+	cfg.Background, cfg.Out, cfg.Logger = true, io.Discard, slog.New(slog.DiscardHandler)
+	return cfg
+}
+
+// testEnv returns the environment of such a stack.
+func testEnv(t *testing.T) []string {
+	t.Helper()
+	base := freeBlock(t)
+	return []string{
+		childEnvironment + "=1", "RUN_DIR=" + t.TempDir(), "RUNTIME=local", "REDIS_SERVER=" + layout.Embedded, "READERS=2",
+		fmt.Sprintf("DASHBOARD_PORT=%d", base), fmt.Sprintf("WRITER_PORT=%d", base+1),
+		fmt.Sprintf("DIRECT_PORT=%d", base+2), fmt.Sprintf("GATEWAY_PORT=%d", base+3),
+		fmt.Sprintf("GATEWAY_METRICS_PORT=%d", base+4), fmt.Sprintf("READER_PORT=%d", base+5),
+		fmt.Sprintf("SENTINEL_PORT=%d", base+5+layout.MaxReaders), fmt.Sprintf("REDIS_PORT=%d", base+5+layout.MaxReaders+sentinels),
+		fmt.Sprintf("REDIS_BUS_PORT=%d", base+5+layout.MaxReaders+sentinels+clusterNodes),
+	}
+}
+
+// lookup returns the last value of a name in env.
+func lookup(env []string, name string) (value string) {
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+func freeBlock(t *testing.T) int {
+	t.Helper()
+	portBlock.CompareAndSwap(0, int64(firstTestPort+os.Getpid()%240*portsPerStack)) // apart from other test processes
+next:
+	for range 100 {
+		base := int(portBlock.Add(portsPerStack))
+		if base+portsPerStack > lastTestPort {
+			portBlock.Store(firstTestPort)
+			continue
+		}
+		// Of the number of the first port: it excludes other test processes, and is not in the way of TCP.
+		reservation, err := net.ListenPacket("udp", supervisor.Address(base))
+		if err != nil {
+			continue
+		}
+		for p := range portsPerStack {
+			ln, err := net.Listen("tcp", supervisor.Address(base+p))
+			if err != nil {
+				reservation.Close()
+				continue next
+			}
+			ln.Close()
+		}
+		t.Cleanup(func() { reservation.Close() })
+		return base
+	}
+	t.Fatal("no block of free ports")
+	return 0
+}
+
+// TestBlocksAreReserved starts the search where another process, which counts by itself, would.
+func TestBlocksAreReserved(t *testing.T) {
+	first := freeBlock(t)
+	portBlock.Store(int64(first - portsPerStack))
+	if second := freeBlock(t); second == first {
+		t.Errorf("ports from %d on were given to two tests at once", first)
+	}
+}

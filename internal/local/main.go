@@ -1,0 +1,201 @@
+// Package local is the command line behind make: it starts, stops and observes the stack, as processes of this
+// machine or in Docker.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/dotenv"
+	"heavy-read-api/internal/stack"
+	"heavy-read-api/internal/stack/embedded"
+	"heavy-read-api/internal/stack/layout"
+	"heavy-read-api/internal/stack/state"
+	"heavy-read-api/internal/stack/supervisor"
+)
+
+// Role runs one process of the stack until it is told to stop, and returns its exit code.
+type Role func(args []string) int
+
+const help = `usage: local command
+
+In Docker or as processes of this machine, as RUNTIME=docker or RUNTIME=local says; by default as the stack runs
+now, else in Docker where that works:
+  start            start the stack and wait until everything is ready
+  stop             stop it; the posts stay
+  health           print a line per process or container; fail when one is not ready
+  stats            print a line per reader: reads/s, latency, propagation, memory, lag
+  scale N          put N readers into rotation
+  failover         move the primary to another Redis server without losing a write
+  logs [SERVICE]   follow the logs of all, or of writer, reader or redis
+  test-write [ID]  write a post
+  test-read ID     read a post through the gateway
+  build            build what the stack runs
+  clean            stop the stack and delete its data
+  runtime          print "docker" or "local", and the reason
+  compose ARGS...  run docker compose with the files of the stack that was started last
+
+As processes of this machine alone:
+  run              start the stack and stay in the foreground; Ctrl-C stops it; run -help lists the settings
+`
+
+// usageError is an error in the way a command is called; its exit code is 2.
+type usageError struct{ error }
+
+func usage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// program is one run of a command.
+type program struct {
+	ctx      context.Context
+	out, err io.Writer
+
+	startWait time.Duration // bound of a start without Docker
+	pause     time.Duration // between two looks at the gateway's list in Docker, and between two measurements
+}
+
+// Main runs the command that args name, or one of roles, and returns the exit code: the stack starts this
+// program again for each of its processes. The embedded Redis is a role of its own. The working directory is
+// the root of the repository.
+func Main(args []string, stdout, stderr io.Writer, roles map[string]Role) int {
+	p := &program{out: stdout, err: stderr, startWait: stack.StartWait, pause: 2 * time.Second}
+	return p.main(args, roles)
+}
+
+func (p *program) main(args []string, roles map[string]Role) int {
+	// Posts and logs in the run folder are readable by this user alone, also those that Redis writes.
+	syscall.Umask(0o077)
+	name := "help"
+	if len(args) > 0 {
+		name, args = args[0], args[1:]
+	}
+	if role, ok := roles[name]; ok {
+		return role(args)
+	}
+	switch name {
+	case state.Redis:
+		return daemon.Main(args, os.Getenv, p.err, embedded.ParseConfig, embedded.Run)
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(p.out, help)
+		return 0
+	}
+	if err := dotenv.Load(".env"); err != nil {
+		fmt.Fprintln(p.err, "error:", err)
+		return 2
+	}
+	if name == "run" {
+		return p.run(args)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	p.ctx = ctx
+	err := p.command(name, args)
+	var wrongUsage usageError
+	var exit exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return int(exit)
+	case errors.As(err, &wrongUsage):
+		fmt.Fprintln(p.err, "error:", err)
+		return 2
+	}
+	fmt.Fprintln(p.err, "error:", err)
+	return 1
+}
+
+// exitError is the exit code of a program that has printed its own error.
+type exitError int
+
+func (e exitError) Error() string { return "exit code " + strconv.Itoa(int(e)) }
+
+// command runs a command other than run.
+func (p *program) command(name string, args []string) error {
+	arg := ""
+	if len(args) > 0 {
+		arg = args[0]
+	}
+	switch name {
+	case "compose":
+		return newCompose().exec(args...)
+	case "test-write":
+		return p.testWrite(arg)
+	case "test-read":
+		return p.testRead(arg)
+	}
+	c, err := choose(p.ctx)
+	if err != nil {
+		return err
+	}
+	if name == "runtime" {
+		fmt.Fprintln(p.out, c.name, c.reason)
+		return nil
+	}
+	if name == "start" {
+		return p.start(c)
+	}
+	r, err := p.runtime(c.name)
+	if err != nil {
+		return err
+	}
+	switch name {
+	case "stop":
+		return r.stop()
+	case "health":
+		return p.health(r)
+	case "stats":
+		return p.stats(r)
+	case "scale":
+		n, err := strconv.Atoi(arg)
+		if err != nil {
+			return usage("N=%s: the number of readers is missing or no number: make scale N=5", arg)
+		}
+		return r.scale(n)
+	case "failover":
+		return r.failover()
+	case "logs":
+		return r.logs(arg)
+	case "build":
+		return r.build()
+	case "clean":
+		return r.clean()
+	}
+	return usage("there is no command %q; help lists them", name)
+}
+
+// run runs the supervisor until it is told to stop, and returns its exit code.
+func (p *program) run(args []string) int {
+	// Without a handler, a write to a pipe whose reader has ended would end the supervisor without a drain.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
+	out, errs := supervisor.NewTerminal(p.out), supervisor.NewTerminal(p.err)
+	defer out.Close()
+	defer errs.Close()
+	var failure error
+	code := daemon.Main(args, os.Getenv, errs, layout.ParseConfig, func(ctx context.Context, c layout.Config) error {
+		c.Out, c.Err = out, errs
+		failure = stack.Run(ctx, c)
+		return nil // reported below as plain text
+	})
+	if failure != nil {
+		fmt.Fprintln(errs, "error:", failure)
+		return 1
+	}
+	return code
+}
+
+// lastLine returns the last line of text that is not blank.
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}

@@ -1,0 +1,127 @@
+package local
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"heavy-read-api/internal/stack/layout"
+	"heavy-read-api/internal/stack/rundir"
+	"heavy-read-api/internal/stack/state"
+)
+
+// Names of the runtimes, as RUNTIME has them.
+const (
+	inProcesses = "local"
+	inDocker    = "docker"
+)
+
+// runtime is where the stack runs. Its methods block until what they do is done, and print what the user should
+// know of it.
+type runtime interface {
+	start() error
+	stop() error
+	scale(readers int) error
+	failover() error
+	// logs follows the logs of a service (writer, reader or redis), or of all for "".
+	logs(service string) error
+	build() error
+	// clean stops the stack and deletes its data.
+	clean() error
+	// address returns where the writer or the gateway, as role says, takes requests on this machine.
+	address(role string) (string, error)
+	// state checks every process or container. It fails when the stack does not run.
+	state() (state.Stack, error)
+}
+
+// choice is a runtime and the reason for it, in a few words.
+type choice struct{ name, reason string }
+
+func runDir() string { return cmp.Or(os.Getenv("RUN_DIR"), ".run") }
+
+// runtimeFile is the file in the run folder with the runtime that was started last.
+const runtimeFile = "runtime"
+
+// choose picks the runtime: RUNTIME, else the one in which the stack runs, of two the one that was started last,
+// else Docker where it works.
+func choose(ctx context.Context) (choice, error) {
+	c := newCompose()
+	switch forced := os.Getenv("RUNTIME"); forced {
+	case "":
+	case inProcesses:
+		return choice{inProcesses, "RUNTIME=local"}, nil
+	case inDocker:
+		if missing := c.missing(ctx); missing != "" {
+			return choice{}, usage("RUNTIME=docker, but %s; RUNTIME=local works without Docker", missing)
+		}
+		return choice{inDocker, "RUNTIME=docker"}, nil
+	default:
+		return choice{}, usage("RUNTIME=%s: use local or docker", forced)
+	}
+	missing := c.missing(ctx)
+	runsInDocker := func() bool { return missing == "" && c.runs(ctx) }
+	last, _ := os.ReadFile(filepath.Join(runDir(), runtimeFile)) // none before the first start
+	if strings.TrimSpace(string(last)) == inDocker && runsInDocker() {
+		return choice{inDocker, "it runs in Docker"}, nil
+	}
+	if pid, _, err := rundir.Running(runDir()); pid != 0 || err != nil {
+		return choice{inProcesses, "it runs without Docker"}, nil
+	}
+	switch {
+	case runsInDocker():
+		return choice{inDocker, "it runs in Docker"}, nil
+	case missing != "":
+		return choice{inProcesses, missing}, nil
+	}
+	return choice{inDocker, "Compose is there"}, nil
+}
+
+// runtime returns the runtime of a name.
+func (p *program) runtime(name string) (runtime, error) {
+	if name == inDocker {
+		if redis := os.Getenv("REDIS"); redis != "" && redis != layout.Single && redis != layout.WithSentinel {
+			return nil, usage("REDIS=%s: use single or sentinel in Docker", redis)
+		}
+		return &docker{program: p, compose: newCompose()}, nil
+	}
+	cfg, err := layout.ParseConfig(nil, os.Getenv)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	cfg.Out = p.out
+	return &processes{program: p, cfg: cfg}, nil
+}
+
+// start starts the stack in the chosen runtime, and without Docker where the images cannot be pulled or built and
+// RUNTIME leaves the choice.
+func (p *program) start(c choice) error {
+	fmt.Fprintf(p.out, "Runtime: %s (%s; RUNTIME=local or docker forces it)\n", c.name, c.reason)
+	r, err := p.runtime(c.name)
+	if err != nil {
+		return err
+	}
+	if d, ok := r.(*docker); ok {
+		if output, err := d.images(); err != nil {
+			if os.Getenv("RUNTIME") == inDocker {
+				fmt.Fprint(p.err, output)
+				return errors.New("RUNTIME=docker, but the images cannot be pulled or built, for the reason above; RUNTIME=local works without Docker")
+			}
+			fmt.Fprintf(p.out, "The images cannot be pulled or built: %s\nStarting the local stack instead; RUNTIME=docker makes this an error.\n", lastLine(output))
+			c.name = inProcesses
+			if r, err = p.runtime(c.name); err != nil {
+				return err
+			}
+		}
+	}
+	if err := rundir.Make(runDir()); err != nil {
+		return err
+	}
+	if err := rundir.WriteFile(filepath.Join(runDir(), runtimeFile), c.name+"\n"); err != nil {
+		return fmt.Errorf("remember the runtime: %w", err)
+	}
+	return r.start()
+}

@@ -1,0 +1,162 @@
+// Package layout defines the processes of the stack on one machine: their settings, ports, arguments and health
+// checks, and the layouts of its Redis.
+package layout
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/stack/supervisor"
+)
+
+// MaxReaders is the most readers that the stack puts into rotation.
+const MaxReaders = 20
+
+// Config holds the settings of the stack on one machine. Common.Port is the dashboard's port.
+type Config struct {
+	daemon.Common
+	RunDir      string   // logs, pid file, nodes file, Redis's data and password
+	Readers     int      // readers in rotation at the start
+	RedisAddr   []string // an existing Redis; when empty the stack starts one
+	Redis       string   // layout of the stack's own Redis: single, sentinel or cluster
+	RedisServer string   // program name of the Redis server, or "embedded"
+	MinReplicas int      // connected Redis replicas without which the primary refuses writes, with Sentinel
+	Background  bool     // no terminal: children's warnings go to their log files, not to Err
+
+	// Out gets progress and addresses, Err the children's warnings. They must not block, or they
+	// would hold up the supervisor and its children; nil discards.
+	Out, Err io.Writer
+
+	WriterPort, DirectPort, GatewayPort, GatewayMetricsPort int
+	// Ports of the first of several processes; the others have the next ones.
+	ReaderPort, RedisPort, RedisBusPort, SentinelPort int
+
+	Env      []string // environment of the children, in the form of os.Environ
+	Password string   // of the stack's own Redis; set before Stages
+}
+
+// ParseConfig reads the supervisor's settings. What it does not know (CACHE_MAX_SIZE, ...) reaches
+// the children through the environment.
+func ParseConfig(args []string, getenv func(string) string) (Config, error) {
+	c := Config{Common: daemon.Common{Host: supervisor.Host, Logger: slog.Default()}, Env: os.Environ()}
+	s := daemon.NewSettings("local", getenv)
+	var level string
+	s.Int(&c.Port, "DASHBOARD_PORT", 3000, "port of the dashboard and of the supervisor's control interface")
+	s.String(&level, "LOG_LEVEL", "info", "least level that is logged, by the children too: debug, info, warn or error")
+	s.String(&c.RunDir, "RUN_DIR", ".run", "folder of logs, pid file and Redis's data")
+	s.Int(&c.Readers, "READERS", 3, fmt.Sprintf("readers in rotation at the start, 1 to %d", MaxReaders))
+	s.List(&c.RedisAddr, "REDIS_ADDR", nil, "addresses of a Redis to use; unset: the stack starts its own")
+	s.String(&c.Redis, "REDIS", "", "layout of the stack's own Redis, each with its own posts: single; sentinel for a primary, two Redis replicas and three Sentinels; cluster for a Redis Cluster of six; empty stands for what was started last, at first single")
+	s.String(&c.RedisServer, "REDIS_SERVER", defaultServer, `Redis program to start when it is on PATH; "embedded" asks for the one built in`)
+	s.Int(&c.MinReplicas, "REDIS_MIN_REPLICAS", 1, "with REDIS=sentinel, Redis replicas without which the primary refuses writes: 1 bounds what a primary that was cut off can lose, 0 takes writes without any replica")
+	s.Int(&c.RedisPort, "REDIS_PORT", 6379, "port of the stack's own Redis, or of redis-1; the next ones have the next ports")
+	s.Int(&c.SentinelPort, "SENTINEL_PORT", 26379, "port of sentinel-1; the next ones have the next ports")
+	s.Int(&c.RedisBusPort, "REDIS_BUS_PORT", 16379, "port on which redis-1 talks to the other nodes of the cluster; the next ones have the next ports")
+	s.Int(&c.WriterPort, "WRITER_PORT", 8080, "port of the writer")
+	s.Int(&c.DirectPort, "DIRECT_PORT", 8081, "port of reader-direct, the reader outside of the rotation")
+	s.Int(&c.ReaderPort, "READER_PORT", 8082, "port of reader-1; the next readers have the next ports")
+	s.Int(&c.GatewayPort, "GATEWAY_PORT", 9080, "port of the gateway")
+	s.Int(&c.GatewayMetricsPort, "GATEWAY_METRICS_PORT", 9091, "port of the gateway's metrics")
+	s.Flag(&c.Background, "background", "keep the children's warnings off the terminal (they are in the log files)")
+	if err := s.Parse(args); err != nil {
+		return Config{}, err
+	}
+	if err := c.LogLevel.UnmarshalText([]byte(level)); err != nil {
+		return Config{}, fmt.Errorf("LOG_LEVEL=%s: use debug, info, warn or error", level)
+	}
+	dir, err := filepath.Abs(c.RunDir)
+	if err != nil {
+		return Config{}, fmt.Errorf("RUN_DIR=%s: %w", c.RunDir, err)
+	}
+	c.RunDir = dir
+	if c.Redis == "" {
+		c.Redis = c.lastLayout()
+	}
+	return c, c.validate()
+}
+
+func (c *Config) validate() error {
+	if c.Readers < 1 || c.Readers > MaxReaders {
+		return fmt.Errorf("READERS=%d: between 1 and %d readers can be in rotation", c.Readers, MaxReaders)
+	}
+	if err := c.validateRedis(); err != nil {
+		return err
+	}
+	return c.validatePorts()
+}
+
+// validatePorts reports a port that does not exist or that two processes want.
+func (c *Config) validatePorts() error {
+	type wanted struct {
+		env         string
+		first, many int
+	}
+	all := []wanted{
+		{"DASHBOARD_PORT", c.Port, 1}, {"WRITER_PORT", c.WriterPort, 1}, {"DIRECT_PORT", c.DirectPort, 1},
+		{"GATEWAY_PORT", c.GatewayPort, 1}, {"GATEWAY_METRICS_PORT", c.GatewayMetricsPort, 1},
+		{"READER_PORT", c.ReaderPort, MaxReaders},
+	}
+	if c.OwnRedis() {
+		switch c.Redis {
+		case Single:
+			all = append(all, wanted{"REDIS_PORT", c.RedisPort, 1})
+		case WithSentinel:
+			all = append(all, wanted{"REDIS_PORT", c.RedisPort, sentinelServers}, wanted{"SENTINEL_PORT", c.SentinelPort, sentinels})
+		case Cluster:
+			all = append(all, wanted{"REDIS_PORT", c.RedisPort, clusterNodes}, wanted{"REDIS_BUS_PORT", c.RedisBusPort, clusterNodes})
+		}
+	}
+	text := func(w wanted) string {
+		if w.many == 1 {
+			return w.env
+		}
+		return fmt.Sprintf("%s (which stands for %d ports in a row)", w.env, w.many)
+	}
+	taken := make(map[int]wanted)
+	for _, w := range all {
+		for p := w.first; p < w.first+w.many; p++ {
+			if p < 1 || p > 65535 {
+				return fmt.Errorf("%s: %d is not a TCP port, those are between 1 and 65535", w.env, p)
+			}
+			if other, ok := taken[p]; ok {
+				return fmt.Errorf("%s and %s both want port %d: change one", text(other), text(w), p)
+			}
+			taken[p] = w
+		}
+	}
+	return nil
+}
+
+func (c *Config) OwnRedis() bool { return len(c.RedisAddr) == 0 }
+
+// File returns the path of a file in the run folder.
+func (c *Config) File(name string) string { return filepath.Join(c.RunDir, name) }
+
+// childEnv is the environment of every child: what the supervisor was given, and where things are.
+func (c *Config) childEnv() []string {
+	env := append([]string{}, c.Env...) // of two entries with one name the later counts
+	env = append(env, c.redisEnv()...)
+	return append(env,
+		"HOST="+supervisor.Host,
+		"LOG_LEVEL="+c.LogLevel.String(),
+		"METRICS_PORT=", // the gateway has its own; the others have all on one port, which is for this machine alone
+		"GATEWAY_NODES_FILE="+c.File(NodesFile),
+	)
+}
+
+// Getenv returns the value of a variable in an environment in the form of os.Environ, "" when it is not set. Of
+// several entries the last one counts.
+func Getenv(env []string, name string) string {
+	for _, e := range slices.Backward(env) {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}

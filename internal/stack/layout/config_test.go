@@ -1,0 +1,93 @@
+package layout
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"heavy-read-api/internal/stack/state"
+)
+
+func TestParseConfigRefuses(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"no readers", []string{"-readers=0"}, "READERS=0: between 1 and 20"},
+		{"too many readers", []string{"-readers=21"}, "READERS=21"},
+		{"no port", []string{"-writer-port=0"}, "WRITER_PORT: 0 is not a TCP port"},
+		{"a port twice", []string{"-writer-port=9080"}, "both want port 9080"},
+		{"a port among the readers'", []string{"-gateway-port=8090"}, "both want port 8090"},
+		{"the last readers have no port", []string{"-reader-port=65530"}, "READER_PORT: 65536 is not a TCP port"},
+		{"layout", []string{"-redis=ring"}, "REDIS=ring: use single, sentinel or cluster"},
+		{"a layout and another Redis", []string{"-redis=sentinel", "-redis-addr=a:1"}, "unset one of them"},
+		{"more replicas than there are", []string{"-redis=sentinel", "-redis-min-replicas=3"}, "use 0 to 2"},
+		{"a Sentinel's port", []string{"-redis=sentinel", "-redis-port=26377"}, "REDIS_PORT (which stands for 3 ports in a row) and SENTINEL_PORT (which stands for 3 ports in a row) both want port 26379"},
+		{"a port of the bus", []string{"-redis=cluster", "-redis-bus-port=6384"}, "both want port 6384"},
+		{"level", []string{"-log-level=loud"}, "use debug, info, warn or error"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ParseConfig(tt.args, func(string) string { return "" })
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// A port of the stack's own Redis matters only when there is one.
+func TestExternalRedisNeedsNoPort(t *testing.T) {
+	c, err := ParseConfig([]string{"-redis-addr=10.0.0.1:6379,10.0.0.2:6379", "-redis-port=8080"}, func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.OwnRedis() || Getenv(c.childEnv(), "REDIS_ADDR") != "10.0.0.1:6379,10.0.0.2:6379" {
+		t.Errorf("children get REDIS_ADDR=%s", Getenv(c.childEnv(), "REDIS_ADDR"))
+	}
+}
+
+// What a process says beside its 200 is shown, and what it says beside its 503 is the reason.
+func TestCheckHTTPPassesReasonsOn(t *testing.T) {
+	for _, tt := range []struct {
+		code int
+		body string
+		want state.Health
+	}{
+		{200, `{"status":"ready"}`, state.Health{Ready: true}},
+		{200, `{"status":"ready","reasons":["Redis deletes posts by itself"]}`, state.Health{Ready: true, Note: "Redis deletes posts by itself"}},
+		{200, `{"status":"degraded"}`, state.Health{Ready: true, Detail: "degraded"}},
+		{503, `{"status":"no writes","reasons":["WRONGPASS invalid username-password pair"]}`, state.Health{Detail: "WRONGPASS invalid username-password pair"}},
+		{503, `gone`, state.Health{Detail: "/ready answers 503 Service Unavailable"}},
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(tt.code)
+			_, _ = io.WriteString(w, tt.body)
+		}))
+		if got := checkHTTP(srv.URL)(t.Context()); got != tt.want {
+			t.Errorf("%d %s: %+v, want %+v", tt.code, tt.body, got, tt.want)
+		}
+		srv.Close()
+	}
+}
+
+// The writer sends readers of posts to the gateway, or where the user says.
+func TestWriterKnowsWherePostsAreRead(t *testing.T) {
+	for env, want := range map[string]string{
+		"READER_URL=":                      "http://127.0.0.1:%d",
+		"READER_URL=https://posts.example": "https://posts.example",
+	} {
+		cfg := testConfig(t, env)
+		s, err := cfg.writer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want = strings.Replace(want, "%d", fmt.Sprint(cfg.GatewayPort), 1); Getenv(append(cfg.childEnv(), s.Env...), "READER_URL") != want {
+			t.Errorf("%s: the writer does not have READER_URL=%s", env, want)
+		}
+	}
+}

@@ -1,0 +1,282 @@
+package layout
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"heavy-read-api/internal/stack/rundir"
+	"heavy-read-api/internal/stack/state"
+	"heavy-read-api/internal/stack/supervisor"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Layouts of the stack's own Redis, as the setting REDIS names them.
+const (
+	Single       = "single"
+	WithSentinel = "sentinel"
+	Cluster      = "cluster"
+)
+
+// defaultServer is the Redis that is started when none is asked for and it is on PATH.
+const defaultServer = "redis-server"
+
+// Embedded as REDIS_SERVER asks for the embedded Redis even where a redis-server is on PATH.
+const Embedded = "embedded"
+
+// peer is one process of the stack's own Redis.
+type peer struct {
+	name string // such as redis-1
+	addr string // host:port
+}
+
+// peers returns n processes with numbered names on ports in a row.
+func peers(role string, firstPort, n int) []peer {
+	var all []peer
+	for i := range n {
+		all = append(all, peer{fmt.Sprintf("%s-%d", role, i+1), supervisor.Address(firstPort + i)})
+	}
+	return all
+}
+
+// nameOf returns the name of the process at addr, or addr when it is none of them.
+func nameOf(all []peer, addr string) string {
+	for _, p := range all {
+		if p.addr == addr {
+			return p.name
+		}
+	}
+	return addr
+}
+
+func addresses(all []peer) []string {
+	var addrs []string
+	for _, p := range all {
+		addrs = append(addrs, p.addr)
+	}
+	return addrs
+}
+
+// validateRedis reports a layout that cannot work.
+func (c *Config) validateRedis() error {
+	switch {
+	case c.Redis != Single && c.Redis != WithSentinel && c.Redis != Cluster:
+		return fmt.Errorf("REDIS=%s: use %s, %s or %s", c.Redis, Single, WithSentinel, Cluster)
+	case c.Redis != Single && !c.OwnRedis():
+		return fmt.Errorf("REDIS=%s starts the stack's own Redis, and REDIS_ADDR names another one: unset one of them", c.Redis)
+	case c.MinReplicas < 0 || c.MinReplicas >= sentinelServers:
+		return fmt.Errorf("REDIS_MIN_REPLICAS=%d: there are %d Redis replicas, use 0 to %d", c.MinReplicas, sentinelServers-1, sentinelServers-1)
+	}
+	return nil
+}
+
+// layoutFile is the file in the run folder with the layout that was started last.
+const layoutFile = "layout"
+
+// Remember makes the layout the default of later starts.
+func (c *Config) Remember() error {
+	if !c.OwnRedis() {
+		return nil
+	}
+	if err := rundir.WriteFile(c.File(layoutFile), c.Redis+"\n"); err != nil {
+		return fmt.Errorf("remember the layout of Redis: %w", err)
+	}
+	return nil
+}
+
+// lastLayout returns the layout that was started last. Another one would not have its posts.
+func (c *Config) lastLayout() string {
+	text, err := os.ReadFile(c.File(layoutFile))
+	if err != nil || !c.OwnRedis() {
+		return Single
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// redisEnv returns the environment variables that tell the children where Redis is.
+func (c *Config) redisEnv() []string {
+	if !c.OwnRedis() {
+		return []string{"REDIS_ADDR=" + strings.Join(c.RedisAddr, ",")}
+	}
+	addrs, master := c.seeds()
+	return OwnRedisEnv(addrs, master, c.Password)
+}
+
+// OwnRedisEnv is redisEnv for the stack's own Redis. That listens on the loopback, with one password for
+// servers and Sentinels and without TLS: settings that are meant for another Redis would only be refused.
+func OwnRedisEnv(addrs []string, master, password string) []string {
+	sentinelPassword := ""
+	if master != "" {
+		sentinelPassword = password
+	}
+	return []string{
+		"REDIS_ADDR=" + strings.Join(addrs, ","), "REDIS_MASTER_NAME=" + master,
+		"REDIS_USERNAME=", "REDIS_PASSWORD=" + password, "REDIS_SENTINEL_USERNAME=", "REDIS_SENTINEL_PASSWORD=" + sentinelPassword,
+		"REDIS_TLS=", "REDIS_TLS_CA_FILE=", "REDIS_TLS_CERT_FILE=", "REDIS_TLS_KEY_FILE=", "REDIS_TLS_SERVER_NAME=",
+	}
+}
+
+// Server returns the address of the stack's Redis.
+func (c *Config) Server() state.RedisServer {
+	if !c.OwnRedis() {
+		return state.RedisServer{Addrs: c.RedisAddr}
+	}
+	addrs, master := c.seeds()
+	return state.RedisServer{Layout: c.Redis, Addrs: addrs, MasterName: master}
+}
+
+// seeds returns what the stack's own Redis is found by: REDIS_ADDR and REDIS_MASTER_NAME.
+func (c *Config) seeds() (addrs []string, master string) {
+	switch c.Redis {
+	case WithSentinel:
+		return addresses(peers(state.Sentinel, c.SentinelPort, sentinels)), masterName
+	case Cluster:
+		return addresses(peers(state.Redis, c.RedisPort, clusterNodes)), ""
+	}
+	return []string{supervisor.Address(c.RedisPort)}, ""
+}
+
+// ownRedisStages returns the stages that start the stack's own Redis, and a phrase that describes it.
+func (c *Config) ownRedisStages() ([]Stage, string, error) {
+	if c.Redis != Single && c.RedisServer == Embedded {
+		return nil, "", fmt.Errorf("REDIS=%s needs a real redis-server, and REDIS_SERVER=%s asks for another: unset one of them", c.Redis, Embedded)
+	}
+	if c.Redis != Single && c.embedded() {
+		return nil, "", fmt.Errorf("REDIS=%s needs a real redis-server, and there is none on PATH: install it (apt-get install redis-server, brew install redis), or use REDIS=%s", c.Redis, Single)
+	}
+	switch c.Redis {
+	case WithSentinel:
+		return c.sentinelStages()
+	case Cluster:
+		return c.clusterStages()
+	}
+	s, what, err := c.singleRedis()
+	return []Stage{{Specs: []supervisor.Spec{s}}}, what, err
+}
+
+// singleRedis returns the spec of one Redis: the server on PATH, or the embedded one.
+func (c *Config) singleRedis() (supervisor.Spec, string, error) {
+	p := supervisor.Port{Number: c.RedisPort, Env: "REDIS_PORT"}
+	if c.embedded() {
+		s, err := c.child(state.Redis, "redis", p)
+		s.Metrics, s.Check = "", checkRedis([]string{supervisor.Address(c.RedisPort)}, c.Password)
+		why := "no " + c.RedisServer + " on PATH"
+		if c.RedisServer == Embedded {
+			why = "REDIS_SERVER=" + Embedded
+		}
+		return s, "the embedded one, in memory only: posts are gone after a stop (" + why + ")", err
+	}
+	dir := c.redisDir()
+	s, err := c.redisServer("redis", dir, p)
+	s.Check = checkRedis([]string{supervisor.Address(c.RedisPort)}, c.Password)
+	return s, s.Path + ", append-only file in " + dir, err
+}
+
+// redisDirs are the folders in the run folder that hold Redis's data, one for each layout.
+var redisDirs = map[string]string{Single: "redis", WithSentinel: "sentinel", Cluster: "cluster"}
+
+// DataDirs returns the folders that hold data of Redis.
+func (c *Config) DataDirs() []string {
+	var dirs []string
+	for _, layout := range []string{Single, WithSentinel, Cluster} {
+		dir := c.File(redisDirs[layout])
+		if _, err := os.Stat(dir); err == nil {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+func (c *Config) redisDir() string { return c.File(redisDirs[c.Redis]) }
+
+// redisServer returns the spec of a redis-server that keeps its data in dir. Further arguments win over
+// those that all servers have.
+func (c *Config) redisServer(name, dir string, p supervisor.Port, more ...string) (supervisor.Spec, error) {
+	conf := filepath.Join(dir, "redis.conf")
+	s, err := c.redisProcess(state.Redis, name, p)
+	s.Prepare = func(context.Context) ([]string, error) {
+		return nil, configure(conf, "# Redis and the stack rewrite this file; the stack's settings are its arguments.\n",
+			c.Password, "requirepass %q", "masterauth %q")
+	}
+	s.Argv = append(s.Argv, conf, // the arguments win over it
+		"--port", strconv.Itoa(p.Number), "--bind", supervisor.Host, "--dir", dir,
+		// An acknowledged write is on disk: the promise P3 rests on these two.
+		"--appendonly", "yes", "--appendfsync", "always",
+		"--save", "", "--maxmemory-policy", "noeviction",
+		// A rewrite of the append-only file takes a core for itself, more so with compression:
+		// an import would cause one after the other.
+		"--auto-aof-rewrite-min-size", "1gb", "--rdbcompression", "no",
+		"--daemonize", "no", "--logfile", "",
+	)
+	s.Argv = append(s.Argv, more...)
+	s.Cure = func(line string) (words, cure string) {
+		if _, text, ok := strings.Cut(line, " # "); ok { // behind process and time
+			line = text
+		}
+		if strings.Contains(line, "reading the append only file") {
+			data := filepath.Join(dir, "appendonlydir")
+			cure = fmt.Sprintf("; what is damaged is cut off by redis-check-aof --fix %s (first copy %s)", filepath.Join(data, "appendonly.aof.manifest"), data)
+		}
+		return line, cure
+	}
+	return s, err
+}
+
+// redisProcess returns the spec of a process of the Redis program, without arguments.
+func (c *Config) redisProcess(role, name string, ports ...supervisor.Port) (supervisor.Spec, error) {
+	path, err := exec.LookPath(c.RedisServer)
+	if err != nil {
+		return supervisor.Spec{}, fmt.Errorf("find %s: %w", c.RedisServer, err)
+	}
+	return supervisor.Spec{
+		Name: name, Role: role, Ports: ports, Path: path, Argv: []string{path}, Env: c.Env, Notable: notableRedis,
+	}, nil
+}
+
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make a folder of Redis: %w", err)
+	}
+	return nil
+}
+
+// redisClient returns a client for one look at one process, for the caller to close. Each command is
+// sent once and takes CheckTimeout at most.
+func redisClient(addr, password string) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Addr: addr, Password: password, Protocol: 2, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
+		DialTimeout: CheckTimeout, ReadTimeout: CheckTimeout, WriteTimeout: CheckTimeout,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	})
+}
+
+// embedded reports whether the stack's own Redis is the embedded one: when it is asked for, or when
+// there is no other and none was asked for.
+func (c *Config) embedded() bool {
+	_, err := exec.LookPath(c.RedisServer)
+	return c.RedisServer == Embedded || err != nil && c.RedisServer == defaultServer
+}
+
+// RedisNote describes in a line what keeps the posts.
+func (c *Config) RedisNote() string {
+	switch {
+	case !c.OwnRedis():
+		return strings.Join(c.RedisAddr, ",") + " (REDIS_ADDR)"
+	case c.Redis != Single:
+		return fmt.Sprintf("%s, REDIS=%s, append-only files in %s", c.RedisServer, c.Redis, c.redisDir())
+	case c.embedded():
+		return "embedded, in memory only: THE POSTS ARE GONE AFTER A STOP (install redis-server to keep them)"
+	}
+	return c.RedisServer + ", append-only file in " + c.redisDir()
+}
+
+// ExternalRedis checks a Redis that the stack has not started.
+func (c *Config) ExternalRedis(ctx context.Context) state.Health {
+	return checkRedis(c.RedisAddr, "")(ctx)
+}

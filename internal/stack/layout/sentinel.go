@@ -1,0 +1,202 @@
+package layout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"heavy-read-api/internal/stack/poll"
+	"heavy-read-api/internal/stack/state"
+	"heavy-read-api/internal/stack/supervisor"
+)
+
+// The layout REDIS=sentinel.
+const (
+	sentinelServers = 3       // one of them the primary
+	sentinels       = 3       // two of them decide
+	masterName      = "posts" // of the primary at the Sentinels
+)
+
+// replaceWait is how long a Redis that died as the primary stays down at most, until another one has
+// been promoted. A failover takes 3 s until the primary counts as down, and 1 to 2 s more.
+const replaceWait = 10 * time.Second
+
+// heldBack is logged when a server waits for that.
+const heldBack = "the primary died; it stays down until another one has been promoted"
+
+// sentinelSettings are those of a new sentinel.conf; Sentinel rewrites the file whenever it learns
+// something, so that later nothing but the password is set.
+//
+// A primary that is silent for 3 s counts as down: Sentinel pings once a second, and with 1 s a single
+// late reply caused a second failover. failover-timeout bounds the parts of a failover, and twice of
+// it is the pause before the next attempt after one that failed: 6 minutes with the default of 180 s,
+// 20 s with 10 s, which still is several times what a promotion takes.
+const sentinelSettings = `sentinel monitor %[1]s %[2]s %[3]s 2
+sentinel down-after-milliseconds %[1]s 3000
+sentinel failover-timeout %[1]s 10000
+sentinel parallel-syncs %[1]s 1
+`
+
+// sentinelGroup is a primary, its Redis replicas and the Sentinels that watch them.
+type sentinelGroup struct {
+	servers, sentinels []peer
+	dir                string // holds a folder for each of them
+	minReplicas        int    // connected Redis replicas without which the primary refuses writes
+	password           string // of all of them
+	log                *slog.Logger
+	looks              lookOnce[sentinelLook]
+}
+
+// sentinelStages returns the stages of REDIS=sentinel.
+func (c *Config) sentinelStages() ([]Stage, string, error) {
+	g := &sentinelGroup{
+		servers:   peers(state.Redis, c.RedisPort, sentinelServers),
+		sentinels: peers(state.Sentinel, c.SentinelPort, sentinels),
+		dir:       c.redisDir(), minReplicas: c.MinReplicas, password: c.Password, log: c.Logger,
+	}
+	primary := g.remembered()
+	if primary == "" {
+		primary = g.servers[0].addr
+	}
+	if !slices.Contains(addresses(g.servers), primary) {
+		return nil, "", fmt.Errorf("the Sentinels' files in %s know the primary as %s: set REDIS_PORT as it was, or delete that folder with its posts (make clean)", g.dir, primary)
+	}
+	// The Sentinels come after the Redis replicas have found the primary: otherwise they would first
+	// learn of them 10 s later.
+	servers, watchers := Stage{}, Stage{}
+	for i, p := range g.servers {
+		s, err := c.sentinelServer(g, p, supervisor.Port{Number: c.RedisPort + i, Env: "REDIS_PORT"})
+		if err != nil {
+			return nil, "", err
+		}
+		servers.Specs = append(servers.Specs, s)
+	}
+	for i, p := range g.sentinels {
+		s, err := c.sentinel(g, p, supervisor.Port{Number: c.SentinelPort + i, Env: "SENTINEL_PORT"}, primary)
+		if err != nil {
+			return nil, "", err
+		}
+		watchers.Specs = append(watchers.Specs, s)
+	}
+	what := fmt.Sprintf("%d servers and %d Sentinels, append-only files in %s; the primary was %s", sentinelServers, sentinels, g.dir, nameOf(g.servers, primary))
+	return []Stage{servers, watchers}, what, nil
+}
+
+func (c *Config) sentinelServer(g *sentinelGroup, p peer, at supervisor.Port) (supervisor.Spec, error) {
+	dir := filepath.Join(g.dir, p.name)
+	s, err := c.redisServer(p.name, dir, at,
+		"--repl-ping-replica-period", "1", // lets a Redis replica notice a silent link within 2 s
+		"--repl-diskless-sync-delay", "0", // by default the first copy waits 5 s for company
+		"--repl-backlog-size", "64mb", // a Redis replica that was away for seconds needs no full copy
+		// A primary that lost all of its Redis replicas refuses writes after 2 s. So one that was cut
+		// off, and replaced meanwhile, loses 2 s of writes at most. The price: while both Redis replicas
+		// are down, nothing can be written although the primary is well.
+		"--min-replicas-to-write", strconv.Itoa(c.MinReplicas), "--min-replicas-max-lag", "2",
+	)
+	if err != nil {
+		return s, err
+	}
+	s.Check = func(ctx context.Context) state.Health { return g.look().server(p) }
+	configured := s.Prepare
+	s.Prepare = func(ctx context.Context) ([]string, error) {
+		role := g.replicaOf(ctx, p)
+		_, err := configured(ctx)
+		return role, err
+	}
+	return s, nil
+}
+
+func (c *Config) sentinel(g *sentinelGroup, p peer, at supervisor.Port, primary string) (supervisor.Spec, error) {
+	dir := filepath.Join(g.dir, p.name)
+	s, err := c.redisProcess(state.Sentinel, p.name, at)
+	if err != nil {
+		return s, err
+	}
+	primaryHost, primaryPort, err := net.SplitHostPort(primary)
+	if err != nil {
+		return s, err
+	}
+	conf := filepath.Join(dir, sentinelConf)
+	s.Argv = append(s.Argv, conf, "--sentinel", "--port", strconv.Itoa(at.Number), "--bind", supervisor.Host, "--dir", dir,
+		"--daemonize", "no", "--logfile", "")
+	s.Check = func(ctx context.Context) state.Health { return g.look().sentinel(p) }
+	s.Prepare = func(context.Context) ([]string, error) {
+		return nil, configure(conf, fmt.Sprintf(sentinelSettings, masterName, primaryHost, primaryPort),
+			c.Password, "requirepass %q", "sentinel auth-pass "+masterName+" %q")
+	}
+	return s, nil
+}
+
+const sentinelConf = "sentinel.conf"
+
+// replicaOf returns the arguments by which a server starts in the role that the Sentinels want it to
+// have, so that an old primary takes no write before they turn it into a Redis replica.
+//
+// A server that died as the primary is replaced, not waited for: with many posts it loads longer than
+// a failover takes, and what killed it may kill it again. So replicaOf blocks until the Sentinels have
+// promoted another one, if they can, for replaceWait or until ctx is done at most.
+func (g *sentinelGroup) replicaOf(ctx context.Context, self peer) []string {
+	l := g.look()
+	primary := l.primary
+	if primary == self.addr && l.canReplace(self) {
+		g.log.Info(heldBack, "process", self.name, "at_most", replaceWait)
+		wait, cancel := context.WithTimeout(ctx, replaceWait)
+		defer cancel()
+		poll.Until(wait, func() bool {
+			if l := g.look(); l.primary != "" {
+				primary = l.primary
+			}
+			return primary != self.addr
+		})
+	}
+	if primary == "" {
+		primary = g.remembered() // no Sentinel answers
+	}
+	if primary == "" {
+		primary = g.servers[0].addr
+	}
+	if primary == self.addr {
+		return []string{"--replicaof", "no", "one"}
+	}
+	primaryHost, primaryPort, _ := net.SplitHostPort(primary)
+	return []string{"--replicaof", primaryHost, primaryPort}
+}
+
+// remembered returns the address of the primary that the newest of the Sentinels' files names, "" when
+// there is none.
+func (g *sentinelGroup) remembered() string {
+	var primary string
+	newest := int64(-1)
+	for _, p := range g.sentinels {
+		text, err := os.ReadFile(filepath.Join(g.dir, p.name, sentinelConf))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		addr, epoch := parseSentinelConf(string(text))
+		if addr != "" && epoch > newest {
+			primary, newest = addr, epoch
+		}
+	}
+	return primary
+}
+
+// parseSentinelConf returns the address of the primary in a sentinel.conf, and its configuration epoch.
+func parseSentinelConf(text string) (primary string, epoch int64) {
+	for line := range strings.Lines(text) {
+		switch f := strings.Fields(line); {
+		case len(f) == 6 && f[0] == "sentinel" && f[1] == "monitor" && f[2] == masterName:
+			primary = net.JoinHostPort(f[3], f[4])
+		case len(f) == 4 && f[0] == "sentinel" && f[1] == "config-epoch" && f[2] == masterName:
+			epoch, _ = strconv.ParseInt(f[3], 10, 64) // without a number it is as old as can be
+		}
+	}
+	return primary, epoch
+}

@@ -1,0 +1,92 @@
+// Package measure scrapes the metrics of the stack's processes and turns them into rates and quantiles.
+package measure
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"heavy-read-api/internal/stack/state"
+)
+
+const (
+	scrapeTimeout = 800 * time.Millisecond
+	maxScrape     = 8 << 20 // bytes
+)
+
+// Values are measurements by name. Rates are per second, times in seconds, sizes in bytes. A name without a
+// value is absent.
+type Values map[string]float64
+
+// Collector measures processes. One goroutine at a time may use it.
+type Collector struct {
+	client *http.Client     // ignores proxies of the environment
+	tracks map[string]*track // by process
+}
+
+// NewCollector returns a collector for the caller to close.
+func NewCollector() *Collector {
+	return &Collector{
+		client: &http.Client{Timeout: scrapeTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: 10 * time.Second}},
+		tracks: make(map[string]*track),
+	}
+}
+
+// Close closes the idle connections.
+func (c *Collector) Close() { c.client.CloseIdleConnections() }
+
+// Collect scrapes every process at the same time, within scrapeTimeout, and returns the values of each that
+// answers by its name. A process has rates from its second scrape on.
+func (c *Collector) Collect(ctx context.Context, processes []state.Process) map[string]Values {
+	type result struct {
+		at     time.Time // zero when the scrape failed
+		sample sample
+	}
+	results := make([]result, len(processes))
+	var wg sync.WaitGroup
+	for i, p := range processes {
+		if p.Metrics == "" || p.State == state.Restarting {
+			continue
+		}
+		wg.Go(func() {
+			if s, err := c.scrape(ctx, p); err == nil {
+				results[i] = result{time.Now(), s}
+			}
+		})
+	}
+	wg.Wait()
+	values := make(map[string]Values, len(processes))
+	tracks := make(map[string]*track, len(processes)) // without those of processes that are gone
+	for i, p := range processes {
+		if results[i].at.IsZero() {
+			continue // a gap: the next scrape has no earlier one to compare with
+		}
+		t := c.tracks[p.Name]
+		if t == nil {
+			t = new(track)
+		}
+		tracks[p.Name] = t
+		values[p.Name] = t.add(results[i].at, results[i].sample)
+	}
+	c.tracks = tracks
+	return values
+}
+
+func (c *Collector) scrape(ctx context.Context, p state.Process) (sample, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Metrics, nil)
+	if err != nil {
+		return sample{}, fmt.Errorf("scrape %s: %w", p.Name, err)
+	}
+	res, err := c.client.Do(req)
+	if err != nil {
+		return sample{}, fmt.Errorf("scrape %s: %w", p.Name, err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return sample{}, fmt.Errorf("scrape %s: %s", p.Name, res.Status)
+	}
+	return parseSample(io.LimitReader(res.Body, maxScrape), p.Role)
+}

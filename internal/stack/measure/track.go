@@ -1,0 +1,89 @@
+package measure
+
+import (
+	"math"
+	"time"
+)
+
+// quantileWindow is the number of scrapes over which quantiles are taken: one second of light traffic has too
+// few reads for a 99th percentile.
+const quantileWindow = 5
+
+// track turns the scrapes of one process into rates and quantiles.
+type track struct {
+	at     time.Time // of the newest scrape; zero before the first
+	newest sample
+	recent map[string][]histogram // growth of each histogram in the last scrapes, quantileWindow at most
+}
+
+// add records a scrape and returns its values: gauges as they are, rates per second since the scrape before,
+// quantiles over the last quantileWindow scrapes. A rate without an earlier scrape and a quantile without an
+// observation are absent.
+func (t *track) add(at time.Time, s sample) Values {
+	values := make(Values, len(s.gauges)+len(s.counters)+4)
+	for name, v := range s.gauges {
+		values[name] = v
+	}
+	previous, seconds := t.newest, at.Sub(t.at).Seconds()
+	first := t.at.IsZero()
+	t.at, t.newest = at, s
+	if first || seconds <= 0 {
+		return values
+	}
+	if s.started != previous.started {
+		previous = sample{} // a new process: its counters began at zero
+		t.recent = nil
+	}
+	gained := make(map[string]float64, len(s.counters))
+	for name, v := range s.counters {
+		gained[name] = increase(previous.counters[name], v)
+		values[name] = round(gained[name] / seconds)
+	}
+	if gained["reads"] > 0 {
+		values["not_modified_share"] = round(gained["not_modified"] / gained["reads"])
+	}
+	if t.recent == nil {
+		t.recent = make(map[string][]histogram)
+	}
+	for name, h := range s.histograms {
+		recent := append(t.recent[name], h.since(previous.histograms[name]))
+		recent = recent[max(0, len(recent)-quantileWindow):]
+		t.recent[name] = recent
+		var window histogram
+		for _, r := range recent {
+			window = window.plus(r)
+		}
+		if name != "" {
+			name += "_"
+		}
+		for _, q := range []struct {
+			suffix string
+			share  float64
+		}{{"p50", 0.50}, {"p99", 0.99}} {
+			if v, ok := window.quantile(q.share); ok {
+				values[name+q.suffix] = round(v)
+			}
+		}
+	}
+	return values
+}
+
+// increase returns the growth of a counter; one that decreased was reset to zero.
+func increase(from, to float64) float64 {
+	if to < from {
+		return to
+	}
+	return to - from
+}
+
+// round keeps four significant digits.
+func round(v float64) float64 {
+	if v == 0 || math.IsInf(v, 0) || math.IsNaN(v) {
+		return 0
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(math.Abs(v)))-3)
+	if unit >= 1 {
+		return math.Round(v/unit) * unit
+	}
+	return math.Round(v/unit) / math.Round(1/unit) // dividing by a whole number prints short
+}

@@ -1,0 +1,76 @@
+// Package state describes the running stack: its processes, what each of them does, and how it is.
+package state
+
+// Roles of processes. Each but Sentinel is also the first argument with which the program runs as one.
+const (
+	Redis    = "redis"
+	Sentinel = "sentinel"
+	Writer   = "writer"
+	Reader   = "reader"
+	Gateway  = "gateway"
+)
+
+// States of a process.
+const (
+	Ready      = "ready"
+	Degraded   = "degraded"   // ready, with a problem that Detail names
+	NotReady   = "not ready"  // running; Detail names what is missing
+	Restarting = "restarting" // it died, Detail says how, and is about to be started again
+	Stopping   = "stopping"
+)
+
+// Process is one process of the stack, or one container.
+type Process struct {
+	Name     string `json:"name"`
+	Role     string `json:"role"`
+	Address  string `json:"address"` // host:port on this machine, "" when it has none
+	PID      int    `json:"pid,omitempty"`
+	Restarts int    `json:"restarts"`
+	State    string `json:"state"`
+	Note     string `json:"note,omitempty"` // what it is at the moment, such as "primary"
+	Detail   string `json:"detail,omitempty"`
+	External bool   `json:"external,omitempty"` // not started by the stack
+	Metrics  string `json:"metrics,omitempty"`  // URL of its metrics, "" when it has none
+}
+
+// Up reports whether the process does its job.
+func (p Process) Up() bool { return p.State == Ready || p.State == Degraded }
+
+// Settled reports whether a start is done with p. A reader that is degraded has lost Redis and serves from
+// memory. A degraded gateway does not use all readers yet, and a degraded Redis or Sentinel has not found
+// the others yet.
+func (p Process) Settled() bool {
+	switch p.Role {
+	case Gateway, Redis, Sentinel:
+		return p.State == Ready
+	}
+	return p.Up()
+}
+
+// StateText returns the state of p and the reason for it.
+func (p Process) StateText() string {
+	if p.Detail == "" {
+		return p.State
+	}
+	return p.State + ": " + p.Detail
+}
+
+// Health is the result of one health check.
+type Health struct {
+	Ready  bool
+	Note   string // what the process is at the moment, such as "primary"
+	Detail string // why it is not ready, or its problem although it is ready
+}
+
+// SetHealth sets the state of p from a health check.
+func (p *Process) SetHealth(h Health) {
+	p.Note, p.Detail = h.Note, h.Detail
+	switch {
+	case !h.Ready:
+		p.State = NotReady
+	case h.Detail != "":
+		p.State = Degraded
+	default:
+		p.State = Ready
+	}
+}

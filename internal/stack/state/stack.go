@@ -1,0 +1,55 @@
+package state
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Stack is the state of all processes.
+type Stack struct {
+	PID       int         `json:"pid"`     // of the supervisor
+	RunDir    string      `json:"run_dir"` // folder with the password of the stack's own Redis
+	Redis     RedisServer `json:"redis"`
+	Complete  bool        `json:"complete"` // every process was launched
+	Processes []Process   `json:"processes"`
+}
+
+// RedisServer is the address of the stack's Redis.
+type RedisServer struct {
+	Layout     string   `json:"layout,omitempty"` // single, sentinel or cluster; "" when it is not the stack's own
+	Addrs      []string `json:"addrs"`
+	MasterName string   `json:"master_name,omitempty"` // name of the primary at the Sentinels, which Addrs are then
+}
+
+// Ready reports whether every process is up.
+func (s Stack) Ready() bool {
+	for _, p := range s.Processes {
+		if !p.Up() {
+			return false
+		}
+	}
+	return s.Complete
+}
+
+// Settled reports whether every process is ready and the gateway uses every reader.
+func (s Stack) Settled() bool { return s.Complete && len(s.missing()) == 0 }
+
+// missing returns the processes that keep the stack from being settled, each with the reason.
+func (s Stack) missing() []string {
+	var all []string
+	for _, p := range s.Processes {
+		if !p.Settled() {
+			all = append(all, fmt.Sprintf("%s (%s)", p.Name, p.StateText()))
+		}
+	}
+	return all
+}
+
+// MissingText lists what keeps the stack from being settled.
+func (s Stack) MissingText() string {
+	missing := s.missing()
+	if !s.Complete {
+		missing = append(missing, "not every process was started yet")
+	}
+	return strings.Join(missing, ", ")
+}

@@ -1,0 +1,55 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"syscall"
+)
+
+// Host is the only address that the stack listens on: it is a development stack without TLS.
+const Host = "127.0.0.1"
+
+// Address returns host:port of a port of the stack.
+func Address(port int) string { return net.JoinHostPort(Host, strconv.Itoa(port)) }
+
+// Port is a TCP port that a process listens on, and the setting that changes it.
+type Port struct {
+	Number int
+	Env    string
+}
+
+// portInUseError reports a port on which something else listens.
+type portInUseError struct {
+	port Port
+	name string // of the process that needs it
+}
+
+func (e *portInUseError) Error() string {
+	return fmt.Sprintf("port %d is in use and %s needs it: stop what listens there, or set %s to another port",
+		e.port.Number, e.name, e.port.Env)
+}
+
+// PortError returns a sentence about the failed attempt of the named process to listen on a port.
+func PortError(p Port, name string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return &portInUseError{port: p, name: name}
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s may not listen on port %d: this user lacks the permission, so set %s to a port above 1023", name, p.Number, p.Env)
+	}
+	return fmt.Errorf("%s cannot listen on port %d (%s): %w", name, p.Number, p.Env, err)
+}
+
+// CheckPorts reports the first port of a process on which it cannot listen.
+func CheckPorts(s Spec) error {
+	for _, p := range s.Ports {
+		ln, err := net.Listen("tcp", Address(p.Number))
+		if err != nil {
+			return PortError(p, s.Name, err)
+		}
+		ln.Close()
+	}
+	return nil
+}
