@@ -17,6 +17,18 @@ RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache
     go build -trimpath -ldflags="-s -w -X heavy-read-api/internal/buildinfo.version=$VERSION -X heavy-read-api/internal/buildinfo.revision=$REVISION" \
     -o /out/ ./reader ./writer ./failover
 
+# The program behind make, for a machine without Go (local/stack.sh).
+FROM build AS build-local
+ARG GOOS=linux
+ARG GOARCH=amd64
+COPY local local
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+    go build -trimpath -ldflags='-s -w' -o /out/local ./local
+
+FROM scratch AS local
+COPY --from=build-local /out/local /local
+ENTRYPOINT ["/local"]
+
 FROM scratch AS writer
 ARG VERSION=devel
 ARG REVISION=unknown

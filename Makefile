@@ -22,10 +22,7 @@ start restart build: export REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help start stop restart health stats scale failover logs logs-writer logs-reader logs-redis \
-	test-write test-read build benchmark clean fmt lint rules test cover sim fuzz bench test-redis test-compose ci \
-	bin/local bin/writer bin/reader
-
-##@ Using the stack
+	test-write test-read build test test-redis test-compose bench benchmark clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / { printf "%s%s:\n", gap, substr($$0, 5); gap = "\n" } \
@@ -47,8 +44,7 @@ health: ## Show a line per process or container: ready, or why not; fails unless
 stats: ## Show a line per reader: reads per second, latency, propagation, entries, memory, lag
 	@local/stack.sh stats
 
-scale: ## Change the number of readers behind the gateway: make scale N=5
-	@test -n "$$N" || { echo "usage: make scale N=5"; exit 2; }
+scale: ## N readers behind the gateway: make scale N=5
 	@local/stack.sh scale "$$N"
 
 failover: ## Promote a Redis replica without losing a write (REDIS=sentinel or cluster)
@@ -70,28 +66,14 @@ test-write: ## Write a post: make test-write [POST_ID=hello]
 	@local/stack.sh test-write "$$POST_ID"
 
 test-read: ## Read a post through the gateway: make test-read POST_ID=hello
-	@test -n "$$POST_ID" || { echo "usage: make test-read POST_ID=hello"; exit 2; }
 	@local/stack.sh test-read "$$POST_ID"
 
 build: ## Build the images in Docker, else the programs in bin/
 	@local/stack.sh build
 
-benchmark: ## Measure the running stack and write benchmark/benchmark-report.md: make benchmark [ARGS=--full]
-	@benchmark/run_benchmark.sh $(ARGS)
-
-clean: ## Stop the stack; delete its data, its logs or images, and the binaries
-	@local/stack.sh clean
-	@rm -rf bin
-
-# Always run: go build itself skips what has not changed.
-bin/writer:
-	@$(GO) build -o $@ ./writer
-bin/reader:
-	@$(GO) build -o $@ ./reader
-bin/local:
-	@$(GO) build -o $@ ./local
-
-##@ Developing
+test: ## Run all tests but those of Docker, with the race detector where there is a C compiler
+	@race=; if [ "$$(GOFLAGS= $(GO) env CGO_ENABLED)" = 1 ]; then race=-race; fi; \
+	echo "$(GO) test $$race -shuffle=on ./..."; $(GO) test $$race -shuffle=on ./...
 
 fmt: ## Format the Go code
 	gofmt -w .

@@ -45,11 +45,17 @@ func TestHealthChecksAskNoProxy(t *testing.T) {
 			t.Fatal(err)
 		}
 		command[len(command)-1] = service.URL + u.Path
-		if out, code := run(t, unreachable, command...); code != 0 {
-			t.Errorf("%s: %q: exit code %d %s", name, command, code, out)
+		cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
+		cmd.Env = append(os.Environ(), unreachable...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %q: %v %s", name, command, err, out)
 		}
 	}
 	if checks == 0 {
 		t.Error("no health check uses wget")
 	}
 }
+
+// unreachable is a proxy at which nobody listens, for every kind of request.
+var unreachable = []string{"http_proxy=http://127.0.0.1:1", "https_proxy=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1",
+	"all_proxy=http://127.0.0.1:1", "ALL_PROXY=http://127.0.0.1:1", "no_proxy=", "NO_PROXY="}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -307,4 +308,28 @@ func TestBlocksAreReserved(t *testing.T) {
 	if second := freeBlock(t); second == first {
 		t.Errorf("ports from %d on were given to two tests at once", first)
 	}
+}
+
+// testProgram returns the path of the test binary, which is the program when childEnvironment is set.
+func testProgram(t *testing.T) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// execute runs a command in a folder, with env beside the environment of the test.
+func execute(t *testing.T, dir string, env []string, command ...string) (output string, code int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
 }

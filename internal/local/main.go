@@ -71,11 +71,12 @@ func Main(args []string, stdout, stderr io.Writer, roles map[string]Role) int {
 }
 
 func (p *program) main(args []string, roles map[string]Role) int {
-	// Posts and logs in the run folder are readable by this user alone, also those that Redis writes.
-	syscall.Umask(0o077)
 	name := "help"
 	if len(args) > 0 {
 		name, args = args[0], args[1:]
+	}
+	if name != "build" {
+		syscall.Umask(0o077) // posts and logs are readable by this user alone, also those that Redis writes
 	}
 	if role, ok := roles[name]; ok {
 		return role(args)
@@ -155,9 +156,12 @@ func (p *program) command(name string, args []string) error {
 	case "stats":
 		return p.stats(r)
 	case "scale":
+		if arg == "" {
+			return usage("N is missing: make scale N=5")
+		}
 		n, err := strconv.Atoi(arg)
 		if err != nil {
-			return usage("N=%s: the number of readers is missing or no number: make scale N=5", arg)
+			return usage("N=%s: between 1 and %d readers can be in rotation", arg, layout.MaxReaders)
 		}
 		return r.scale(n)
 	case "failover":

@@ -23,7 +23,7 @@ type Values map[string]float64
 
 // Collector measures processes. One goroutine at a time may use it.
 type Collector struct {
-	client *http.Client     // ignores proxies of the environment
+	client *http.Client      // ignores proxies of the environment
 	tracks map[string]*track // by process
 }
 
