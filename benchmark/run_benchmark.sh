@@ -3,7 +3,6 @@
 # called from any folder; --help lists the options.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. local/env.sh # the settings of .env, as the stack reads them
 
 need() { # need COMMAND HOW-TO-INSTALL-IT
 	command -v "$1" >/dev/null || {

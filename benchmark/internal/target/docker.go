@@ -33,7 +33,7 @@ func (d *docker) Name() string { return InDocker }
 
 // ask asks Compose about the stack that was started last.
 func (d *docker) ask(ctx context.Context, args ...string) (string, error) {
-	return run(ctx, d.root, append([]string{"sh", "-c", `. local/compose.sh; compose "$@"`, "compose"}, args...)...)
+	return run(ctx, d.root, append([]string{"sh", "local/stack.sh", "compose"}, args...)...)
 }
 
 // containers returns the running containers of some services, or of all.

@@ -55,7 +55,7 @@ var ErrNotRunning = errors.New("the stack is not running: start it with `make st
 // Detect finds out in which way the stack runs, as the Makefile does: root is its folder. The addresses that it
 // returns are those of the environment, corrected by what the runtime knows.
 func Detect(ctx context.Context, root string, a Addresses) (Runtime, Addresses, error) {
-	cmd := exec.CommandContext(ctx, "sh", filepath.Join("local", "runtime.sh"))
+	cmd := exec.CommandContext(ctx, "sh", filepath.Join("local", "stack.sh"), "runtime")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	var exit *exec.ExitError
@@ -72,7 +72,7 @@ func Detect(ctx context.Context, root string, a Addresses) (Runtime, Addresses, 
 		a, err := d.locate(ctx, a)
 		return d, a, err
 	default:
-		return nil, a, fmt.Errorf("local/runtime.sh says %q, neither local nor docker", strings.TrimSpace(string(out)))
+		return nil, a, fmt.Errorf("local/stack.sh runtime prints %q, neither local nor docker", strings.TrimSpace(string(out)))
 	}
 }
 
