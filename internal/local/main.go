@@ -119,15 +119,22 @@ type exitError int
 
 func (e exitError) Error() string { return "exit code " + strconv.Itoa(int(e)) }
 
+// takesArgument are the commands with an argument, which may be missing or empty.
+var takesArgument = map[string]bool{"scale": true, "logs": true, "test-write": true, "test-read": true}
+
 // command runs a command other than run.
 func (p *program) command(name string, args []string) error {
+	if name == "compose" {
+		return newCompose().exec(args...)
+	}
 	arg := ""
-	if len(args) > 0 {
+	switch {
+	case len(args) > 1, len(args) == 1 && !takesArgument[name]:
+		return usage("%s: unexpected argument %q", name, args[len(args)-1])
+	case len(args) == 1:
 		arg = args[0]
 	}
 	switch name {
-	case "compose":
-		return newCompose().exec(args...)
 	case "test-write":
 		return p.testWrite(arg)
 	case "test-read":

@@ -96,8 +96,8 @@ func (p *program) stats(r runtime) error {
 			readers++
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", proc.Name, proc.StateText(),
 				number(m, "reads", 1, ""), number(m, "p99", 1e3, " ms"), number(m, "propagation_p99", 1e3, " ms"),
-				number(m, "entries", 1, ""), number(m, "cache_bytes", 1.0/(1<<20), " MiB"),
-				number(m, "memory", 1.0/(1<<20), " MiB"), number(m, "version", 1, ""), number(m, "lag", 1, ""))
+				number(m, "entries", 1, ""), mebibytes(m, "cache_bytes"),
+				mebibytes(m, "memory"), number(m, "version", 1, ""), number(m, "lag", 1, ""))
 		}
 	}
 	if readers == 0 {
@@ -122,4 +122,13 @@ func number(values measure.Values, name string, scale float64, unit string) stri
 		return fmt.Sprintf("%.0f%s", v, unit)
 	}
 	return fmt.Sprintf("%.3g%s", v, unit)
+}
+
+// mebibytes formats a size; without a value it is a dash.
+func mebibytes(values measure.Values, name string) string {
+	v, ok := values[name]
+	if !ok {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f MiB", v/(1<<20))
 }

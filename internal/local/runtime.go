@@ -66,18 +66,18 @@ func choose(ctx context.Context) (choice, error) {
 	runsInDocker := func() bool { return missing == "" && c.runs(ctx) }
 	last, _ := os.ReadFile(filepath.Join(runDir(), runtimeFile)) // none before the first start
 	if strings.TrimSpace(string(last)) == inDocker && runsInDocker() {
-		return choice{inDocker, "it runs in Docker"}, nil
+		return choice{inDocker, "the stack runs in Docker"}, nil
 	}
 	if pid, _, err := rundir.Running(runDir()); pid != 0 || err != nil {
-		return choice{inProcesses, "it runs without Docker"}, nil
+		return choice{inProcesses, "the stack runs without Docker"}, nil
 	}
 	switch {
 	case runsInDocker():
-		return choice{inDocker, "it runs in Docker"}, nil
+		return choice{inDocker, "the stack runs in Docker"}, nil
 	case missing != "":
 		return choice{inProcesses, missing}, nil
 	}
-	return choice{inDocker, "Compose is there"}, nil
+	return choice{inDocker, "Docker Compose works"}, nil
 }
 
 // runtime returns the runtime of a name.
@@ -99,7 +99,11 @@ func (p *program) runtime(name string) (runtime, error) {
 // start starts the stack in the chosen runtime, and without Docker where the images cannot be pulled or built and
 // RUNTIME leaves the choice.
 func (p *program) start(c choice) error {
-	fmt.Fprintf(p.out, "Runtime: %s (%s; RUNTIME=local or docker forces it)\n", c.name, c.reason)
+	hint := "; RUNTIME=local or docker forces it"
+	if os.Getenv("RUNTIME") != "" {
+		hint = ""
+	}
+	fmt.Fprintf(p.out, "Runtime: %s (%s%s)\n", c.name, c.reason, hint)
 	r, err := p.runtime(c.name)
 	if err != nil {
 		return err

@@ -126,8 +126,8 @@ func TestChoice(t *testing.T) {
 		{"forced", "local RUNTIME=local\n", 0, []string{works, "RUNTIME=local"}},
 		{"forced to Docker", "docker RUNTIME=docker\n", 0, []string{works, "RUNTIME=docker"}},
 		{"unknown", "error: RUNTIME=podman: use local or docker\n", 2, []string{works, "RUNTIME=podman"}},
-		{"Docker works", "docker Compose is there\n", 0, []string{works, "RUNTIME=", "EMPTY=yes"}},
-		{"containers run", "docker it runs in Docker\n", 0, []string{works, "RUNTIME="}},
+		{"Docker works", "docker Docker Compose works\n", 0, []string{works, "RUNTIME=", "EMPTY=yes"}},
+		{"containers run", "docker the stack runs in Docker\n", 0, []string{works, "RUNTIME="}},
 		{"no daemon", "local docker's daemon does not answer (no daemon)\n", 0, []string{noDaemon, "RUNTIME="}},
 		{"forced without a daemon", "error: RUNTIME=docker, but docker's daemon does not answer (no daemon); RUNTIME=local works without Docker\n", 2, []string{noDaemon, "RUNTIME=docker"}},
 	} {
@@ -145,7 +145,7 @@ func TestChoice(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer claim.Release()
-	for last, want := range map[string]string{"": "local it runs without Docker\n", "local": "local it runs without Docker\n", "docker": "docker it runs in Docker\n"} {
+	for last, want := range map[string]string{"": "local the stack runs without Docker\n", "local": "local the stack runs without Docker\n", "docker": "docker the stack runs in Docker\n"} {
 		if err := os.WriteFile(filepath.Join(dir, runtimeFile), []byte(last+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
