@@ -27,7 +27,10 @@ import (
 
 const (
 	stopWait = 20 * time.Second
-	exitWait = 2 * time.Second // for the end of the supervisor's process after it has released the run folder
+	// followWait bounds the wait for writer, readers and the other servers after a failover: their connections move
+	// within a second or two, and the nodes of a cluster learn of a new Redis replica by gossip.
+	followWait = 15 * time.Second
+	exitWait   = 2 * time.Second // for the end of the supervisor's process after it has released the run folder
 )
 
 // processes is the runtime without Docker: a supervisor in the background runs the stack.
@@ -232,7 +235,21 @@ func (r *processes) failover() error {
 	if errors.Is(err, failover.ErrSingle) && st.Redis.Layout != "" {
 		err = fmt.Errorf("%w; REDIS=%s or REDIS=%s start several", err, layout.WithSentinel, layout.Cluster)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(r.out, "Waiting until every process has followed.")
+	ctx, cancel := context.WithTimeout(r.ctx, followWait)
+	defer cancel()
+	if !poll.Until(ctx, func() bool { st, err = r.state(); return err == nil && everyProcessIsReady(st) }) {
+		fmt.Fprintf(r.out, "Not every process has followed within %s; make health shows which.\n", followWait)
+	}
+	return nil
+}
+
+// everyProcessIsReady reports whether every process is ready and none degraded.
+func everyProcessIsReady(st state.Stack) bool {
+	return !slices.ContainsFunc(st.Processes, func(p state.Process) bool { return p.State != state.Ready })
 }
 
 // logs replaces this process by a tail, which follows the files over their rotation. The lines have the

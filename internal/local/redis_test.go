@@ -161,6 +161,9 @@ func TestLayouts(t *testing.T) {
 			if code != 0 || !strings.Contains(out, "none was lost") {
 				t.Errorf("failover: exit code %d\n%s", code, out)
 			}
+			if out, code := local(t, env, "health"); code != 0 || strings.Contains(out, "degraded") {
+				t.Errorf("just after the failover: exit code %d\n%s", code, out)
+			}
 			write(t, cfg, "third")
 			st = wellState(t, cfg)
 			now := primaryOf(st)
@@ -208,9 +211,12 @@ func TestLayoutNeedsARedisServer(t *testing.T) {
 	for _, server := range []string{layout.Embedded, ""} {
 		cfg := testConfig(t, "REDIS=sentinel", "REDIS_SERVER="+server)
 		t.Setenv("PATH", t.TempDir())
-		err := runToEnd(t, cfg)
-		if err == nil || !strings.Contains(err.Error(), "REDIS=sentinel needs a real redis-server") {
-			t.Errorf("REDIS_SERVER=%s: error %v", server, err)
+		want := "REDIS=sentinel needs a real redis-server, and there is none on PATH"
+		if server != "" {
+			want = "REDIS=sentinel needs a real redis-server: the embedded Redis (REDIS_SERVER=embedded) has no replication"
+		}
+		if err := runToEnd(t, cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("REDIS_SERVER=%s: error %v, want %q", server, err, want)
 		}
 	}
 }

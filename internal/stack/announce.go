@@ -37,7 +37,11 @@ func (p *Progress) Await(ctx context.Context, current func(context.Context) (sta
 		for _, proc := range st.Processes {
 			if proc.Settled() && !p.printed[proc.Name] {
 				p.printed[proc.Name] = true
-				fmt.Fprintf(p.out, "  %-14s ready on %s%s%s\n", proc.Name, proc.Address, pidText(proc), noteText(proc))
+				is := "ready on"
+				if proc.External {
+					is = "answers on" // without a login: writer and readers report whether Redis takes theirs
+				}
+				fmt.Fprintf(p.out, "  %-14s %s %s%s%s\n", proc.Name, is, proc.Address, pidText(proc), noteText(proc))
 			}
 		}
 		return st.Settled()

@@ -241,7 +241,7 @@ func (l clusterLook) node(p peer) state.Health {
 		h.Ready, h.Detail = false, "the cluster is down: it does not reach most of the primaries"
 	case h.Detail != "":
 	case !v.primary && l.listedBy(p.addr) < l.answering():
-		h.Detail = fmt.Sprintf("%d of %d nodes know it as a Redis replica", l.listedBy(p.addr), l.answering())
+		h.Detail = fmt.Sprintf("only %d of %d nodes list it as a Redis replica yet", l.listedBy(p.addr), l.answering())
 	case v.known < len(l.nodes):
 		h.Detail = fmt.Sprintf("knows %d of %d nodes", v.known, len(l.nodes))
 	case v.covered < clusterSlots:

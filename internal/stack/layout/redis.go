@@ -145,7 +145,7 @@ func (c *Config) seeds() (addrs []string, master string) {
 // ownRedisStages returns the stages that start the stack's own Redis, and a phrase that describes it.
 func (c *Config) ownRedisStages() ([]Stage, string, error) {
 	if c.Redis != Single && c.RedisServer == Embedded {
-		return nil, "", fmt.Errorf("REDIS=%s needs a real redis-server, and REDIS_SERVER=%s asks for another: unset one of them", c.Redis, Embedded)
+		return nil, "", fmt.Errorf("REDIS=%s needs a real redis-server: the embedded Redis (REDIS_SERVER=%s) has no replication; unset one of the two", c.Redis, Embedded)
 	}
 	if c.Redis != Single && c.embedded() {
 		return nil, "", fmt.Errorf("REDIS=%s needs a real redis-server, and there is none on PATH: install it (apt-get install redis-server, brew install redis), or use REDIS=%s", c.Redis, Single)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // Host is the only address that the stack listens on: it is a development stack without TLS.
@@ -20,13 +21,20 @@ type Port struct {
 	Env    string
 }
 
-// portInUseError reports a port on which something else listens.
+// portInUseError reports a port that something else uses.
 type portInUseError struct {
 	port Port
 	name string // of the process that needs it
+	// No program listens: the kernel has given the port to an outgoing connection, and keeps it for a minute after
+	// that has ended (TIME-WAIT).
+	outgoing bool
 }
 
 func (e *portInUseError) Error() string {
+	if e.outgoing {
+		return fmt.Sprintf("port %d, which %s needs, is the local port of an outgoing connection, open or closed less than a minute ago: try again in a minute, or set %s to another port",
+			e.port.Number, e.name, e.port.Env)
+	}
 	return fmt.Sprintf("port %d is in use and %s needs it: stop what listens there, or set %s to another port",
 		e.port.Number, e.name, e.port.Env)
 }
@@ -35,7 +43,11 @@ func (e *portInUseError) Error() string {
 func PortError(p Port, name string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return &portInUseError{port: p, name: name}
+		conn, err := net.DialTimeout("tcp", Address(p.Number), time.Second)
+		if err == nil {
+			conn.Close()
+		}
+		return &portInUseError{port: p, name: name, outgoing: errors.Is(err, syscall.ECONNREFUSED)}
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("%s may not listen on port %d: this user lacks the permission, so set %s to a port above 1023", name, p.Number, p.Env)
 	}

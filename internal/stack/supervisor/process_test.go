@@ -265,3 +265,42 @@ func gone(pid int) bool {
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	return strings.HasPrefix(rest, "Z")
 }
+
+// The kernel may have given the port to an outgoing connection, and keeps it for a minute after that has ended.
+func TestPortOfAnOutgoingConnection(t *testing.T) {
+	ln, err := net.Listen("tcp", Address(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := client.LocalAddr().(*net.TCPAddr).Port
+	check := func(when string) {
+		t.Helper()
+		err := CheckPorts(Spec{Name: "writer", Ports: []Port{{number, "WRITER_PORT"}}})
+		want := fmt.Sprintf("port %d, which writer needs, is the local port of an outgoing connection, open or closed less than a minute ago: try again in a minute, or set WRITER_PORT to another port", number)
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: error %v, want %q", when, err, want)
+		}
+	}
+	check("open")
+	client.Close() // first, so that its side is the one in TIME-WAIT
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	server.Close()
+	check("closed")
+
+	number = ln.Addr().(*net.TCPAddr).Port
+	want := fmt.Sprintf("port %d is in use and writer needs it: stop what listens there, or set WRITER_PORT to another port", number)
+	if err := CheckPorts(Spec{Name: "writer", Ports: []Port{{number, "WRITER_PORT"}}}); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %q", err, want)
+	}
+}
