@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	scaleReadyWait = 15 * time.Second // for the new readers to be ready, before they are listed anyway
-	gatewayWait    = 3 * time.Second  // for the gateway to follow the nodes file, which it re-reads twice a second
+	scaleReadyWait = 15 * time.Second // for new readers to become ready; after that they are listed anyway
+	gatewayWait    = 3 * time.Second  // for the gateway to follow the nodes file, which it reads twice a second
 )
 
-var errScaling = errors.New("the readers are being scaled already: try again when that is done")
+var errScaling = errors.New("another scale is under way: try again when it is done")
 
 // Scale brings the number of readers in rotation to n, 1 to layout.MaxReaders: new ones get traffic once
 // they are ready; the ones with the highest numbers stop after the gateway has dropped them, so that

@@ -31,8 +31,8 @@ const (
 	clusterSlots     = 16384
 )
 
-// reunionWait is how long nodes that know each other have to find each other after a start, before
-// they are introduced again because their ports may have changed. A primary waits for 2 s.
+// reunionWait is how long nodes with a configuration have to find each other after a start, before they are
+// introduced again because their ports may have changed. A primary that starts waits for 2 s.
 const reunionWait = 5 * time.Second
 
 // clusterGroup is a Redis Cluster.
@@ -40,9 +40,9 @@ type clusterGroup struct {
 	nodes    []peer
 	busPort  int // of the first node
 	password string
-	key      string // decides which shard has the posts
+	key      string // of the posts; its slot decides which primary has them
 	log      *slog.Logger
-	looks    lookOnce[clusterLook]
+	views    shared[clusterView]
 }
 
 // clusterStages returns the stage of REDIS=cluster.
@@ -79,7 +79,7 @@ func (c *Config) clusterNode(g *clusterGroup, p peer, at, bus supervisor.Port) (
 		// No min-replicas-to-write: with one Redis replica a shard would stop when any node fails.
 	)
 	s.Ports = append(s.Ports, bus)
-	s.Check = func(ctx context.Context) state.Health { return g.look().node(p) }
+	s.Check = func(ctx context.Context) state.Health { return g.view().node(p) }
 	configured := s.Prepare
 	s.Prepare = func(ctx context.Context) ([]string, error) {
 		g.awaitReplacement(ctx, p)
@@ -88,32 +88,32 @@ func (c *Config) clusterNode(g *clusterGroup, p peer, at, bus supervisor.Port) (
 	return s, err
 }
 
-// awaitReplacement blocks until the others have promoted another node in the place of one that died as
-// a primary, as they would be robbed of it by a quick restart (see replicaOf), for replaceWait or until
-// ctx is done at most. The node itself becomes a Redis replica once it meets them.
+// awaitReplacement delays the start of a primary that died until the others have promoted another node, for
+// replaceWait or until ctx is done at most: a quick restart would prevent the promotion (see replicaOf). The node
+// becomes a Redis replica once it rejoins.
 func (g *clusterGroup) awaitReplacement(ctx context.Context, self peer) {
-	if !g.look().canReplace(self) {
+	if !g.view().canReplace(self) {
 		return
 	}
 	g.log.Info(heldBack, "process", self.name, "at_most", replaceWait)
 	wait, cancel := context.WithTimeout(ctx, replaceWait)
 	defer cancel()
-	poll.Until(wait, func() bool { return !g.look().canReplace(self) })
+	poll.Until(wait, func() bool { return !g.view().canReplace(self) })
 }
 
-// nodeView is what a node of the cluster says.
+// nodeView is the state of a node of the cluster, as the node itself reports it.
 type nodeView struct {
 	serverView
-	ok      bool     // it finds that the cluster can serve
-	known   int      // nodes that it knows, itself included
-	slots   []string // that it owns, such as "0-5460"
-	covered int      // slots that somebody owns
-	epoch   int      // newest configuration that it knows
+	ok      bool     // cluster_state is ok: the cluster serves
+	known   int      // cluster_known_nodes, itself included
+	slots   []string // ranges that it owns, such as "0-5460"
+	covered int      // number of slots with an owner
+	epoch   int      // cluster_current_epoch
 	posts   bool     // it owns the slot of the posts
-	lists   []string // addresses of the Redis replicas that it knows, of any primary
+	lists   []string // addresses of the Redis replicas of all primaries
 }
 
-// viewNode asks a node.
+// viewNode requests the state of a node.
 func (g *clusterGroup) viewNode(ctx context.Context, p peer) nodeView {
 	c := redisClient(p.addr, g.password)
 	defer c.Close()
@@ -157,15 +157,15 @@ func infoNumber(info, name string) int {
 	return 0
 }
 
-// clusterLook is one look at the nodes.
-type clusterLook struct {
+// clusterView is the state of all nodes at one time.
+type clusterView struct {
 	nodes []nodeView
 }
 
-// look asks every node.
-func (g *clusterGroup) look() clusterLook {
-	return g.looks.do(func(ctx context.Context) clusterLook {
-		l := clusterLook{nodes: make([]nodeView, len(g.nodes))}
+// view requests the state of every node.
+func (g *clusterGroup) view() clusterView {
+	return g.views.do(func(ctx context.Context) clusterView {
+		l := clusterView{nodes: make([]nodeView, len(g.nodes))}
 		var all sync.WaitGroup
 		for i, p := range g.nodes {
 			all.Go(func() { l.nodes[i] = g.viewNode(ctx, p) })
@@ -177,7 +177,7 @@ func (g *clusterGroup) look() clusterLook {
 
 // canReplace reports whether the other nodes can promote one of them in the place of self: it has a
 // Redis replica, and most of the primaries are there to elect it.
-func (l clusterLook) canReplace(self peer) bool {
+func (l clusterView) canReplace(self peer) bool {
 	voters, follower := 0, false
 	for _, v := range l.nodes {
 		switch {
@@ -191,7 +191,7 @@ func (l clusterLook) canReplace(self peer) bool {
 	return follower && voters > clusterPrimaries/2
 }
 
-func (l clusterLook) name(addr string) string {
+func (l clusterView) name(addr string) string {
 	for _, v := range l.nodes {
 		if v.addr == addr {
 			return v.name
@@ -200,8 +200,8 @@ func (l clusterLook) name(addr string) string {
 	return addr
 }
 
-// answering returns how many nodes answer.
-func (l clusterLook) answering() (n int) {
+// answering returns the number of nodes that answer.
+func (l clusterView) answering() (n int) {
 	for _, v := range l.nodes {
 		if v.err == nil {
 			n++
@@ -210,9 +210,9 @@ func (l clusterLook) answering() (n int) {
 	return n
 }
 
-// listedBy returns how many nodes know the one at addr as a Redis replica. One that has just become one
-// cannot take over before they do.
-func (l clusterLook) listedBy(addr string) (n int) {
+// listedBy returns the number of nodes that list the one at addr as a Redis replica. A new Redis replica cannot
+// take over before they do.
+func (l clusterView) listedBy(addr string) (n int) {
 	for _, v := range l.nodes {
 		if v.err == nil && slices.Contains(v.lists, addr) {
 			n++
@@ -221,8 +221,8 @@ func (l clusterLook) listedBy(addr string) (n int) {
 	return n
 }
 
-// node judges a node.
-func (l clusterLook) node(p peer) state.Health {
+// node returns the health of a node.
+func (l clusterView) node(p peer) state.Health {
 	v := l.nodes[slices.IndexFunc(l.nodes, func(v nodeView) bool { return v.peer == p })]
 	h := v.health(l.name)
 	if !h.Ready {
@@ -238,12 +238,12 @@ func (l clusterLook) node(p peer) state.Health {
 	}
 	switch {
 	case !v.ok:
-		h.Ready, h.Detail = false, "the cluster is down: it does not reach most of the primaries"
+		h.Ready, h.Detail = false, "the cluster is down: this node does not reach a majority of the primaries"
 	case h.Detail != "":
 	case !v.primary && l.listedBy(p.addr) < l.answering():
 		h.Detail = fmt.Sprintf("only %d of %d nodes list it as a Redis replica yet", l.listedBy(p.addr), l.answering())
 	case v.known < len(l.nodes):
-		h.Detail = fmt.Sprintf("knows %d of %d nodes", v.known, len(l.nodes))
+		h.Detail = fmt.Sprintf("lists %d of %d nodes", v.known, len(l.nodes))
 	case v.covered < clusterSlots:
 		h.Detail = fmt.Sprintf("%d of %d slots have no owner", clusterSlots-v.covered, clusterSlots)
 	case v.primary && v.replicas == 0:
@@ -252,23 +252,23 @@ func (l clusterLook) node(p peer) state.Health {
 	return h
 }
 
-// form makes one cluster of the nodes, which run. What is there already stays, so that it finishes a
-// cluster whose creation was interrupted, and finds the nodes again when their ports were changed. It
-// blocks until that is done or ctx ends.
+// form makes one cluster of the nodes, which run. It keeps what is configured already, so it also completes a
+// creation that was interrupted, and rejoins nodes whose ports were changed. It blocks until that is done or ctx
+// ends.
 func (g *clusterGroup) form(ctx context.Context) error {
-	var l clusterLook
+	var l clusterView
 	if !poll.Until(ctx, func() bool {
-		l = g.look()
+		l = g.view()
 		return !slices.ContainsFunc(l.nodes, func(v nodeView) bool { return v.err != nil || v.loading })
 	}) {
 		if slices.ContainsFunc(l.nodes, func(v nodeView) bool { return v.covered == clusterSlots }) {
-			return nil // the cluster is there, only a node is not
+			return nil // the cluster exists; only a node is missing
 		}
 		return fmt.Errorf("create the cluster: not every node answers: %w", context.Cause(ctx))
 	}
-	steps := []func(context.Context, clusterLook) error{g.meet, g.assignSlots, g.assignReplicas}
+	steps := []func(context.Context, clusterView) error{g.meet, g.assignSlots, g.assignReplicas}
 	for _, step := range steps {
-		if err := step(ctx, g.look()); err != nil {
+		if err := step(ctx, g.view()); err != nil {
 			return fmt.Errorf("create the cluster: %w", err)
 		}
 	}
@@ -276,7 +276,7 @@ func (g *clusterGroup) form(ctx context.Context) error {
 }
 
 // meet introduces the nodes to each other.
-func (g *clusterGroup) meet(ctx context.Context, l clusterLook) error {
+func (g *clusterGroup) meet(ctx context.Context, l clusterView) error {
 	fresh := !slices.ContainsFunc(l.nodes, func(v nodeView) bool { return v.known > 1 || v.covered > 0 || v.epoch > 0 })
 	known := !slices.ContainsFunc(l.nodes, func(v nodeView) bool { return v.known < len(g.nodes) })
 	if known {
@@ -290,7 +290,7 @@ func (g *clusterGroup) meet(ctx context.Context, l clusterLook) error {
 		if !fresh {
 			break
 		}
-		// Different epochs from the start spare the nodes a conflict that they would settle later.
+		// Distinct epochs avoid a conflict that the nodes would have to resolve later.
 		if err := g.sendCommand(ctx, v.addr, "CLUSTER", "SET-CONFIG-EPOCH", i+1); err != nil {
 			return err
 		}
@@ -302,11 +302,11 @@ func (g *clusterGroup) meet(ctx context.Context, l clusterLook) error {
 			return err
 		}
 	}
-	return g.awaitAll(ctx, "know all others", func(v nodeView) bool { return v.known == len(g.nodes) })
+	return g.awaitAll(ctx, "list all others", func(v nodeView) bool { return v.known == len(g.nodes) })
 }
 
-// assignSlots gives the slots to the first nodes where they have no owner yet.
-func (g *clusterGroup) assignSlots(ctx context.Context, l clusterLook) error {
+// assignSlots distributes slots without an owner to the first nodes.
+func (g *clusterGroup) assignSlots(ctx context.Context, l clusterView) error {
 	if slices.ContainsFunc(l.nodes, func(v nodeView) bool { return v.covered == clusterSlots }) {
 		return nil
 	}
@@ -319,11 +319,11 @@ func (g *clusterGroup) assignSlots(ctx context.Context, l clusterLook) error {
 			return err
 		}
 	}
-	return g.awaitAll(ctx, "find that every slot has an owner", func(v nodeView) bool { return v.covered == clusterSlots && v.ok })
+	return g.awaitAll(ctx, "agree that every slot has an owner", func(v nodeView) bool { return v.covered == clusterSlots && v.ok })
 }
 
 // assignReplicas makes each node without slots the Redis replica of a primary that has none.
-func (g *clusterGroup) assignReplicas(ctx context.Context, l clusterLook) error {
+func (g *clusterGroup) assignReplicas(ctx context.Context, l clusterView) error {
 	var alone []peer // primaries without a Redis replica
 	for _, v := range l.nodes {
 		if v.primary && len(v.slots) > 0 && !slices.ContainsFunc(l.nodes, func(r nodeView) bool { return !r.primary && r.upstream == v.addr }) {
@@ -348,10 +348,10 @@ func (g *clusterGroup) assignReplicas(ctx context.Context, l clusterLook) error 
 	return nil
 }
 
-// awaitAll waits until every node satisfies what.
+// awaitAll waits until ok holds for every node; what names that in the error.
 func (g *clusterGroup) awaitAll(ctx context.Context, what string, ok func(nodeView) bool) error {
 	if !poll.Until(ctx, func() bool {
-		return !slices.ContainsFunc(g.look().nodes, func(v nodeView) bool { return v.err != nil || !ok(v) })
+		return !slices.ContainsFunc(g.view().nodes, func(v nodeView) bool { return v.err != nil || !ok(v) })
 	}) {
 		return fmt.Errorf("the nodes do not %s in time", what)
 	}

@@ -26,11 +26,11 @@ type Config struct {
 	RedisAddr   []string // an existing Redis; when empty the stack starts one
 	Redis       string   // layout of the stack's own Redis: single, sentinel or cluster
 	RedisServer string   // program name of the Redis server, or "embedded"
-	MinReplicas int      // connected Redis replicas without which the primary refuses writes, with Sentinel
-	Background  bool     // no terminal: children's warnings go to their log files, not to Err
+	MinReplicas int      // number of connected Redis replicas below which the primary refuses writes, with Sentinel
+	Background  bool     // warnings of the children go to their log files alone, not to Err
 
-	// Out gets progress and addresses, Err the children's warnings. They must not block, or they
-	// would hold up the supervisor and its children; nil discards.
+	// Out receives progress and addresses, Err the children's warnings. A write that blocks would block the
+	// supervisor and its children. nil discards.
 	Out, Err io.Writer
 
 	WriterPort, DirectPort, GatewayPort, GatewayMetricsPort int
@@ -41,25 +41,25 @@ type Config struct {
 	Password string   // of the stack's own Redis; set before Stages
 }
 
-// ParseConfig reads the supervisor's settings. What it does not know (CACHE_MAX_SIZE, ...) reaches
-// the children through the environment.
+// ParseConfig reads the supervisor's settings. Settings of the children alone (CACHE_MAX_SIZE, ...) reach them
+// through the environment.
 func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	c := Config{Common: daemon.Common{Host: supervisor.Host, Logger: slog.Default()}, Env: os.Environ()}
 	s := daemon.NewSettings("local", getenv)
 	var level string
-	s.Int(&c.Port, "DASHBOARD_PORT", 3000, "port of the dashboard and of the supervisor's control interface")
-	s.String(&level, "LOG_LEVEL", "info", "least level that is logged, by the children too: debug, info, warn or error")
+	s.Int(&c.Port, "DASHBOARD_PORT", 3000, "port of the dashboard and of the control API")
+	s.String(&level, "LOG_LEVEL", "info", "lowest level that is logged, by the children too: debug, info, warn or error")
 	s.String(&c.RunDir, "RUN_DIR", ".run", "folder of logs, pid file and Redis's data")
 	s.Int(&c.Readers, "READERS", 3, fmt.Sprintf("readers in rotation at the start, 1 to %d", MaxReaders))
 	s.List(&c.RedisAddr, "REDIS_ADDR", nil, "addresses of a Redis to use; unset: the stack starts its own")
-	s.String(&c.Redis, "REDIS", "", "layout of the stack's own Redis, each with its own posts: single; sentinel for a primary, two Redis replicas and three Sentinels; cluster for a Redis Cluster of six; empty stands for what was started last, at first single")
-	s.String(&c.RedisServer, "REDIS_SERVER", defaultServer, `Redis program to start when it is on PATH; "embedded" asks for the one built in`)
-	s.Int(&c.MinReplicas, "REDIS_MIN_REPLICAS", 1, "with REDIS=sentinel, Redis replicas without which the primary refuses writes: 1 bounds what a primary that was cut off can lose, 0 takes writes without any replica")
-	s.Int(&c.RedisPort, "REDIS_PORT", 6379, "port of the stack's own Redis, or of redis-1; the next ones have the next ports")
-	s.Int(&c.SentinelPort, "SENTINEL_PORT", 26379, "port of sentinel-1; the next ones have the next ports")
-	s.Int(&c.RedisBusPort, "REDIS_BUS_PORT", 16379, "port on which redis-1 talks to the other nodes of the cluster; the next ones have the next ports")
+	s.String(&c.Redis, "REDIS", "", "layout of the stack's own Redis, each with posts of its own: single; sentinel (a primary, two Redis replicas, three Sentinels); cluster (a Redis Cluster of six nodes); empty: the layout that was started last, at first single")
+	s.String(&c.RedisServer, "REDIS_SERVER", defaultServer, `program of the Redis server, on PATH; "embedded": the Redis in this program, in memory only`)
+	s.Int(&c.MinReplicas, "REDIS_MIN_REPLICAS", 1, "with REDIS=sentinel, number of Redis replicas without which the primary refuses writes: 1 bounds the loss of a primary that was cut off, 0 takes writes without any Redis replica")
+	s.Int(&c.RedisPort, "REDIS_PORT", 6379, "port of the stack's own Redis, or of redis-1; the next servers have the next ports")
+	s.Int(&c.SentinelPort, "SENTINEL_PORT", 26379, "port of sentinel-1; the next Sentinels have the next ports")
+	s.Int(&c.RedisBusPort, "REDIS_BUS_PORT", 16379, "cluster bus port of redis-1; the next nodes have the next ports")
 	s.Int(&c.WriterPort, "WRITER_PORT", 8080, "port of the writer")
-	s.Int(&c.DirectPort, "DIRECT_PORT", 8081, "port of reader-direct, the reader outside of the rotation")
+	s.Int(&c.DirectPort, "DIRECT_PORT", 8081, "port of reader-direct, the reader that the gateway does not use")
 	s.Int(&c.ReaderPort, "READER_PORT", 8082, "port of reader-1; the next readers have the next ports")
 	s.Int(&c.GatewayPort, "GATEWAY_PORT", 9080, "port of the gateway")
 	s.Int(&c.GatewayMetricsPort, "GATEWAY_METRICS_PORT", 9091, "port of the gateway's metrics")
@@ -91,7 +91,7 @@ func (c *Config) validate() error {
 	return c.validatePorts()
 }
 
-// validatePorts reports a port that does not exist or that two processes want.
+// validatePorts reports a port that does not exist or is assigned twice.
 func (c *Config) validatePorts() error {
 	type wanted struct {
 		env         string
@@ -116,7 +116,7 @@ func (c *Config) validatePorts() error {
 		if w.many == 1 {
 			return w.env
 		}
-		return fmt.Sprintf("%s (which stands for %d ports in a row)", w.env, w.many)
+		return fmt.Sprintf("%s (the first of %d ports)", w.env, w.many)
 	}
 	taken := make(map[int]wanted)
 	for _, w := range all {
@@ -125,7 +125,7 @@ func (c *Config) validatePorts() error {
 				return fmt.Errorf("%s: %d is not a TCP port, those are between 1 and 65535", w.env, p)
 			}
 			if other, ok := taken[p]; ok {
-				return fmt.Errorf("%s and %s both want port %d: change one", text(other), text(w), p)
+				return fmt.Errorf("%s and %s both use port %d: change one", text(other), text(w), p)
 			}
 			taken[p] = w
 		}
@@ -138,14 +138,14 @@ func (c *Config) OwnRedis() bool { return len(c.RedisAddr) == 0 }
 // File returns the path of a file in the run folder.
 func (c *Config) File(name string) string { return filepath.Join(c.RunDir, name) }
 
-// childEnv is the environment of every child: what the supervisor was given, and where things are.
+// childEnv returns the environment of every child: that of the supervisor, with the addresses of the stack.
 func (c *Config) childEnv() []string {
-	env := append([]string{}, c.Env...) // of two entries with one name the later counts
+	env := append([]string{}, c.Env...) // of two entries with one name the last counts
 	env = append(env, c.redisEnv()...)
 	return append(env,
 		"HOST="+supervisor.Host,
 		"LOG_LEVEL="+c.LogLevel.String(),
-		"METRICS_PORT=", // the gateway has its own; the others have all on one port, which is for this machine alone
+		"METRICS_PORT=", // writer and readers serve metrics on their only port; the gateway overrides this
 		"GATEWAY_NODES_FILE="+c.File(NodesFile),
 	)
 }

@@ -20,14 +20,14 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"no readers", []string{"-readers=0"}, "READERS=0: between 1 and 20"},
 		{"too many readers", []string{"-readers=21"}, "READERS=21"},
 		{"no port", []string{"-writer-port=0"}, "WRITER_PORT: 0 is not a TCP port"},
-		{"a port twice", []string{"-writer-port=9080"}, "both want port 9080"},
-		{"a port among the readers'", []string{"-gateway-port=8090"}, "both want port 8090"},
+		{"a port twice", []string{"-writer-port=9080"}, "both use port 9080"},
+		{"a port among the readers'", []string{"-gateway-port=8090"}, "both use port 8090"},
 		{"the last readers have no port", []string{"-reader-port=65530"}, "READER_PORT: 65536 is not a TCP port"},
 		{"layout", []string{"-redis=ring"}, "REDIS=ring: use single, sentinel or cluster"},
 		{"a layout and another Redis", []string{"-redis=sentinel", "-redis-addr=a:1"}, "unset one of them"},
 		{"more replicas than there are", []string{"-redis=sentinel", "-redis-min-replicas=3"}, "use 0 to 2"},
-		{"a Sentinel's port", []string{"-redis=sentinel", "-redis-port=26377"}, "REDIS_PORT (which stands for 3 ports in a row) and SENTINEL_PORT (which stands for 3 ports in a row) both want port 26379"},
-		{"a port of the bus", []string{"-redis=cluster", "-redis-bus-port=6384"}, "both want port 6384"},
+		{"a Sentinel's port", []string{"-redis=sentinel", "-redis-port=26377"}, "REDIS_PORT (the first of 3 ports) and SENTINEL_PORT (the first of 3 ports) both use port 26379"},
+		{"a port of the bus", []string{"-redis=cluster", "-redis-bus-port=6384"}, "both use port 6384"},
 		{"level", []string{"-log-level=loud"}, "use debug, info, warn or error"},
 	}
 	for _, tt := range tests {

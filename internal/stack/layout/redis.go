@@ -63,7 +63,7 @@ func addresses(all []peer) []string {
 	return addrs
 }
 
-// validateRedis reports a layout that cannot work.
+// validateRedis reports a layout of Redis that cannot work.
 func (c *Config) validateRedis() error {
 	switch {
 	case c.Redis != Single && c.Redis != WithSentinel && c.Redis != Cluster:
@@ -90,7 +90,7 @@ func (c *Config) Remember() error {
 	return nil
 }
 
-// lastLayout returns the layout that was started last. Another one would not have its posts.
+// lastLayout returns the layout that was started last: each layout has posts of its own.
 func (c *Config) lastLayout() string {
 	text, err := os.ReadFile(c.File(layoutFile))
 	if err != nil || !c.OwnRedis() {
@@ -99,7 +99,7 @@ func (c *Config) lastLayout() string {
 	return strings.TrimSpace(string(text))
 }
 
-// redisEnv returns the environment variables that tell the children where Redis is.
+// redisEnv returns the environment variables with the address of Redis.
 func (c *Config) redisEnv() []string {
 	if !c.OwnRedis() {
 		return []string{"REDIS_ADDR=" + strings.Join(c.RedisAddr, ",")}
@@ -108,8 +108,8 @@ func (c *Config) redisEnv() []string {
 	return OwnRedisEnv(addrs, master, c.Password)
 }
 
-// OwnRedisEnv is redisEnv for the stack's own Redis. That listens on the loopback, with one password for
-// servers and Sentinels and without TLS: settings that are meant for another Redis would only be refused.
+// OwnRedisEnv returns redisEnv for the stack's own Redis, which has one password for servers and Sentinels, and no
+// TLS. It overrides settings of the environment that are meant for another Redis.
 func OwnRedisEnv(addrs []string, master, password string) []string {
 	sentinelPassword := ""
 	if master != "" {
@@ -131,7 +131,7 @@ func (c *Config) Server() state.RedisServer {
 	return state.RedisServer{Layout: c.Redis, Addrs: addrs, MasterName: master}
 }
 
-// seeds returns what the stack's own Redis is found by: REDIS_ADDR and REDIS_MASTER_NAME.
+// seeds returns REDIS_ADDR and REDIS_MASTER_NAME of the stack's own Redis.
 func (c *Config) seeds() (addrs []string, master string) {
 	switch c.Redis {
 	case WithSentinel:
@@ -160,7 +160,7 @@ func (c *Config) ownRedisStages() ([]Stage, string, error) {
 	return []Stage{{Specs: []supervisor.Spec{s}}}, what, err
 }
 
-// singleRedis returns the spec of one Redis: the server on PATH, or the embedded one.
+// singleRedis returns the spec of a single Redis: the server on PATH, or the embedded one.
 func (c *Config) singleRedis() (supervisor.Spec, string, error) {
 	p := supervisor.Port{Number: c.RedisPort, Env: "REDIS_PORT"}
 	if c.embedded() {
@@ -170,7 +170,7 @@ func (c *Config) singleRedis() (supervisor.Spec, string, error) {
 		if c.RedisServer == Embedded {
 			why = "REDIS_SERVER=" + Embedded
 		}
-		return s, "the embedded one, in memory only: posts are gone after a stop (" + why + ")", err
+		return s, "the embedded one, in memory only: posts are lost at a stop (" + why + ")", err
 	}
 	dir := c.redisDir()
 	s, err := c.redisServer("redis", dir, p)
@@ -195,8 +195,8 @@ func (c *Config) DataDirs() []string {
 
 func (c *Config) redisDir() string { return c.File(redisDirs[c.Redis]) }
 
-// redisServer returns the spec of a redis-server that keeps its data in dir. Further arguments win over
-// those that all servers have.
+// redisServer returns the spec of a redis-server with its data in dir. more overrides the arguments that all
+// servers have.
 func (c *Config) redisServer(name, dir string, p supervisor.Port, more ...string) (supervisor.Spec, error) {
 	conf := filepath.Join(dir, "redis.conf")
 	s, err := c.redisProcess(state.Redis, name, p)
@@ -204,13 +204,13 @@ func (c *Config) redisServer(name, dir string, p supervisor.Port, more ...string
 		return nil, configure(conf, "# Redis and the stack rewrite this file; the stack's settings are its arguments.\n",
 			c.Password, "requirepass %q", "masterauth %q")
 	}
-	s.Argv = append(s.Argv, conf, // the arguments win over it
+	s.Argv = append(s.Argv, conf, // which the arguments override
 		"--port", strconv.Itoa(p.Number), "--bind", supervisor.Host, "--dir", dir,
-		// An acknowledged write is on disk: the promise P3 rests on these two.
+		// An acknowledged write is on disk (promise P3).
 		"--appendonly", "yes", "--appendfsync", "always",
 		"--save", "", "--maxmemory-policy", "noeviction",
-		// A rewrite of the append-only file takes a core for itself, more so with compression:
-		// an import would cause one after the other.
+		// A rewrite of the append-only file occupies a core, and more so with compression. An import would cause one
+		// rewrite after the other.
 		"--auto-aof-rewrite-min-size", "1gb", "--rdbcompression", "no",
 		"--daemonize", "no", "--logfile", "",
 	)
@@ -246,8 +246,8 @@ func makeDir(dir string) error {
 	return nil
 }
 
-// redisClient returns a client for one look at one process, for the caller to close. Each command is
-// sent once and takes CheckTimeout at most.
+// redisClient returns a client for one health check, for the caller to close. Each command is sent once and takes
+// CheckTimeout at most.
 func redisClient(addr, password string) *redis.Client {
 	return redis.NewClient(&redis.Options{
 		Addr: addr, Password: password, Protocol: 2, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
@@ -256,8 +256,8 @@ func redisClient(addr, password string) *redis.Client {
 	})
 }
 
-// embedded reports whether the stack's own Redis is the embedded one: when it is asked for, or when
-// there is no other and none was asked for.
+// embedded reports whether the stack's own Redis is the embedded one: because REDIS_SERVER says so, or because
+// it says nothing and there is no redis-server.
 func (c *Config) embedded() bool {
 	_, err := exec.LookPath(c.RedisServer)
 	return c.RedisServer == Embedded || err != nil && c.RedisServer == defaultServer
@@ -269,11 +269,11 @@ func (c *Config) RedisNote() string {
 	case !c.OwnRedis():
 		return strings.Join(c.RedisAddr, ",") + " (REDIS_ADDR)"
 	case c.Redis != Single:
-		return fmt.Sprintf("%s, REDIS=%s, append-only files in %s", c.RedisServer, c.Redis, c.redisDir())
+		return fmt.Sprintf("%s (append-only files of %s, REDIS=%s)", c.redisDir(), c.RedisServer, c.Redis)
 	case c.embedded():
-		return "embedded, in memory only: THE POSTS ARE GONE AFTER A STOP (install redis-server to keep them)"
+		return "the memory of the embedded Redis: THEY ARE LOST AT A STOP (install redis-server to keep them)"
 	}
-	return c.RedisServer + ", append-only file in " + c.redisDir()
+	return c.redisDir() + " (append-only file of " + c.RedisServer + ")"
 }
 
 // ExternalRedis checks a Redis that the stack has not started.

@@ -13,10 +13,11 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// testConfig returns the configuration of a stack with these settings and a run folder of its own.
+// testConfig returns the configuration of a stack with these settings, a run folder of its own and ports on which
+// nothing listens.
 func testConfig(t *testing.T, env ...string) Config {
 	t.Helper()
-	env = append(env, "RUN_DIR="+t.TempDir())
+	env = append(env, "RUN_DIR="+t.TempDir(), "REDIS_PORT=1", "SENTINEL_PORT=11", "REDIS_BUS_PORT=21")
 	cfg, err := ParseConfig(nil, func(name string) string { return Getenv(env, name) })
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +71,7 @@ func TestHealthNamesWhatIsMissing(t *testing.T) {
 			"no quorum", []serverView{primary, follower},
 			[]sentinelView{s1, {peer: peer{"sentinel-2", "sentinel-2:1"}, err: away}},
 			map[string]string{
-				"sentinel-1": "not ready, 1 of 2 agree on redis-1: no quorum: most Sentinels are silent or name another primary",
+				"sentinel-1": "not ready, 1 of 2 agree on redis-1: no quorum: most Sentinels do not answer or name another primary",
 				"sentinel-2": "not ready, : connection refused",
 			},
 		},
@@ -85,7 +86,7 @@ func TestHealthNamesWhatIsMissing(t *testing.T) {
 		},
 		{
 			"nothing to promote", []serverView{primary, follower}, []sentinelView{{peer: s1.peer, primary: "redis-1:1", epoch: 1}, s2},
-			map[string]string{"sentinel-1": "degraded, 2 of 2 agree on redis-1: it reaches no Redis replica that it could promote"},
+			map[string]string{"sentinel-1": "degraded, 2 of 2 agree on redis-1: no Redis replica could be promoted"},
 		},
 		{
 			"an old primary and an old opinion",
@@ -101,7 +102,7 @@ func TestHealthNamesWhatIsMissing(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			l := sentinelLook{servers: tt.servers, sentinels: tt.sentinels}
+			l := groupView{servers: tt.servers, sentinels: tt.sentinels}
 			l.settle()
 			got := make(map[string]string)
 			note := func(name string, h state.Health) {

@@ -25,20 +25,20 @@ const (
 	masterName      = "posts" // of the primary at the Sentinels
 )
 
-// replaceWait is how long a Redis that died as the primary stays down at most, until another one has
-// been promoted. A failover takes 3 s until the primary counts as down, and 1 to 2 s more.
+// replaceWait bounds how long a primary that died stays down until another server has been promoted. A failover
+// takes 3 s until the primary counts as down, and 1 to 2 s more.
 const replaceWait = 10 * time.Second
 
-// heldBack is logged when a server waits for that.
-const heldBack = "the primary died; it stays down until another one has been promoted"
+// heldBack is logged when the start of a server is delayed for that.
+const heldBack = "the primary died; it stays down until another server has been promoted"
 
-// sentinelSettings are those of a new sentinel.conf; Sentinel rewrites the file whenever it learns
-// something, so that later nothing but the password is set.
+// sentinelSettings is the content of a new sentinel.conf. Sentinel rewrites the file at every change, so later
+// only the password is set.
 //
-// A primary that is silent for 3 s counts as down: Sentinel pings once a second, and with 1 s a single
-// late reply caused a second failover. failover-timeout bounds the parts of a failover, and twice of
-// it is the pause before the next attempt after one that failed: 6 minutes with the default of 180 s,
-// 20 s with 10 s, which still is several times what a promotion takes.
+// A primary that does not answer for 3 s counts as down: Sentinel pings once a second, and with 1 s a single late
+// reply caused a second failover. failover-timeout bounds each phase of a failover, and a failed failover is
+// retried after twice that time: 6 minutes with the default of 180 s, 20 s with 10 s, which still is several
+// times the length of a promotion.
 const sentinelSettings = `sentinel monitor %[1]s %[2]s %[3]s 2
 sentinel down-after-milliseconds %[1]s 3000
 sentinel failover-timeout %[1]s 10000
@@ -52,7 +52,7 @@ type sentinelGroup struct {
 	minReplicas        int    // connected Redis replicas without which the primary refuses writes
 	password           string // of all of them
 	log                *slog.Logger
-	looks              lookOnce[sentinelLook]
+	views              shared[groupView]
 }
 
 // sentinelStages returns the stages of REDIS=sentinel.
@@ -67,10 +67,10 @@ func (c *Config) sentinelStages() ([]Stage, string, error) {
 		primary = g.servers[0].addr
 	}
 	if !slices.Contains(addresses(g.servers), primary) {
-		return nil, "", fmt.Errorf("the Sentinels' files in %s know the primary as %s: set REDIS_PORT as it was, or delete that folder with its posts (make clean)", g.dir, primary)
+		return nil, "", fmt.Errorf("the Sentinels' files in %s have the primary at %s: set REDIS_PORT as it was, or delete that folder with its posts (make clean)", g.dir, primary)
 	}
-	// The Sentinels come after the Redis replicas have found the primary: otherwise they would first
-	// learn of them 10 s later.
+	// The Sentinels start after the Redis replicas have found the primary: otherwise they would discover them
+	// 10 s later.
 	servers, watchers := Stage{}, Stage{}
 	for i, p := range g.servers {
 		s, err := c.sentinelServer(g, p, supervisor.Port{Number: c.RedisPort + i, Env: "REDIS_PORT"})
@@ -93,18 +93,17 @@ func (c *Config) sentinelStages() ([]Stage, string, error) {
 func (c *Config) sentinelServer(g *sentinelGroup, p peer, at supervisor.Port) (supervisor.Spec, error) {
 	dir := filepath.Join(g.dir, p.name)
 	s, err := c.redisServer(p.name, dir, at,
-		"--repl-ping-replica-period", "1", // lets a Redis replica notice a silent link within 2 s
-		"--repl-diskless-sync-delay", "0", // by default the first copy waits 5 s for company
-		"--repl-backlog-size", "64mb", // a Redis replica that was away for seconds needs no full copy
-		// A primary that lost all of its Redis replicas refuses writes after 2 s. So one that was cut
-		// off, and replaced meanwhile, loses 2 s of writes at most. The price: while both Redis replicas
-		// are down, nothing can be written although the primary is well.
+		"--repl-ping-replica-period", "1", // a Redis replica detects a dead link within 2 s
+		"--repl-diskless-sync-delay", "0", // by default the first full synchronization waits 5 s for more Redis replicas
+		"--repl-backlog-size", "64mb", // no full synchronization after an absence of seconds
+		// A primary that lost all of its Redis replicas refuses writes after 2 s, so one that was cut off and replaced
+		// loses 2 s of writes at most. The price: while both Redis replicas are down, the primary refuses all writes.
 		"--min-replicas-to-write", strconv.Itoa(c.MinReplicas), "--min-replicas-max-lag", "2",
 	)
 	if err != nil {
 		return s, err
 	}
-	s.Check = func(ctx context.Context) state.Health { return g.look().server(p) }
+	s.Check = func(ctx context.Context) state.Health { return g.view().server(p) }
 	configured := s.Prepare
 	s.Prepare = func(ctx context.Context) ([]string, error) {
 		role := g.replicaOf(ctx, p)
@@ -127,7 +126,7 @@ func (c *Config) sentinel(g *sentinelGroup, p peer, at supervisor.Port, primary 
 	conf := filepath.Join(dir, sentinelConf)
 	s.Argv = append(s.Argv, conf, "--sentinel", "--port", strconv.Itoa(at.Number), "--bind", supervisor.Host, "--dir", dir,
 		"--daemonize", "no", "--logfile", "")
-	s.Check = func(ctx context.Context) state.Health { return g.look().sentinel(p) }
+	s.Check = func(ctx context.Context) state.Health { return g.view().sentinel(p) }
 	s.Prepare = func(context.Context) ([]string, error) {
 		return nil, configure(conf, fmt.Sprintf(sentinelSettings, masterName, primaryHost, primaryPort),
 			c.Password, "requirepass %q", "sentinel auth-pass "+masterName+" %q")
@@ -137,21 +136,21 @@ func (c *Config) sentinel(g *sentinelGroup, p peer, at supervisor.Port, primary 
 
 const sentinelConf = "sentinel.conf"
 
-// replicaOf returns the arguments by which a server starts in the role that the Sentinels want it to
-// have, so that an old primary takes no write before they turn it into a Redis replica.
+// replicaOf returns the arguments that start a server in the role that the Sentinels have for it, so that an old
+// primary takes no write before they turn it into a Redis replica.
 //
-// A server that died as the primary is replaced, not waited for: with many posts it loads longer than
-// a failover takes, and what killed it may kill it again. So replicaOf blocks until the Sentinels have
-// promoted another one, if they can, for replaceWait or until ctx is done at most.
+// A primary that died is replaced rather than restarted: with many posts it loads longer than a failover takes,
+// and what killed it may kill it again. So replicaOf blocks until the Sentinels have promoted another server, if
+// they can, for replaceWait or until ctx is done at most.
 func (g *sentinelGroup) replicaOf(ctx context.Context, self peer) []string {
-	l := g.look()
+	l := g.view()
 	primary := l.primary
 	if primary == self.addr && l.canReplace(self) {
 		g.log.Info(heldBack, "process", self.name, "at_most", replaceWait)
 		wait, cancel := context.WithTimeout(ctx, replaceWait)
 		defer cancel()
 		poll.Until(wait, func() bool {
-			if l := g.look(); l.primary != "" {
+			if l := g.view(); l.primary != "" {
 				primary = l.primary
 			}
 			return primary != self.addr
@@ -170,8 +169,7 @@ func (g *sentinelGroup) replicaOf(ctx context.Context, self peer) []string {
 	return []string{"--replicaof", primaryHost, primaryPort}
 }
 
-// remembered returns the address of the primary that the newest of the Sentinels' files names, "" when
-// there is none.
+// remembered returns the address of the primary in the newest of the Sentinels' files, "" when there is none.
 func (g *sentinelGroup) remembered() string {
 	var primary string
 	newest := int64(-1)
@@ -195,7 +193,7 @@ func parseSentinelConf(text string) (primary string, epoch int64) {
 		case len(f) == 6 && f[0] == "sentinel" && f[1] == "monitor" && f[2] == masterName:
 			primary = net.JoinHostPort(f[3], f[4])
 		case len(f) == 4 && f[0] == "sentinel" && f[1] == "config-epoch" && f[2] == masterName:
-			epoch, _ = strconv.ParseInt(f[3], 10, 64) // without a number it is as old as can be
+			epoch, _ = strconv.ParseInt(f[3], 10, 64) // 0 for what is no number
 		}
 	}
 	return primary, epoch

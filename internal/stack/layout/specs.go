@@ -17,7 +17,7 @@ const GatewayMetricsPath = "/apisix/prometheus/metrics"
 // gateway reads it twice a second.
 const NodesFile = "readers"
 
-// child returns the spec of a process that is this very program in another role.
+// child returns the spec of a process that is this program in another role.
 func (c *Config) child(role, name string, ports ...supervisor.Port) (supervisor.Spec, error) {
 	path, err := supervisor.Self()
 	if err != nil {
@@ -35,7 +35,7 @@ func (c *Config) child(role, name string, ports ...supervisor.Port) (supervisor.
 	}, nil
 }
 
-// embeddedLog is the length of the log in the embedded Redis, which walks all of it at each write.
+// embeddedLog is the length of the log in the embedded Redis, which iterates over all of it at each write.
 const embeddedLog = 10_000
 
 func (c *Config) writer() (supervisor.Spec, error) {

@@ -51,9 +51,9 @@ func OpenOwnLog(path string) (file *os.File, size int64, err error) {
 	return log.file, log.size, nil
 }
 
-// Write appends p. If the file was removed, it opens a new one. While a rotation fails, for instance for
-// lack of file descriptors, each write tries it again; meanwhile the file grows to twice its size, and
-// what comes after that is lost.
+// Write appends p. If the file was removed, it opens a new one. While the rotation fails, for instance for lack of
+// file descriptors, each write retries it; meanwhile the file grows to twice its limit, and further lines are
+// lost.
 func (l *logFile) Write(p []byte) (int, error) {
 	if l.size+int64(len(p)) > l.max || l.removed() {
 		if err := l.rotate(); err != nil && l.size+int64(len(p)) > 2*l.max {
@@ -65,9 +65,9 @@ func (l *logFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// rotate makes the file the old one, replacing the old one before it. After an error l still writes
-// to the file that it has. There may be nothing to rename: somebody removed the file, or an earlier
-// rotation renamed it and could not open the next one.
+// rotate renames the file, replacing the old file before it, and opens a new one. After an error l still writes
+// to its open file. A missing file is no error: it was removed, or an earlier rotation renamed it and failed to
+// open the next one.
 func (l *logFile) rotate() error {
 	if err := os.Rename(l.path, l.path+".1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("rotate log: %w", err)
@@ -81,7 +81,7 @@ func (l *logFile) rotate() error {
 	return nil
 }
 
-// removed reports whether no name leads to the file any more, so that nobody can read it.
+// removed reports whether the open file has no name any more.
 func (l *logFile) removed() bool {
 	info, err := l.file.Stat()
 	if err != nil {
@@ -93,17 +93,17 @@ func (l *logFile) removed() bool {
 
 func (l *logFile) Close() error { return l.file.Close() }
 
-// copyLines copies a child's output line by line, each behind prefix, to log and, where notable says so,
-// to terminal, which must not block. It returns when the child and all that hold its output are gone.
-// last is its newest line that names an error, else its newest line, for a child that did not get far.
+// copyLines copies a child's output line by line, each with prefix, to log and, if it is notable, to terminal,
+// which must not block. It returns when every process that holds the output has ended. last is the last line
+// with an error, else the last line.
 func copyLines(r io.Reader, prefix string, log, terminal io.Writer, notable func(line string) bool) (last string) {
-	br := bufio.NewReaderSize(r, 64<<10) // a longer line is broken into pieces
+	br := bufio.NewReaderSize(r, 64<<10) // longer lines are split
 	var failure string
 	for {
 		piece, err := br.ReadSlice('\n')
 		if text := strings.TrimRight(string(piece), "\r\n"); text != "" {
 			line := prefix + text + "\n"
-			_, _ = io.WriteString(log, line) // a full disk must not stop the child, whose output it is
+			_, _ = io.WriteString(log, line) // a full disk must not stop the child
 			if notable(text) {
 				_, _ = io.WriteString(terminal, line)
 			}

@@ -27,8 +27,8 @@ const (
 	killAfter    = 12 * time.Second // above the 2.5 s drain of a reader and the 6 s for its requests in flight
 )
 
-// nextBackoff returns the wait before the next start of a child that lived for lived, after a wait
-// of previous before its last start (0 for the first).
+// nextBackoff returns the wait before the next start of a child. lived is how long the child has run, and
+// previous the wait before that start (0 before the first).
 func nextBackoff(previous, lived time.Duration) time.Duration {
 	if previous == 0 || lived >= backoffReset {
 		return backoffMin
@@ -46,8 +46,8 @@ type Spec struct {
 	Env     []string
 	Metrics string // address of its metrics, "" when it has none
 	Check   func(ctx context.Context) state.Health
-	// Prepare, when set, is called before each start and returns further arguments. It may block until
-	// ctx is done, which the stop of the process brings about. Its error is that of the start.
+	// Prepare, when set, is called before each start and returns further arguments. It may block until ctx is done,
+	// which a stop of the process causes. With an error the start fails.
 	Prepare func(ctx context.Context) ([]string, error)
 	Notable func(line string) bool // whether a line of its output is for the terminal
 	// Cure, when set, gets the last line of a process that ended. It returns the message in the line, and the
@@ -68,7 +68,7 @@ type Process struct {
 	stopOnce sync.Once
 	stopping chan struct{} // closed by stop
 	started  chan struct{} // closed by run once the child runs, or its first start failed
-	done     chan struct{} // closed by run when there is no child any more and will be none
+	done     chan struct{} // closed by run at its end, when no child runs
 
 	mu       sync.Mutex // guards what follows
 	pid      int        // 0 while no child runs
@@ -83,7 +83,7 @@ func newProcess(spec Spec, starter *starter, log *slog.Logger, output *logFile, 
 	}
 }
 
-// stop asks the child to stop and returns at once; done tells when it is gone.
+// stop tells the child to stop and returns at once; done is closed once the child has ended.
 func (p *Process) stop() { p.stopOnce.Do(func() { close(p.stopping) }) }
 
 // Stopping reports whether the process was told to stop.
@@ -127,7 +127,7 @@ func (p *Process) run() {
 			return
 		}
 		delay = nextBackoff(delay, lived)
-		p.log.Warn("process died, starting it again", "process", p.Name, "exit", ExitText(exit),
+		p.log.Warn("process died; restarting it", "process", p.Name, "exit", ExitText(exit),
 			"lived", lived.Round(time.Millisecond), "in", delay)
 		timer := time.NewTimer(delay)
 		select {
@@ -142,7 +142,7 @@ func (p *Process) run() {
 	}
 }
 
-// arguments returns those of the next start. It blocks until stop at most.
+// arguments returns the arguments of the next start. It blocks until stop at most.
 func (p *Process) arguments() ([]string, error) {
 	if p.Prepare == nil {
 		return p.Argv, nil
@@ -160,11 +160,11 @@ func (p *Process) arguments() ([]string, error) {
 	return append(slices.Clone(p.Argv), more...), err
 }
 
-// once starts the child and waits for its end, which it brings about after stop.
+// once starts the child and waits for its end. After stop it ends the child.
 func (p *Process) once(argv []string, begun func()) (lastError string, exit error) {
 	cmd := &exec.Cmd{Path: p.Path, Args: argv, Env: p.Env}
-	// A pipe of our own, not cmd.StdoutPipe: the reading end outlives Wait, so that the last words
-	// of a child that crashed are not lost.
+	// A pipe of our own, not cmd.StdoutPipe: its reading end survives Wait, so that the last lines of a child that
+	// crashed are not lost.
 	r, w, err := os.Pipe()
 	if err != nil {
 		return "", err
@@ -191,14 +191,14 @@ func (p *Process) once(argv []string, begun func()) (lastError string, exit erro
 		exit = p.end(cmd.Process.Pid, exited)
 	}
 	p.setPID(0, exit)
-	// Normally immediate; bounded because a stray grandchild may hold the pipe. Closing r then
-	// ends the copying.
+	// Copying normally ends at once. A grandchild that survives may hold the pipe open, so r is closed after a
+	// second, which ends the copying.
 	timer := time.AfterFunc(time.Second, func() { r.Close() })
 	defer timer.Stop()
 	return <-copied, exit
 }
 
-// end makes the running child stop: politely, then not.
+// end stops the running child: by SIGTERM, after grace by SIGKILL.
 func (p *Process) end(pid int, exited <-chan error) error {
 	_ = syscall.Kill(pid, syscall.SIGTERM) // it may be gone already
 	timer := time.NewTimer(p.grace)
@@ -208,7 +208,7 @@ func (p *Process) end(pid int, exited <-chan error) error {
 		return err
 	case <-timer.C:
 	}
-	p.log.Warn("process does not stop, killing it", "process", p.Name, "pid", pid, "after", p.grace)
+	p.log.Warn("process has not stopped; killing it", "process", p.Name, "pid", pid, "after", p.grace)
 	_ = syscall.Kill(-pid, syscall.SIGKILL) // the whole group, of which it is the leader
 	return <-exited
 }

@@ -8,10 +8,10 @@ import (
 // starter starts every child from one operating-system thread that lives as long as the
 // supervisor does.
 //
-// Linux delivers Pdeathsig when the THREAD that forked the child dies, not when the process does,
-// and Go ends threads when it likes (a goroutine that exits while locked takes its thread along).
-// Started from just any goroutine a child could be killed while the supervisor is alive and well.
-// So one goroutine is locked to its thread, does every start, and ends only after the last child.
+// Linux delivers Pdeathsig when the thread that forked the child ends, not when the process does, and the Go
+// runtime ends threads (a goroutine that exits while locked ends its thread). A child that was started from an
+// arbitrary goroutine could be killed while the supervisor runs. So one goroutine is locked to its thread,
+// starts every child, and ends after the last child.
 type starter struct {
 	requests chan startRequest // closed by close
 }
@@ -24,7 +24,7 @@ type startRequest struct {
 func newStarter() *starter {
 	s := &starter{requests: make(chan startRequest)}
 	go func() {
-		runtime.LockOSThread() // never unlocked: with the goroutine ends the thread, and any child left
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		for r := range s.requests {
 			r.done <- r.cmd.Start()
 		}
@@ -32,8 +32,8 @@ func newStarter() *starter {
 	return s
 }
 
-// start starts cmd, tied to the life of the supervisor and in a process group of its own, so that
-// Ctrl-C on the terminal reaches the supervisor alone. It blocks until the process exists.
+// start starts cmd, which ends with the supervisor (see childAttr), in a process group of its own, so that Ctrl-C
+// on the terminal reaches the supervisor alone. It blocks until the process exists.
 func (s *starter) start(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = childAttr()
 	done := make(chan error, 1)
@@ -41,5 +41,5 @@ func (s *starter) start(cmd *exec.Cmd) error {
 	return <-done
 }
 
-// close ends the thread. The caller has seen every child end, and starts none any more.
+// close ends the thread. Every child has ended before, and no start follows.
 func (s *starter) close() { close(s.requests) }

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	maxTerminalQueue = 64 << 10               // bytes that wait for a terminal that takes none
+	maxTerminalQueue = 64 << 10               // bytes that are queued for a blocked terminal
 	terminalFlush    = 500 * time.Millisecond // how long Close waits for a terminal to take what is queued
 )
 
@@ -17,12 +17,12 @@ const (
 // through their pipes the children. Lines that do not fit into the queue are dropped and counted.
 type Terminal struct {
 	out  io.Writer
-	wake chan struct{} // holds a token while run has something to look at
+	wake chan struct{} // holds a token while run has something to do
 	done chan struct{} // closed by run when it ends
 
 	mu      sync.Mutex // guards what follows
 	queue   []byte
-	dropped int // lines since run last took the queue
+	dropped int // number of lines dropped since run last emptied the queue
 	closed  bool
 }
 
@@ -36,7 +36,7 @@ func NewTerminal(out io.Writer) *Terminal {
 // Write queues or drops p, which is one or more whole lines. It never fails.
 func (t *Terminal) Write(p []byte) (int, error) {
 	t.mu.Lock()
-	// Once a line was dropped, so are those that follow: the gap is in one place.
+	// After a dropped line the following ones are dropped too, so that there is one gap.
 	if t.dropped > 0 || len(t.queue)+len(p) > maxTerminalQueue {
 		t.dropped++
 	} else {
@@ -47,8 +47,8 @@ func (t *Terminal) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close lets run write what is queued, for terminalFlush at most. A terminal that is still held then
-// keeps run until it takes the line under way or the process ends.
+// Close lets run write the queue, for terminalFlush at most. A terminal that is still blocked then blocks run
+// until the end of the process.
 func (t *Terminal) Close() {
 	t.mu.Lock()
 	t.closed = true
@@ -65,7 +65,7 @@ func (t *Terminal) Close() {
 func (t *Terminal) signal() {
 	select {
 	case t.wake <- struct{}{}:
-	default: // run is about to look anyway
+	default: // run has a token already
 	}
 }
 
@@ -77,7 +77,7 @@ func (t *Terminal) run() {
 		lines, dropped, closed := t.queue, t.dropped, t.closed
 		t.queue, t.dropped = nil, 0
 		t.mu.Unlock()
-		// A terminal that is gone is no reason to stop: the log files have the lines too.
+		// The log files have the lines too, so a closed terminal is no error.
 		_, _ = t.out.Write(lines)
 		if dropped > 0 {
 			fmt.Fprintf(t.out, "(%d lines dropped because the terminal was blocked; see the log files)\n", dropped)

@@ -13,33 +13,33 @@ import (
 	"heavy-read-api/internal/stack/state"
 )
 
-// lookOnce lets all that look at the same time share one look, which takes CheckTimeout at most.
-type lookOnce[T any] struct{ flight singleflight.Group }
+// shared lets concurrent callers share one request for a view, which takes CheckTimeout at most.
+type shared[T any] struct{ flight singleflight.Group }
 
-func (l *lookOnce[T]) do(look func(context.Context) T) T {
+func (l *shared[T]) do(view func(context.Context) T) T {
 	result, _, _ := l.flight.Do("", func() (any, error) {
-		// Not a caller's context: its end must not cut the look of the others short.
+		// Not a caller's context: its end must not end the request for the other callers.
 		ctx, cancel := context.WithTimeout(context.Background(), CheckTimeout)
 		defer cancel()
-		return look(ctx), nil
+		return view(ctx), nil
 	})
 	return result.(T)
 }
 
-// serverView is what a Redis server says about itself.
+// serverView is the state of a Redis server, as the server itself reports it.
 type serverView struct {
 	peer
-	err      error // why it did not answer; then nothing else is known
+	err      error // of a server that did not answer; then the rest is empty
 	loading  bool
 	primary  bool
-	upstream string // address of the server that a Redis replica follows
-	linkUp   bool   // to upstream
-	replicas int    // connected ones, of a primary
-	good     int    // of those: that count for min-replicas-to-write
+	upstream string // address of a Redis replica's primary
+	linkUp   bool   // link to upstream
+	replicas int    // connected Redis replicas of a primary
+	good     int    // those of replicas that count for min-replicas-to-write
 	required int    // min-replicas-to-write
 }
 
-// viewServer asks a server about its replication.
+// viewServer requests the replication state of a server.
 func viewServer(ctx context.Context, c *redis.Client, p peer) serverView {
 	v := serverView{peer: p}
 	info, err := c.Info(ctx, "replication", "persistence").Result()
@@ -54,15 +54,15 @@ func viewServer(ctx context.Context, c *redis.Client, p peer) serverView {
 	return v
 }
 
-// sentinelView is what a Sentinel says.
+// sentinelView is the state of a Sentinel, as the Sentinel itself reports it.
 type sentinelView struct {
 	peer
-	err     error  // why it did not answer; then nothing else is known
-	primary string // address
-	epoch   int64  // of the configuration that names it
-	down    bool   // the Sentinel does not reach the primary, or replaces it right now
-	usable  int    // Redis replicas that it could promote
-	alone   bool   // the Sentinels that it reaches are too few to replace the primary
+	err     error  // of a Sentinel that did not answer; then the rest is empty
+	primary string // address of the primary that it names
+	epoch   int64  // configuration epoch of that primary
+	down    bool   // it does not reach the primary, or a failover is under way
+	usable  int    // number of Redis replicas that it could promote
+	alone   bool   // it reaches too few Sentinels for a quorum
 }
 
 func (g *sentinelGroup) viewSentinel(ctx context.Context, p peer) sentinelView {
@@ -91,18 +91,18 @@ func (g *sentinelGroup) viewSentinel(ctx context.Context, p peer) sentinelView {
 	return v
 }
 
-// sentinelLook is one look at servers and Sentinels.
-type sentinelLook struct {
+// groupView is the state of all servers and Sentinels at one time.
+type groupView struct {
 	servers   []serverView
 	sentinels []sentinelView
-	primary   string // address that the newest configuration names, "" when no Sentinel answers
-	agree     int    // Sentinels that name it
+	primary   string // address of the primary in the newest configuration, "" when no Sentinel answers
+	agree     int    // number of Sentinels that name it
 }
 
-// look asks every server and every Sentinel.
-func (g *sentinelGroup) look() sentinelLook {
-	return g.looks.do(func(ctx context.Context) sentinelLook {
-		l := sentinelLook{servers: make([]serverView, len(g.servers)), sentinels: make([]sentinelView, len(g.sentinels))}
+// view requests the state of every server and every Sentinel.
+func (g *sentinelGroup) view() groupView {
+	return g.views.do(func(ctx context.Context) groupView {
+		l := groupView{servers: make([]serverView, len(g.servers)), sentinels: make([]sentinelView, len(g.sentinels))}
 		var all sync.WaitGroup
 		for i, p := range g.servers {
 			all.Go(func() {
@@ -121,9 +121,9 @@ func (g *sentinelGroup) look() sentinelLook {
 	})
 }
 
-// settle finds out whom the Sentinels name: one that was cut off from the others still names the old
-// primary, in an older configuration.
-func (l *sentinelLook) settle() {
+// settle sets the primary to that of the newest configuration: a Sentinel that was cut off from the others still
+// names the old primary, in an older configuration.
+func (l *groupView) settle() {
 	newest := int64(-1)
 	for _, s := range l.sentinels {
 		if s.err == nil && s.epoch > newest {
@@ -138,13 +138,13 @@ func (l *sentinelLook) settle() {
 }
 
 // canReplace reports whether the Sentinels can promote another server if self stays down.
-func (l sentinelLook) canReplace(self peer) bool {
+func (l groupView) canReplace(self peer) bool {
 	return slices.ContainsFunc(l.sentinels, func(s sentinelView) bool { return s.err == nil && !s.alone }) &&
 		slices.ContainsFunc(l.servers, func(s serverView) bool { return s.err == nil && !s.primary && s.upstream == self.addr })
 }
 
 // name returns the name of a server.
-func (l sentinelLook) name(addr string) string {
+func (l groupView) name(addr string) string {
 	for _, s := range l.servers {
 		if s.addr == addr {
 			return s.name
@@ -153,13 +153,13 @@ func (l sentinelLook) name(addr string) string {
 	return addr
 }
 
-// hasPrimary reports whether the server that the Sentinels name is there and a primary.
-func (l sentinelLook) hasPrimary() bool {
+// hasPrimary reports whether the server that the Sentinels name answers and is a primary.
+func (l groupView) hasPrimary() bool {
 	return slices.ContainsFunc(l.servers, func(v serverView) bool { return v.addr == l.primary && v.err == nil && v.primary })
 }
 
-// server judges a server.
-func (l sentinelLook) server(p peer) state.Health {
+// server returns the health of a server.
+func (l groupView) server(p peer) state.Health {
 	v := l.servers[slices.IndexFunc(l.servers, func(v serverView) bool { return v.peer == p })]
 	h := v.health(l.name)
 	switch {
@@ -174,13 +174,13 @@ func (l sentinelLook) server(p peer) state.Health {
 	return h
 }
 
-// health judges a server by what it says itself.
+// health returns the health of a server by its own state alone.
 func (v serverView) health(name func(addr string) string) state.Health {
 	switch {
 	case v.err != nil:
 		return state.Health{Detail: ShortNetError(v.err)}
 	case v.loading:
-		return state.Health{Detail: "loads its append-only file"}
+		return state.Health{Detail: "loading its append-only file"}
 	case v.primary && v.good < v.required:
 		return state.Health{Ready: true, Note: "primary", Detail: fmt.Sprintf("refuses writes: %d of %d required Redis replicas are connected (REDIS_MIN_REPLICAS)", v.good, v.required)}
 	case v.primary && v.replicas == 1:
@@ -193,8 +193,8 @@ func (v serverView) health(name func(addr string) string) state.Health {
 	return state.Health{Ready: true, Note: "replica of " + name(v.upstream) + ", link up"}
 }
 
-// sentinel judges a Sentinel.
-func (l sentinelLook) sentinel(p peer) state.Health {
+// sentinel returns the health of a Sentinel.
+func (l groupView) sentinel(p peer) state.Health {
 	v := l.sentinels[slices.IndexFunc(l.sentinels, func(v sentinelView) bool { return v.peer == p })]
 	if v.err != nil {
 		return state.Health{Detail: ShortNetError(v.err)}
@@ -202,15 +202,15 @@ func (l sentinelLook) sentinel(p peer) state.Health {
 	h := state.Health{Ready: true, Note: fmt.Sprintf("%d of %d agree on %s", l.agree, len(l.sentinels), l.name(l.primary))}
 	switch {
 	case 2*l.agree <= len(l.sentinels):
-		h.Ready, h.Detail = false, "no quorum: most Sentinels are silent or name another primary"
+		h.Ready, h.Detail = false, "no quorum: most Sentinels do not answer or name another primary"
 	case v.alone:
-		h.Ready, h.Detail = false, "no quorum: it does not reach most of the others"
+		h.Ready, h.Detail = false, "no quorum: this Sentinel does not reach most of the others"
 	case v.down || !l.hasPrimary():
 		h.Ready, h.Detail = false, "no primary: "+l.name(v.primary)+" does not answer or is being replaced"
 	case v.primary != l.primary:
 		h.Detail = "it still names " + l.name(v.primary)
 	case v.usable == 0:
-		h.Detail = "it reaches no Redis replica that it could promote"
+		h.Detail = "no Redis replica could be promoted"
 	}
 	return h
 }
