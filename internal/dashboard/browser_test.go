@@ -25,7 +25,7 @@ func TestInBrowser(t *testing.T) {
 		t.Skip("chromium not on PATH")
 	}
 	f := newFakeStack(t)
-	f.procs[0].Note = "primary, 2 replicas" // of a Redis server; here any process will do
+	f.procs[0].Note = "primary, 2 Redis replicas" // of a Redis server; here any process will do
 	d, srv := f.dashboard(t)
 	ctx, cancel := context.WithTimeout(t.Context(), browserWait)
 	defer cancel()
@@ -85,7 +85,7 @@ func TestInBrowser(t *testing.T) {
 	}
 	sees("#link", "live")
 	sees("#processes li", "reader-2ready")
-	sees("#processes .primary", "primary, 2 replicas")
+	sees("#processes .primary", "primary, 2 Redis replicas")
 	sees("#banners", "make test-write") // nothing was written yet: it tells what to do
 	sees(".chart h2", "Propagation")
 	sees(".legend", "reader-1")

@@ -1,5 +1,5 @@
-// Package dashboard is the web page on which one watches the stack that runs without Docker: it
-// measures every process once a second and lets a visitor write a post and see it arrive.
+// Package dashboard is the web page of the stack that runs without Docker: it shows measurements of every process
+// once a second, writes a post, and shows when the post arrives in each reader.
 package dashboard
 
 import (
@@ -15,23 +15,19 @@ import (
 	"heavy-read-api/internal/stack/state"
 )
 
-// Config is what a dashboard needs of the stack.
-type Config struct {
-	Processes func(context.Context) []state.Process // looks at every process; bounded, safe for concurrent use
-}
-
 // Dashboard serves the page and its data.
 type Dashboard struct {
-	cfg     Config
-	history *history
-	mux     *http.ServeMux
-	writing chan struct{} // holds a token for each /api/write that runs
+	processes func(context.Context) []state.Process
+	history   *history
+	mux       *http.ServeMux
+	writing   chan struct{} // holds a token for each /api/write that runs
 }
 
-// New returns a dashboard that has measured nothing yet: see Run.
-func New(cfg Config) *Dashboard {
+// New returns a dashboard that has measured nothing yet: see Run. processes checks every process of the stack; it is
+// bounded and safe for concurrent use.
+func New(processes func(context.Context) []state.Process) *Dashboard {
 	d := &Dashboard{
-		cfg: cfg, history: newHistory(cfg.Processes), mux: http.NewServeMux(),
+		processes: processes, history: newHistory(processes), mux: http.NewServeMux(),
 		writing: make(chan struct{}, maxWriting),
 	}
 	d.mux.HandleFunc("GET /{$}", servePage)
@@ -78,8 +74,7 @@ var chartJS string
 //go:embed page/app.js
 var appJS string
 
-// page is one self-contained document, and policy lets a browser run and load nothing but what is
-// in it.
+// page is one self-contained document, and policy forbids a browser to run or load anything that is not in it.
 var page, policy = assemble()
 
 func assemble() (page, policy string) {
@@ -102,5 +97,5 @@ func servePage(w http.ResponseWriter, _ *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-cache")
-	_, _ = w.Write([]byte(page)) // the browser is gone: nobody is left to tell
+	_, _ = w.Write([]byte(page)) // fails when the browser has disconnected
 }

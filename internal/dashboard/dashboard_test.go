@@ -179,7 +179,7 @@ func TestWriteGivesUpOnAReaderThatIsDown(t *testing.T) {
 	if _, ok := got["arrived reader-1"]; !ok {
 		t.Errorf("the other reader was not watched: %+v", got)
 	}
-	if e := got["missed reader-2"]; e.Detail != "not there after 5s: connection refused" {
+	if e := got["missed reader-2"]; e.Detail != "not arrived after 5s: connection refused" {
 		t.Errorf("events %+v", got)
 	}
 }

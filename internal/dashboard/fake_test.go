@@ -130,7 +130,7 @@ func (f *fakeStack) processes(context.Context) []state.Process {
 
 // dashboard returns a dashboard over the stack, as it is served.
 func (f *fakeStack) dashboard(t *testing.T) (*Dashboard, *httptest.Server) {
-	d := New(Config{Processes: f.processes})
+	d := New(f.processes)
 	srv := httptest.NewServer(LocalOnly(d))
 	t.Cleanup(srv.Close)
 	return d, srv

@@ -7,19 +7,18 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// LocalOnly lets through what comes from this machine's own pages and tools alone. The listener is
-// on the loopback, but a browser here brings other people's pages there too: one that posts across
-// origins is told by its Origin, and one whose own name was made to point to 127.0.0.1 (DNS
-// rebinding) by its Host.
+// LocalOnly passes requests of this machine's own pages and tools alone. The listener is on the loopback interface,
+// but a browser on this machine also runs pages of other sites: a cross-origin request is recognized by its Origin,
+// and a site whose name resolves to 127.0.0.1 (DNS rebinding) by its Host.
 func LocalOnly(h http.Handler) http.Handler {
 	guard := http.NewCrossOriginProtection()
 	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		httpkit.Problem{Status: http.StatusForbidden, Detail: "a page of another origin may not do this"}.WriteTo(w)
+		httpkit.Problem{Status: http.StatusForbidden, Detail: "a page of another origin may not send this request"}.WriteTo(w)
 	}))
 	sameOrigin := guard.Handler(h)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !localHost(r.Host) {
-			httpkit.Problem{Status: http.StatusForbidden, Detail: "use http://localhost: this is for the machine itself"}.WriteTo(w)
+			httpkit.Problem{Status: http.StatusForbidden, Detail: "use http://localhost: this page is for its own machine alone"}.WriteTo(w)
 			return
 		}
 		sameOrigin.ServeHTTP(w, r)

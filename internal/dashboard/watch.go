@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// watch is one post on its way. token and deadline are set before written is closed.
+// watch tracks one post from the writer to the readers. token and deadline are set before written is closed.
 type watch struct {
 	sending  chan struct{} // closed just before the post is sent
 	written  chan struct{} // closed when the writer has answered
@@ -18,22 +18,22 @@ type watch struct {
 	deadline time.Time
 }
 
-// seen is a change that a reader showed.
+// seen is a version that a reader has returned, and when.
 type seen struct {
 	token token
 	at    time.Time
 }
 
-// poll asks a reader once, calls first, and from the moment of sending on again and again. It
-// returns when the reader first had the post.
+// poll requests the post from a reader once, calls first, and polls from the moment of sending on. It returns the
+// time at which the reader first had the post.
 func (w *watch) poll(ctx context.Context, client *http.Client, url string, first func()) (time.Time, error) {
 	var begun time.Time
-	var changes []seen // a handful: the state before, the post, and whoever else writes it meanwhile
+	var changes []seen // the state before, the post, and concurrent writes of the same post
 	var etag string
 	var lastErr error
 	written := false
 	for {
-		s, tag, err := look(ctx, client, url, etag)
+		s, tag, err := get(ctx, client, url, etag)
 		lastErr = err
 		if err == nil && (len(changes) == 0 || s.token != changes[len(changes)-1].token) {
 			changes = append(changes, s)
@@ -64,7 +64,7 @@ func (w *watch) poll(ctx context.Context, client *http.Client, url string, first
 				}
 			}
 			if time.Now().After(w.deadline) {
-				return time.Time{}, fmt.Errorf("not there after %s%s", watchTimeout, because(lastErr))
+				return time.Time{}, fmt.Errorf("not arrived after %s%s", watchTimeout, because(lastErr))
 			}
 		}
 		pause := pollQuickly
@@ -75,7 +75,7 @@ func (w *watch) poll(ctx context.Context, client *http.Client, url string, first
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return time.Time{}, fmt.Errorf("gave up%s", because(lastErr))
+			return time.Time{}, fmt.Errorf("cancelled%s", because(lastErr))
 		case <-timer.C:
 		}
 	}
@@ -92,16 +92,16 @@ func because(err error) string {
 	return ": " + text
 }
 
-// look asks a reader once. A post that is not there has the zero token.
-func look(ctx context.Context, client *http.Client, url, etag string) (seen, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+// get requests the post from a reader. A post that does not exist has the zero token.
+func get(ctx context.Context, client *http.Client, url, etag string) (seen, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, getTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return seen{}, "", err
 	}
 	if etag != "" {
-		req.Header.Set("If-None-Match", etag) // unchanged costs no body
+		req.Header.Set("If-None-Match", etag) // no body for an unchanged post
 	}
 	res, err := client.Do(req)
 	if err != nil {
@@ -124,7 +124,7 @@ func look(ctx context.Context, client *http.Client, url, etag string) (seen, str
 	}
 }
 
-// token is a version token: <epoch in hex>-<version>. The zero token is no version.
+// token is a version token: <epoch in hex>-<version>. The zero token stands for no version.
 type token struct {
 	text    string
 	epoch   string

@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	maxWriting   = 2                      // posts that are watched at the same time
+	maxWriting   = 2                      // number of posts that are watched at the same time
 	maxPost      = 2 << 20                // bytes of a request; the writer has its own, finer limits
 	writeTimeout = 5 * time.Second        // for the writer's answer
 	watchTimeout = 5 * time.Second        // for the post to arrive everywhere
-	pollQuickly  = 500 * time.Microsecond // pause between two looks at a reader, at first
-	pollSlowly   = 5 * time.Millisecond   // and after quickFor
+	pollQuickly  = 500 * time.Microsecond // pause between two polls of a reader, at first
+	pollSlowly   = 5 * time.Millisecond   // pause after quickFor
 	quickFor     = 100 * time.Millisecond
-	lookTimeout  = 800 * time.Millisecond // for one answer of a reader
+	getTimeout   = 800 * time.Millisecond // for one answer of a reader
 )
 
 // event is one line of the answer of POST /api/write.
@@ -41,9 +41,9 @@ type event struct {
 	Detail   string   `json:"detail,omitempty"`
 }
 
-// handleWrite writes a post and watches it arrive in each reader. The answer is a line of JSON for
-// each event as it happens. The readers are polled from the moment at which the post is sent, over
-// connections that are open by then, so that no reader looks slower than it was.
+// handleWrite writes a post and watches it arrive in each reader. The answer has a line of JSON per event, sent as
+// it happens. The readers are polled from the moment at which the post is sent, over connections that are open
+// already, so that connecting does not count as propagation.
 func (d *Dashboard) handleWrite(w http.ResponseWriter, r *http.Request) {
 	select {
 	case d.writing <- struct{}{}:
@@ -58,7 +58,7 @@ func (d *Dashboard) handleWrite(w http.ResponseWriter, r *http.Request) {
 		httpkit.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "the post is too large", Limit: maxPost}.WriteTo(w)
 		return
 	} else if err != nil {
-		return // the browser is gone
+		return // the browser has disconnected
 	}
 	var post struct {
 		ID string `json:"id"`
@@ -71,7 +71,7 @@ func (d *Dashboard) handleWrite(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	var readers []state.Process
 	var writer state.Process
-	for _, p := range d.cfg.Processes(ctx) {
+	for _, p := range d.processes(ctx) {
 		switch p.Role {
 		case state.Reader:
 			readers = append(readers, p)
@@ -83,22 +83,22 @@ func (d *Dashboard) handleWrite(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	out := json.NewEncoder(w)
 	flush := http.NewResponseController(w)
-	tell := func(e event) {
-		_ = out.Encode(e) // a browser that is gone ends ctx, and with it the watching
+	send := func(e event) {
+		_ = out.Encode(e) // fails when the browser has disconnected, which ends ctx
 		_ = flush.Flush()
 	}
-	d.writeAndWatch(ctx, writer, readers, submission{post.ID, body, r.Header.Get("Authorization")}, tell)
+	d.writeAndWatch(ctx, writer, readers, submission{post.ID, body, r.Header.Get("Authorization")}, send)
 }
 
-// submission is a post as a visitor sends it.
+// submission is a post as the page sends it.
 type submission struct {
 	id            string
 	body          []byte
-	authorization string // the visitor's; everybody on this machine can reach the page, so it has no token of its own
+	authorization string // header of the page's request: every user of the machine can reach the page, so it has no token
 }
 
-// writeAndWatch calls tell, one call at a time, with what happens. It ends within the bounds above.
-func (d *Dashboard) writeAndWatch(ctx context.Context, writer state.Process, readers []state.Process, s submission, tell func(event)) {
+// writeAndWatch calls send for each event, one call at a time. It ends within the bounds above.
+func (d *Dashboard) writeAndWatch(ctx context.Context, writer state.Process, readers []state.Process, s submission, send func(event)) {
 	transport := &http.Transport{MaxIdleConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
@@ -108,7 +108,7 @@ func (d *Dashboard) writeAndWatch(ctx context.Context, writer state.Process, rea
 	defer cancel() // before the wait
 
 	w := &watch{sending: make(chan struct{}), written: make(chan struct{})}
-	looked := make(chan struct{}, len(readers))
+	connected := make(chan struct{}, len(readers))
 	type arrival struct {
 		reader string
 		at     time.Time
@@ -117,13 +117,13 @@ func (d *Dashboard) writeAndWatch(ctx context.Context, writer state.Process, rea
 	arrivals := make(chan arrival, len(readers))
 	for _, p := range readers {
 		pollers.Go(func() {
-			first := func() { looked <- struct{}{} }
+			first := func() { connected <- struct{}{} }
 			at, err := w.poll(ctx, client, "http://"+p.Address+"/post?id="+url.QueryEscape(s.id), first)
 			arrivals <- arrival{p.Name, at, err}
 		})
 	}
 	for range readers {
-		<-looked // every reader has answered or refused once: the connections are open
+		<-connected // every reader has answered or refused once
 	}
 
 	sent := time.Now()
@@ -131,19 +131,19 @@ func (d *Dashboard) writeAndWatch(ctx context.Context, writer state.Process, rea
 	status, detail, err := d.post(ctx, client, writer, s, w)
 	answered := time.Now()
 	if err != nil {
-		tell(event{Event: "failed", Status: status, Detail: cmp.Or(detail, err.Error())})
+		send(event{Event: "failed", Status: status, Detail: cmp.Or(detail, err.Error())})
 		return
 	}
-	tell(event{Event: "written", Status: status, Version: w.token.text, Sent: milliseconds(answered.Sub(sent))})
+	send(event{Event: "written", Status: status, Version: w.token.text, Sent: milliseconds(answered.Sub(sent))})
 	w.deadline = answered.Add(watchTimeout)
 	close(w.written)
 	for range readers {
 		a := <-arrivals
 		if a.err != nil {
-			tell(event{Event: "missed", Reader: a.reader, Detail: a.err.Error()})
+			send(event{Event: "missed", Reader: a.reader, Detail: a.err.Error()})
 			continue
 		}
-		tell(event{
+		send(event{
 			Event: "arrived", Reader: a.reader,
 			Sent: milliseconds(a.at.Sub(sent)), Answered: milliseconds(a.at.Sub(answered)),
 		})
@@ -155,7 +155,7 @@ func milliseconds(d time.Duration) *float64 {
 	return &ms
 }
 
-// post sends the post to the writer and notes in w the version that it got.
+// post sends the post to the writer and stores its version in w.
 func (d *Dashboard) post(ctx context.Context, client *http.Client, writer state.Process, s submission, w *watch) (status int, detail string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -178,7 +178,7 @@ func (d *Dashboard) post(ctx context.Context, client *http.Client, writer state.
 	}
 	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusCreated {
 		var p httpkit.Problem
-		_ = json.Unmarshal(answer, &p) // without a problem document the status has to do
+		_ = json.Unmarshal(answer, &p) // without a problem document, Detail stays empty
 		return res.StatusCode, p.Detail, fmt.Errorf("the writer answers %s", res.Status)
 	}
 	w.token, err = parseToken(res.Header.Get("X-Version"))

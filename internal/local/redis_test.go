@@ -150,7 +150,7 @@ func TestLayouts(t *testing.T) {
 			write(t, cfg, "second")
 			eventually.Nil(t, func() error {
 				st = wellState(t, cfg)
-				if p := find(t, st, old); p.Restarts != 1 || p.Note != "replica of "+primaryOf(st)+", link up" {
+				if p := find(t, st, old); p.Restarts != 1 || p.Note != "Redis replica of "+primaryOf(st)+", link up" {
 					return fmt.Errorf("%+v", p)
 				}
 				return nil

@@ -85,9 +85,7 @@ func (s *stack) run(ctx context.Context) error {
 	if err := s.cfg.Remember(); err != nil {
 		return err
 	}
-	web := dashboard.New(dashboard.Config{
-		Processes: func(ctx context.Context) []state.Process { return s.State(ctx).Processes },
-	})
+	web := dashboard.New(func(ctx context.Context) []state.Process { return s.State(ctx).Processes })
 	var background sync.WaitGroup
 	defer background.Wait()
 	webCtx, stopWeb := context.WithCancel(context.WithoutCancel(ctx))

@@ -1,6 +1,6 @@
 const $ = (id) => document.getElementById(id);
 
-// colorOf gives each process its colour, the same in every chart and at every visit.
+// colorOf returns the colour of a process, the same in every chart.
 function colorOf(name) {
   const style = getComputedStyle(document.documentElement);
   const variable = (v) => style.getPropertyValue(v).trim();
@@ -11,7 +11,7 @@ function colorOf(name) {
 
 const value = (p, process, name) => (p.v[process] || {})[name];
 
-// each returns a line per process of the roles, of one value.
+// each returns a line for one value of each process of the roles.
 const each = (roles, name) => (processes) => processes.filter((p) => roles.includes(p.role)).map((p) => ({
   group: p.name, label: p.name, color: colorOf(p.name), get: (point) => value(point, p.name, name),
 }));
@@ -40,28 +40,28 @@ const totals = (names, variables) => (processes) => names.map((name, i) => ({
 }));
 
 const definitions = [
-  { title: 'Reads', note: 'requests per second, each reader and through the gateway', empty: 'nothing measured yet', format: format.number, least: 4, lines: each(['gateway', 'reader'], 'reads') },
-  { title: 'Read latency', note: 'p50 dashed, p99 solid; in the reader and at the gateway', empty: 'no reads in the last five minutes', format: format.seconds, log: true, lines: quantiles(['gateway', 'reader'], '') },
+  { title: 'Reads', note: 'requests per second, by reader and through the gateway', empty: 'nothing measured yet', format: format.number, least: 4, lines: each(['gateway', 'reader'], 'reads') },
+  { title: 'Read latency', note: 'p50 dashed, p99 solid; measured in the reader and at the gateway', empty: 'no reads in the last five minutes', format: format.seconds, log: true, lines: quantiles(['gateway', 'reader'], '') },
   { title: 'Propagation', note: "from the write to each reader's memory; p50 dashed, p99 solid", empty: 'no writes in the last five minutes', format: format.seconds, log: true, lines: quantiles(['reader'], 'propagation_') },
   {
-    title: 'Writes', note: 'posts per second that the writer published, and that failed', empty: 'nothing measured yet', format: format.number, least: 4,
+    title: 'Writes', note: 'published and failed posts per second', empty: 'nothing measured yet', format: format.number, least: 4,
     lines: () => [
       { group: 'written', label: 'written', color: colorOf('writer'), get: (p) => value(p, 'writer', 'writes') },
       { group: 'failed', label: 'failed', color: getComputedStyle(document.documentElement).getPropertyValue('--bad').trim(), get: (p) => value(p, 'writer', 'failed_writes') },
     ],
   },
-  { title: 'Answered from memory', note: 'hits and misses per second, and misses that asked Redis; all readers', empty: 'nothing measured yet', format: format.number, least: 4, lines: totals(['hits', 'misses', 'fallbacks'], ['--c2', '--c1', '--bad']) },
-  { title: 'Not modified', note: 'share of reads answered 304, without a body', empty: 'no reads in the last five minutes', format: format.share, least: 1, lines: each(['gateway', 'reader'], 'not_modified_share') },
-  { title: 'Lag', note: 'writes that a reader knows of and has not applied', empty: 'nothing measured yet', format: format.number, least: 4, whole: true, lines: each(['reader'], 'lag') },
+  { title: 'Answered from memory', note: 'hits, misses, and misses looked up in Redis, per second; all readers', empty: 'nothing measured yet', format: format.number, least: 4, lines: totals(['hits', 'misses', 'fallbacks'], ['--c2', '--c1', '--bad']) },
+  { title: 'Not modified', note: 'share of reads answered with 304, without a body', empty: 'no reads in the last five minutes', format: format.share, least: 1, lines: each(['gateway', 'reader'], 'not_modified_share') },
+  { title: 'Lag', note: 'published writes that a reader has not applied yet', empty: 'nothing measured yet', format: format.number, least: 4, whole: true, lines: each(['reader'], 'lag') },
   { title: 'Memory', note: 'resident memory of each process', empty: 'nothing measured yet', format: format.bytes, binary: true, least: 2 ** 25, lines: each(['reader', 'writer', 'gateway'], 'memory') },
 ];
 const charts = definitions.map((d) => new Chart($('charts'), d));
 
 let points = [];
 let processes = [];
-let failures = 0; // polls in a row without an answer
+let failures = 0; // consecutive polls without an answer
 
-// poll fetches what is new once a second, one request at a time.
+// poll fetches the new points once a second, one request at a time.
 async function poll() {
   try {
     const after = points.length ? points[points.length - 1].t : 0;
@@ -99,32 +99,32 @@ function renderLink() {
   $('link-text').textContent = lost ? 'no connection' : points.length ? 'live' : 'waiting for the first measurement';
 }
 
-const looks = { ready: 'ok', degraded: 'warn', 'not ready': 'bad', restarting: 'bad', stopping: 'warn' };
+const kinds = { ready: 'ok', degraded: 'warn', 'not ready': 'bad', restarting: 'bad', stopping: 'warn' };
 
 const advice = {
   redis: () => (several('redis')
-    ? 'Reads go on from memory. If it was the primary, writes answer 503 until another one has taken over, about five seconds.'
-    : 'Reads go on from memory; writes answer 503 until it is back.'),
-  sentinel: 'Reads go on. It takes two Sentinels to replace a primary that fails.',
-  writer: 'Reads go on; nothing can be written until it is back.',
+    ? 'Reads are served from memory. If it was the primary, writes are answered with 503 until another server has taken over, for about five seconds.'
+    : 'Reads are served from memory; writes are answered with 503 until it is back.'),
+  sentinel: 'Reads are not affected. Two Sentinels are needed to replace a primary that fails.',
+  writer: 'Reads are not affected; writes fail until it is back.',
   reader: 'The gateway sends reads to the readers that are ready.',
   gateway: 'Read a reader directly until it is back.',
 };
 
 const degraded = {
-  reader: 'Reads are answered from memory.',
+  reader: 'Reads are served from memory.',
   gateway: 'It sends reads to the other readers.',
 };
 
 // several reports whether there is more than one process of a role.
 const several = (role) => processes.filter((p) => p.role === role).length > 1;
 
-// replace puts children into a node only when they say something new, so that a screen reader is
-// not told the same every second.
+// replace sets the children of a node when their text has changed, so that a screen reader does not repeat the
+// same text every second.
 function replace(node, children) {
   const text = children.map((c) => c.className + c.textContent).join('\n');
-  if (node.dataset.said === text) return;
-  node.dataset.said = text;
+  if (node.dataset.text === text) return;
+  node.dataset.text = text;
   node.replaceChildren(...children);
 }
 
@@ -138,9 +138,9 @@ function banner(kind, title, text, code) {
 function renderBanners() {
   const out = [];
   if (failures > 1) {
-    out.push(banner('bad', 'The stack does not answer.', 'What you see is its last state. If it was stopped, start it again:', ['make start']));
+    out.push(banner('bad', 'The stack does not answer.', 'The page shows its last state. If the stack was stopped, start it again:', ['make start']));
   }
-  const same = new Map(); // processes that are in the same state for the same reason share a message
+  const same = new Map(); // processes in the same state for the same reason share a banner
   for (const p of processes) {
     if (p.state === 'ready') continue;
     const why = (p.detail || '').replace(/\d+(\.\d+)? s\b/g, 'some time');
@@ -152,16 +152,16 @@ function renderBanners() {
     const title = `${list(p.names)} ${p.names.length > 1 ? 'are' : 'is'} ${p.state}${p.why ? ` (${p.why})` : ''}.`;
     const said = p.state === 'degraded' ? degraded[p.role] : p.state === 'stopping' ? '' : advice[p.role];
     const text = (typeof said === 'function' ? said() : said) || '';
-    out.push(banner(looks[p.state], title, text));
+    out.push(banner(kinds[p.state], title, text));
   }
   const traffic = points.some((p) => Object.values(p.v).some((v) => v.reads > 0 || v.writes > 0));
   if (points.length > 2 && !traffic) {
-    out.push(banner('info', 'Nothing was read or written in the last five minutes.', 'Write a post with the form below, or in a terminal:', ['make test-write', 'make test-read POST_ID=hello']));
+    out.push(banner('info', 'There were no reads or writes in the last five minutes.', 'Write a post with the form below, or in a terminal:', ['make test-write', 'make test-read POST_ID=hello']));
   }
   replace($('banners'), out);
 }
 
-// list joins names as a sentence does.
+// list joins names with commas and "and".
 function list(names) {
   return names.length < 2 ? names.join() : names.slice(0, -1).join(', ') + ' and ' + names[names.length - 1];
 }
@@ -173,7 +173,7 @@ function renderProcesses() {
     const top = element('div', 'top');
     const name = element('span', 'name');
     name.append(swatch(colorOf(p.name)), p.name);
-    const pill = element('span', 'pill ' + (looks[p.state] || ''));
+    const pill = element('span', 'pill ' + (kinds[p.state] || ''));
     pill.append(element('span', 'dot'), p.state);
     top.append(name, pill);
     const facts = [p.address];
@@ -236,7 +236,7 @@ $('write').addEventListener('submit', async (e) => {
     await lines(res.body, (event) => {
       switch (event.event) {
         case 'written':
-          outcome('ok', `The writer answered ${event.status} after ${event.ms.toFixed(2)} ms, version ${event.version}. Below: when each reader had the post, from the moment it was sent.`);
+          outcome('ok', `The writer answered ${event.status} after ${event.ms.toFixed(2)} ms, version ${event.version}. Below: the time from sending the post until each reader had it.`);
           break;
         case 'failed':
           if (event.status === 401) askForToken();
@@ -248,12 +248,12 @@ $('write').addEventListener('submit', async (e) => {
       }
     });
   } catch (err) {
-    outcome('bad', 'This did not work: ' + err.message);
+    outcome('bad', 'Failed: ' + err.message);
   }
   button.disabled = false;
 });
 
-// The token is in no form data, and nowhere but in its field.
+// The token is no form data: it is kept in its field alone.
 function authorization() {
   const token = document.querySelector('#token input').value;
   return token ? { Authorization: 'Bearer ' + token } : {};

@@ -50,14 +50,14 @@ func TestHealthNamesWhatIsMissing(t *testing.T) {
 		{
 			"all is well", []serverView{primary, follower}, []sentinelView{s1, s2},
 			map[string]string{
-				"redis-1": "ready, primary, 2 replicas: ", "redis-2": "ready, replica of redis-1, link up: ",
+				"redis-1": "ready, primary, 2 Redis replicas: ", "redis-2": "ready, Redis replica of redis-1, link up: ",
 				"sentinel-1": "ready, 2 of 2 agree on redis-1: ",
 			},
 		},
 		{
 			"the link of a Redis replica is down",
 			[]serverView{primary, server("redis-2", serverView{upstream: "redis-1:1"})}, []sentinelView{s1, s2},
-			map[string]string{"redis-2": "degraded, replica of redis-1: the link is down"},
+			map[string]string{"redis-2": "degraded, Redis replica of redis-1: the link is down"},
 		},
 		{
 			"no Redis replica is connected",
@@ -93,9 +93,9 @@ func TestHealthNamesWhatIsMissing(t *testing.T) {
 			[]serverView{primary, server("redis-2", serverView{primary: true, good: 1, required: 1, replicas: 1}), server("redis-3", serverView{upstream: "redis-1:1", linkUp: true})},
 			[]sentinelView{s1, sentinel("sentinel-2", "redis-2", 2, sentinelView{}), sentinel("sentinel-3", "redis-2", 2, sentinelView{})},
 			map[string]string{
-				"redis-1":    "degraded, primary, 2 replicas: the Sentinels name redis-2",
-				"redis-2":    "ready, primary, 1 replica: ",
-				"redis-3":    "degraded, replica of redis-1, link up: the Sentinels name redis-2",
+				"redis-1":    "degraded, primary, 2 Redis replicas: the Sentinels name redis-2",
+				"redis-2":    "ready, primary, 1 Redis replica: ",
+				"redis-3":    "degraded, Redis replica of redis-1, link up: the Sentinels name redis-2",
 				"sentinel-1": "degraded, 2 of 3 agree on redis-2: it still names redis-1",
 			},
 		},

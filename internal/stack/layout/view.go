@@ -184,13 +184,13 @@ func (v serverView) health(name func(addr string) string) state.Health {
 	case v.primary && v.good < v.required:
 		return state.Health{Ready: true, Note: "primary", Detail: fmt.Sprintf("refuses writes: %d of %d required Redis replicas are connected (REDIS_MIN_REPLICAS)", v.good, v.required)}
 	case v.primary && v.replicas == 1:
-		return state.Health{Ready: true, Note: "primary, 1 replica"}
+		return state.Health{Ready: true, Note: "primary, 1 Redis replica"}
 	case v.primary:
-		return state.Health{Ready: true, Note: fmt.Sprintf("primary, %d replicas", v.replicas)}
+		return state.Health{Ready: true, Note: fmt.Sprintf("primary, %d Redis replicas", v.replicas)}
 	case !v.linkUp:
-		return state.Health{Ready: true, Note: "replica of " + name(v.upstream), Detail: "the link is down"}
+		return state.Health{Ready: true, Note: "Redis replica of " + name(v.upstream), Detail: "the link is down"}
 	}
-	return state.Health{Ready: true, Note: "replica of " + name(v.upstream) + ", link up"}
+	return state.Health{Ready: true, Note: "Redis replica of " + name(v.upstream) + ", link up"}
 }
 
 // sentinel returns the health of a Sentinel.
