@@ -119,26 +119,25 @@ func (d *docker) printAddresses() error {
 	if err != nil {
 		return err
 	}
-	address := func(name string) string {
-		i := slices.IndexFunc(all, func(c container) bool { return c.service() == name })
+	fmt.Fprint(d.out, "\nThe stack is up:\n")
+	for _, line := range []struct{ label, service, rest string }{
+		{"dashboards", "grafana", ""},
+		{"write", "writer", "/create"},
+		{"read", "apisix", "/post?id=...   (gateway, all readers)"},
+		{"read directly", "reader-direct", "/post?id=...   (reader-direct)"},
+		{"metrics", "prometheus", ""},
+	} {
+		i := slices.IndexFunc(all, func(c container) bool { return c.service() == line.service })
 		if i < 0 {
-			return "(no container)"
+			continue // an override file may leave it out
 		}
-		addr := all[i].address(services[name].port)
+		addr := all[i].address(services[line.service].port)
 		if port, ok := strings.CutPrefix(addr, "127.0.0.1:"); ok {
-			return "localhost:" + port
+			addr = "localhost:" + port
 		}
-		return addr
+		fmt.Fprintf(d.out, "  %-14s http://%s%s\n", line.label, addr, line.rest)
 	}
-	fmt.Fprintf(d.out, `
-The stack is up:
-  dashboards     http://%s
-  write          http://%s/create
-  read           http://%s/post?id=...   (gateway, all readers)
-  read directly  http://%s/post?id=...   (reader-direct)
-  metrics        http://%s
-  posts are in   the volume of Redis; make stop keeps it, make clean deletes it
-`, address("grafana"), address("writer"), address("apisix"), address("reader-direct"), address("prometheus"))
+	fmt.Fprintln(d.out, "  posts are in   the volume of Redis; make stop keeps it, make clean deletes it")
 	if d.compose.redis == layout.WithSentinel {
 		fmt.Fprintln(d.out, "  Redis          three servers and three Sentinels; make health shows which server is the primary")
 	}
