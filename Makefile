@@ -22,7 +22,9 @@ start restart build: export REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help start stop restart health stats scale failover logs logs-writer logs-reader logs-redis \
-	test-write test-read build test test-redis test-compose bench benchmark clean
+	test-write test-read build benchmark clean fmt lint rules test cover sim fuzz bench test-redis test-compose ci
+
+##@ Using the stack
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / { printf "%s%s:\n", gap, substr($$0, 5); gap = "\n" } \
@@ -44,7 +46,7 @@ health: ## Show a line per process or container: ready, or why not; fails unless
 stats: ## Show a line per reader: reads per second, latency, propagation, entries, memory, lag
 	@local/stack.sh stats
 
-scale: ## N readers behind the gateway: make scale N=5
+scale: ## Change the number of readers behind the gateway: make scale N=5
 	@local/stack.sh scale "$$N"
 
 failover: ## Promote a Redis replica without losing a write (REDIS=sentinel or cluster)
@@ -71,9 +73,15 @@ test-read: ## Read a post through the gateway: make test-read POST_ID=hello
 build: ## Build the images in Docker, else the programs in bin/
 	@local/stack.sh build
 
-test: ## Run all tests but those of Docker, with the race detector where there is a C compiler
-	@race=; if [ "$$(GOFLAGS= $(GO) env CGO_ENABLED)" = 1 ]; then race=-race; fi; \
-	echo "$(GO) test $$race -shuffle=on ./..."; $(GO) test $$race -shuffle=on ./...
+benchmark: ## Measure the running stack and write a report to benchmark/results: make benchmark [ARGS=--full]
+	@benchmark/run_benchmark.sh $(ARGS)
+
+clean: ## Stop the stack; delete its data, its logs or images, and the binaries
+	@local/stack.sh clean
+	@rm -rf bin
+
+
+##@ Developing
 
 fmt: ## Format the Go code
 	gofmt -w .
@@ -123,10 +131,10 @@ bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 test-redis: ## Run the protocol's tests on Redis 8 and Valkey from Debian's newer suites; needs apt-get
-	@test/redis/run.sh
+	@$(GO) run ./test/redis
 
 test-compose: ## Start the stack in Docker, break it and check its promises; needs root where no engine runs
-	@test/compose/run.sh
+	@$(GO) test -tags compose -count=1 -timeout 0 -v ./test/compose $(ARGS)
 
 ci: ## Run everything that CI runs; needs the tools that it names
 	@.ci/run

@@ -51,7 +51,7 @@ func (c *Config) clusterStages() ([]Stage, string, error) {
 		nodes:    peers(state.Redis, c.RedisPort, clusterNodes),
 		busPort:  c.RedisBusPort,
 		password: c.Password,
-		key:      cache.ShardKey(cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts")),
+		key:      protocol.ShardKey(cmp.Or(os.Getenv("CACHE_NAMESPACE"), "posts")),
 		log:      c.Logger,
 	}
 	nodes := Stage{Form: g.form}
