@@ -80,6 +80,8 @@ clean: ## Stop the stack; delete its data, its logs or images, and the binaries
 	@local/stack.sh clean
 	@rm -rf bin
 
+test-redis: ## Run the tests of the protocol on Redis 8 and Valkey, from Debian's newer suites; needs apt-get
+	@$(GO) run ./test/redis
 
 ##@ Developing
 
