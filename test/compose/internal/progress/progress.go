@@ -1,0 +1,37 @@
+// Package progress prints what a long test run is doing.
+package progress
+
+import (
+	"fmt"
+	"time"
+)
+
+var start = time.Now()
+
+const (
+	slow     = 2 * time.Second  // work that is faster is not worth a line
+	interval = 15 * time.Second // between two lines about work that goes on
+)
+
+// Printf prints a line that begins with the seconds since the start of the process.
+func Printf(format string, args ...any) {
+	fmt.Printf("%5.0f s  %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// During runs f and prints what is going on while f is slow.
+func During(what string, f func() error) error {
+	began := time.Now()
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	timer := time.NewTimer(slow)
+	defer timer.Stop()
+	for line := what; ; line = fmt.Sprintf("%s: still running after %.0f s", what, time.Since(began).Seconds()) {
+		select {
+		case err := <-done:
+			return err
+		case <-timer.C:
+			Printf("%s", line)
+			timer.Reset(interval)
+		}
+	}
+}
