@@ -1,11 +1,11 @@
 #!/bin/sh
-# The health check of a Redis server or Sentinel in Docker. Prints what it does, which make health shows.
-# It loads the readers' script, which their user may not load (users.acl), after each start of a server: the
-# writer does so too, but not on Redis replicas.
+# The health check of a Redis server or Sentinel in Docker. It prints the role, which make health shows. It also
+# loads the readers' script after a restart, because the readers' user has no right to do so (users.acl) and
+# the writer loads it only on the primary.
 set -eu
 lua=${REDIS_LUA:-/etc/redis-lua}
 if [ -n "${SENTINEL_ADDRESS:-}" ]; then
-	# -e: an error, such as NOQUORUM, is a failure.
+	# -e: exit with an error when the reply is one, such as NOQUORUM.
 	redis-cli -e -p 26379 sentinel ckquorum "$SENTINEL_MASTER_NAME"
 	exit
 fi
@@ -14,10 +14,9 @@ digest=$(cat "$lua/read.lua" "$lua/step.lua" | sha1sum | cut -d ' ' -f 1)
 if [ "$(redis-cli -e script exists "$digest")" != 1 ]; then
 	cat "$lua/read.lua" "$lua/step.lua" | redis-cli -e -x script load >/dev/null
 fi
-[ -n "${REDIS_ADDRESS:-}" ] || exit 0 # alone
-# The first line is the role, then master has its offset and the Redis replicas; slave has host, port,
-# state of the link and offset.
-redis-cli -e role | { # ends with the status of the last command
+[ -n "${REDIS_ADDRESS:-}" ] || exit 0 # a single server
+# The first line of the reply is the role. For a slave, host, port and state of the link follow.
+redis-cli -e role | { # the exit status is that of the last command in braces
 	read -r role
 	case $role in
 	master)

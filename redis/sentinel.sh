@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2154
-# Sourced by start.sh, which sets here, acl and data: becomes a Sentinel. Its file holds what it has
-# learned (which server is the primary, the other Sentinels, its epochs); it must survive a restart.
-# All else in it is written anew.
+# Sourced by start.sh, which sets acl and data: starts a Sentinel. Its configuration file holds the state that
+# must survive a restart: the primary, the other Sentinels, the epochs. Everything else in the file is written
+# again at each start.
 conf=$data/sentinel.conf
 learned=
 if [ -f "$conf" ]; then
@@ -10,7 +10,7 @@ fi
 if [ -z "$learned" ]; then
 	learned="sentinel monitor $SENTINEL_MASTER_NAME $REDIS_FIRST_PRIMARY 6379 2"
 fi
-# The passwords are in clear here, because a Sentinel has to log in with them.
+# The passwords are in plain text, because the Sentinel logs in with them.
 cat >"$conf.new" <<-END
 	port 26379
 	dir $data
@@ -22,12 +22,13 @@ cat >"$conf.new" <<-END
 	$learned
 	sentinel auth-user $SENTINEL_MASTER_NAME sentinel
 	sentinel auth-pass $SENTINEL_MASTER_NAME $(quoted "$SENTINEL_PASSWORD")
-	# A server that was silent for so long is down. A Sentinel pings once a second: less than 3 s caused
-	# a second failover after the first.
+	# Time without a reply after which a server counts as down. A Sentinel pings once a second, and values
+	# below 3 s caused a second failover right after the first.
 	sentinel down-after-milliseconds $SENTINEL_MASTER_NAME ${SENTINEL_DOWN_AFTER_MS:-3000}
-	# So is one that was restarted and loads its posts for so long. By default loading is no reason.
+	# Time for which a restarted primary may load its data before it counts as down. By default Sentinels wait
+	# for it without a limit.
 	sentinel master-reboot-down-after-period $SENTINEL_MASTER_NAME ${SENTINEL_DOWN_AFTER_MS:-3000}
-	# A failover that failed is tried again after twice this time; the default is three minutes.
+	# A failed failover is retried after twice this time. The default is three minutes.
 	sentinel failover-timeout $SENTINEL_MASTER_NAME 10000
 	sentinel parallel-syncs $SENTINEL_MASTER_NAME 1
 END

@@ -1,17 +1,17 @@
 #!/bin/sh
-# Becomes redis-server with redis.conf and the users of users.acl, or with SENTINEL_ADDRESS set, a
-# Sentinel (sentinel.sh). Passwords come from the environment, because a command line shows in ps and
-# docker inspect; of the users' passwords only hashes are written to a file, which belongs on a tmpfs
-# (ACL_FILE). Arguments are further settings of Redis.
+# Starts redis-server with redis.conf and the users of users.acl, or a Sentinel (sentinel.sh) if
+# SENTINEL_ADDRESS is set. Passwords come from the environment, because ps and docker inspect show command
+# lines. The access list (ACL_FILE) holds only their hashes and belongs on a tmpfs. Arguments are additional
+# settings of Redis.
 #
-# With REDIS_ADDRESS set, the server is one of several that Sentinels watch. Its configuration is then
-# a file beside its data, because Sentinels change the role of a server there (CONFIG REWRITE).
+# If REDIS_ADDRESS is set, the server is one of several that Sentinels monitor. Its configuration is then a
+# file beside its data, because Sentinels change a server's role there (CONFIG REWRITE).
 set -eu
 here=$(dirname "$0")
 acl=${ACL_FILE:-/run/redis/users.acl}
 data=${REDIS_DATA:-/data}
 
-# hash VARIABLE MARK prints the sed command that puts the SHA-256 of a password in the place of its mark.
+# hash VARIABLE MARK prints the sed command that replaces a mark with the SHA-256 of a password.
 hash() {
 	eval "password=\${$1:-}"
 	if [ -z "$password" ]; then
@@ -21,14 +21,14 @@ hash() {
 	echo "s/@$2@/$(printf %s "$password" | sha256sum | cut -d ' ' -f 1)/"
 }
 
-# users FILE SED... writes the access list.
+# users FILE SED... appends the users of a file to the access list.
 users() {
 	file=$1
 	shift
 	sed -e '/^#/d' -e '/^$/d' "$@" "$here/$file" >>"$acl"
 }
 
-# quoted VALUE prints it as a configuration file of Redis takes it.
+# quoted VALUE prints the value quoted for Redis's configuration file.
 quoted() { printf '"%s"' "$(printf %s "$1" | sed 's/[\\"]/\\&/g')"; }
 
 umask 077
@@ -49,7 +49,7 @@ reader=$(hash REDIS_READER_PASSWORD READER)
 exporter=$(hash REDIS_EXPORTER_PASSWORD EXPORTER)
 users users.acl -e "$admin" -e "$writer" -e "$reader" -e "$exporter"
 conf=$here/redis.conf
-# role prints the line by which CONFIG REWRITE keeps the server's primary; a primary has none.
+# role prints the line in which CONFIG REWRITE stores the server's primary. A primary has no such line.
 role() { sed -n '/^replicaof /p' "$data/redis.conf" | tail -n 1; }
 
 if [ -n "${REDIS_ADDRESS:-}" ]; then
@@ -64,8 +64,8 @@ if [ -n "${REDIS_ADDRESS:-}" ]; then
 	else
 		role=
 	fi
-	# All but the role is written anew, so that a changed setting or password counts. Renamed, because
-	# a file that was cut short would make a primary of a Redis replica.
+	# Everything but the role is written again, so that changed settings and passwords take effect. The file
+	# is replaced by a rename, because a truncated one would turn a Redis replica into a primary.
 	cat >"$conf.new" <<-END
 		include $here/redis.conf
 		include $here/replication.conf
@@ -79,9 +79,9 @@ if [ -n "${REDIS_ADDRESS:-}" ]; then
 	mv "$conf.new" "$conf"
 elif [ -f "$data/redis.conf" ] && [ -n "$(role)" ]; then
 	cat >&2 <<-END
-		error: this server last ran as a Redis replica, so another one may have writes that it lacks.
-		Start the stack with REDIS=sentinel again and make this server the primary (sentinel failover), or
-		delete $data/redis.conf to go on with what it has.
+		error: this server last ran as a Redis replica, so another server may have newer writes.
+		Start the stack with REDIS=sentinel and make this server the primary (sentinel failover), or delete
+		$data/redis.conf to continue with the posts that this server has.
 	END
 	exit 2
 else
