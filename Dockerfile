@@ -1,5 +1,5 @@
-# The images of the writer and of the reader. They contain static binaries and nothing else: no shell, no
-# package that could need an update. The writer's image also contains the planned failover (make failover).
+# The images of the writer and the reader hold static binaries and nothing else: no shell, no package that
+# needs updates. The writer's image also has the planned failover (make failover).
 FROM golang:1.26-alpine AS build
 WORKDIR /src
 ENV CGO_ENABLED=0
