@@ -11,19 +11,19 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// query is an expression that must have an answer.
+// query is an expression that must return data.
 type query struct {
 	from      string     // file and panel, or rule
 	expr      string     // with the dashboard's variables in it
 	variables []variable // of the dashboard
-	alert     bool       // rightly has no answer while all is well; its metrics must exist
-	missing   error      // why there is no answer yet
+	alert     bool       // may return no data, because the alert does not fire; its metrics must exist
+	missing   error      // why the last attempt returned no data; nil if it returned some
 }
 
-// variable stands for the values that a label of a metric has.
+// variable is a dashboard variable: the values of a label of a metric.
 type variable struct{ name, metric, label string }
 
-// collect returns what dashboards and rules ask.
+// collect returns the queries of all dashboards and rules below root.
 func collect(root string) ([]*query, error) {
 	var all []*query
 	for _, kind := range []struct {
@@ -38,7 +38,7 @@ func collect(root string) ([]*query, error) {
 			return nil, err
 		}
 		if len(paths) == 0 {
-			return nil, fmt.Errorf("no %s in %s: run it in the project's folder, or use -root", kind.pattern, root)
+			return nil, fmt.Errorf("no %s in %s: run it in the repository's folder, or use -root", kind.pattern, root)
 		}
 		for _, path := range paths {
 			content, err := os.ReadFile(path)
@@ -47,7 +47,7 @@ func collect(root string) ([]*query, error) {
 			}
 			queries, err := kind.read(filepath.Base(path), content)
 			if err == nil && len(queries) == 0 {
-				err = errors.New("it asks nothing")
+				err = errors.New("it has no query")
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", path, err)
@@ -112,7 +112,7 @@ func rules(name string, content []byte) ([]*query, error) {
 			}
 			all = append(all,
 				&query{from: name + ", rule " + rule.Record, expr: rule.Expr},
-				// What it recorded: there is none when Prometheus has not loaded the rule.
+				// The recorded series, which is missing when Prometheus has not loaded the rule.
 				&query{from: name + ", record " + rule.Record, expr: rule.Record})
 		}
 	}

@@ -6,11 +6,10 @@ import (
 	"strings"
 )
 
-// builtin are Grafana's own variables, as they are with a scrape interval of five seconds.
+// builtin replaces Grafana's own variables by their values at a scrape interval of five seconds.
 var builtin = strings.NewReplacer("$__rate_interval", "20s", "$__interval", "5s", "$__range", "15m")
 
-// expand returns expr once for each value of a variable that it uses. Values are those of the
-// variables, by name.
+// expand returns expr once for each value of a variable that it uses. values has the values of the variables by name.
 func expand(expr string, values map[string][]string) []string {
 	all := []string{builtin.Replace(expr)}
 	for name, list := range values {
@@ -36,8 +35,7 @@ var (
 	keywords = []string{"by", "without", "on", "ignoring", "group_left", "group_right", "bool", "and", "or", "unless", "offset"}
 )
 
-// metrics returns the names of the metrics in expr: the words that are neither labels, functions nor
-// keywords.
+// metrics returns the names of the metrics in expr: words that are neither labels, functions nor keywords.
 func metrics(expr string) []string {
 	expr = quoted.ReplaceAllString(expr, "")
 	expr = enclosed.ReplaceAllString(expr, "")

@@ -1,5 +1,5 @@
-// Command queries asks a Prometheus that scrapes the stack every question that the dashboards and
-// rules ask, and fails when one has no answer, or names a metric that no process has.
+// Command queries runs every query of the dashboards and rules on a Prometheus that scrapes the stack. It fails when a
+// query returns no data or names a metric that no process exports.
 //
 //	go run ./test/queries -prometheus http://127.0.0.1:9090 -wait 90s
 package main
@@ -25,20 +25,20 @@ func main() {
 	}
 }
 
-// pause is the time between two looks at what had no answer.
+// pause is the time between two attempts at the queries that returned no data.
 const pause = time.Second
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("queries", flag.ContinueOnError)
 	url := flags.String("prometheus", "http://127.0.0.1:9090", "address of Prometheus")
 	root := flags.String("root", ".", "folder with grafana/ and prometheus/")
-	wait := flags.Duration("wait", 90*time.Second, "how long to wait for answers: rates need a minute of scrapes, and some reads and writes")
+	wait := flags.Duration("wait", 90*time.Second, "how long to wait for data: rates need a minute of scrapes, and some reads and writes")
 	optional := flags.String("optional", "redis_(master_link_up|master_last_io_seconds_ago|connected_slave_offset_bytes|sentinel_master_ckquorum_status)",
-		"metrics that no process needs to have, as a regular expression; by default those of Redis replicas and Sentinels, which a single Redis has not")
+		"regular expression of metrics that may be missing; by default those of Redis replicas and Sentinels, which a single Redis does not have")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	lacks, err := regexp.Compile("^(?:" + *optional + ")$")
+	optionalMetrics, err := regexp.Compile("^(?:" + *optional + ")$")
 	if err != nil {
 		return fmt.Errorf("-optional: %w", err)
 	}
@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	total := len(open)
 	ctx, cancel := context.WithTimeout(ctx, *wait+requestTimeout)
 	defer cancel()
-	p := prometheus{url: *url, optional: lacks}
+	p := prometheus{url: *url, optional: optionalMetrics}
 	for deadline := time.Now().Add(*wait); ; {
 		known, err := p.names(ctx)
 		if err != nil {
@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return q.missing == nil
 		})
 		if len(open) == 0 {
-			fmt.Fprintf(out, "%d queries of dashboards and rules have an answer\n", total)
+			fmt.Fprintf(out, "%d queries of dashboards and rules have data\n", total)
 			return nil
 		}
 		if !time.Now().Before(deadline) {
@@ -75,5 +75,5 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	for _, q := range open {
 		fmt.Fprintf(out, "%s: %v\n    %s\n", q.from, q.missing, q.expr)
 	}
-	return fmt.Errorf("%d of %d queries have no answer after %v", len(open), total, *wait)
+	return fmt.Errorf("%d of %d queries have no data after %v", len(open), total, *wait)
 }

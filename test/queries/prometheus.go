@@ -23,10 +23,10 @@ const (
 // prometheus is a Prometheus server.
 type prometheus struct {
 	url      string
-	optional *regexp.Regexp // metrics that no process needs to have
+	optional *regexp.Regexp // metrics that may be missing
 }
 
-// get asks the API for what path and form say, and unmarshals the answer's data into data.
+// get sends a request to the API and unmarshals the data of the response into data.
 func (p *prometheus) get(ctx context.Context, path string, form url.Values, data any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -44,7 +44,7 @@ func (p *prometheus) get(ctx context.Context, path string, form url.Values, data
 		Data          any
 	}{Data: data}
 	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&answer); err != nil {
-		return fmt.Errorf("GET /api/v1/%s answered %s: %w", path, res.Status, err)
+		return fmt.Errorf("GET /api/v1/%s returned %s: %w", path, res.Status, err)
 	}
 	if answer.Status != "success" {
 		return errors.New(answer.Error)
@@ -56,26 +56,26 @@ func (p *prometheus) get(ctx context.Context, path string, form url.Values, data
 func (p *prometheus) names(ctx context.Context) (map[string]bool, error) {
 	var list []string
 	if err := p.get(ctx, "label/__name__/values", nil, &list); err != nil {
-		return nil, fmt.Errorf("ask Prometheus for its metrics: %w", err)
+		return nil, fmt.Errorf("list the metrics: %w", err)
 	}
-	names := map[string]bool{"ALERTS": true} // made by Prometheus itself, while there are alerts
+	names := map[string]bool{"ALERTS": true} // exists only while an alert is pending or firing
 	for _, name := range list {
 		names[name] = true
 	}
 	return names, nil
 }
 
-// check reports why q has no answer; nil when it has.
+// check returns why q has no data, or nil if it has.
 func (p *prometheus) check(ctx context.Context, q *query, known map[string]bool) error {
 	for _, name := range metrics(q.expr) {
 		if !known[name] && !p.optional.MatchString(name) {
-			return fmt.Errorf("no process has the metric %s", name)
+			return fmt.Errorf("no process exports the metric %s", name)
 		}
 	}
 	values := make(map[string][]string)
 	for _, v := range q.variables {
-		// Not all values of the label, of which some belong to processes that are gone. A series whose end
-		// a restarted Prometheus has not seen goes on for five minutes, but has no new samples.
+		// Only the values with recent samples: others belong to processes that have ended. After a restart of
+		// Prometheus such a series goes on for five minutes, because no staleness marker was written.
 		series, err := p.series(ctx, fmt.Sprintf("group by (%s) (present_over_time(%s[20s]))", v.label, v.metric))
 		if err != nil {
 			return fmt.Errorf("variable %s: %w", v.name, err)
@@ -102,7 +102,7 @@ func (p *prometheus) check(ctx context.Context, q *query, known map[string]bool)
 	return nil
 }
 
-// numbers returns how many series with a number expr has now. NaN, the quantile of nothing, is none.
+// numbers returns how many series of expr have a number. NaN is none: it is the quantile of an empty histogram.
 func (p *prometheus) numbers(ctx context.Context, expr string) (n int, err error) {
 	all, err := p.series(ctx, expr)
 	for _, series := range all {
@@ -114,13 +114,13 @@ func (p *prometheus) numbers(ctx context.Context, expr string) (n int, err error
 	return n, err
 }
 
-// series is one of the answer to a query: its labels, the time and the value.
+// series is a series of a query's result: labels, and a pair of time and value.
 type series struct {
 	Metric map[string]string
 	Value  [2]any
 }
 
-// series returns what expr is now.
+// series evaluates expr.
 func (p *prometheus) series(ctx context.Context, expr string) ([]series, error) {
 	var data struct {
 		ResultType string
@@ -130,7 +130,7 @@ func (p *prometheus) series(ctx context.Context, expr string) ([]series, error) 
 		return nil, err
 	}
 	if data.ResultType != "vector" {
-		return nil, fmt.Errorf("the answer is a %s: a panel wants a vector", data.ResultType)
+		return nil, fmt.Errorf("the result is a %s, but a panel needs a vector", data.ResultType)
 	}
 	var all []series
 	return all, json.Unmarshal(data.Result, &all)

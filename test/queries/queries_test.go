@@ -49,7 +49,7 @@ func TestExpand(t *testing.T) {
 	}
 }
 
-// server answers queries by expression; an expression that it does not know has no data.
+// server maps expressions to values. An expression that it lacks has no data.
 type server map[string]string
 
 func (s server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -90,16 +90,16 @@ func TestRun(t *testing.T) {
 		answers            server
 		want               string // in the output; "" for success
 	}{
-		{"all well, though the alert is silent", "a", "b > 1", well, ""},
+		{"an alert that does not fire", "a", "b > 1", well, ""},
 		{"each reader", `a{instance="$reader"}`, "b", well, ""},
 		{"no data", "a > 5", "b", well, `board.json, panel "P": no data`},
 		{"no data for one reader", `a{instance="$reader"}`, "b", server{"b": "0", "r": "2", `a{instance="one"}`: "1"}, `no data for a{instance="two"}`},
 		{"not a number", "a", "b", server{"a": "NaN", "b": "0", "r": "2"}, "no data"},
-		{"a metric that nobody has", "c or vector(0)", "b", well, "no process has the metric c"},
-		{"a metric that nobody needs to have", "redis_master_link_up or vector(-1)", "b", server{"redis_master_link_up or vector(-1)": "-1", "b": "0", "r": "2"}, ""},
-		{"a metric that nobody needs to have, without another", "redis_master_link_up", "b", well, "no data"},
-		{"a metric of an alert that nobody has", "a", "c > 1", well, "alert A: no process has the metric c"},
-		{"an expression that Prometheus refuses", "a", "b", server{"a": "refused", "b": "0", "r": "2"}, "parse error"},
+		{"a metric that is not exported", "c or vector(0)", "b", well, "no process exports the metric c"},
+		{"an optional metric that is missing", "redis_master_link_up or vector(-1)", "b", server{"redis_master_link_up or vector(-1)": "-1", "b": "0", "r": "2"}, ""},
+		{"an optional metric that is missing, without an alternative", "redis_master_link_up", "b", well, "no data"},
+		{"a metric of an alert that is not exported", "a", "c > 1", well, "alert A: no process exports the metric c"},
+		{"an expression that Prometheus rejects", "a", "b", server{"a": "refused", "b": "0", "r": "2"}, "parse error"},
 		{"a rule that was not loaded", "a", "b", server{"a": "1", "b": "0"}, "rules.yml, record r: no data"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -120,18 +120,18 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestLate lets an answer come at the second look.
+// TestLate has a query return data at the second attempt.
 func TestLate(t *testing.T) {
 	root := t.TempDir()
 	write(t, filepath.Join(root, "grafana/dashboards/board.json"), `{"panels": [{"title": "P", "targets": [{"expr": "a"}]}]}`)
 	write(t, filepath.Join(root, "prometheus/rules/rules.yml"), "groups: [{name: g, rules: [{alert: A, expr: b}]}]")
-	looks := 0
+	attempts := 0
 	p := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.FormValue("query") != "a" {
 			server{}.ServeHTTP(w, r)
 			return
 		}
-		if looks++; looks == 1 {
+		if attempts++; attempts == 1 {
 			server{}.ServeHTTP(w, r)
 			return
 		}
@@ -142,12 +142,12 @@ func TestLate(t *testing.T) {
 	if err := run(t.Context(), []string{"-prometheus", p.URL, "-root", root, "-wait", time.Minute.String()}, &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	if looks != 2 {
-		t.Errorf("%d looks, want 2", looks)
+	if attempts != 2 {
+		t.Errorf("%d attempts, want 2", attempts)
 	}
 }
 
-// TestCollect holds what is found in the project's own files against a count made another way.
+// TestCollect compares the number of queries found in the project's own files with a count of lines.
 func TestCollect(t *testing.T) {
 	all, err := collect("../..")
 	if err != nil {
