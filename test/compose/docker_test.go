@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// container is the part of docker inspect that the checks look at.
+// container is the part of the output of docker inspect that the checks use.
 type container struct {
 	ID           string `json:"Id"`
 	Name         string // begins with a slash
@@ -80,7 +80,7 @@ func inspect(names ...string) ([]container, error) {
 	return all, json.Unmarshal([]byte(text), &all)
 }
 
-// containers returns the containers of these services that run, or of all services.
+// containers returns the running containers of these services, or of all services.
 func containers(services ...string) ([]container, error) {
 	ids, err := try(append([]string{"docker", "compose", "ps", "--quiet"}, services...)...)
 	if err != nil {

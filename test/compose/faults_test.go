@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The checks that break one Redis and its readers.
+// The checks of faults with a single Redis.
 
 func checkReaderKilled(t *testing.T) {
 	name := containerName("reader", 2)
@@ -57,7 +57,7 @@ func disconnect(t *testing.T, network, service string, instance int) (connect fu
 	command := []string{"docker", "network", "connect", "--alias", service, network, name}
 	t.Cleanup(func() {
 		if !connected {
-			combined(command...) // a check that failed halfway must not fail the ones after it
+			combined(command...) // so that a check that fails here does not break the next ones
 		}
 	})
 	return func() {
@@ -120,7 +120,7 @@ func checkRedisRestarted(t *testing.T) {
 	}
 	a, err := send(http.MethodPost, writer+"/import", http.Header{"Content-Type": {"application/x-ndjson"}}, body.String())
 	if err != nil || a.status >= 400 {
-		t.Fatalf("the import answered %d, %v: %.300s", a.status, err, a.body)
+		t.Fatalf("the import returned %d, %v: %.300s", a.status, err, a.body)
 	}
 	kept := func() string { // number of keys and hash of the posts
 		t.Helper()

@@ -23,41 +23,41 @@ var (
 	prometheus       = "http://127.0.0.1:" + cmp.Or(os.Getenv("PROMETHEUS_PORT"), "9090")
 )
 
-// client asks services of this machine, so it uses no proxy.
+// client connects to this machine only, so it ignores the proxy of the environment.
 var client = newClient(64)
 
 func newClient(connections int) *http.Client {
 	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: connections}}
 }
 
-type answer struct {
+type response struct {
 	status int
 	header http.Header
 	body   string
 }
 
-func send(method, url string, header http.Header, body string) (answer, error) {
+func send(method, url string, header http.Header, body string) (response, error) {
 	req, err := http.NewRequestWithContext(testContext, method, url, strings.NewReader(body))
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	if header != nil {
 		req.Header = header
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	defer res.Body.Close()
 	content, err := io.ReadAll(res.Body)
-	return answer{res.StatusCode, res.Header, string(content)}, err
+	return response{res.StatusCode, res.Header, string(content)}, err
 }
 
 // get reads a URL that must answer 200.
 func get(url string) (string, error) {
 	a, err := send(http.MethodGet, url, nil, "")
 	if err == nil && a.status != http.StatusOK {
-		err = fmt.Errorf("GET %s answered %d: %.300s", url, a.status, a.body)
+		err = fmt.Errorf("GET %s returned %d: %.300s", url, a.status, a.body)
 	}
 	return a.body, err
 }
@@ -78,7 +78,7 @@ func expectStatus(t testing.TB, want int, method, url string) http.Header {
 		t.Fatal(err)
 	}
 	if a.status != want {
-		t.Fatalf("%s %s answered %d, want %d: %.300s", method, url, a.status, want, a.body)
+		t.Fatalf("%s %s returned %d, want %d: %.300s", method, url, a.status, want, a.body)
 	}
 	return a.header
 }
@@ -94,11 +94,11 @@ func put(id, content string) (string, error) {
 		return "", err
 	}
 	if a.status >= 400 {
-		return "", fmt.Errorf("the writer answered %d: %.300s", a.status, a.body)
+		return "", fmt.Errorf("the writer returned %d: %.300s", a.status, a.body)
 	}
 	version := a.header.Get("X-Version")
 	if version == "" {
-		return "", errors.New("the writer's answer has no X-Version")
+		return "", errors.New("the writer's response has no X-Version")
 	}
 	return version, nil
 }
@@ -118,7 +118,7 @@ func refusesWrites() error {
 	return nil
 }
 
-// rotation returns how many of n reads through the gateway each reader answered.
+// rotation sends n reads through the gateway and returns how many each reader served.
 func rotation(n int) (map[string]int, error) {
 	served := make(map[string]int)
 	for range n {
@@ -127,14 +127,14 @@ func rotation(n int) (map[string]int, error) {
 			return nil, err
 		}
 		if a.status != http.StatusOK {
-			return nil, fmt.Errorf("the gateway answered %d: %.300s", a.status, a.body)
+			return nil, fmt.Errorf("the gateway returned %d: %.300s", a.status, a.body)
 		}
 		served[a.header.Get("X-Served-By")]++
 	}
 	return served, nil
 }
 
-// inRotation returns a condition for eventually: so many readers answer through the gateway.
+// inRotation returns a condition for eventually: the gateway uses n readers.
 func inRotation(n int) func() error {
 	return func() error {
 		served, err := rotation(60)
@@ -145,6 +145,7 @@ func inRotation(n int) func() error {
 	}
 }
 
+// now fails the test unless a condition for eventually holds already.
 func now(t testing.TB, condition func() error) {
 	t.Helper()
 	if err := condition(); err != nil {
@@ -190,7 +191,7 @@ func converged() error {
 			return err
 		}
 		if !s.Synced || s.Subscription != "live" {
-			return fmt.Errorf("%s is not in touch with Redis: %s", address, body)
+			return fmt.Errorf("%s is not synced with Redis: %s", address, body)
 		}
 		state := fmt.Sprint(s.Epoch, s.AppliedVersion, s.Entries)
 		states[state] = append(states[state], address)
@@ -201,7 +202,7 @@ func converged() error {
 	return nil
 }
 
-// query returns what Prometheus answers to an expression: the values of the series.
+// query evaluates an expression in Prometheus and returns the values of the series.
 func query(expression string) ([]string, error) {
 	body, err := get(prometheus + "/api/v1/query?" + url.Values{"query": {expression}}.Encode())
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// reads is a steady load of reads of one URL, each of which must be answered with 200.
+// reads sends reads of one URL at a steady rate. Each must return 200.
 type reads struct {
 	client *http.Client
 	url    string
@@ -26,7 +26,7 @@ type reads struct {
 	first  error
 }
 
-// startReads reads url so many times a second over 8 connections, until end.
+// startReads reads url over 8 connections until end is called.
 func startReads(url string, perSecond int) *reads {
 	const connections = 8
 	r := &reads{client: newClient(connections), url: url, stop: make(chan struct{})}
@@ -55,10 +55,10 @@ func (r *reads) read() error {
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
-		return fmt.Errorf("read the answer of %s: %w", res.Header.Get("X-Served-By"), err)
+		return fmt.Errorf("read the response of %s: %w", res.Header.Get("X-Served-By"), err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answered %s: %.200s", res.Header.Get("X-Served-By"), res.Status, body)
+		return fmt.Errorf("%s returned %s: %.200s", res.Header.Get("X-Served-By"), res.Status, body)
 	}
 	return nil
 }
@@ -75,25 +75,25 @@ func (r *reads) count(err error) {
 	}
 }
 
-// await blocks until n more reads are answered.
+// await blocks until n more reads are done.
 func (r *reads) await(t testing.TB, n int) {
 	t.Helper()
-	n += r.answered()
+	n += r.finished()
 	eventually(t, 30*time.Second, func() error {
-		if done := r.answered(); done < n {
-			return fmt.Errorf("%d of %d reads are answered", done, n)
+		if done := r.finished(); done < n {
+			return fmt.Errorf("%d of %d reads are done", done, n)
 		}
 		return nil
 	})
 }
 
-func (r *reads) answered() int {
+func (r *reads) finished() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.done
 }
 
-// end stops the load. The test fails when a read failed, or none was made.
+// end stops the reads. The test fails if a read failed or none was made.
 func (r *reads) end(t testing.TB) {
 	t.Helper()
 	close(r.stop)
@@ -118,24 +118,24 @@ func underReads(t *testing.T, f func()) {
 	r.await(t, perSecond)
 }
 
-// maxInFlight bounds the writes that wait for an answer. While all of them do, none is sent.
+// maxInFlight is the maximum number of writes in flight.
 const maxInFlight = 200
 
-// writes is a steady load of new posts.
+// writes creates posts at a steady rate.
 type writes struct {
 	client *http.Client
 	prefix string        // of the ids
 	stop   chan struct{} // closed by end
-	ended  chan struct{} // closed when the last write is answered
+	ended  chan struct{} // closed by run when no write is in flight any more
 
 	mu       sync.Mutex // guards what follows
 	ids      []string   // of the posts that were acknowledged
 	last     time.Time  // of an acknowledgement
 	pause    time.Duration
-	failures map[string]int // by answer
+	failures map[string]int // by response
 }
 
-// startWrites writes 100 posts a second until end.
+// startWrites creates 100 posts a second until end is called.
 func startWrites(prefix string) *writes {
 	w := &writes{
 		client: newClient(64), prefix: prefix, stop: make(chan struct{}), ended: make(chan struct{}),
@@ -155,7 +155,7 @@ func (w *writes) run(period time.Duration) {
 		select {
 		case <-w.stop:
 			all.Wait()
-			w.acknowledge() // the pause may last until the end
+			w.acknowledge() // counts a pause that lasts until the end
 			return
 		case <-tick.C:
 		}
@@ -206,14 +206,14 @@ func (w *writes) write(id string) string {
 	return ""
 }
 
-// end stops the load and waits for the last answer.
+// end stops the writes and waits for those in flight.
 func (w *writes) end(t testing.TB) {
 	t.Helper()
 	close(w.stop)
 	<-w.ended
 	t.Logf("%d writes acknowledged, none for %.1f s at the longest", len(w.ids), w.pause.Seconds())
-	for answer, n := range w.failures {
-		t.Logf("%d times %s", n, answer)
+	for response, n := range w.failures {
+		t.Logf("%d times %s", n, response)
 	}
 }
 
@@ -229,8 +229,8 @@ func (w *writes) await(t testing.TB, n int) {
 	})
 }
 
-// underWrites calls f while posts are written. Writes may be out for longest at most, and every acknowledged post must
-// be at every server and every reader in the end.
+// underWrites calls f while posts are written. The longest time without an acknowledged write is bounded, and in the
+// end every server and every reader must have every acknowledged post.
 func underWrites(t *testing.T, longest time.Duration, f func()) {
 	t.Helper()
 	w := startWrites(fmt.Sprint(time.Now().UnixNano(), "-"))
@@ -247,7 +247,7 @@ func underWrites(t *testing.T, longest time.Duration, f func()) {
 	everywhere(t, w.ids)
 }
 
-// everywhere fails the test unless each post is at every server and every reader.
+// everywhere fails the test unless every server and every reader has each of the posts.
 func everywhere(t testing.TB, ids []string) {
 	t.Helper()
 	for _, service := range servers {

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// project keeps the stack under test apart from one that is already there, and from its data.
+	// project is not the default, so that the user's own stack and its data are left alone.
 	project = "heavy-read-api-test"
 
 	standIns  = "test/compose/stand-ins.yaml"
@@ -31,8 +31,8 @@ const (
 )
 
 var (
-	// testContext ends with the whole test: by a signal, after testTimeout or when go test is gone. Every command is
-	// bound to it, so that the checks end early and the stack is torn down.
+	// testContext ends on a signal, after testTimeout or with go test. Every command uses it, so the checks end early and
+	// the stack is torn down.
 	testContext context.Context
 	ownEngine   bool // dockerd was started by the test
 )
@@ -57,7 +57,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// cancelWithParent calls cancel when go test is gone, which a SIGTERM ends without a word to the test.
+// cancelWithParent calls cancel when go test has ended: on SIGTERM it ends without a signal to the test.
 func cancelWithParent(cancel func()) {
 	parent := os.Getppid()
 	for range time.Tick(time.Second) {
@@ -130,7 +130,7 @@ func setenv(pairs ...string) error {
 	return nil
 }
 
-// tearDown removes what is left of the stack, also when testContext has ended.
+// tearDown removes the rest of the stack, also after the end of testContext.
 func tearDown() {
 	progress.Printf("removing the stack")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(testContext), tearDownTimeout)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// The checks of what Prometheus scrapes, records and alerts on.
+// The checks of monitoring: scrape targets, rules, dashboards.
 
 func checkPrometheusTargets(t *testing.T) {
 	type target struct {
@@ -72,8 +72,8 @@ func checkPrometheusRules(t *testing.T) {
 	}
 }
 
-// checkDashboards has every query of dashboards and rules answered, while posts are read and written. arguments are those
-// of test/queries.
+// checkDashboards runs every query of dashboards and rules while posts are read and written. arguments are passed to
+// test/queries.
 func checkDashboards(t *testing.T, arguments ...string) {
 	addresses, err := containers("reader-direct")
 	if err != nil {
@@ -94,7 +94,7 @@ func checkDashboards(t *testing.T, arguments ...string) {
 					return
 				case <-tick.C:
 				}
-				_, _ = put("seen", fmt.Sprint(n)) // a write that fails has the queries fail
+				_, _ = put("seen", fmt.Sprint(n)) // without writes the queries have no data, and the check fails
 			}
 		}()
 		out := run(t, append([]string{"go", "run", "./test/queries", "-prometheus", prometheus, "-wait", "90s"}, arguments...)...)

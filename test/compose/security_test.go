@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// The checks of what the stack must not do, whoever asks.
+// The checks of isolation: privileges, ports, passwords, rights in Redis, networks.
 
 func checkHardening(t *testing.T) {
 	all := mustContainers(t)
@@ -31,7 +31,7 @@ func checkHardening(t *testing.T) {
 		expect("health", c.State.Health.Status, "healthy")
 		expect("size of a log file", c.HostConfig.LogConfig.Config["max-size"], "10m")
 		expect("restart policy", c.HostConfig.RestartPolicy.Name, "unless-stopped")
-		if ownEngine { // an engine in a virtual machine has other processes
+		if ownEngine { // the processes of an engine in a virtual machine are not visible here
 			expect("limit of processes set", c.HostConfig.PidsLimit != nil && *c.HostConfig.PidsLimit > 0, true)
 			checkProcess(t, c)
 		}
@@ -179,7 +179,7 @@ func checkRedisUsers(t *testing.T) {
 		t.Error("the post was changed")
 	}
 	if pong := run(t, "docker", "compose", "exec", "-T", "redis", "redis-cli", "ping"); strings.TrimSpace(pong) != "PONG" {
-		t.Errorf("PING of the operator answered %q", pong)
+		t.Errorf("PING of the operator returned %q", pong)
 	}
 }
 
@@ -197,7 +197,7 @@ func checkRedisReach(t *testing.T) {
 			t.Errorf("%q reaches Redis: %s", command, out)
 		}
 	}
-	// The way of asking works.
+	// The command itself works: apisix can connect to the writer.
 	run(t, "docker", "compose", "exec", "-T", "apisix", "bash", "-c", "exec 3<>/dev/tcp/writer/8080")
 }
 

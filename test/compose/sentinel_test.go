@@ -138,13 +138,13 @@ func checkSentinelUsers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			answers := slices.DeleteFunc(lines(out), func(line string) bool { return line == "" })
-			if len(answers) != len(commands) {
-				t.Errorf("%d answers to %d commands:\n%s", len(answers), len(commands), out)
+			replies := slices.DeleteFunc(lines(out), func(line string) bool { return line == "" })
+			if len(replies) != len(commands) {
+				t.Errorf("%d replies to %d commands:\n%s", len(replies), len(commands), out)
 			}
-			for i, answer := range answers {
-				if !strings.HasPrefix(answer, "NOPERM") {
-					t.Errorf("%s does not refuse %q to %s: %s", service, commands[min(i, len(commands)-1)], user, answer)
+			for i, reply := range replies {
+				if !strings.HasPrefix(reply, "NOPERM") {
+					t.Errorf("%s does not refuse %q to %s: %s", service, commands[min(i, len(commands)-1)], user, reply)
 				}
 			}
 		}

@@ -16,7 +16,7 @@ import (
 	"heavy-read-api/test/compose/internal/standin"
 )
 
-// The checks of what a user does with the stack: make's commands, the README, the gateway.
+// The checks of everyday use: make's commands, the README, the gateway.
 
 func checkStart(t *testing.T) {
 	run(t, "make", "start")
@@ -33,14 +33,14 @@ func checkReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := curlLines(string(readme))
-	// The commands are for a user's shell: no_proxy is for curl only, not for the stack.
+	// curl must bypass the unreachable proxy that the test sets in the environment.
 	out := run(t, "env", "no_proxy=*", "bash", "-euo", "pipefail", "-c", script)
 	var statuses []string
 	for _, match := range statusLine.FindAllStringSubmatch(out, -1) {
 		statuses = append(statuses, match[1])
 	}
 	if got, want := strings.Join(statuses, " "), "201 200 200 304 200 204 404"; got != want {
-		t.Errorf("the answers are %s, want %s; the commands:\n%s", got, want, script)
+		t.Errorf("the status codes are %s, want %s; the commands:\n%s", got, want, script)
 	}
 	contains(t, out, `"created":3`)
 }
@@ -107,7 +107,7 @@ func checkDockerComposeSpelling(t *testing.T) {
 	}
 	run(t, "make", "health")
 	if pong := run(t, "docker-compose", "exec", "-T", "redis", "redis-cli", "ping"); strings.TrimSpace(pong) != "PONG" {
-		t.Errorf("PING answered %q", pong)
+		t.Errorf("PING returned %q", pong)
 	}
 }
 
@@ -119,11 +119,11 @@ func checkRoundRobin(t *testing.T) {
 	t.Log("reads by reader:", served)
 	for reader, n := range served {
 		if n < 90 || n > 110 {
-			t.Errorf("%s answered %d of 300 reads, want 90 to 110", reader, n)
+			t.Errorf("%s served %d of 300 reads, want 90 to 110", reader, n)
 		}
 	}
 	if len(served) != 3 {
-		t.Errorf("%d readers answered, want 3", len(served))
+		t.Errorf("%d readers served reads, want 3", len(served))
 	}
 }
 
