@@ -216,9 +216,9 @@ func checkFallbackImages(t *testing.T) {
 		t.Skip("the images of this machine are left alone")
 	}
 	run(t, "docker", "image", "rm", standin.RedisImage)
-	contains(t, refused(t, "make", "start"), "RUNTIME=docker, but the images cannot be had")
+	contains(t, refused(t, "make", "start"), "RUNTIME=docker, but the images cannot be")
 	unset(t, "RUNTIME")
 	t.Cleanup(func() { combined("make", "clean") })
-	contains(t, run(t, "make", "start"), "The images cannot be had")
+	contains(t, run(t, "make", "start"), "The images cannot be")
 	run(t, "make", "health") // of the local stack
 }
