@@ -41,14 +41,7 @@ func makeImage(ctx context.Context, name string, changes []string, fill func(*ro
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	r := &rootfs{archive: tar.NewWriter(stdin), written: make(map[string]bool)}
-	err = r.base()
-	if err == nil {
-		err = fill(r)
-	}
-	if err == nil {
-		err = r.archive.Close()
-	}
+	err = pack(stdin, fill)
 	stdin.Close() // after an error the archive has no end, and docker refuses it
 	if waited := cmd.Wait(); err == nil && waited != nil {
 		err = fmt.Errorf("docker import: %w: %s", waited, output.Bytes())
@@ -57,6 +50,18 @@ func makeImage(ctx context.Context, name string, changes []string, fill func(*ro
 		return fmt.Errorf("make image %s: %w", name, err)
 	}
 	return nil
+}
+
+// pack writes the archive of a root file system: what every image has, and what fill adds.
+func pack(w io.Writer, fill func(*rootfs) error) error {
+	r := &rootfs{archive: tar.NewWriter(w), written: make(map[string]bool)}
+	if err := r.base(); err != nil {
+		return err
+	}
+	if err := fill(r); err != nil {
+		return err
+	}
+	return r.archive.Close()
 }
 
 // base writes what every image has, with the links of Debian's file system.
