@@ -218,7 +218,7 @@ func checkRedisCallsNobody(t *testing.T) {
 }
 
 func checkMemoryLimit(t *testing.T) {
-	contains(t, combined("docker", "logs", containerName("reader", 1)), `msg="memory limit" bytes=724775731`) // nine tenths of 768 MiB
+	contains(t, combined("docker", "logs", containerName("reader", 1)), `msg="Go memory limit set" bytes=724775731`) // nine tenths of 768 MiB
 }
 
 func checkAccessCounters(t *testing.T) {
