@@ -3,10 +3,7 @@ package protocol
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // Condition is a condition on the key of a write. The zero value always holds. Redis evaluates it in the same atomic step as
@@ -97,80 +94,4 @@ func (c *WriteCall) Arguments(k Keys) (names []string, args []any) {
 	args[6] = c.WriteID
 	args[7] = log
 	return names, args
-}
-
-// CommitState is the state of a commit in a reply of write.lua or settle.lua.
-type CommitState int64
-
-// The states.
-const (
-	NotCommitted CommitState = 0 // and never will be, because the deadline has passed
-	Committed    CommitState = 1
-	Pending      CommitState = 2 // may still be committed; from settle.lua only
-	Unprovable   CommitState = 3 // the log does not show whether it was committed, and never will; from settle.lua only
-)
-
-// Outcome is the effect of a write that Redis answered.
-type Outcome byte
-
-// The outcomes. Only the first three mean a change.
-const (
-	Created         Outcome = 'C'
-	Replaced        Outcome = 'R'
-	Deleted         Outcome = 'D'
-	NotFound        Outcome = 'N' // Delete of a key without a value
-	ConditionFailed Outcome = 'F'
-)
-
-// Changed reports whether a write with this outcome changed anything.
-func (o Outcome) Changed() bool { return o == Created || o == Replaced || o == Deleted }
-
-// WriteReply is a decoded reply of write.lua or settle.lua.
-type WriteReply struct {
-	State    CommitState
-	Micros   int64  // Unix time of the node, in microseconds
-	Before   Token  // version before the commit; if Committed
-	Outcomes string // one letter for all writes, or one for each; if Committed
-}
-
-// DecodeWriteReply decodes a reply of write.lua or settle.lua to a call with this number of writes.
-func DecodeWriteReply(reply []any, writes int) (w WriteReply, err error) {
-	malformed := fmt.Errorf("malformed reply of %d parts", len(reply))
-	if len(reply) < 2 {
-		return w, malformed
-	}
-	state, ok := reply[0].(int64)
-	if !ok {
-		return w, malformed
-	}
-	w.State = CommitState(state)
-	w.Micros, _ = strconv.ParseInt(fmt.Sprint(reply[1]), 10, 64)
-	if w.State != Committed {
-		return w, nil
-	}
-	if len(reply) != 5 {
-		return w, malformed
-	}
-	var r replyReader
-	w.Before = Token{Epoch: r.id(reply[2]), Version: r.number(reply[3])}
-	w.Outcomes = r.text(reply[4])
-	if r.err == nil && len(w.Outcomes) != 1 && len(w.Outcomes) != writes {
-		return w, malformed
-	}
-	return w, r.err
-}
-
-// LogEnd returns the head, without an epoch, of a log whose last entry is top[0]. It is the zero Head for an empty log, and
-// when write.lua did not make the last entry.
-func LogEnd(top []redis.XMessage) (h Head) {
-	if len(top) == 0 {
-		return h
-	}
-	packed, _ := top[0].Values["e"].(string)
-	version, ours := strings.CutSuffix(top[0].ID, "-0")
-	v, err := strconv.ParseUint(version, 10, 64)
-	if !ours || err != nil || len(packed) < 8 {
-		return h
-	}
-	return Head{Version: v, WriteID: uint64At(packed, 0)}
 }

@@ -2,7 +2,6 @@ package publisher
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -52,12 +51,9 @@ func (p *Publisher) fetchOutcome(ctx context.Context, c *call) (reply protocol.W
 	if err != nil {
 		return reply, err
 	}
-	var before []byte
-	if c.before.WriteID != 0 {
-		before = binary.BigEndian.AppendUint64(nil, c.before.WriteID)
-	}
+	keys, args := (&protocol.OutcomeQuery{WriteID: c.id, Expires: c.expires, Writes: len(c.writes), Before: c.before}).Arguments(p.keys)
 	raw, err := protocol.RunLoaded(ctx, n, func() *redis.Cmd {
-		return protocol.SettleScript.EvalSha(ctx, n, []string{p.keys.Epoch, p.keys.Log}, c.id, c.expires, len(c.writes), c.before.Version, before)
+		return protocol.SettleScript.EvalSha(ctx, n, keys, args...)
 	}).Slice()
 	if err != nil {
 		p.cfg.Redis.ReportError(n, err)

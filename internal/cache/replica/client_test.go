@@ -14,6 +14,7 @@ import (
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
 )
 
@@ -24,7 +25,7 @@ func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 	proxy := faultnet.NewProxy(t, s.Addr())
 	p := newPublisher(t, s.Addr())
 	write(t, p, set("a", "1"))
-	direct := nodes(t, proxy.Addr(), func(c *redisnode.Config) { *c = DirectConfig(*c) })
+	direct := nodetest.New(t, proxy.Addr(), func(c *redisnode.Config) { *c = DirectConfig(*c) })
 	r := startReplica(t, proxy.Addr(), func(c *Config) { c.Direct = direct })
 	ready(t, r)
 	proxy.Only(func(faultnet.Conn) bool { return true }).Delay(faultnet.ToClient, 80*time.Millisecond) // each read holds a connection for this long
@@ -67,8 +68,8 @@ func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 
 // A pool that is too small, or shared with direct reads, is refused.
 func TestReplicaRefusesTooFewConnections(t *testing.T) {
-	tiny := nodes(t, "127.0.0.1:1", func(c *redisnode.Config) { c.PoolSize = poolConns - 1 })
-	shared := nodes(t, "127.0.0.1:1")
+	tiny := nodetest.New(t, "127.0.0.1:1", func(c *redisnode.Config) { c.PoolSize = poolConns - 1 })
+	shared := nodetest.New(t, "127.0.0.1:1")
 	for _, c := range []struct {
 		cfg  Config
 		want string

@@ -17,6 +17,7 @@ import (
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/logtest"
+	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
 )
 
@@ -101,7 +102,7 @@ func TestBatchIsOrderedAndAtomic(t *testing.T) {
 func TestLogStepsAreBounded(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p := newPublisher(t, addr)
-		src := newRedisSource(nodes(t, addr), protocol.NewKeys(protocol.DefaultNamespace))
+		src := newRedisSource(nodetest.New(t, addr), protocol.NewKeys(protocol.DefaultNamespace))
 		commit := func(writes, size int) {
 			batch := make([]protocol.Write, writes)
 			for i := range batch {
@@ -620,11 +621,11 @@ func TestIdleReplicaKeepsItsSubscription(t *testing.T) {
 
 func TestTwoStacksOnOneChannel(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
-		mine, err := publisher.New(publisher.Config{Redis: nodes(t, addr), Namespace: "mine"})
+		mine, err := publisher.New(publisher.Config{Redis: nodetest.New(t, addr), Namespace: "mine"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		other, err := publisher.New(publisher.Config{Redis: nodes(t, addr), Namespace: "other"})
+		other, err := publisher.New(publisher.Config{Redis: nodetest.New(t, addr), Namespace: "other"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,7 +14,6 @@ import (
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/cache/store"
-	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
@@ -26,22 +25,16 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 // client returns a client for the test's own commands.
 func client(t testing.TB, addr string) *redis.Client {
 	t.Helper()
-	n, err := nodes(t, addr).Node(t.Context())
+	n, err := nodetest.New(t, addr).Node(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n.Client
 }
 
-// nodes returns a Finder of the Redis at addr.
-func nodes(t testing.TB, addr string, options ...func(*redisnode.Config)) *redisnode.Finder {
-	t.Helper()
-	return nodetest.New(t, addr, options...)
-}
-
 func newPublisher(t testing.TB, addr string) *publisher.Publisher {
 	t.Helper()
-	p, err := publisher.New(publisher.Config{Redis: nodes(t, addr)})
+	p, err := publisher.New(publisher.Config{Redis: nodetest.New(t, addr)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +44,7 @@ func newPublisher(t testing.TB, addr string) *publisher.Publisher {
 // startReplica starts a replica that stops with the test.
 func startReplica(t testing.TB, addr string, options ...func(*Config)) *Replica {
 	t.Helper()
-	cfg := Config{Redis: nodes(t, addr), Logger: quiet(), Probe: 100 * time.Millisecond}
+	cfg := Config{Redis: nodetest.New(t, addr), Logger: quiet(), Probe: 100 * time.Millisecond}
 	for _, o := range options {
 		o(&cfg)
 	}

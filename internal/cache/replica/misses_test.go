@@ -13,6 +13,7 @@ import (
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
 )
 
@@ -30,7 +31,7 @@ func TestLogStepReadsOnlyWhatItReturns(t *testing.T) {
 	if err := c.ConfigResetStat(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	st, err := newRedisSource(nodes(t, server.Addr()), protocol.NewKeys(protocol.DefaultNamespace)).fetchStep(t.Context(), protocol.Query{Watermark: endOfLog, Missed: keys, Limit: stepBytes})
+	st, err := newRedisSource(nodetest.New(t, server.Addr()), protocol.NewKeys(protocol.DefaultNamespace)).fetchStep(t.Context(), protocol.Query{Watermark: endOfLog, Missed: keys, Limit: stepBytes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +150,7 @@ func TestRefusedKeyIsNotSlow(t *testing.T) {
 	p := newPublisher(t, server.Addr())
 	write(t, p, set("a", "1"))
 	r := startReplica(t, server.Addr(), func(c *Config) {
-		c.Redis = nodes(t, server.Addr(), func(n *redisnode.Config) { n.Username, n.Password = "reader", "secret" })
+		c.Redis = nodetest.New(t, server.Addr(), func(n *redisnode.Config) { n.Username, n.Password = "reader", "secret" })
 	})
 	ready(t, r)
 	fetch := func() error {

@@ -12,6 +12,7 @@ import (
 
 	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/test/clocktest"
+	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
 )
 
@@ -31,11 +32,11 @@ func TestPropagationWhenClocksDiffer(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("writer %v, reader %v", tt.writer, tt.reader), func(t *testing.T) {
 			b := redistest.Start(t)
-			p, err := publisher.New(publisher.Config{Redis: nodes(t, b.Addr()), Now: func() time.Time { return clocktest.Step(t, time.Now(), tt.writer) }})
+			p, err := publisher.New(publisher.Config{Redis: nodetest.New(t, b.Addr()), Now: func() time.Time { return clocktest.Step(t, time.Now(), tt.writer) }})
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := New(Config{Redis: nodes(t, b.Addr()), Logger: quiet(), Probe: 100 * time.Millisecond})
+			r, err := New(Config{Redis: nodetest.New(t, b.Addr()), Logger: quiet(), Probe: 100 * time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}

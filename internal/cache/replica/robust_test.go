@@ -17,6 +17,7 @@ import (
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/logtest"
+	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
 )
 
@@ -77,7 +78,7 @@ func TestLogStepEndsAtJunk(t *testing.T) {
 		if _, err := pipe.Exec(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		st, err := newRedisSource(nodes(t, addr), k).fetchStep(t.Context(), protocol.Query{Limit: stepBytes})
+		st, err := newRedisSource(nodetest.New(t, addr), k).fetchStep(t.Context(), protocol.Query{Limit: stepBytes})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +207,7 @@ func TestCrowdedChannel(t *testing.T) {
 		p, c := newPublisher(t, addr), client(t, addr)
 		var others []*publisher.Publisher
 		for i := range stacks {
-			q, err := publisher.New(publisher.Config{Redis: nodes(t, addr), Namespace: fmt.Sprint("other", i)})
+			q, err := publisher.New(publisher.Config{Redis: nodetest.New(t, addr), Namespace: fmt.Sprint("other", i)})
 			if err != nil {
 				t.Fatal(err)
 			}

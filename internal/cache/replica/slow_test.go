@@ -13,6 +13,7 @@ import (
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
 )
 
@@ -29,7 +30,7 @@ func TestLogStepsWithinACommit(t *testing.T) {
 		for i := range keys {
 			write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", 32<<10)))
 		}
-		src := newRedisSource(nodes(t, addr), protocol.NewKeys(protocol.DefaultNamespace))
+		src := newRedisSource(nodetest.New(t, addr), protocol.NewKeys(protocol.DefaultNamespace))
 		q := protocol.Query{Limit: stepLeast}
 		got := make(map[string]int)
 		for q.Watermark.Version < keys {
@@ -173,7 +174,7 @@ func TestSnapshotOfADemotedServer(t *testing.T) {
 	redistest.Require(t)
 	server, next := redistest.Start(t), redistest.Start(t)
 	write(t, newPublisher(t, server.Addr()), set("a", "x"))
-	p, err := newRedisSource(nodes(t, server.Addr()), protocol.NewKeys(protocol.DefaultNamespace)).open(t.Context())
+	p, err := newRedisSource(nodetest.New(t, server.Addr()), protocol.NewKeys(protocol.DefaultNamespace)).open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
