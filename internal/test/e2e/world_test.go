@@ -50,14 +50,14 @@ type world struct {
 	publisher *publisher.Publisher
 	readers   []*follower
 
-	serial  atomic.Uint64 // last serial number; makes every value unique
-	keys    sync.Map      // set of all keys ever written
-	origins sync.Map      // value -> protocol.Token of its write, if known
-	acked   atomic.Int64  // acknowledged writes
-	failed  atomic.Int64  // failed writes
-	unknown atomic.Int64  // failed writes of unknown outcome
-	read    atomic.Int64  // successful reads
-	unread  atomic.Int64  // failed reads
+	serial  atomic.Uint64 // makes every value unique
+	keys    sync.Map      // every key that was ever written
+	origins sync.Map      // value -> protocol.Token that it was written as, once somebody knows
+	acked   atomic.Int64  // writes that took place
+	failed  atomic.Int64  // writes that Redis did not answer
+	unknown atomic.Int64  // those of them that may have taken place
+	read    atomic.Int64  // reads that were answered
+	unread  atomic.Int64  // reads that got an error
 }
 
 // setup configures a world. The zero value has three replicas with the defaults.

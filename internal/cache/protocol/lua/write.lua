@@ -22,7 +22,7 @@
 
 local seq, epoch, log = KEYS[1], KEYS[2], KEYS[3]
 local channel, deadline, length, tag_at, condition, id = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local frames = 9 -- index of the first
+local frames = 9 -- index of the first frame in ARGV
 local writes = #KEYS - 3
 local delete = string.byte(ARGV[frames], 2) == 2
 
