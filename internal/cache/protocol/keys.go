@@ -34,7 +34,7 @@ const (
 // CheckNamespace reports a namespace that cannot be the first part of a key.
 func CheckNamespace(namespace string) error {
 	if strings.ContainsAny(namespace, "{}") {
-		return fmt.Errorf("namespace %q contains braces, which mark the shard: leave them out", namespace)
+		return fmt.Errorf("namespace %q: braces mark the shard, leave them out", namespace)
 	}
 	return nil
 }
