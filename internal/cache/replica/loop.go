@@ -65,3 +65,6 @@ func (a *applier) confirmReady(live uint64) {
 		a.log.Info("ready", "entries", a.store.Entries(), "version", a.watermark.Version)
 	}
 }
+
+// close frees the store. It is called after run.
+func (a *applier) close() { a.store.Close() }

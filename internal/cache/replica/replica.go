@@ -91,7 +91,7 @@ func (r *Replica) Run(ctx context.Context) {
 }
 
 // Close frees the memory, with its goroutines. Call it after Run has returned. Later reads miss.
-func (r *Replica) Close() { r.applier.store.Close() }
+func (r *Replica) Close() { r.applier.close() }
 
 // Get looks key up in memory. It allocates nothing, takes no lock of this package, and does not keep key. It does not
 // count hits: the caller does with CountHits, for many reads at once.
