@@ -206,7 +206,7 @@ func TestMetrics(t *testing.T) {
 	r.do(t, "BREW", "/post?id=a")
 	r.wantStatus(t, "/made/up/by/a/client", 404)
 
-	all := r.metrics(t)
+	var all map[string]*dto.MetricFamily
 	count := func(name string, labels ...string) (total float64) {
 		for _, m := range all[name].GetMetric() {
 			match := 0
@@ -223,7 +223,7 @@ func TestMetrics(t *testing.T) {
 		}
 		return total
 	}
-	for _, tt := range []struct {
+	wants := []struct {
 		want   float64
 		name   string
 		labels []string
@@ -242,11 +242,16 @@ func TestMetrics(t *testing.T) {
 		{1, "cache_entries", nil},
 		{1, "cache_ready", nil},
 		{1, "service_info", []string{"service", "reader"}},
-	} {
-		if got := count(tt.name, tt.labels...); got != tt.want {
-			t.Errorf("%s%v is %v, want %v", tt.name, tt.labels, got, tt.want)
-		}
 	}
+	eventually.Nil(t, func() error { // a request is counted just after its response was written
+		all = r.metrics(t)
+		for _, tt := range wants {
+			if got := count(tt.name, tt.labels...); got != tt.want {
+				return fmt.Errorf("%s%v is %v, want %v", tt.name, tt.labels, got, tt.want)
+			}
+		}
+		return nil
+	})
 	for _, name := range []string{
 		"http_request_duration_seconds", "cache_propagation_seconds", "cache_applied_version", "cache_newest_version", "cache_lag_versions", "cache_lag_seconds",
 		"cache_messages_total", "cache_bytes", "cache_max_bytes", "cache_evictions_total", "cache_rejections_total",
