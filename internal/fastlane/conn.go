@@ -22,9 +22,6 @@ type Handler interface {
 	Serve(out *Output, q *Request)
 	// Flushed is called when all answers so far have been written, or could not be.
 	Flushed()
-	// Refuse appends the answer to a request that is not valid HTTP, or too long, to b. The answer must
-	// say that the connection is closed after it; to HEAD it has no body.
-	Refuse(b []byte, status int, reason string, head bool) []byte
 }
 
 // Sizes of the read buffer. It starts small, so that idle connections are cheap; a header that does not
@@ -62,7 +59,7 @@ type conn struct {
 	mu     sync.Mutex // held by the sweep from its change of status to its change of a deadline
 
 	// The rest is the goroutine's that serves the connection.
-	handler Handler
+	handler Handler // nil when net/http answers every request
 	out     Output
 	q       Request
 	buf     []byte
@@ -235,12 +232,12 @@ func (c *conn) arrived(n int, err error) {
 		c.handler.Serve(&c.out, &c.q)
 		closing = c.out.closing
 		if c.out.full() {
-			c.out.Flush()
-			c.handler.Flushed()
+			c.flush()
 		}
 	}
-	c.out.Flush()
-	c.handler.Flushed()
+	if c.handler != nil {
+		c.flush()
+	}
 	switch {
 	case c.out.err != nil:
 		c.end = c.close
@@ -252,6 +249,12 @@ func (c *conn) arrived(n int, err error) {
 		c.since = s.tick.Load() // not now: the handler may have waited since, and the write may have blocked
 		c.filled = copy(c.buf, c.buf[begin:c.filled])
 	}
+}
+
+// flush writes the answers so far.
+func (c *conn) flush() {
+	c.out.Flush()
+	c.handler.Flushed()
 }
 
 // next looks for a request at the front of b. It returns the length of its header, 0 when b may not
@@ -269,7 +272,7 @@ func (c *conn) next(b []byte) (header int, v verdict) {
 		return 0, partial
 	}
 	c.scanned, c.least = 0, stdLeast
-	if !c.server.shape.parse(b[:header], &c.q) {
+	if c.handler == nil || !c.server.shape.parse(b[:header], &c.q) {
 		return header, other
 	}
 	return header, complete
@@ -284,6 +287,9 @@ func (c *conn) closing(b []byte) bool {
 	return len(b) < stdLeast || findEnd(b, 0) == 0 && !hasForeignLine(b)
 }
 
+// notUnderstood begins the detail of the answer to a request that is not valid HTTP.
+const notUnderstood = "the request is not understood: "
+
 // refuseLength has a request refused whose header does not fit the read buffer.
 func (c *conn) refuseLength() {
 	status, reason := http.StatusRequestHeaderFieldsTooLarge, "the header"
@@ -291,7 +297,7 @@ func (c *conn) refuseLength() {
 		status, reason = http.StatusRequestURITooLong, "the URL"
 	}
 	reason += " is too long: a request has 16 KiB for its URL and header"
-	c.out.SetBuffer(c.handler.Refuse(c.out.Buffer(), status, reason, isHead(c.buf)))
+	c.out.SetBuffer(c.server.refuse(c.out.Buffer(), status, notUnderstood+reason, isHead(c.buf)))
 	c.out.Flush()
 	c.end = c.closeGently
 }

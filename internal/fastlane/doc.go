@@ -15,4 +15,7 @@
 // length of its body. Once it is answered, the connection returns to the fast lane. Where the length
 // is in doubt (Transfer-Encoding, with or without a Content-Length, folded lines), the connection is
 // closed after the answer, so that nobody reads a second request out of the first one's body.
+//
+// A server without a handler for the fast lane leaves every request to net/http, and still has the rest:
+// the limit of connections, the timeouts, the refusals, the framing and the drain.
 package fastlane

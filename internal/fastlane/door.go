@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"container/list"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"syscall"
@@ -30,7 +31,8 @@ func places(files int) (conns, turned int) {
 	return min(defaultMaxConns, files-reserve), reserve / 2
 }
 
-const tooMany = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+// tooMany is the detail of the answer to a connection that is one too many.
+const tooMany = "there are too many connections: try again later"
 
 // turnTime is how long a connection that is turned away may take to say what it wants.
 const turnTime = time.Second
@@ -88,14 +90,14 @@ func (d *door) deal(t *turned) {
 	}
 	if d.isProbe(header) {
 		_ = t.SetDeadline(time.Time{})
-		c := &conn{Conn: t, server: d.server, handler: d.server.newHandler()}
+		c := &conn{Conn: t, server: d.server}
 		d.server.std.push(&stdConn{conn: c, unread: header, last: true})
 		return
 	}
 	// Closed at once, a request that is on its way would make the kernel reset the connection before the
 	// client has the answer.
 	_ = t.SetDeadline(time.Now().Add(lingerTime))
-	_, _ = t.Write([]byte(tooMany))
+	_, _ = t.Write(d.server.refuse(nil, http.StatusServiceUnavailable, tooMany, isHead(header)))
 	if tcp, ok := t.Conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
 		for range 64 {
 			if _, err := t.Read(header[:cap(header)]); err != nil {

@@ -32,8 +32,6 @@ func (h *replaced) Serve(out *Output, q *Request) {
 
 func (h *replaced) Flushed() {}
 
-func (h *replaced) Refuse(b []byte, _ int, _ string, _ bool) []byte { return b }
-
 // Clients that do not read hold as much memory as they may, and the slowest go; those that hold the same
 // body do not add up.
 func TestSlowClientsHoldABoundedMemory(t *testing.T) {

@@ -18,8 +18,12 @@ import (
 
 // Config configures a Server.
 type Config struct {
-	Path      string              // of the requests that the fast lane takes, such as "/post"
-	Handler   func() Handler      // makes the handler of a connection
+	Path    string         // path of the requests that the fast lane answers, such as "/post"
+	Handler func() Handler // makes the handler of a connection; with nil, net/http answers every request
+	// Refuse appends a whole answer to b that refuses a request before any handler has it: the request is not
+	// valid HTTP or too long, or there are too many connections. The answer must say that its connection
+	// closes; to HEAD it has no body. By default it is a problem document.
+	Refuse    func(b []byte, status int, detail string, head bool) []byte
 	Std       *httpkit.HTTPServer // serves everything else, and belongs to the Server; its timeouts bound the fast lane too
 	MaxConns  int                 // connections at a time, both lanes together; by default 20,000, or what the limit of open files has room for
 	Probes    []string            // paths that are served also when there are too many connections, such as "/ready"
@@ -32,6 +36,7 @@ type Config struct {
 type Server struct {
 	shape      shape
 	newHandler func() Handler
+	refuse     func(b []byte, status int, detail string, head bool) []byte
 	http       *httpkit.HTTPServer
 	std        *handoff
 	maxConns   int
@@ -73,6 +78,9 @@ func New(cfg Config) *Server {
 		log:        cfg.Logger,
 		conns:      make(map[*conn]struct{}),
 	}
+	if s.refuse = cfg.Refuse; s.refuse == nil {
+		s.refuse = s.problem
+	}
 	s.pins = newPins(cmp.Or(cfg.MaxPinned, defaultMaxPinned))
 	s.door = door{server: s, probes: cfg.Probes, most: turned, conns: list.New()}
 	s.setDate()
@@ -87,6 +95,21 @@ func (s *Server) Date() []byte { return *s.date.Load() }
 func (s *Server) setDate() {
 	date := time.Now().UTC().AppendFormat(nil, http.TimeFormat)
 	s.date.Store(&date)
+}
+
+// problem is the default of Config.Refuse.
+func (s *Server) problem(b []byte, status int, detail string, head bool) []byte {
+	body := httpkit.Problem{Status: status, Detail: detail}.Bytes()
+	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\nDate: %s\r\nConnection: close\r\n",
+		status, http.StatusText(status), httpkit.ProblemType, s.Date())
+	if status == http.StatusServiceUnavailable {
+		b = append(b, "Retry-After: 1\r\n"...)
+	}
+	b = fmt.Appendf(b, "Content-Length: %d\r\n\r\n", len(body))
+	if head {
+		return b
+	}
+	return append(b, body...)
 }
 
 // Serve accepts connections on ln until Shutdown or Close. It returns http.ErrServerClosed then.
@@ -146,7 +169,10 @@ func (s *Server) start(nc net.Conn) {
 		s.door.turn(nc)
 		return
 	}
-	c.handler, c.buf, c.least = s.newHandler(), make([]byte, readBuffer), 1
+	if s.newHandler != nil {
+		c.handler = s.newHandler()
+	}
+	c.buf, c.least = make([]byte, readBuffer), 1
 	c.out.conn, c.out.fd = c, noFD
 	go c.serve()
 }

@@ -65,10 +65,10 @@ func (e *echo) Serve(out *Output, q *Request) {
 	}
 }
 
-func (e *echo) Refuse(b []byte, status int, reason string, head bool) []byte {
-	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\nX-Lane: refused\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", status, http.StatusText(status), len(reason))
+func refuse(b []byte, status int, detail string, head bool) []byte {
+	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\nX-Lane: refused\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", status, http.StatusText(status), len(detail))
 	if !head {
-		b = append(b, reason...)
+		b = append(b, detail...)
 	}
 	return b
 }
@@ -104,6 +104,7 @@ func startWrapped(t testing.TB, wrap func(net.Conn) net.Conn, options ...func(*C
 	cfg := Config{
 		Path:    "/post",
 		Handler: func() Handler { return &echo{fixture: f} },
+		Refuse:  refuse,
 		Std: httpkit.Track(&http.Server{
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("X-Lane", "std")
@@ -540,8 +541,6 @@ func (static) Serve(out *Output, _ *Request) {
 	out.SetBuffer(append(out.Buffer(), staticAnswer...))
 }
 func (static) Flushed() {}
-
-func (static) Refuse(b []byte, _ int, _ string, _ bool) []byte { return b }
 
 func TestNoAllocations(t *testing.T) {
 	f := start(t, func(c *Config) { c.Handler = func() Handler { return static{} } })

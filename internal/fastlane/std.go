@@ -104,7 +104,7 @@ func (c *stdConn) Write(b []byte) (int, error) {
 	if !c.handled {
 		if status, reason, ok := refusal(b); ok {
 			c.ending.Store(linger)
-			_, err := c.conn.Conn.Write(c.handler.Refuse(nil, status, reason, c.head))
+			_, err := c.conn.Conn.Write(c.server.refuse(nil, status, notUnderstood+reason, c.head))
 			return len(b), err
 		}
 	}

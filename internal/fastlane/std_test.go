@@ -143,29 +143,33 @@ func TestDoubtfulFramingEndsTheConnection(t *testing.T) {
 	}
 }
 
+// badRequests are requests that no handler gets, with the status of their refusal.
+var badRequests = map[string]struct {
+	request string
+	status  int
+}{
+	"no request line":       {"hello\r\n", 400},
+	"no version":            {"GET /\r\n", 400},
+	"a blank line":          {"\r\n\r\n", 400},
+	"an unknown version":    {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505},
+	"no Host":               {"GET /post?id=1 HTTP/1.1\r\n\r\n", 400},
+	"two Hosts":             {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400},
+	"a malformed name":      {"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400},
+	"a control character":   {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400},
+	"lengths":               {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
+	"an unknown encoding":   {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
+	"an unknown expectancy": {"GET / HTTP/1.1\r\nHost: a\r\nExpect: something\r\n\r\n", 417},
+	"a long URL":            {"GET /post?id=" + longText + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+	"a long path":           {"GET /" + longText + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+	"a long header":         {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: " + longText + "\r\n\r\n", 431},
+	"many lines":            {"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: y\r\n", maxReadBuffer/6) + "\r\n", 431},
+}
+
+var longText = strings.Repeat("x", maxReadBuffer)
+
 // A request that either lane refuses gets the handler's problem document, and the connection is closed.
 func TestRefusals(t *testing.T) {
-	long := strings.Repeat("x", maxReadBuffer)
-	for name, tt := range map[string]struct {
-		request string
-		status  int
-	}{
-		"no request line":       {"hello\r\n", 400},
-		"no version":            {"GET /\r\n", 400},
-		"a blank line":          {"\r\n\r\n", 400},
-		"an unknown version":    {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505},
-		"no Host":               {"GET /post?id=1 HTTP/1.1\r\n\r\n", 400},
-		"two Hosts":             {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400},
-		"a malformed name":      {"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400},
-		"a control character":   {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400},
-		"lengths":               {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
-		"an unknown encoding":   {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
-		"an unknown expectancy": {"GET / HTTP/1.1\r\nHost: a\r\nExpect: something\r\n\r\n", 417},
-		"a long URL":            {"GET /post?id=" + long + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
-		"a long path":           {"GET /" + long + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
-		"a long header":         {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: " + long + "\r\n\r\n", 431},
-		"many lines":            {"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: y\r\n", maxReadBuffer/6) + "\r\n", 431},
-	} {
+	for name, tt := range badRequests {
 		t.Run(name, func(t *testing.T) {
 			f := start(t)
 			for _, method := range []string{"GET", "HEAD"} {

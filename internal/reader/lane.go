@@ -131,10 +131,10 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request) {
 	}
 }
 
-// Refuse implements fastlane.Handler.
-func (c *laneConn) Refuse(b []byte, status int, reason string, head bool) []byte {
-	p := httpkit.Problem{Status: status, Detail: "the request is not understood: " + reason}
-	return c.problem(appendVersion(b, false), status, p.Bytes(), head, connectionOf(false, true))
+// refuse is a reader's fastlane.Config.Refuse.
+func (l *lane) refuse(b []byte, status int, detail string, head bool) []byte {
+	p := httpkit.Problem{Status: status, Detail: detail}
+	return l.problem(appendVersion(b, false), status, p.Bytes(), head, connectionOf(false, true))
 }
 
 // appendVersion starts a status line with the client's HTTP version, as net/http does.
@@ -157,21 +157,21 @@ func connectionOf(http10, closing bool) string {
 	return ""
 }
 
-// common appends the headers of every response.
-func (c *laneConn) common(b []byte, connection string) []byte {
-	b = append(b, c.signed.lines...)
+// common appends what every answer has.
+func (l *lane) common(b []byte, connection string) []byte {
+	b = append(b, l.signed.lines...)
 	b = append(b, "\r\nDate: "...)
-	b = append(b, c.server.Date()...)
+	b = append(b, l.server.Date()...)
 	return append(b, connection...)
 }
 
-// problem appends a response with a problem document, from the status code on.
-func (c *laneConn) problem(b []byte, status int, body []byte, head bool, connection string) []byte {
+// problem appends the status and the rest of an answer with a problem document.
+func (l *lane) problem(b []byte, status int, body []byte, head bool, connection string) []byte {
 	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(b, ' ')
 	b = append(b, http.StatusText(status)...)
 	b = append(b, "\r\n"+headerType+": "+httpkit.ProblemType+"\r\n"+headerCaching+": no-store"...)
-	b = c.common(b, connection)
+	b = l.common(b, connection)
 	if status == http.StatusServiceUnavailable {
 		b = append(b, "\r\n"+headerRetryAfter+": "+retryAfter...)
 	}

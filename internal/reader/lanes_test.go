@@ -90,7 +90,7 @@ func newLanes(t testing.TB, budget time.Duration) *lanes {
 	}
 	reader := func(path string, m *httpkit.HTTPMetrics) *fastlane.Server {
 		fast := newLane(h.getter, signed, m)
-		fast.server = fastlane.New(fastlane.Config{Path: path, Handler: fast.conn, Logger: log, Std: netHTTP("behind " + path)})
+		fast.server = fastlane.New(fastlane.Config{Path: path, Handler: fast.conn, Refuse: fast.refuse, Logger: log, Std: netHTTP("behind " + path)})
 		h.hold = fast.server.Hold
 		return fast.server
 	}

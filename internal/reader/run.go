@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 	log.Info("reader started", "addr", ln.Addr().String(), "pod_id", cfg.PodID, "redis", strings.Join(cfg.Redis.Addr, ","))
 	fast := newLane(h.getter, signed, metrics)
 	fast.server = fastlane.New(fastlane.Config{
-		Path: postPath, Handler: fast.conn, Probes: []string{"/health", "/ready", "/status", "/metrics"},
+		Path: postPath, Handler: fast.conn, Refuse: fast.refuse, Probes: []string{"/health", "/ready", "/status", "/metrics"},
 		Std: httpkit.NewServer(signed.handler(router), log), Logger: log,
 	})
 	h.hold = fast.server.Hold
