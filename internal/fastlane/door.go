@@ -24,11 +24,12 @@ func fileLimit() int {
 	return int(r.Cur)
 }
 
-// places divides the file descriptors of a process: up to defaultMaxConns for connections, some for
-// connections that are turned away, and the rest for Redis, the listener and the runtime.
-func places(files int) (conns, turned int) {
+// places divides the file descriptors of a process: for up to defaultMaxConns connections, each of which needs
+// perConn of them, some for connections that are turned away, and the rest for Redis, the listener and the
+// runtime.
+func places(files, perConn int) (conns, turned int) {
 	reserve := min(512, files/2)
-	return min(defaultMaxConns, files-reserve), reserve / 2
+	return min(defaultMaxConns, (files-reserve)/perConn), reserve / 2
 }
 
 // tooMany is the detail of the answer to a connection that is one too many.

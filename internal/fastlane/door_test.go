@@ -17,11 +17,12 @@ import (
 )
 
 func TestPlaces(t *testing.T) {
-	for _, tt := range []struct{ files, conns, turned int }{
-		{maxFiles, 20_000, 256}, {20_512, 20_000, 256}, {20_000, 19_488, 256}, {1024, 512, 256}, {256, 128, 64},
+	for _, tt := range []struct{ files, perConn, conns, turned int }{
+		{maxFiles, 1, 20_000, 256}, {20_512, 1, 20_000, 256}, {20_000, 1, 19_488, 256}, {1024, 1, 512, 256}, {256, 1, 128, 64},
+		{maxFiles, 3, 20_000, 256}, {20_000, 3, 6496, 256}, {1024, 3, 170, 256}, {256, 3, 42, 64},
 	} {
-		if conns, turned := places(tt.files); conns != tt.conns || turned != tt.turned {
-			t.Errorf("%d files: %d connections, %d at the door; want %d, %d", tt.files, conns, turned, tt.conns, tt.turned)
+		if conns, turned := places(tt.files, tt.perConn); conns != tt.conns || turned != tt.turned {
+			t.Errorf("%d files, %d for each: %d connections, %d at the door; want %d, %d", tt.files, tt.perConn, conns, turned, tt.conns, tt.turned)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package fastlane
 
 import (
+	"errors"
 	"net"
 	"os"
 	"unsafe"
@@ -41,6 +42,17 @@ func (o *Output) Closing() bool {
 	o.closing = o.closing || o.conn.closing(o.after)
 	return o.closing
 }
+
+// Abandon gives the connection up: the answer cannot be completed. What has not been flushed is lost.
+func (o *Output) Abandon() { o.err = errAbandoned }
+
+var errAbandoned = errors.New("the answer cannot be completed")
+
+// RemoteAddr returns the address of the client.
+func (o *Output) RemoteAddr() net.Addr { return o.conn.RemoteAddr() }
+
+// LocalAddr returns the address that the client has connected to.
+func (o *Output) LocalAddr() net.Addr { return o.conn.LocalAddr() }
 
 // Append adds bytes to the answer.
 func (o *Output) Append(b []byte) { o.buf = append(o.buf, b...) }

@@ -11,6 +11,7 @@ type Request struct {
 	Head   bool   // HEAD, else GET
 	HTTP10 bool   // else HTTP/1.1
 	Query  []byte // what follows "?": characters of a URL, with their escapes
+	Fields []byte // the lines of the header fields, each with its CRLF
 	// Values of the header fields, without the white space around them; nil where there is none.
 	IfMatch     []byte
 	IfNoneMatch []byte
@@ -127,6 +128,7 @@ func (s *shape) parse(b []byte, q *Request) bool {
 		return false
 	}
 	b = b[len(newVersion):]
+	q.Fields = b[:len(b)-len("\r\n")]
 	hosts, connections := 0, 0
 	for b[0] != '\r' {
 		n := 0

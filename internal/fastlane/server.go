@@ -23,12 +23,14 @@ type Config struct {
 	// Refuse appends a whole answer to b that refuses a request before any handler has it: the request is not
 	// valid HTTP or too long, or there are too many connections. The answer must say that its connection
 	// closes; to HEAD it has no body. By default it is a problem document.
-	Refuse    func(b []byte, status int, detail string, head bool) []byte
-	Std       *httpkit.HTTPServer // serves everything else, and belongs to the Server; its timeouts bound the fast lane too
-	MaxConns  int                 // connections at a time, both lanes together; by default 20,000, or what the limit of open files has room for
-	Probes    []string            // paths that are served also when there are too many connections, such as "/ready"
-	MaxPinned int64               // bytes of large bodies that answers to slow clients may keep in memory; by default 64 MiB
-	Logger    *slog.Logger
+	Refuse   func(b []byte, status int, detail string, head bool) []byte
+	Std      *httpkit.HTTPServer // serves everything else, and belongs to the Server; its timeouts bound the fast lane too
+	MaxConns int                 // connections at a time, both lanes together; by default 20,000, or what the limit of open files has room for
+	Probes   []string            // paths that are served also when there are too many connections, such as "/ready"
+	// FilesPerConn is how many open files a connection may need, its own included; 1 by default.
+	FilesPerConn int
+	MaxPinned    int64 // bytes of large bodies that answers to slow clients may keep in memory; by default 64 MiB
+	Logger       *slog.Logger
 }
 
 // Server serves connections in the fast lane and hands them to an http.Server when they leave it.
@@ -46,6 +48,7 @@ type Server struct {
 	date     atomic.Pointer[[]byte]
 	draining atomic.Bool // every answer says that its connection closes
 	stopping atomic.Bool
+	accepted atomic.Int64
 	door     door
 	pins     pins
 
@@ -68,7 +71,7 @@ const (
 
 // New returns a Server.
 func New(cfg Config) *Server {
-	conns, turned := places(fileLimit())
+	conns, turned := places(fileLimit(), max(1, cfg.FilesPerConn))
 	s := &Server{
 		shape:      newShape(cfg.Path),
 		newHandler: cfg.Handler,
@@ -157,6 +160,7 @@ func (s *Server) accept(ln net.Listener) error {
 
 // start serves c, or turns it away when there are too many.
 func (s *Server) start(nc net.Conn) {
+	s.accepted.Add(1)
 	c := &conn{Conn: nc, server: s, since: s.tick.Load()}
 	c.enter(fresh, c.since)
 	s.mu.Lock()
@@ -269,6 +273,33 @@ func (s *Server) Conns() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
+}
+
+// MaxConns returns how many connections the server takes at a time, both lanes together.
+func (s *Server) MaxConns() int { return s.maxConns }
+
+// States are numbers of connections.
+type States struct {
+	Accepted int // since the start
+	Reading  int // waiting for a first request or the rest of a header
+	Writing  int // with a request that is being answered
+	Waiting  int // waiting for another request
+}
+
+// States counts the connections by state, both lanes together.
+func (s *Server) States() States {
+	n := States{Accepted: int(s.accepted.Load())}
+	s.each(func(c *conn) {
+		switch c.phase() {
+		case fresh, reading:
+			n.Reading++
+		case idle, poked, cut:
+			n.Waiting++
+		default:
+			n.Writing++
+		}
+	})
+	return n
 }
 
 // handoff is the listener of the http.Server: it accepts connections that left the fast lane.
