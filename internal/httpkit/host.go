@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// validHost reports whether a Host is a name or an address with or without a port (RFC 9112, section
+// ValidHost reports whether a Host is a name or an address with or without a port (RFC 9112, section
 // 3.2), or empty. net/http has looked at its characters only.
-func validHost(host string) bool {
+func ValidHost(host string) bool {
 	name, port, _ := strings.Cut(host, ":")
 	if strings.HasPrefix(host, "[") {
 		address, rest, closed := strings.Cut(host[1:], "]")

@@ -28,9 +28,12 @@ func NewRouter(m *HTTPMetrics) *Router {
 		metrics: m,
 		paths:   make(map[string]http.Handler),
 		unknown: always(Problem{Status: http.StatusNotFound, Detail: "nothing is served at this path"}),
-		badHost: always(Problem{Status: http.StatusBadRequest, Field: "Host", Detail: "Host is not valid: send a name or an address, and a port after a colon where there is one; IPv6 addresses stand in brackets"}),
+		badHost: always(BadHost),
 	}
 }
+
+// BadHost answers a request whose Host is not valid.
+var BadHost = Problem{Status: http.StatusBadRequest, Field: "Host", Detail: "Host is not valid: send a name or an address, and a port after a colon where there is one; IPv6 addresses stand in brackets"}
 
 // Methods are the handlers of one path.
 type Methods map[string]http.HandlerFunc
@@ -58,7 +61,7 @@ func (r *Router) Handle(path string, methods Methods) {
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	h, ok := r.paths[req.URL.Path]
 	switch {
-	case !validHost(req.Host):
+	case !ValidHost(req.Host):
 		h = r.badHost
 	case !ok:
 		h = r.unknown
