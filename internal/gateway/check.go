@@ -49,6 +49,7 @@ func (c *checker) run(ctx context.Context, n *node) {
 	for {
 		began := time.Now()
 		err := c.ask(ctx, n.addr)
+		n.pool.expire(began.Add(-idleTimeout))
 		if ctx.Err() != nil {
 			return // a check that was cut says nothing about the reader
 		}

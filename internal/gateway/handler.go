@@ -1,74 +1,63 @@
 package gateway
 
 import (
-	"context"
-	"crypto/rand"
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
-	"fmt"
+	"io"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"net/http"
-	"net/http/httputil"
-	"sync"
+	"slices"
+	"strconv"
 	"time"
 
 	"heavy-read-api/internal/httpkit"
 )
 
 const (
-	requestTimeout = 30 * time.Second // for a whole exchange: the server's bound for writing the answer
-	maxRequestID   = 128              // bytes
-	maxBody        = 16 << 10         // bytes; above it a request is too large, below it is merely wrong
+	maxRequestID = 128      // bytes
+	maxBody      = 16 << 10 // bytes; above it a request is too large, below it is merely wrong
 )
+
+const postPath = "/post"
 
 // routes maps the paths that are passed on to the names of their routes.
 var routes = map[string]string{
-	"/post":         "post",
+	postPath:        "post",
 	"/post-redis":   "post-redis",
 	"/post-marshal": "post-marshal",
 	"/health":       "health",
 }
 
-// handler is the gateway's front: routes, request ids, metrics.
-type handler struct {
-	proxy   *httputil.ReverseProxy
-	metrics *metrics
+// proxy has requests answered by readers.
+type proxy struct {
+	balancer *balancer
+	metrics  *metrics
+	log      *slog.Logger
 }
 
-func newHandler(transport http.RoundTripper, m *metrics, log *slog.Logger) *handler {
-	return &handler{
-		metrics: m,
-		proxy: &httputil.ReverseProxy{
-			Transport:      transport,
-			Rewrite:        rewrite,
-			ModifyResponse: cleanAnswer,
-			ErrorHandler:   func(w http.ResponseWriter, r *http.Request, err error) { answerError(w, r, err, log) },
-			ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-			BufferPool:     new(bufferPool),
-		},
-	}
-}
+// handler is the gateway in net/http: routes, and every read that the lane leaves to it.
+type handler struct{ *proxy }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w}
-	x := new(exchange)
+	x := &exchange{start: time.Now(), head: r.Method == http.MethodHead}
+	x.repeatable = x.head || r.Method == http.MethodGet
 	route := routes[r.URL.Path]
-	switch {
-	case r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions && route != "health":
-	default:
+	if !x.repeatable && (r.Method != http.MethodOptions || route == "health") {
 		route = "" // APISIX answers 404 for a method that the route does not list
 	}
-	// Deferred, because the proxy panics to cut the connection when a body breaks off.
-	defer func(start time.Time) { h.metrics.observe(route, r, rec, x, time.Since(start)) }(time.Now())
+	// Deferred, because pass panics to cut the connection when a body breaks off.
+	defer func() { h.metrics.observe(route, r, rec, x) }()
 
-	id := r.Header.Get("X-Request-Id")
-	if !validRequestID(id) {
-		id = newRequestID()
-	}
-	r.Header.Set("X-Request-Id", id)
-	rec.Header().Set("X-Request-Id", id)
-	r.Header.Del("Upgrade") // no reader speaks another protocol
-
+	id := appendRequestID(nil, []byte(r.Header.Get("X-Request-Id")))
+	rec.Header().Set("X-Request-Id", string(id))
 	switch {
+	case !httpkit.ValidHost(r.Host):
+		httpkit.BadHost.WriteTo(rec)
 	case route == "":
 		httpkit.Problem{Status: http.StatusNotFound, Detail: "there is no route for this method and path"}.WriteTo(rec)
 	case r.ContentLength > maxBody:
@@ -76,59 +65,143 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.ContentLength != 0:
 		httpkit.Problem{Status: http.StatusBadRequest, Detail: "a read takes no body: send it without one"}.WriteTo(rec)
 	default:
-		// net/http cancels the request's context when the client closes its sending side, and such a client still
-		// reads. Without it the tries are bounded all the same.
-		ctx := context.WithValue(context.WithoutCancel(r.Context()), exchangeKey{}, x)
-		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-		defer cancel()
-		h.proxy.ServeHTTP(rec, r.WithContext(ctx))
+		h.forward(rec, r, x, id)
 	}
 }
 
-// answerError answers a request that no reader answered.
-func answerError(w http.ResponseWriter, r *http.Request, err error, log *slog.Logger) {
-	p := httpkit.Problem{Status: http.StatusBadGateway, Detail: "the connection to the reader failed: try again"}
+// forward answers r with what a reader answers.
+func (h *handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, id []byte) {
+	var lines bytes.Buffer
+	var sent header
+	_ = r.Header.Write(&lines) // a buffer takes everything
+	if err := sent.read(lines.Bytes()); err != nil {
+		httpkit.Problem{Status: http.StatusBadRequest, Detail: err.Error()}.WriteTo(w)
+		return
+	}
+	sent.host = []byte(r.Host)
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	remote, _ := net.ResolveTCPAddr("tcp", r.RemoteAddr)
+	x.message = newPeer(remote, local).appendRequest(nil, r.Method, []byte(r.URL.RequestURI()), &sent, id)
+	if err := h.balancer.send(x); err != nil {
+		p := h.failure(err, id)
+		if p.Status == http.StatusServiceUnavailable {
+			w.Header().Set("Retry-After", retryAfter)
+		}
+		p.WriteTo(w)
+		return
+	}
+	pass(w, x)
+}
+
+// pass passes the answer on. It panics with http.ErrAbortHandler when the body breaks off.
+func pass(w http.ResponseWriter, x *exchange) {
+	a := &x.answer
+	defer a.release()
+	h := w.Header()
+	h["Content-Type"] = nil // else net/http guesses one
+	for line := range bytes.SplitSeq(bytes.TrimSuffix(a.kept, crlf), crlf) {
+		name, value, ok := bytes.Cut(line, []byte(":"))
+		if ok {
+			h[http.CanonicalHeaderKey(string(name))] = append(h.Values(string(name)), string(bytes.Trim(value, " \t")))
+		}
+	}
+	if a.length >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(a.length, 10))
+	}
+	w.WriteHeader(a.code)
+	if a.left < 0 {
+		_ = http.NewResponseController(w).Flush() // chunked, as it came
+	}
+	if _, err := io.Copy(w, a); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// retryAfter is the value of Retry-After, in seconds.
+const retryAfter = "1"
+
+// failure returns the answer to a request that no reader answered.
+func (p *proxy) failure(err error, id []byte) httpkit.Problem {
+	answer := httpkit.Problem{Status: http.StatusBadGateway, Detail: "the connection to the reader failed: try again"}
 	switch {
 	case errors.Is(err, errNoReader):
-		p = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "no reader is listed: try again later"}
-		w.Header().Set("Retry-After", "1")
+		answer = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "no reader is listed: try again later"}
+	case isShortage(err):
+		answer = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "the gateway cannot open another connection: try again later"}
 	case isTimeout(err):
-		p = httpkit.Problem{Status: http.StatusGatewayTimeout, Detail: "no reader answered in time: try again"}
+		answer = httpkit.Problem{Status: http.StatusGatewayTimeout, Detail: "no reader answered in time: try again"}
 	}
-	log.Debug("request failed", "request_id", w.Header().Get("X-Request-Id"), "path", r.URL.Path, "status", p.Status, "err", err)
-	p.WriteTo(w)
+	p.log.Debug("request failed", "request_id", string(id), "status", answer.Status, "err", err)
+	return answer
 }
 
-// validRequestID reports whether a client's id is passed on: short and of visible ASCII.
-func validRequestID(id string) bool {
-	for i := range len(id) {
-		if id[i] < '!' || id[i] > '~' {
+// peer is what the gateway observes of the other end of a connection.
+type peer struct {
+	address []byte
+	fixed   []byte // lines of the fields that are the same for all of its requests
+}
+
+func newPeer(remote, local net.Addr) *peer {
+	c := new(peer)
+	if a, ok := remote.(*net.TCPAddr); ok && a != nil {
+		c.address = []byte(a.AddrPort().Addr().Unmap().String())
+	}
+	c.fixed = slices.Concat([]byte("X-Real-IP: "), c.address, []byte("\r\nX-Forwarded-Proto: http\r\n"))
+	if a, ok := local.(*net.TCPAddr); ok {
+		c.fixed = append(strconv.AppendInt(append(c.fixed, "X-Forwarded-Port: "...), int64(a.Port), 10), crlf...)
+	}
+	return c
+}
+
+// appendRequest appends the request that a reader gets. Host is the name of the readers: HTTP/1.0 need not have one,
+// and the readers want one.
+func (c *peer) appendRequest(b []byte, method string, target []byte, h *header, id []byte) []byte {
+	b = append(b, method...)
+	b = append(b, ' ')
+	b = append(b, target...)
+	b = append(b, " HTTP/1.1\r\nHost: "+upstreamName+"\r\n"...)
+	b = append(b, h.kept...)
+	b = append(b, c.fixed...)
+	b = append(b, "X-Request-Id: "...)
+	b = append(b, id...)
+	b = append(b, "\r\nX-Forwarded-Host: "...)
+	b = append(b, h.host...)
+	b = append(b, "\r\nX-Forwarded-For: "...)
+	if len(h.forwardedFor) > 0 {
+		b = append(b, h.forwardedFor...)
+		b = append(b, ", "...)
+	}
+	b = append(b, c.address...)
+	return append(b, "\r\n\r\n"...)
+}
+
+// appendRequestID appends the client's request id when it is short and of visible ASCII, else a random UUID
+// (version 4). It has to be unique, not secret.
+func appendRequestID(b, sent []byte) []byte {
+	if validRequestID(sent) {
+		return append(b, sent...)
+	}
+	var u [16]byte
+	binary.LittleEndian.PutUint64(u[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(u[8:], rand.Uint64())
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	from := 0
+	for i, end := range [...]int{4, 6, 8, 10, 16} {
+		if i > 0 {
+			b = append(b, '-')
+		}
+		b = hex.AppendEncode(b, u[from:end])
+		from = end
+	}
+	return b
+}
+
+func validRequestID(id []byte) bool {
+	for _, c := range id {
+		if c < '!' || c > '~' {
 			return false
 		}
 	}
 	return len(id) >= 1 && len(id) <= maxRequestID
 }
-
-// newRequestID returns a random UUID (version 4).
-func newRequestID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails: it ends the process instead
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
-const copyBuffer = 32 << 10 // bytes
-
-// bufferPool lends the proxy its copy buffers. It holds pointers to arrays, because a slice put
-// into a sync.Pool is an allocation.
-type bufferPool struct{ pool sync.Pool }
-
-func (p *bufferPool) Get() []byte {
-	if b, ok := p.pool.Get().(*[copyBuffer]byte); ok {
-		return b[:]
-	}
-	return make([]byte, copyBuffer)
-}
-
-func (p *bufferPool) Put(b []byte) { p.pool.Put((*[copyBuffer]byte)(b)) }

@@ -1,53 +1,249 @@
 package gateway
 
 import (
-	"maps"
-	"net"
-	"net/http"
-	"net/http/httputil"
-	"strings"
+	"bytes"
+	"errors"
+	"slices"
 )
 
-// rewrite prepares the request for a reader; the balancer chooses which. Clients reach the gateway
-// directly, so their statements about proxies are replaced by what the gateway observes, as APISIX
-// does. Only X-Forwarded-For keeps what the client sent, before the observed address.
-//
-// ReverseProxy calls it after removing the headers that Connection names and most hop-by-hop ones. A
-// header that readers rely on is therefore set here: a client cannot have it removed.
-func rewrite(pr *httputil.ProxyRequest) {
-	pr.Out.URL.Scheme = "http"
-	pr.Out.Host = upstreamName               // HTTP/1.0 need not have a Host, and the readers want one
-	pr.Out.URL.RawQuery = pr.In.URL.RawQuery // ReverseProxy drops what it cannot parse: let the reader judge
+// header is a header section, split into the fields that are passed on and those that concern only the
+// connection on which it came. Its slices belong to it or are parts of what was read.
+type header struct {
+	kept         []byte // lines of the fields that are passed on, each with its CRLF
+	host         []byte
+	requestID    []byte // the first one
+	forwardedFor []byte // all of them, joined
+	length       int64  // Content-Length, -1 without one
+	chunked      bool   // Transfer-Encoding: chunked
+	close        bool   // the peer closes the connection after this message
+	keepAlive    bool   // the peer keeps the connection, said explicitly
+	dated        bool   // Date is among the kept fields
 
-	h := pr.Out.Header
-	dropProxyHeaders(h)
-	h.Del("Te")     // ReverseProxy keeps "trailers"
-	h.Del("Expect") // between client and gateway, and a read has no body to wait for
-	h["X-Forwarded-For"] = pr.In.Header["X-Forwarded-For"]
-	pr.SetXForwarded()
-	if host, _, err := net.SplitHostPort(pr.In.RemoteAddr); err == nil {
-		h.Set("X-Real-IP", host)
-	}
-	if addr, ok := pr.In.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
-		if _, port, err := net.SplitHostPort(addr.String()); err == nil {
-			h.Set("X-Forwarded-Port", port)
-		}
-	}
-	h.Set("X-Request-Id", pr.In.Header.Get("X-Request-Id"))
+	named [][]byte // options of Connection that may be names of fields
 }
 
-// cleanAnswer removes the headers of a reader's answer that are not for the client: those of proxies,
-// and the reader's request id, as the answer already carries the gateway's.
-func cleanAnswer(res *http.Response) error {
-	dropProxyHeaders(res.Header)
-	res.Header.Del("X-Request-Id")
+var (
+	errMalformedField = errors.New("a header field is malformed")
+	errAmbiguousBody  = errors.New("the length of the body is ambiguous")
+)
+
+// read splits lines, each of which ends with CRLF. What clients and readers say about proxies is dropped, as
+// APISIX does: the gateway says what it observes itself. Fields that Connection names are dropped too, but a
+// client cannot have those removed that the gateway sets.
+func (h *header) read(lines []byte) error {
+	*h = header{kept: h.kept[:0], forwardedFor: h.forwardedFor[:0], named: h.named[:0], length: -1}
+	for len(lines) > 0 {
+		end := bytes.Index(lines, crlf)
+		colon := bytes.IndexByte(lines, ':')
+		if end < 0 || colon < 0 || colon > end || !isToken(lines[:colon]) || !isText(lines[colon+1:end]) {
+			return errMalformedField
+		}
+		line := lines[:end+len(crlf)]
+		lines = lines[len(line):]
+		name, value := line[:colon], bytes.Trim(line[colon+1:end], " \t")
+		switch meaningOf(name) {
+		case endToEnd:
+			h.kept = append(h.kept, line...)
+		case date:
+			h.kept, h.dated = append(h.kept, line...), true
+		case host:
+			h.host = value
+		case requestID:
+			if h.requestID == nil {
+				h.requestID = value
+			}
+		case forwardedFor:
+			if len(h.forwardedFor) > 0 {
+				h.forwardedFor = append(h.forwardedFor, ", "...)
+			}
+			h.forwardedFor = append(h.forwardedFor, value...)
+		case connection:
+			h.readOptions(value)
+		case contentLength:
+			n, ok := parseLength(value)
+			if !ok || h.length >= 0 && h.length != n {
+				return errAmbiguousBody
+			}
+			h.length = n
+		case transferEncoding:
+			if h.chunked || !bytes.EqualFold(value, []byte("chunked")) {
+				return errAmbiguousBody
+			}
+			h.chunked = true
+		case hopByHop:
+		}
+	}
+	if h.chunked && h.length >= 0 {
+		return errAmbiguousBody
+	}
+	if len(h.named) > 0 {
+		h.dropNamed()
+	}
 	return nil
 }
 
-// dropProxyHeaders removes the headers by which proxies describe a request or talk to their neighbours.
-func dropProxyHeaders(h http.Header) {
-	maps.DeleteFunc(h, func(name string, _ []string) bool {
-		return strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "Proxy-") ||
-			name == "Proxy" || name == "Forwarded" || name == "X-Real-Ip"
-	})
+// readOptions reads the value of a Connection field.
+func (h *header) readOptions(list []byte) {
+	for option := range bytes.SplitSeq(list, []byte(",")) {
+		switch option = bytes.Trim(option, " \t"); {
+		case len(option) == 0:
+		case is(option, "close"):
+			h.close = true
+		case is(option, "keep-alive"):
+			h.keepAlive = true
+		default:
+			h.named = append(h.named, option)
+		}
+	}
+}
+
+// dropNamed removes the fields that Connection names.
+func (h *header) dropNamed() {
+	rest := h.kept
+	h.kept = h.kept[:0]
+	for len(rest) > 0 {
+		line := rest[:bytes.Index(rest, crlf)+len(crlf)]
+		rest = rest[len(line):]
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		if !slices.ContainsFunc(h.named, func(option []byte) bool { return bytes.EqualFold(option, name) }) {
+			h.kept = append(h.kept, line...) // at or before the place where line is
+		}
+	}
+}
+
+var crlf = []byte("\r\n")
+
+// meaning is what a field means to a proxy.
+type meaning int
+
+const (
+	endToEnd meaning = iota // nothing: the field is passed on
+	hopByHop                // nothing but that it is not passed on
+	host
+	date
+	connection
+	contentLength
+	transferEncoding
+	requestID
+	forwardedFor
+)
+
+// meaningOf classifies a field by its name, in any case. The length tells most names apart.
+func meaningOf(name []byte) meaning {
+	switch len(name) {
+	case 2:
+		if is(name, "te") {
+			return hopByHop
+		}
+	case 4:
+		if is(name, "host") {
+			return host
+		}
+		if is(name, "date") {
+			return date
+		}
+	case 5:
+		if is(name, "proxy") {
+			return hopByHop
+		}
+	case 6:
+		if is(name, "expect") {
+			return hopByHop
+		}
+	case 7:
+		if is(name, "trailer") || is(name, "upgrade") {
+			return hopByHop
+		}
+	case 9:
+		if is(name, "forwarded") || is(name, "x-real-ip") {
+			return hopByHop
+		}
+	case 10:
+		if is(name, "connection") {
+			return connection
+		}
+		if is(name, "keep-alive") {
+			return hopByHop
+		}
+	case 12:
+		if is(name, "x-request-id") {
+			return requestID
+		}
+	case 14:
+		if is(name, "content-length") {
+			return contentLength
+		}
+	case 15:
+		if is(name, "x-forwarded-for") {
+			return forwardedFor
+		}
+	case 17:
+		if is(name, "transfer-encoding") {
+			return transferEncoding
+		}
+	}
+	if hasPrefix(name, "proxy-") || hasPrefix(name, "x-forwarded-") {
+		return hopByHop
+	}
+	return endToEnd
+}
+
+func hasPrefix(name []byte, lower string) bool {
+	return len(name) >= len(lower) && is(name[:len(lower)], lower)
+}
+
+// is reports whether name is lower but for its case.
+func is(name []byte, lower string) bool {
+	if len(name) != len(lower) {
+		return false
+	}
+	for i := range len(lower) {
+		c := name[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// parseLength reads the value of a Content-Length.
+func parseLength(digits []byte) (n int64, ok bool) {
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return n, len(digits) >= 1 && len(digits) <= 18
+}
+
+// isToken reports whether b may be the name of a field (RFC 9110, section 5.6.2).
+func isToken(b []byte) bool {
+	for _, c := range b {
+		if !tokens[c] {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+var tokens = func() (t [256]bool) {
+	for c := range t {
+		t[c] = '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' ||
+			c < 0x80 && bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), byte(c)) >= 0
+	}
+	return t
+}()
+
+// isText reports whether b may be the value of a field: it has no control characters but tabs.
+func isText(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
 }

@@ -101,15 +101,16 @@ func TestHeadersToReader(t *testing.T) {
 			"Connection: close, Host, X-Request-Id, X-Real-IP, X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Port",
 		}},
 	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			lines := append([]string{"GET /post?id=1 HTTP/1.1", "Host: posts.example", "X-Request-Id: id-1"}, test.sent...)
+	for i, test := range append(tests, tests...) {
+		path := []string{"/post?id=1", "/post-redis?id=1"}[i/len(tests)] // one is for the lane, the other for net/http
+		t.Run(test.name+path, func(t *testing.T) {
+			lines := append([]string{"GET " + path + " HTTP/1.1", "Host: posts.example", "X-Request-Id: id-1"}, test.sent...)
 			answer := g.exchangeBytes(t, strings.Join(lines, "\r\n")+"\r\n\r\n")
 			if status, _ := parseHead(t, answer); status != "HTTP/1.1 200 OK" {
 				t.Fatalf("answer %q", answer)
 			}
 			request, got := parseHead(t, *r.head.Load())
-			if request != "GET /post?id=1 HTTP/1.1" {
+			if request != "GET "+path+" HTTP/1.1" {
 				t.Errorf("the reader got %q", request)
 			}
 			want := maps.Clone(always)
@@ -150,24 +151,26 @@ func TestHeadersToClient(t *testing.T) {
 			r := newFaulty(t, func(conn net.Conn) { io.WriteString(conn, answer) })
 			g := start(t, Config{Readers: []string{r.addr}})
 			g.awaitReady(t, 1)
-			through := g.exchangeBytes(t, "GET /post?id=1 HTTP/1.1\r\nHost: posts.example\r\nX-Request-Id: id-1\r\nConnection: close\r\n\r\n")
-			_, got := parseHead(t, through)
-			got.Del("Content-Length") // the gateway frames the body by itself
-			got.Del("Transfer-Encoding")
-			want := http.Header{
-				"Date": {"today"}, "Content-Type": {"text/plain"}, "Etag": {"\"a\""}, "X-Kept": {"1", "2"},
-				"X-Request-Id": {"id-1"}, "Connection": {"close"},
-			}
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("the client got\n%v\nwant\n%v", got, want)
-			}
-			res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(through)), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer res.Body.Close()
-			if body, err := io.ReadAll(res.Body); err != nil || string(body) != "ok" || len(res.Trailer) != 0 {
-				t.Errorf("body %q (%v), trailer %v, want ok and none", body, err, res.Trailer)
+			for _, path := range []string{"/post?id=1", "/post-redis?id=1"} {
+				through := g.exchangeBytes(t, "GET "+path+" HTTP/1.1\r\nHost: posts.example\r\nX-Request-Id: id-1\r\nConnection: close\r\n\r\n")
+				_, got := parseHead(t, through)
+				got.Del("Content-Length") // the gateway frames the body by itself
+				got.Del("Transfer-Encoding")
+				want := http.Header{
+					"Date": {"today"}, "Content-Type": {"text/plain"}, "Etag": {"\"a\""}, "X-Kept": {"1", "2"},
+					"X-Request-Id": {"id-1"}, "Connection": {"close"},
+				}
+				if !reflect.DeepEqual(got, want) {
+					t.Errorf("%s: the client got\n%v\nwant\n%v", path, got, want)
+				}
+				res, err := http.ReadResponse(bufio.NewReader(strings.NewReader(through)), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := io.ReadAll(res.Body)
+				if err != nil || string(body) != "ok" || len(res.Trailer) != 0 {
+					t.Errorf("%s: body %q (%v), trailer %v, want ok and none", path, body, err, res.Trailer)
+				}
 			}
 		})
 	}

@@ -9,26 +9,28 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"heavy-read-api/internal/fastlane"
 )
 
 // upstreamName is the name of the group of readers: of the upstream in APISIX, and the Host that they are asked for.
 const upstreamName = "reader"
 
-// metrics has the names, labels and units of APISIX, so that one dashboard fits both. A node is
-// named host:port, where APISIX has the address alone: here all readers share one address.
-// There is no service in APISIX's sense, so that label is empty.
-// Counters of readers that left stay, or sums over them would step back.
+// metrics has the names, labels and units of APISIX, so that one dashboard fits both. A node is named host:port, where
+// APISIX has the address alone: here all readers share one address. APISIX's service is a configuration object that the
+// stack does not use, so that label is empty. Counters of readers that left stay, or sums over them would step back.
 type metrics struct {
 	requests  atomic.Int64
 	status    *prometheus.CounterVec   // apisix_http_status
 	latency   *prometheus.HistogramVec // apisix_http_latency, in milliseconds
 	bandwidth *prometheus.CounterVec   // apisix_bandwidth, in bytes
+	series    sync.Map                 // of seriesKey to *series
 
 	nodes *nodes
-	conns connections
+	conns func() fastlane.States
 }
 
-func newMetrics(reg prometheus.Registerer, n *nodes) *metrics {
+func newMetrics(reg prometheus.Registerer, n *nodes, conns func() fastlane.States) *metrics {
 	m := &metrics{
 		status: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apisix_http_status", Help: "Requests answered, by status code, route and node.",
@@ -42,34 +44,85 @@ func newMetrics(reg prometheus.Registerer, n *nodes) *metrics {
 			Name: "apisix_bandwidth", Help: "Bytes of requests (ingress) and responses (egress), headers included.",
 		}, []string{"type", "route", "service", "consumer", "node"}),
 		nodes: n,
-		conns: connections{states: make(map[net.Conn]http.ConnState)},
+		conns: conns,
 	}
 	reg.MustRegister(m.status, m.latency, m.bandwidth, m)
 	return m
 }
 
-// observe counts a request that was answered. A route of "" is none.
-func (m *metrics) observe(route string, r *http.Request, rec *recorder, x *exchange, took time.Duration) {
+// series are the metrics of a route and a reader, looked up once instead of for every request.
+type series struct {
+	of                        seriesKey
+	codes                     [500]atomic.Pointer[prometheus.Counter] // by status code, from 100 on
+	request, upstream, apisix prometheus.Observer
+	ingress, egress           prometheus.Counter
+}
+
+// seriesKey names a route by its path. "" is none, and a reader of "" is none.
+type seriesKey struct{ uri, node string }
+
+func (m *metrics) of(uri, node string) *series {
+	key := seriesKey{uri, node}
+	if s, ok := m.series.Load(key); ok {
+		return s.(*series)
+	}
+	route := routes[uri]
+	latency := func(kind string) prometheus.Observer { return m.latency.WithLabelValues(kind, route, "", "", node) }
+	bandwidth := func(kind string) prometheus.Counter { return m.bandwidth.WithLabelValues(kind, route, "", "", node) }
+	s := &series{of: key, request: latency("request"), apisix: latency("apisix"), ingress: bandwidth("ingress"), egress: bandwidth("egress")}
+	if node != "" {
+		s.upstream = latency("upstream")
+	}
+	actual, _ := m.series.LoadOrStore(key, s)
+	return actual.(*series)
+}
+
+// post returns the series of requests for posts that n answered, or nobody when n is nil.
+func (m *metrics) post(n *node) *series {
+	if n == nil {
+		return m.of(postPath, "")
+	}
+	s := n.post.Load()
+	if s == nil {
+		s = m.of(postPath, n.addr)
+		n.post.Store(s)
+	}
+	return s
+}
+
+// answered counts a request of received bytes with its answer of sent bytes, headers included.
+func (m *metrics) answered(s *series, code int, x *exchange, received, sent int) {
 	m.requests.Add(1)
-	uri := ""
+	at := &s.codes[code-100]
+	counter := at.Load()
+	if counter == nil {
+		c := m.status.WithLabelValues(strconv.Itoa(code), routes[s.of.uri], s.of.uri, "", "", "", s.of.node)
+		counter = &c
+		at.Store(counter)
+	}
+	(*counter).Inc()
+	request, upstream := milliseconds(time.Since(x.start)), milliseconds(x.upstream)
+	s.request.Observe(request)
+	s.apisix.Observe(request - upstream)
+	if s.upstream != nil {
+		s.upstream.Observe(upstream)
+	}
+	s.ingress.Add(float64(received))
+	s.egress.Add(float64(sent))
+}
+
+// observe counts a request that net/http has received. A route of "" is none.
+func (m *metrics) observe(route string, r *http.Request, rec *recorder, x *exchange) {
+	uri, node := "", ""
 	if route != "" {
 		uri = r.URL.Path
 	}
-	m.status.WithLabelValues(strconv.Itoa(rec.status), route, uri, "", "", "", x.node).Inc()
-	observe := func(kind string, milliseconds float64) {
-		m.latency.WithLabelValues(kind, route, "", "", x.node).Observe(milliseconds)
+	if x.node != nil {
+		node = x.node.addr
 	}
-	request, upstream := milliseconds(took), milliseconds(x.upstream)
-	observe("request", request)
-	if x.node != "" {
-		observe("upstream", upstream)
-	}
-	observe("apisix", request-upstream)
-
 	requestLine := len(r.Method) + len(r.RequestURI) + len("  HTTP/1.1\r\n") + len("Host: \r\n") + len(r.Host)
 	answer := len("HTTP/1.1 200 OK\r\n") + headerSize(rec.Header()) + rec.bytes
-	m.bandwidth.WithLabelValues("ingress", route, "", "", x.node).Add(float64(requestLine + headerSize(r.Header)))
-	m.bandwidth.WithLabelValues("egress", route, "", "", x.node).Add(float64(answer))
+	m.answered(m.of(uri, node), rec.status, x, requestLine+headerSize(r.Header), answer)
 }
 
 // milliseconds returns d in whole milliseconds, as APISIX measures.
@@ -118,51 +171,13 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		host, port, _ := net.SplitHostPort(s.addr) // the list holds valid addresses alone
 		gauge(upstreamDesc, value, "/upstreams/"+upstreamName, host, port)
 	}
-	for state, n := range m.conns.count() {
+	n := m.conns()
+	for state, n := range map[string]int{
+		"accepted": n.Accepted, "handled": n.Accepted, "active": n.Reading + n.Writing + n.Waiting,
+		"reading": n.Reading, "writing": n.Writing, "waiting": n.Waiting,
+	} {
 		gauge(connectionsDesc, float64(n), state)
 	}
-}
-
-// connections counts client connections by state, as nginx does.
-type connections struct {
-	mu       sync.Mutex // guards all below
-	states   map[net.Conn]http.ConnState
-	accepted int
-}
-
-// change is the http.Server's ConnState hook.
-func (c *connections) change(conn net.Conn, state http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch state {
-	case http.StateNew:
-		c.accepted++
-		c.states[conn] = state
-	case http.StateClosed, http.StateHijacked:
-		delete(c.states, conn)
-	default:
-		c.states[conn] = state
-	}
-}
-
-func (c *connections) count() map[string]int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := map[string]int{
-		"accepted": c.accepted, "handled": c.accepted, "active": len(c.states),
-		"reading": 0, "writing": 0, "waiting": 0,
-	}
-	for _, state := range c.states {
-		switch state {
-		case http.StateNew:
-			n["reading"]++ // no byte of a request yet
-		case http.StateActive:
-			n["writing"]++
-		case http.StateIdle:
-			n["waiting"]++
-		}
-	}
-	return n
 }
 
 // recorder notes status and size of an answer. Unwrap lets http.ResponseController reach the

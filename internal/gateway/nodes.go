@@ -26,8 +26,10 @@ const (
 
 // node is a reader.
 type node struct {
-	addr string             // host:port
-	stop context.CancelFunc // ends its checks
+	addr string                 // host:port
+	stop context.CancelFunc     // ends its checks
+	pool pool                   // of connections to it
+	post atomic.Pointer[series] // metrics of the requests for posts that it answers
 
 	refused    atomic.Int32 // requests since the last answer whose connection was refused or reset
 	lastAnswer atomic.Int64 // time of the last answer, to a hundredth of a second, in nanoseconds since 1970
@@ -41,6 +43,7 @@ type node struct {
 // nodes is the list of readers with their health states.
 type nodes struct {
 	log   *slog.Logger
+	pools *pools
 	check func(context.Context, *node) // checks one node until the context ends
 
 	mu     sync.Mutex // guards list and the nodes' health; held while view is replaced
@@ -54,8 +57,8 @@ type nodes struct {
 // view is the list at one moment. It never changes.
 type view struct{ all, ready []*node }
 
-func newNodes(log *slog.Logger) *nodes {
-	p := &nodes{log: log}
+func newNodes(log *slog.Logger, pools *pools) *nodes {
+	p := &nodes{log: log, pools: pools}
 	p.view.Store(&view{})
 	return p
 }
@@ -72,7 +75,7 @@ func (p *nodes) set(ctx context.Context, addrs []string) {
 			continue
 		}
 		ctx, stop := context.WithCancel(ctx)
-		n := &node{addr: addr, stop: stop, reason: "not checked yet"}
+		n := &node{addr: addr, stop: stop, pool: pool{addr: addr, shared: p.pools}, reason: "not checked yet"}
 		p.checks.Go(func() { p.check(ctx, n) })
 		list = append(list, n)
 		p.log.Info("reader added", "reader", addr)
@@ -80,6 +83,7 @@ func (p *nodes) set(ctx context.Context, addrs []string) {
 	for _, old := range p.list {
 		if !slices.Contains(list, old) {
 			old.stop()
+			old.pool.retire()
 			p.log.Info("reader removed", "reader", old.addr)
 		}
 	}
@@ -93,6 +97,13 @@ func (p *nodes) indexOf(addr string) int {
 
 // wait blocks until the checks have ended; their context is done by then.
 func (p *nodes) wait() { p.checks.Wait() }
+
+// retire closes the idle connections to all readers.
+func (p *nodes) retire() {
+	for _, n := range p.view.Load().all {
+		n.pool.retire()
+	}
+}
 
 // publish replaces the view. The caller holds mu.
 func (p *nodes) publish() {
@@ -136,10 +147,10 @@ func (n *node) answered() {
 func (n *node) answeredSince(t time.Time) bool { return n.lastAnswer.Load() > t.UnixNano() }
 
 // missed notes that a request to n failed without an answer. Too many in a row make n unhealthy. A
-// request that timed out does not count: clients can cause that, by their number alone. Whether n
-// hangs is the business of its checks.
+// request that timed out does not count, nor one for which the gateway lacks files: clients can cause both,
+// by their number alone. Whether n hangs is the business of its checks.
 func (p *nodes) missed(n *node, err error) {
-	if isTimeout(err) || n.refused.Add(1) < refusedLimit {
+	if isTimeout(err) || isShortage(err) || n.refused.Add(1) < refusedLimit {
 		return
 	}
 	p.mu.Lock()
@@ -147,10 +158,14 @@ func (p *nodes) missed(n *node, err error) {
 	p.turnUnhealthy(n, err)
 }
 
-// checked notes the result of a check and returns whether n is ready now.
+// checked notes the result of a check and returns whether n is ready now. A check for which the gateway lacks
+// files says nothing about n.
 func (p *nodes) checked(n *node, err error) (ready bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if isShortage(err) {
+		return n.health == healthy
+	}
 	if err != nil {
 		n.passed = 0
 		n.failed++

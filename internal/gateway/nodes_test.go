@@ -3,9 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +13,7 @@ import (
 
 // newTestNodes returns a list without checks.
 func newTestNodes(addrs ...string) *nodes {
-	p := newNodes(slog.New(slog.DiscardHandler))
+	p := newNodes(slog.New(slog.DiscardHandler), new(pools))
 	p.check = func(context.Context, *node) {}
 	p.set(context.Background(), addrs)
 	return p
@@ -141,7 +139,7 @@ func TestPick(t *testing.T) {
 }
 
 func TestSetKeepsWhatIsKnown(t *testing.T) {
-	p := newNodes(slog.New(slog.DiscardHandler))
+	p := newNodes(slog.New(slog.DiscardHandler), new(pools))
 	started, ended := make(chan string, 8), make(chan string, 8)
 	p.check = func(ctx context.Context, n *node) {
 		started <- n.addr
@@ -172,67 +170,27 @@ func TestSetKeepsWhatIsKnown(t *testing.T) {
 
 // failing is a transport whose every try fails.
 type failing struct {
-	hosts []string
+	tried []string
 	after time.Duration
 }
 
-func (f *failing) RoundTrip(req *http.Request) (*http.Response, error) {
-	f.hosts = append(f.hosts, req.URL.Host)
+func (f *failing) try(n *node, _ *exchange) error {
+	f.tried = append(f.tried, n.addr)
 	time.Sleep(f.after)
-	return nil, errors.New("reset")
+	return errors.New("reset")
 }
 
 func TestNoTryBeginsAfterRetryTimeout(t *testing.T) {
 	for after, want := range map[time.Duration]string{0: "a:1 b:1 c:1", retryTimeout/2 - 1: "a:1 b:1 c:1", retryTimeout / 2: "a:1 b:1", retryTimeout: "a:1"} {
 		synctest.Test(t, func(t *testing.T) { // a clock of its own
-			req, err := http.NewRequest(http.MethodGet, "http://-/post", http.NoBody)
-			if err != nil {
-				t.Fatal(err)
-			}
 			next := &failing{after: after}
-			b := &balancer{nodes: newTestNodes("a:1", "b:1", "c:1"), next: next}
-			if _, err := b.RoundTrip(req); err == nil {
+			b := &balancer{nodes: newTestNodes("a:1", "b:1", "c:1"), try: next.try}
+			if err := b.send(&exchange{repeatable: true, start: time.Now()}); err == nil {
 				t.Error("no error")
 			}
-			if got := strings.Join(next.hosts, " "); got != want {
+			if got := strings.Join(next.tried, " "); got != want {
 				t.Errorf("each try takes %v: tried %s, want %s", after, got, want)
 			}
 		})
-	}
-}
-
-func TestOnlyReadsWithoutABodyAreRepeated(t *testing.T) {
-	tests := []struct {
-		method, body string
-		want         string
-	}{
-		{"GET", "", "a:1 b:1 c:1"},
-		{"HEAD", "", "a:1 b:1 c:1"},
-		{"GET", "x", "a:1"},
-		{"POST", "", "a:1"},
-		{"POST", "x", "a:1"},
-		{"PUT", "x", "a:1"},
-		{"DELETE", "", "a:1"},
-	}
-	for _, test := range tests {
-		var body io.Reader = http.NoBody
-		if test.body != "" {
-			body = strings.NewReader(test.body)
-		}
-		req, err := http.NewRequest(test.method, "http://-/post", body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		next := new(failing)
-		b := &balancer{nodes: newTestNodes("a:1", "b:1", "c:1", "d:1"), next: next}
-		if _, err := b.RoundTrip(req); err == nil {
-			t.Error("no error")
-		}
-		if got := strings.Join(next.hosts, " "); got != test.want {
-			t.Errorf("%s %q: tried %s, want %s", test.method, test.body, got, test.want)
-		}
-		if req.URL.Host != "-" {
-			t.Errorf("the caller's request was changed to %s", req.URL)
-		}
 	}
 }

@@ -10,12 +10,18 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/httpkit"
 )
 
 // drain is how long the gateway goes on serving once it answers "not ready". Nothing spreads load
 // over gateways, so it is only as long as a client needs to look.
 const drain = 250 * time.Millisecond
+
+const (
+	metricsPath     = "/apisix/prometheus/metrics"
+	maxMetricsConns = 64 // for Prometheus, dashboards and health checks
+)
 
 // Run runs a gateway until ctx is done, then lets requests in flight finish. It returns nil after
 // an orderly stop, and an error when the configuration cannot work or a port cannot be served.
@@ -29,12 +35,14 @@ func Run(ctx context.Context, cfg Config) error {
 	// Checks and the nodes file go on until the last request is answered.
 	var followers sync.WaitGroup
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	list := newNodes(log)
+	pools := &pools{timeout: cfg.Timeout}
+	list := newNodes(log, pools)
 	list.check = newChecker(cfg.CheckInterval, cfg.Timeout, list.checked).run
 	defer func() {
 		stop()
 		followers.Wait() // before the checks: a follower may start some
 		list.wait()
+		list.retire()
 	}()
 	list.set(background, cfg.Readers)
 	if cfg.NodesFile != "" {
@@ -43,23 +51,29 @@ func Run(ctx context.Context, cfg Config) error {
 		followers.Go(func() { file.follow(background, cfg.ReloadInterval) })
 	}
 
-	transport := newTransport(cfg.Timeout)
-	defer transport.CloseIdleConnections()
 	reg := httpkit.NewRegistry("gateway")
-	m := newMetrics(reg, list)
-	front := httpkit.NewServer(newHandler(&balancer{nodes: list, next: transport}, m, log), log)
-	front.ConnState = m.conns.change
+	p := &proxy{balancer: &balancer{nodes: list, try: (*node).try}, log: log}
+	fast := &lane{proxy: p}
+	front := fastlane.New(fastlane.Config{
+		Path: postPath, Handler: fast.conn, Std: httpkit.NewServer(&handler{p}, log), Logger: log,
+		FilesPerConn: 3, // the client's, one to a reader, and an idle one to another reader
+	})
+	fast.server = front
+	pools.most = int64(front.MaxConns())
+	p.metrics = newMetrics(reg, list, front.States)
 
 	var stopping atomic.Bool
 	mux := http.NewServeMux()
-	mux.Handle("GET /apisix/prometheus/metrics", httpkit.MetricsHandler(reg))
+	mux.Handle("GET "+metricsPath, httpkit.MetricsHandler(reg))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		httpkit.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
 		answerReady(w, list.statuses(), stopping.Load())
 	})
-	back := httpkit.NewServer(mux, log)
+	back := fastlane.New(fastlane.Config{
+		Std: httpkit.NewServer(mux, log), Logger: log, MaxConns: maxMetricsConns, Probes: []string{"/health", "/ready", metricsPath},
+	})
 
 	frontListener, err := cfg.Common.Listen()
 	if err != nil {
