@@ -1,0 +1,146 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/test/eventually"
+)
+
+// limitedGateway is the environment variable that makes this test binary a gateway in front of the readers that it
+// names.
+const limitedGateway = "GATEWAY_TEST_LIMITED"
+
+// TestLimitOfOpenFiles: more connections than the gateway may have files neither close it to clients for longer than they
+// take to time out, nor cost a reader its place.
+func TestLimitOfOpenFiles(t *testing.T) {
+	if addrs := os.Getenv(limitedGateway); addrs != "" {
+		g := start(t, Config{Readers: strings.Split(addrs, ",")})
+		fmt.Println("listening", g.addr, g.metrics)
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent ends
+		if logs := g.logs.String(); strings.Contains(logs, "reader is not ready\"") {
+			t.Error(logs)
+		}
+		return
+	}
+	t.Parallel()
+	slow := make(chan struct{})
+	release := sync.OnceFunc(func() { close(slow) })
+	readers, addrs := make([]*reader, 3), make([]string, 3)
+	for i := range readers {
+		readers[i] = newReader(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Get("id") == "slow" {
+				<-slow
+			}
+			io.WriteString(w, "here")
+		})
+		addrs[i] = readers[i].addr
+	}
+	const files = 1200
+	child := exec.Command("sh", "-c", fmt.Sprintf("ulimit -n %d && exec %q -test.run '^TestLimitOfOpenFiles$'", files, os.Args[0]))
+	child.Env = append(os.Environ(), limitedGateway+"="+strings.Join(addrs, ","))
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		if err := child.Wait(); err != nil {
+			t.Error("the gateway: ", err)
+		}
+	})
+	g := new(gateway)
+	if _, err := fmt.Fscanf(out, "listening %s %s\n", &g.addr, &g.metrics); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	g.awaitReady(t, 3)
+	defer release() // the readers close before the gateway
+
+	// Every client that has a place holds a connection to a reader too.
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	for _, addr := range []string{g.addr, g.metrics} {
+		for range 2700 / 2 {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, c)
+			if addr == g.addr {
+				io.WriteString(c, "GET /post?id=slow HTTP/1.1\r\nHost: x\r\n\r\n")
+			} else {
+				io.WriteString(c, "GET /ready HTTP/1.1\r\nHo")
+			}
+		}
+	}
+	if r := g.readiness(t); r.code != http.StatusOK || r.Ready != 3 {
+		t.Errorf("with all places taken: %+v, want three ready readers", r)
+	}
+	res, err := (&http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}).Get(g.url("/post?id=1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("one client too many: %s %s, want 503", res.Status, body)
+	}
+	release()
+	for _, c := range conns {
+		c.Close()
+	}
+	eventually.True(t, "there are places again", func() bool {
+		res, _, err := fetch(http.MethodGet, g.url("/post?id=1"), nil, nil)
+		return err == nil && res.StatusCode == http.StatusOK
+	})
+	send(t, g, 30)
+}
+
+// TestOwnShortage: what the gateway lacks says nothing about a reader.
+func TestOwnShortage(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
+		err := &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", errno)}
+		p := newTestNodes("a:1")
+		n := p.list[0]
+		p.checked(n, nil)
+		for range 10 {
+			p.missed(n, err)
+			p.checked(n, fmt.Errorf("GET /ready: %w", err))
+		}
+		if len(p.view.Load().ready) != 1 {
+			t.Errorf("%v ejected a reader", errno)
+		}
+		p.checked(n, errors.New("503"))
+		p.checked(n, err)
+		p.checked(n, errors.New("503"))
+		if len(p.view.Load().ready) != 0 {
+			t.Errorf("%v between two failed checks: the reader stays", errno)
+		}
+		b := &balancer{nodes: newTestNodes("a:1", "b:1"), try: func(*node, *exchange) error { return err }}
+		answer := (&proxy{log: b.nodes.log}).failure(b.send(&exchange{repeatable: true, start: time.Now()}), nil)
+		if answer.Status != http.StatusServiceUnavailable {
+			t.Errorf("%v is answered with %d, want 503", errno, answer.Status)
+		}
+	}
+}

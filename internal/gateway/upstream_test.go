@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/test/eventually"
+)
+
+// newUpstream returns a connection and whether it has been closed.
+func newUpstream() (u *upstream, closed func() bool) {
+	conn, peer := net.Pipe()
+	_ = peer.SetReadDeadline(time.Unix(1, 0))
+	return &upstream{Conn: conn}, func() bool {
+		_, err := peer.Read(make([]byte, 1))
+		return err == io.EOF
+	}
+}
+
+func TestIdleConnectionsAreBounded(t *testing.T) {
+	for _, test := range []struct {
+		most        int64
+		first, both int
+	}{{1000, idleConnsPerNode, 2 * idleConnsPerNode}, {10, 10, 10}, {idleConnsPerNode + 1, idleConnsPerNode, idleConnsPerNode + 1}} {
+		shared := &pools{most: test.most}
+		a, b := pool{shared: shared}, pool{shared: shared}
+		for range idleConnsPerNode + 5 {
+			u, _ := newUpstream()
+			a.put(u)
+		}
+		if len(a.idle) != test.first {
+			t.Errorf("%d idle connections of one reader, want %d of %d", len(a.idle), test.first, test.most)
+		}
+		var last func() bool
+		for range idleConnsPerNode + 5 {
+			var u *upstream
+			u, last = newUpstream()
+			b.put(u)
+		}
+		if n := len(a.idle) + len(b.idle); n != test.both || int(shared.idle.Load()) != n {
+			t.Errorf("%d idle connections, %d counted, want %d of %d", n, shared.idle.Load(), test.both, test.most)
+		}
+		if !last() {
+			t.Error("a connection that is not kept stays open")
+		}
+		u, _ := newUpstream()
+		if a.take(); len(b.idle) < idleConnsPerNode {
+			if b.put(u); b.take() != u {
+				t.Error("a place that is free again is not used, or not first")
+			}
+		}
+	}
+}
+
+func TestIdleConnectionsExpire(t *testing.T) {
+	p := pool{shared: &pools{most: 10}}
+	old, oldClosed := newUpstream()
+	young, youngClosed := newUpstream()
+	p.put(old)
+	between := time.Now()
+	p.put(young)
+	p.expire(old.since)
+	if oldClosed() {
+		t.Error("a connection is closed before its time")
+	}
+	if p.expire(between); !oldClosed() || youngClosed() || p.shared.idle.Load() != 1 {
+		t.Errorf("closed: old %v, young %v; %d counted", oldClosed(), youngClosed(), p.shared.idle.Load())
+	}
+	p.retire()
+	late, lateClosed := newUpstream()
+	if p.put(late); !youngClosed() || !lateClosed() || p.take() != nil || p.shared.idle.Load() != 0 {
+		t.Error("a pool that was retired keeps a connection")
+	}
+}
+
+// TestConnectionsAreKept: reads one after the other need one connection to each reader, and a reader that leaves the list
+// has none any more.
+func TestConnectionsAreKept(t *testing.T) {
+	t.Parallel()
+	var opened, closed atomic.Int64
+	r := newFaulty(t, func(conn net.Conn) {
+		opened.Add(1)
+		for {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			if readHead(conn) == "" {
+				closed.Add(1)
+				return
+			}
+		}
+	})
+	other := newReader(t, nil)
+	path := filepath.Join(t.TempDir(), "nodes")
+	replace(t, path, r.addr)
+	g := start(t, Config{NodesFile: path})
+	g.awaitReady(t, 1)
+	for range 20 {
+		for _, path := range []string{"/post?id=1", "/post-redis?id=1"} { // one is for the lane, the other for net/http
+			if res, body := do(t, http.MethodGet, g.url(path), nil); res.StatusCode != 200 || string(body) != "ok" {
+				t.Fatalf("%s %q", res.Status, body)
+			}
+		}
+	}
+	if opened.Load() != 1 || closed.Load() != 0 {
+		t.Errorf("40 reads took %d connections, %d were closed; want one that is kept", opened.Load(), closed.Load())
+	}
+	replace(t, path, other.addr)
+	eventually.True(t, "end of the connection to the reader that left", func() bool { return closed.Load() == 1 })
+}
