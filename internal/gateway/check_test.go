@@ -69,3 +69,26 @@ func TestALateCheckOfABusyReader(t *testing.T) {
 		})
 	}
 }
+
+// The checks of a reader close its connections that have been idle for too long.
+func TestChecksCloseIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestNodes("a:1")
+		p.pools.most = 1
+		n := p.list[0]
+		u, closed := newUpstream()
+		n.pool.put(u)
+		c := newChecker(time.Second, time.Second, p.checked)
+		c.ask = func(context.Context, string) error { return nil }
+		for _, test := range []struct {
+			after  time.Duration
+			closed bool
+		}{{idleTimeout - time.Second, false}, {3 * time.Second, true}} {
+			ctx, cancel := context.WithTimeout(t.Context(), test.after)
+			c.run(ctx, n)
+			if cancel(); closed() != test.closed {
+				t.Errorf("%v later: closed is %v", test.after, !test.closed)
+			}
+		}
+	})
+}

@@ -277,7 +277,7 @@ type answer struct {
 	header
 	code int
 	line []byte // status code and reason
-	left int64  // bytes of the body that have not been read; -1 when only its end tells
+	left int64  // bytes of the body that have not been read; -1 when its length is not announced
 
 	conn *upstream
 	pool *pool
@@ -317,7 +317,6 @@ func (a *answer) parse(b []byte, head bool) (final bool, err error) {
 		a.left = a.length
 	default:
 		a.left = -1
-		a.close = true // its trailer is not read, or its end is that of the connection
 	}
 	return true, nil
 }

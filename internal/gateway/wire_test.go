@@ -294,7 +294,13 @@ func TestOtherFramings(t *testing.T) {
 						continue
 					}
 					body, err := io.ReadAll(res.Body)
-					// HTTP/1.0 cannot tell the end of a body of unknown length from a broken one.
+					if isTimeout(err) {
+						t.Errorf("%s, HTTP/%s: the connection stays open after a broken answer", path, version)
+					}
+					if _, typed := res.Header["Content-Type"]; typed || res.Header.Get("Date") == "" {
+						t.Errorf("%s, HTTP/%s: header %v, want a Date and no guess of the Content-Type", path, version, res.Header)
+					}
+					// In HTTP/1.0 the end of a body of unknown length looks like that of a broken one.
 					if broken := err != nil; version == "1.1" && broken != test.broken || !test.broken && string(body) != test.body {
 						t.Errorf("%s, HTTP/%s: %s %q, %v", path, version, res.Status, body, err)
 					}
@@ -331,6 +337,49 @@ func TestLargeBodyForASlowClient(t *testing.T) {
 		}
 		if n, err := io.Copy(io.Discard, res.Body); n != 0 || err != nil {
 			t.Fatal(n, err)
+		}
+	}
+}
+
+// TestTimeoutAfterALargeBody: the time for a body does not extend that for the next answer on the same connection.
+func TestTimeoutAfterALargeBody(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
+	r := newFaulty(t, func(conn net.Conn) {
+		io.WriteString(conn, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size)))
+		_, _ = io.Copy(io.Discard, conn) // the next request, which stays unanswered
+	})
+	g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Hour, Timeout: 200 * time.Millisecond})
+	g.awaitReady(t, 1)
+	if res, body := do(t, http.MethodGet, g.url("/post?id=1"), nil); res.StatusCode != 200 || len(body) != size {
+		t.Fatalf("%s with %d bytes", res.Status, len(body))
+	}
+	res, body := do(t, http.MethodGet, g.url("/post?id=1"), nil)
+	wantProblem(t, res, body, http.StatusGatewayTimeout)
+}
+
+// TestOnlyReadsAreRepeated: a second try of a read cannot do anything twice.
+func TestOnlyReadsAreRepeated(t *testing.T) {
+	t.Parallel()
+	for method, tries := range map[string]int64{http.MethodGet: 3, http.MethodHead: 3, http.MethodOptions: 1} {
+		for _, path := range []string{"/post?id=1", "/post-redis?id=1"} { // one is for the lane, the other for net/http
+			var bad []*faulty
+			var addrs []string
+			for range 4 {
+				f := newFaulty(t, reset)
+				bad, addrs = append(bad, f), append(addrs, f.addr)
+			}
+			g := start(t, Config{Readers: addrs, CheckInterval: time.Hour})
+			g.awaitReady(t, len(addrs))
+			res, body := do(t, method, g.url(path), nil)
+			wantProblem(t, res, body, http.StatusBadGateway)
+			var got int64
+			for _, f := range bad {
+				got += f.tries.Load()
+			}
+			if got != tries {
+				t.Errorf("%s %s was tried %d times, want %d", method, path, got, tries)
+			}
 		}
 	}
 }
