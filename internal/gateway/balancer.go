@@ -8,22 +8,22 @@ import (
 )
 
 const (
-	requestTimeout = 30 * time.Second // bound of a whole exchange
-	retries        = 2                // tries after the first, each on another reader
-	retryTimeout   = 3 * time.Second  // after which no further try begins
+	requestTimeout = 30 * time.Second // timeout of a whole exchange
+	retries        = 2                // additional tries, each on another reader
+	retryTimeout   = 3 * time.Second  // no retry starts after that
 )
 
 var errNoReader = errors.New("no reader is listed")
 
 // exchange is a request to the readers and its answer. One goroutine uses it at a time.
 type exchange struct {
-	message    []byte // the request as the reader gets it
-	head       bool   // HEAD: the answer has no body
-	repeatable bool   // a second try cannot do anything twice
+	message    []byte // request as it is sent to the reader
+	head       bool   // the method is HEAD, so the answer has no body
+	repeatable bool   // the request may be sent to more than one reader
 
 	start    time.Time
-	node     *node         // the reader that was tried last, nil when there was none
-	upstream time.Duration // spent waiting for readers, all tries together
+	node     *node         // reader of the last try; nil if there was none
+	upstream time.Duration // time spent waiting for readers, all tries together
 	answer   answer
 }
 
@@ -33,8 +33,8 @@ type balancer struct {
 	try   func(*node, *exchange) error // sends the request and reads the header of the answer
 }
 
-// send has x answered. A try fails when no whole header of an answer came; until then nothing has reached the
-// client, so a read can be repeated.
+// send sends x to readers until one answers. A try fails if no complete, valid header is received. Nothing has been sent to
+// the client by then, so a read can be retried.
 func (b *balancer) send(x *exchange) error {
 	var room [1 + retries]*node
 	tried := room[:0]
@@ -65,8 +65,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// isShortage reports whether err says that this process, or this machine, lacks what a connection needs: files,
-// ports or memory. That says nothing about the reader.
+// isShortage reports whether err means that this process or machine is out of files, ports or memory. Such an error says
+// nothing about the health of the reader.
 func isShortage(err error) bool {
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, errno) {

@@ -8,24 +8,23 @@ import (
 	"time"
 )
 
-// newcomerRate is the factor by which a reader that has never been ready is checked more often, so that
-// it joins soon after its start.
+// newcomerRate divides the check interval of a reader that has never been ready, so that it joins the rotation soon
+// after its start.
 const newcomerRate = 10
 
-// checker asks readers whether they are ready.
+// checker runs the active health checks.
 type checker struct {
-	ask      func(ctx context.Context, addr string) error // nil when the reader there is ready
+	ask      func(ctx context.Context, addr string) error // returns nil if the reader at addr is ready
 	interval time.Duration
 	report   func(*node, error) (ready bool)
 }
 
-// newChecker returns a checker that asks at each interval. report takes the result of a check and
-// returns whether the node counts as ready now.
+// newChecker returns a checker that checks each reader once per interval. report records the result of a check and
+// returns whether the node is in rotation afterwards.
 func newChecker(interval, timeout time.Duration, report func(*node, error) (ready bool)) *checker {
 	client := &http.Client{
 		Timeout: timeout,
-		// A connection of its own for each check: one that was kept would not show that the
-		// reader no longer accepts any.
+		// Each check opens a new connection: a kept one would still work after the reader has stopped accepting.
 		Transport: &http.Transport{
 			DisableKeepAlives:      true,
 			DisableCompression:     true,
@@ -41,7 +40,7 @@ func newChecker(interval, timeout time.Duration, report func(*node, error) (read
 	}
 }
 
-// run checks n at once and then at each interval, until ctx is done.
+// run checks n immediately and then once per interval until ctx is done. It also closes n's expired idle connections.
 func (c *checker) run(ctx context.Context, n *node) {
 	tick := time.NewTicker(c.interval / newcomerRate)
 	defer tick.Stop()
@@ -51,10 +50,10 @@ func (c *checker) run(ctx context.Context, n *node) {
 		err := c.ask(ctx, n.addr)
 		n.pool.expire(began.Add(-idleTimeout))
 		if ctx.Err() != nil {
-			return // a check that was cut says nothing about the reader
+			return // the check was canceled, so its result is meaningless
 		}
-		// Where clients keep all processors busy a check may be late although the reader answers: then
-		// it says nothing about the reader.
+		// When clients keep every CPU busy, a check can time out although the reader still answers requests.
+		// Such a timeout is ignored.
 		if late := isTimeout(err) && n.answeredSince(began); !late && c.report(n, err) && newcomer {
 			newcomer = false
 			tick.Reset(c.interval)

@@ -19,12 +19,12 @@ import (
 
 const (
 	maxRequestID = 128      // bytes
-	maxBody      = 16 << 10 // bytes; above it a request is too large, below it is merely wrong
+	maxBody      = 16 << 10 // bytes; a larger body is answered with 413, a smaller one with 400
 )
 
 const postPath = "/post"
 
-// routes maps the paths that are passed on to the names of their routes.
+// routes maps each path that is forwarded to the name of its route.
 var routes = map[string]string{
 	postPath:        "post",
 	"/post-redis":   "post-redis",
@@ -32,14 +32,14 @@ var routes = map[string]string{
 	"/health":       "health",
 }
 
-// proxy has requests answered by readers.
+// proxy is what the lane and the handler share.
 type proxy struct {
 	balancer *balancer
 	metrics  *metrics
 	log      *slog.Logger
 }
 
-// handler is the gateway in net/http: routes, and every read that the lane leaves to it.
+// handler serves the requests that are not for the lane.
 type handler struct{ *proxy }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -50,7 +50,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !x.repeatable && (r.Method != http.MethodOptions || route == "health") {
 		route = "" // APISIX answers 404 for a method that the route does not list
 	}
-	// Deferred, because pass panics to cut the connection when a body breaks off.
+	// Deferred, because relay panics if a body breaks off.
 	defer func() { h.metrics.observe(route, r, rec, x) }()
 
 	id := appendRequestID(nil, []byte(r.Header.Get("X-Request-Id")))
@@ -69,11 +69,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// forward answers r with what a reader answers.
+// forward sends r to a reader and relays the answer.
 func (h *handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, id []byte) {
 	var lines bytes.Buffer
 	var sent header
-	_ = r.Header.Write(&lines) // a buffer takes everything
+	_ = r.Header.Write(&lines) // writing to a buffer never fails
 	if err := sent.read(lines.Bytes()); err != nil {
 		httpkit.Problem{Status: http.StatusBadRequest, Detail: err.Error()}.WriteTo(w)
 		return
@@ -90,15 +90,14 @@ func (h *handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, i
 		p.WriteTo(w)
 		return
 	}
-	pass(w, x)
+	relay(w, &x.answer)
 }
 
-// pass passes the answer on. It panics with http.ErrAbortHandler when the body breaks off.
-func pass(w http.ResponseWriter, x *exchange) {
-	a := &x.answer
+// relay writes a to w. It panics with http.ErrAbortHandler if the body breaks off, so that net/http closes the connection.
+func relay(w http.ResponseWriter, a *answer) {
 	defer a.release()
 	h := w.Header()
-	h["Content-Type"] = nil // else net/http guesses one
+	h["Content-Type"] = nil // otherwise net/http guesses one
 	for line := range bytes.SplitSeq(bytes.TrimSuffix(a.kept, crlf), crlf) {
 		name, value, ok := bytes.Cut(line, []byte(":"))
 		if ok {
@@ -110,7 +109,7 @@ func pass(w http.ResponseWriter, x *exchange) {
 	}
 	w.WriteHeader(a.code)
 	if a.left < 0 {
-		_ = http.NewResponseController(w).Flush() // chunked, as it came
+		_ = http.NewResponseController(w).Flush() // otherwise net/http replaces the chunks of a short body by a Content-Length
 	}
 	if _, err := io.Copy(w, a); err != nil {
 		panic(http.ErrAbortHandler)
@@ -120,7 +119,7 @@ func pass(w http.ResponseWriter, x *exchange) {
 // retryAfter is the value of Retry-After, in seconds.
 const retryAfter = "1"
 
-// failure returns the answer to a request that no reader answered.
+// failure returns the problem for a request that no reader answered.
 func (p *proxy) failure(err error, id []byte) httpkit.Problem {
 	answer := httpkit.Problem{Status: http.StatusBadGateway, Detail: "the connection to the reader failed: try again"}
 	switch {
@@ -135,10 +134,10 @@ func (p *proxy) failure(err error, id []byte) httpkit.Problem {
 	return answer
 }
 
-// peer is what the gateway observes of the other end of a connection.
+// peer describes the client of a connection to readers.
 type peer struct {
-	address []byte
-	fixed   []byte // lines of the fields that are the same for all of its requests
+	address []byte // IP address
+	fixed   []byte // header lines that are the same in all requests of the connection
 }
 
 func newPeer(remote, local net.Addr) *peer {
@@ -153,8 +152,8 @@ func newPeer(remote, local net.Addr) *peer {
 	return c
 }
 
-// appendRequest appends the request that a reader gets. Host is the name of the readers: HTTP/1.0 need not have one,
-// and the readers want one.
+// appendRequest appends the request for a reader. Its Host is the name of the upstream, because a request of HTTP/1.0 may
+// have none and HTTP/1.1 requires one.
 func (c *peer) appendRequest(b []byte, method string, target []byte, h *header, id []byte) []byte {
 	b = append(b, method...)
 	b = append(b, ' ')
@@ -175,8 +174,8 @@ func (c *peer) appendRequest(b []byte, method string, target []byte, h *header, 
 	return append(b, "\r\n\r\n"...)
 }
 
-// appendRequestID appends the client's request id when it is short and of visible ASCII, else a random UUID
-// (version 4). It has to be unique, not secret.
+// appendRequestID appends the client's request id if it is short and visible ASCII, else a random UUID (version 4). The id
+// has to be unique but not secret, so math/rand is enough.
 func appendRequestID(b, sent []byte) []byte {
 	if validRequestID(sent) {
 		return append(b, sent...)

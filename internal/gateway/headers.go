@@ -6,20 +6,20 @@ import (
 	"slices"
 )
 
-// header is a header section, split into the fields that are passed on and those that concern only the
-// connection on which it came. Its slices belong to it or are parts of what was read.
+// header is a parsed header section: the fields to forward, and those that concern only the connection that it was
+// received on. host and requestID are parts of the parsed bytes.
 type header struct {
-	kept         []byte // lines of the fields that are passed on, each with its CRLF
+	kept         []byte // lines of the fields to forward, each with its CRLF
 	host         []byte
-	requestID    []byte // the first one
-	forwardedFor []byte // all of them, joined
+	requestID    []byte // first X-Request-Id, nil without one
+	forwardedFor []byte // all values of X-Forwarded-For, joined
 	length       int64  // Content-Length, -1 without one
 	chunked      bool   // Transfer-Encoding: chunked
-	close        bool   // the peer closes the connection after this message
-	keepAlive    bool   // the peer keeps the connection, said explicitly
-	dated        bool   // Date is among the kept fields
+	close        bool   // Connection: close
+	keepAlive    bool   // Connection: keep-alive
+	dated        bool   // kept has a Date
 
-	named [][]byte // options of Connection that may be names of fields
+	named [][]byte // other options of Connection, which name hop-by-hop fields
 }
 
 var (
@@ -27,9 +27,9 @@ var (
 	errAmbiguousBody  = errors.New("the length of the body is ambiguous")
 )
 
-// read splits lines, each of which ends with CRLF. What clients and readers say about proxies is dropped, as
-// APISIX does: the gateway says what it observes itself. Fields that Connection names are dropped too, but a
-// client cannot have those removed that the gateway sets.
+// read parses lines, each of which ends with CRLF. Fields that describe proxies, such as Forwarded and X-Real-IP, are
+// dropped, because the gateway sets them itself, as APISIX does. Fields that Connection names are dropped as well. A client
+// cannot use that to remove a field that the gateway sets, because those are added afterwards.
 func (h *header) read(lines []byte) error {
 	*h = header{kept: h.kept[:0], forwardedFor: h.forwardedFor[:0], named: h.named[:0], length: -1}
 	for len(lines) > 0 {
@@ -106,19 +106,19 @@ func (h *header) dropNamed() {
 		rest = rest[len(line):]
 		name, _, _ := bytes.Cut(line, []byte(":"))
 		if !slices.ContainsFunc(h.named, func(option []byte) bool { return bytes.EqualFold(option, name) }) {
-			h.kept = append(h.kept, line...) // at or before the place where line is
+			h.kept = append(h.kept, line...) // moves line towards the front of the same array
 		}
 	}
 }
 
 var crlf = []byte("\r\n")
 
-// meaning is what a field means to a proxy.
+// meaning is the significance of a field to a proxy.
 type meaning int
 
 const (
-	endToEnd meaning = iota // nothing: the field is passed on
-	hopByHop                // nothing but that it is not passed on
+	endToEnd meaning = iota // forwarded
+	hopByHop                // dropped
 	host
 	date
 	connection
@@ -128,7 +128,8 @@ const (
 	forwardedFor
 )
 
-// meaningOf classifies a field by its name, in any case. The length tells most names apart.
+// meaningOf classifies a field by its name, ignoring case. It switches on the length first, which rules out most names
+// without a comparison.
 func meaningOf(name []byte) meaning {
 	switch len(name) {
 	case 2:
@@ -192,7 +193,7 @@ func hasPrefix(name []byte, lower string) bool {
 	return len(name) >= len(lower) && is(name[:len(lower)], lower)
 }
 
-// is reports whether name is lower but for its case.
+// is reports whether name equals lower, ignoring the case of name.
 func is(name []byte, lower string) bool {
 	if len(name) != len(lower) {
 		return false
@@ -209,7 +210,7 @@ func is(name []byte, lower string) bool {
 	return true
 }
 
-// parseLength reads the value of a Content-Length.
+// parseLength parses the value of a Content-Length.
 func parseLength(digits []byte) (n int64, ok bool) {
 	for _, c := range digits {
 		if c < '0' || c > '9' {
@@ -220,7 +221,7 @@ func parseLength(digits []byte) (n int64, ok bool) {
 	return n, len(digits) >= 1 && len(digits) <= 18
 }
 
-// isToken reports whether b may be the name of a field (RFC 9110, section 5.6.2).
+// isToken reports whether b is a valid field name (RFC 9110, section 5.6.2).
 func isToken(b []byte) bool {
 	for _, c := range b {
 		if !tokens[c] {
@@ -238,7 +239,7 @@ var tokens = func() (t [256]bool) {
 	return t
 }()
 
-// isText reports whether b may be the value of a field: it has no control characters but tabs.
+// isText reports whether b is a valid field value: no control characters except tabs.
 func isText(b []byte) bool {
 	for _, c := range b {
 		if c < ' ' && c != '\t' || c == 0x7f {

@@ -11,17 +11,16 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// lane answers plain reads of /post on the connection's own goroutine, with no allocation of its own. net/http has
-// the rest.
+// lane serves plain reads of postPath on the goroutine of the connection, without allocating.
 type lane struct {
 	*proxy
 	server *fastlane.Server // set once, before the first connection
 }
 
-// conn returns the handler of one connection.
+// conn returns the handler for a new connection.
 func (l *lane) conn() fastlane.Handler { return &laneConn{lane: l} }
 
-// laneConn answers the requests of one connection.
+// laneConn serves the requests of one connection. Its fields are reused from request to request.
 type laneConn struct {
 	*lane
 	peer   *peer
@@ -36,7 +35,7 @@ func (c *laneConn) Flushed() {}
 
 // Serve implements fastlane.Handler.
 func (c *laneConn) Serve(out *fastlane.Output, q *fastlane.Request) {
-	if !out.Flush() { // the answers before this one need not wait for a reader
+	if !out.Flush() { // earlier answers need not wait for a reader
 		return
 	}
 	if c.peer == nil {
@@ -45,7 +44,7 @@ func (c *laneConn) Serve(out *fastlane.Output, q *fastlane.Request) {
 	x := &c.x
 	x.start, x.head, x.repeatable, x.node, x.upstream = time.Now(), q.Head, true, nil, 0
 	if c.sent.read(q.Fields) != nil {
-		out.Abandon() // the fast lane has checked the fields
+		out.Abandon() // unreachable: the fast lane accepts valid fields only
 		return
 	}
 	c.id = appendRequestID(c.id[:0], c.sent.requestID)
@@ -63,15 +62,15 @@ func (c *laneConn) Serve(out *fastlane.Output, q *fastlane.Request) {
 		c.metrics.answered(c.metrics.post(x.node), p.Status, x, received, size)
 		return
 	}
-	size := c.pass(out, q)
+	size := c.relay(out, q)
 	c.metrics.answered(c.metrics.post(x.node), x.answer.code, x, received, size)
 }
 
-// pass passes the answer on and returns its size in bytes.
-func (c *laneConn) pass(out *fastlane.Output, q *fastlane.Request) (size int) {
+// relay writes the answer and returns its size in bytes.
+func (c *laneConn) relay(out *fastlane.Output, q *fastlane.Request) (size int) {
 	a := &c.x.answer
 	defer a.release()
-	toEnd := q.HTTP10 && a.left < 0 // HTTP/1.0 has no chunks: the body ends with the connection
+	toEnd := q.HTTP10 && a.left < 0 // HTTP/1.0 has no chunks, so closing the connection ends the body
 	b := appendVersion(out.Buffer(), q.HTTP10)
 	b = append(b, a.line...)
 	b = append(b, crlf...)
@@ -87,7 +86,7 @@ func (c *laneConn) pass(out *fastlane.Output, q *fastlane.Request) (size int) {
 	}
 	b = c.appendEnd(b, q.HTTP10, toEnd || out.Closing())
 	if a.left < 0 {
-		return c.passUnknown(out, b, !toEnd)
+		return c.relayUnknown(out, b, !toEnd)
 	}
 	for a.left > 0 {
 		n := 0
@@ -112,11 +111,11 @@ func (c *laneConn) pass(out *fastlane.Output, q *fastlane.Request) (size int) {
 	return size + len(b)
 }
 
-// copyBytes is how much of a body is read before it is written.
+// copyBytes is the size of the parts in which a large body is relayed.
 const copyBytes = 32 << 10
 
-// passUnknown passes a body on whose length is not known, after the header in b.
-func (c *laneConn) passUnknown(out *fastlane.Output, b []byte, chunked bool) (size int) {
+// relayUnknown writes the header in b and a body of unknown length.
+func (c *laneConn) relayUnknown(out *fastlane.Output, b []byte, chunked bool) (size int) {
 	part := make([]byte, copyBytes)
 	for {
 		n, err := c.x.answer.Read(part)
@@ -144,7 +143,7 @@ func (c *laneConn) passUnknown(out *fastlane.Output, b []byte, chunked bool) (si
 	}
 }
 
-// refuse answers with a problem and returns the size of the answer in bytes.
+// refuse answers with a problem document and returns the size of the answer in bytes.
 func (c *laneConn) refuse(out *fastlane.Output, q *fastlane.Request, p *httpkit.Problem) (size int) {
 	body := p.Bytes()
 	b := appendVersion(out.Buffer(), q.HTTP10)
@@ -164,7 +163,7 @@ func (c *laneConn) refuse(out *fastlane.Output, q *fastlane.Request, p *httpkit.
 	return len(b)
 }
 
-// appendVersion begins an answer: with the client's version, as net/http does.
+// appendVersion appends the start of the status line, with the client's version, as net/http does.
 func appendVersion(b []byte, http10 bool) []byte {
 	if http10 {
 		return append(b, "HTTP/1.0 "...)
@@ -172,7 +171,7 @@ func appendVersion(b []byte, http10 bool) []byte {
 	return append(b, "HTTP/1.1 "...)
 }
 
-// appendEnd ends a header.
+// appendEnd appends the last fields and the empty line of a header.
 func (c *laneConn) appendEnd(b []byte, http10, closing bool) []byte {
 	switch {
 	case closing && !http10:

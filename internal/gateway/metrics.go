@@ -13,7 +13,7 @@ import (
 	"heavy-read-api/internal/fastlane"
 )
 
-// upstreamName is the name of the group of readers: of the upstream in APISIX, and the Host that they are asked for.
+// upstreamName is the name of the upstream in APISIX and the Host of the requests that are sent to readers.
 const upstreamName = "reader"
 
 // metrics has the names, labels and units of APISIX, so that one dashboard fits both. A node is named host:port, where
@@ -50,7 +50,7 @@ func newMetrics(reg prometheus.Registerer, n *nodes, conns func() fastlane.State
 	return m
 }
 
-// series are the metrics of a route and a reader, looked up once instead of for every request.
+// series holds the metrics of one route and reader, so that requests do not look them up by labels.
 type series struct {
 	of                        seriesKey
 	codes                     [500]atomic.Pointer[prometheus.Counter] // by status code, from 100 on
@@ -58,7 +58,8 @@ type series struct {
 	ingress, egress           prometheus.Counter
 }
 
-// seriesKey names a route by its path. "" is none, and a reader of "" is none.
+// seriesKey identifies a series. uri is the path of the route, "" for requests without a route; node is the address of the
+// reader, "" for requests that were sent to none.
 type seriesKey struct{ uri, node string }
 
 func (m *metrics) of(uri, node string) *series {
@@ -77,7 +78,7 @@ func (m *metrics) of(uri, node string) *series {
 	return actual.(*series)
 }
 
-// post returns the series of requests for posts that n answered, or nobody when n is nil.
+// post returns the series of postPath and n, which may be nil.
 func (m *metrics) post(n *node) *series {
 	if n == nil {
 		return m.of(postPath, "")
@@ -90,7 +91,7 @@ func (m *metrics) post(n *node) *series {
 	return s
 }
 
-// answered counts a request of received bytes with its answer of sent bytes, headers included.
+// answered counts a request and its answer. received and sent are their sizes in bytes, headers included.
 func (m *metrics) answered(s *series, code int, x *exchange, received, sent int) {
 	m.requests.Add(1)
 	at := &s.codes[code-100]
@@ -111,7 +112,7 @@ func (m *metrics) answered(s *series, code int, x *exchange, received, sent int)
 	s.egress.Add(float64(sent))
 }
 
-// observe counts a request that net/http has received. A route of "" is none.
+// observe counts a request that net/http has served. route is "" for requests without a route.
 func (m *metrics) observe(route string, r *http.Request, rec *recorder, x *exchange) {
 	uri, node := "", ""
 	if route != "" {
@@ -125,12 +126,12 @@ func (m *metrics) observe(route string, r *http.Request, rec *recorder, x *excha
 	m.answered(m.of(uri, node), rec.status, x, requestLine+headerSize(r.Header), answer)
 }
 
-// milliseconds returns d in whole milliseconds, as APISIX measures.
+// milliseconds returns d in whole milliseconds, the resolution of APISIX.
 func milliseconds(d time.Duration) float64 {
 	return float64(d.Round(time.Millisecond) / time.Millisecond)
 }
 
-// headerSize returns the bytes of h on the wire, with the empty line that ends it.
+// headerSize returns the size of h on the wire in bytes, including the empty line that ends it.
 func headerSize(h http.Header) int {
 	size := len("\r\n")
 	for name, values := range h {
@@ -150,14 +151,14 @@ var (
 		"Client connections by state; accepted and handled count since the start.", []string{"state"}, nil)
 )
 
-// Describe implements prometheus.Collector for what is read at the time of a scrape.
+// Describe implements prometheus.Collector for the metrics that are computed at each scrape.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	out <- requestsDesc
 	out <- upstreamDesc
 	out <- connectionsDesc
 }
 
-// Collect implements prometheus.Collector. A reader that left the list has no status.
+// Collect implements prometheus.Collector. Readers that left the list have no status.
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
@@ -180,16 +181,15 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// recorder notes status and size of an answer. Unwrap lets http.ResponseController reach the
-// connection.
+// recorder records the status and size of an answer. Unwrap lets http.ResponseController reach the connection.
 type recorder struct {
 	http.ResponseWriter
 	status int
-	bytes  int // of the body; a HEAD's problem counts too, though net/http does not send it
+	bytes  int // size of the body; includes the problem document of a HEAD, which net/http does not send
 }
 
 func (w *recorder) WriteHeader(status int) {
-	w.status = status // the last one counts: those below 200 announce it
+	w.status = status // the last call wins: earlier ones are interim answers
 	w.ResponseWriter.WriteHeader(status)
 }
 

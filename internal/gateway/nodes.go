@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// How many results in a row change the health state of a reader.
+// Numbers of consecutive results that change the health of a reader.
 const (
-	healthyAfter   = 2 // checks passed; a reader that was never judged needs one
-	unhealthyAfter = 2 // checks failed
+	healthyAfter   = 2 // passed checks; a reader of unknown health needs one
+	unhealthyAfter = 2 // failed checks
 	refusedLimit   = 2 // requests whose connection was refused or reset
 )
 
@@ -28,33 +28,33 @@ const (
 type node struct {
 	addr string                 // host:port
 	stop context.CancelFunc     // ends its checks
-	pool pool                   // of connections to it
-	post atomic.Pointer[series] // metrics of the requests for posts that it answers
+	pool pool                   // idle connections to it
+	post atomic.Pointer[series] // metrics of requests for postPath that were sent to it
 
 	refused    atomic.Int32 // requests since the last answer whose connection was refused or reset
-	lastAnswer atomic.Int64 // time of the last answer, to a hundredth of a second, in nanoseconds since 1970
+	lastAnswer atomic.Int64 // time of the last answer, in Unix nanoseconds, at most 10 ms old
 
 	// Guarded by nodes.mu.
 	health         health
-	passed, failed int    // checks in a row
+	passed, failed int    // consecutive checks
 	reason         string // why it is not healthy
 }
 
-// nodes is the list of readers with their health states.
+// nodes is the list of readers and their health.
 type nodes struct {
 	log   *slog.Logger
 	pools *pools
 	check func(context.Context, *node) // checks one node until the context ends
 
-	mu     sync.Mutex // guards list and the nodes' health; held while view is replaced
+	mu     sync.Mutex // guards list and the health of its nodes; held while view is replaced
 	list   []*node
 	checks sync.WaitGroup
 
-	view atomic.Pointer[view] // of list, for pick, which takes no lock
-	turn atomic.Uint64        // of the round robin
+	view atomic.Pointer[view] // copy of list for pick, which takes no lock
+	turn atomic.Uint64        // position of the round robin
 }
 
-// view is the list at one moment. It never changes.
+// view is an immutable copy of the list.
 type view struct{ all, ready []*node }
 
 func newNodes(log *slog.Logger, pools *pools) *nodes {
@@ -63,8 +63,8 @@ func newNodes(log *slog.Logger, pools *pools) *nodes {
 	return p
 }
 
-// set makes addrs the list. Readers that stay keep their health; checks of new ones run until ctx
-// is done or the reader leaves.
+// set replaces the list. Readers that stay keep their health. Each new reader is checked until ctx is done or it is
+// removed.
 func (p *nodes) set(ctx context.Context, addrs []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,7 +95,7 @@ func (p *nodes) indexOf(addr string) int {
 	return slices.IndexFunc(p.list, func(n *node) bool { return n.addr == addr })
 }
 
-// wait blocks until the checks have ended; their context is done by then.
+// wait blocks until all checks have ended. Their context must be done.
 func (p *nodes) wait() { p.checks.Wait() }
 
 // retire closes the idle connections to all readers.
@@ -116,8 +116,8 @@ func (p *nodes) publish() {
 	p.view.Store(v)
 }
 
-// pick returns the next reader in round robin that has not been tried, among those that are ready, or among
-// all when none is ready. It returns nil when all have been tried.
+// pick returns the next ready reader in round robin that has not been tried. When no ready reader is left it returns one
+// that is not ready, and nil when all have been tried.
 func (p *nodes) pick(tried []*node) *node {
 	v := p.view.Load()
 	turn := p.turn.Add(1) - 1
@@ -131,10 +131,10 @@ func (p *nodes) pick(tried []*node) *node {
 	return nil
 }
 
-// answered notes that n answered a request, whatever the status: what the answer says is between
-// the reader and the client.
+// answered records that n answered a request. The status does not matter: a 5xx is the reader's answer to one client and
+// no sign that the reader is down.
 func (n *node) answered() {
-	// Mostly there is nothing to store, and reading alone keeps the cache line shared between cores.
+	// Usually nothing changes, and a load without a store keeps the cache line shared between cores.
 	if n.refused.Load() != 0 {
 		n.refused.Store(0)
 	}
@@ -146,9 +146,9 @@ func (n *node) answered() {
 // answeredSince reports whether n has answered a request after t.
 func (n *node) answeredSince(t time.Time) bool { return n.lastAnswer.Load() > t.UnixNano() }
 
-// missed notes that a request to n failed without an answer. Too many in a row make n unhealthy. A
-// request that timed out does not count, nor one for which the gateway lacks files: clients can cause both,
-// by their number alone. Whether n hangs is the business of its checks.
+// missed records that a request to n failed without an answer. refusedLimit of them without an answer in between make n
+// unhealthy. Timeouts and shortages of the gateway's own resources do not count, because enough clients can cause either.
+// The active checks detect a reader that hangs.
 func (p *nodes) missed(n *node, err error) {
 	if isTimeout(err) || isShortage(err) || n.refused.Add(1) < refusedLimit {
 		return
@@ -158,8 +158,8 @@ func (p *nodes) missed(n *node, err error) {
 	p.turnUnhealthy(n, err)
 }
 
-// checked notes the result of a check and returns whether n is ready now. A check for which the gateway lacks
-// files says nothing about n.
+// checked records the result of a check and returns whether n is ready afterwards. A check that failed for lack of the
+// gateway's own resources is ignored.
 func (p *nodes) checked(n *node, err error) (ready bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -191,7 +191,7 @@ func (p *nodes) checked(n *node, err error) (ready bool) {
 // turnUnhealthy takes n out of the rotation. The caller holds mu.
 func (p *nodes) turnUnhealthy(n *node, err error) {
 	if n.health == unhealthy {
-		return // a request that failed late must not start the count of passed checks anew
+		return // a request that fails late must not reset the count of passed checks
 	}
 	if n.health == unknown {
 		p.log.Info("reader is not ready yet", "reader", n.addr, "err", err)
@@ -202,7 +202,7 @@ func (p *nodes) turnUnhealthy(n *node, err error) {
 	p.publish()
 }
 
-// status is what the gateway thinks of a reader.
+// status is the health of a reader as the gateway reports it.
 type status struct {
 	addr   string
 	ready  bool

@@ -12,11 +12,10 @@ import (
 	"time"
 )
 
-// maxNodesFile bounds the nodes file, in bytes.
+// maxNodesFile is the maximum size of the nodes file, in bytes.
 const maxNodesFile = 64 << 10
 
-// readNodes reads a nodes file: one host:port a line; empty lines and those that start with # do
-// not count.
+// readNodes reads a nodes file: one host:port per line. Empty lines and lines that start with # are ignored.
 func readNodes(path string) ([]string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -45,30 +44,30 @@ func readNodes(path string) ([]string, error) {
 	return addrs, nil
 }
 
-// nodesFile follows a nodes file. It reads the file each time rather than its modification time,
-// which two quick changes can share.
+// nodesFile polls a nodes file for changes. It compares the content rather than the modification time, which can be the
+// same after two quick changes.
 type nodesFile struct {
 	path   string
 	log    *slog.Logger
 	set    func([]string)
-	list   []string // the last good list
-	broken string   // what was logged about the file as it is; "" when it is good
+	list   []string // last valid list
+	broken string   // error that was logged last; "" while the file is valid
 }
 
-// reload takes over the file's list. A file that cannot be used keeps the last good one and is
-// logged once.
+// reload applies the list in the file. If the file is invalid, the last valid list stays in use and the error is logged
+// once.
 func (f *nodesFile) reload() {
 	list, err := readNodes(f.path)
 	if err != nil {
 		if f.broken != err.Error() {
 			f.broken = err.Error()
-			f.log.Warn("nodes file not used, the last good list stays", "err", err)
+			f.log.Warn("nodes file is invalid; keeping the last valid list", "err", err)
 		}
 		return
 	}
 	if f.broken != "" {
 		f.broken = ""
-		f.log.Info("nodes file is good again", "path", f.path)
+		f.log.Info("nodes file is valid again", "path", f.path)
 	}
 	if !slices.Equal(list, f.list) {
 		f.list = list
@@ -76,7 +75,7 @@ func (f *nodesFile) reload() {
 	}
 }
 
-// follow reloads at each interval until ctx is done.
+// follow reloads the file once per interval until ctx is done.
 func (f *nodesFile) follow(ctx context.Context, interval time.Duration) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()

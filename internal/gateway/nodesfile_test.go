@@ -49,7 +49,7 @@ func TestReadNodes(t *testing.T) {
 		{"a URL", "http://127.0.0.1:80\n", nil, "write host:port"},
 		{"one bad line among good ones", "127.0.0.1:1\n127.0.0.1:\n", nil, "write host:port"},
 		{"twice", "127.0.0.1:1\n127.0.0.1:1\n", nil, "listed twice"},
-		{"too many", strings.Join(many, "\n"), nil, "at most 256"},
+		{"too many", strings.Join(many, "\n"), nil, "the maximum is 256"},
 		{"too large", strings.Repeat("#", maxNodesFile+1), nil, "larger than"},
 	}
 	for _, test := range tests {
@@ -75,14 +75,14 @@ func TestBrokenNodesFileIsLoggedOnce(t *testing.T) {
 	for range 3 {
 		f.reload()
 	}
-	if n := strings.Count(logs.String(), "not used"); n != 1 || sets != 0 {
+	if n := strings.Count(logs.String(), "nodes file is invalid"); n != 1 || sets != 0 {
 		t.Errorf("a missing file was logged %d times and used %d times, want 1 and 0", n, sets)
 	}
 	replace(t, path, "127.0.0.1:1")
 	for range 3 {
 		f.reload()
 	}
-	if n := strings.Count(logs.String(), "good again"); n != 1 || sets != 1 {
+	if n := strings.Count(logs.String(), "valid again"); n != 1 || sets != 1 {
 		t.Errorf("a good file was logged %d times and used %d times, want 1 and 1", n, sets)
 	}
 }
@@ -105,12 +105,12 @@ func TestNodesFileIsFollowed(t *testing.T) {
 
 	for i, broken := range []string{"", "nonsense\n", addrs[0] + "\n127.0.0.1\n"} {
 		replace(t, path, broken)
-		eventually.True(t, "the broken file is logged", func() bool { return strings.Count(g.logs.String(), "nodes file not used") == 2+i })
+		eventually.True(t, "the broken file is logged", func() bool { return strings.Count(g.logs.String(), "nodes file is invalid") == 2+i })
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	eventually.True(t, "the missing file is logged", func() bool { return strings.Count(g.logs.String(), "nodes file not used") == 5 })
+	eventually.True(t, "the missing file is logged", func() bool { return strings.Count(g.logs.String(), "nodes file is invalid") == 5 })
 	send(t, g, 20)
 	if got := reads(readers); !slices.Equal(got, []int64{0, 10, 10}) {
 		t.Errorf("with a broken file readers got %v of 20 reads, want 0 10 10", got)
@@ -121,7 +121,7 @@ func TestNodesFileIsFollowed(t *testing.T) {
 		r := g.readiness(t)
 		return r.Readers == 3 && r.Ready == 3
 	})
-	if n := strings.Count(g.logs.String(), "nodes file is good again"); n != 2 {
+	if n := strings.Count(g.logs.String(), "nodes file is valid again"); n != 2 {
 		t.Errorf("the good file was logged %d times, want 2", n)
 	}
 	send(t, g, 30)

@@ -14,17 +14,17 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// drain is how long the gateway goes on serving once it answers "not ready". Nothing spreads load
-// over gateways, so it is only as long as a client needs to look.
+// drain is how long the gateway keeps serving after it reports "not ready". No load balancer stands in front of it, so
+// this only gives clients the time to see answers with Connection: close.
 const drain = 250 * time.Millisecond
 
 const (
 	metricsPath     = "/apisix/prometheus/metrics"
-	maxMetricsConns = 64 // for Prometheus, dashboards and health checks
+	maxMetricsConns = 64 // connections to the metrics port; probes are answered beyond that
 )
 
-// Run runs a gateway until ctx is done, then lets requests in flight finish. It returns nil after
-// an orderly stop, and an error when the configuration cannot work or a port cannot be served.
+// Run runs a gateway until ctx is done and then waits for requests in flight. It returns nil after an orderly stop, and an
+// error if the configuration is invalid or a port cannot be bound.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -32,7 +32,7 @@ func Run(ctx context.Context, cfg Config) error {
 	cfg.setDefaults()
 	log := cfg.Logger
 
-	// Checks and the nodes file go on until the last request is answered.
+	// Health checks and the polling of the nodes file continue until the last request has been answered.
 	var followers sync.WaitGroup
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	pools := &pools{timeout: cfg.Timeout}
@@ -40,7 +40,7 @@ func Run(ctx context.Context, cfg Config) error {
 	list.check = newChecker(cfg.CheckInterval, cfg.Timeout, list.checked).run
 	defer func() {
 		stop()
-		followers.Wait() // before the checks: a follower may start some
+		followers.Wait() // before list.wait: a reload may start new checks
 		list.wait()
 		list.retire()
 	}()
@@ -56,7 +56,7 @@ func Run(ctx context.Context, cfg Config) error {
 	fast := &lane{proxy: p}
 	front := fastlane.New(fastlane.Config{
 		Path: postPath, Handler: fast.conn, Std: httpkit.NewServer(&handler{p}, log), Logger: log,
-		FilesPerConn: 3, // the client's, one to a reader, and an idle one to another reader
+		FilesPerConn: 3, // the client's connection, one to a reader, and an idle one to another reader
 	})
 	fast.server = front
 	pools.most = int64(front.MaxConns())
@@ -93,7 +93,7 @@ func Run(ctx context.Context, cfg Config) error {
 	return servers.Wait()
 }
 
-// answerReady answers 200 when a read can be expected to work, else 503 with the reasons.
+// answerReady answers 200 if at least one reader is ready, else 503 with the reasons.
 func answerReady(w http.ResponseWriter, all []status, stopping bool) {
 	type answer struct {
 		Status  string   `json:"status"`

@@ -18,7 +18,7 @@ const (
 	maxResponseHeader = 64 << 10         // bytes
 	idleConnsPerNode  = 320              // as APISIX keeps them
 	idleTimeout       = 60 * time.Second // shorter than the readers' 75 s, so that the gateway closes idle connections first
-	upstreamBuffer    = 4 << 10          // bytes; a whole answer with a small post fits
+	upstreamBuffer    = 4 << 10          // bytes; holds a whole answer with a small post
 )
 
 var (
@@ -31,37 +31,37 @@ type pool struct {
 	addr    string
 	shared  *pools
 	mu      sync.Mutex  // guards the rest
-	idle    []*upstream // the one that was used last is at the end
-	retired bool        // no connection is kept any more
+	idle    []*upstream // most recently used last
+	retired bool        // put closes every connection
 }
 
-// pools is what the pools of all readers have in common.
+// pools is the state that the pools of all readers share.
 type pools struct {
-	timeout time.Duration // bound of a connect and of the wait for an answer's header
-	most    int64         // idle connections, all readers together
-	idle    atomic.Int64
+	timeout time.Duration // timeout of a connect and of the header of an answer
+	most    int64         // maximum of idle
+	idle    atomic.Int64  // idle connections in all pools
 }
 
 // upstream is a connection to a reader. One goroutine uses it at a time.
 type upstream struct {
 	net.Conn
 	raw      syscall.RawConn
-	step     func(fd uintptr) bool // of the read that sends a request
+	step     func(fd uintptr) bool // sendAndReceive; stored because a method value allocates
 	buf      []byte
-	from, to int       // bytes of buf that have been read and not used
-	deadline time.Time // of the connection
-	since    time.Time // when it became idle
+	from, to int       // buf[from:to] has been received and not consumed
+	deadline time.Time // deadline of the connection
+	since    time.Time // when the connection became idle
 
-	request []byte // what step has to send
-	sent    int    // bytes of it, -1 before step has begun
-	err     error  // of step
+	request []byte // request for sendAndReceive
+	sent    int    // number of its bytes that were sent; -1 before sendAndReceive has run
+	err     error  // error of sendAndReceive
 }
 
-// try sends a request to n and reads the header of its answer.
+// try sends x to n and reads the header of the answer.
 func (n *node) try(x *exchange) error { return n.pool.do(x) }
 
-// do sends a request and reads the header of its answer. A kept connection may turn out to be closed; then the
-// request is sent on another one.
+// do sends a request and reads the header of the answer. If a kept connection turns out to be closed, do repeats the
+// request on another connection.
 func (p *pool) do(x *exchange) error {
 	for {
 		u := p.take()
@@ -81,7 +81,7 @@ func (p *pool) do(x *exchange) error {
 		if !kept || u.to > 0 || isTimeout(err) {
 			return err
 		}
-		p.drop() // the other ones were probably closed with it
+		p.drop() // the reader has probably closed the other idle connections too
 	}
 }
 
@@ -122,16 +122,16 @@ func (p *pool) put(u *upstream) {
 		_ = u.Close()
 		return
 	}
-	p.shared.idle.Add(1) // several pools may pass the bound at the same moment, by one connection each
+	p.shared.idle.Add(1) // concurrent calls for different pools may exceed the maximum by one connection each
 	p.idle = append(p.idle, u)
 }
 
-// expire closes the connections that have been idle since before.
-func (p *pool) expire(before time.Time) {
+// expire closes the connections that became idle before t.
+func (p *pool) expire(t time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0
-	for n < len(p.idle) && p.idle[n].since.Before(before) {
+	for n < len(p.idle) && p.idle[n].since.Before(t) {
 		_ = p.idle[n].Close()
 		n++
 	}
@@ -142,7 +142,7 @@ func (p *pool) expire(before time.Time) {
 // drop closes all idle connections.
 func (p *pool) drop() { p.expire(time.Now().Add(time.Hour)) }
 
-// retire closes the pool: its reader has left the list.
+// retire closes all idle connections and makes put close the others as they are released.
 func (p *pool) retire() {
 	p.mu.Lock()
 	p.retired = true
@@ -150,10 +150,10 @@ func (p *pool) retire() {
 	p.drop()
 }
 
-// do sends a request and reads the header of its answer.
+// do sends a request and reads the header of the answer.
 func (u *upstream) do(x *exchange, timeout time.Duration) error {
-	// A deadline is a timer in the runtime, so it is set ahead and only now and then: it is late by an eighth
-	// at most.
+	// Setting a deadline for every request would modify a runtime timer each time. Instead one deadline covers the
+	// requests of an eighth of the timeout, so a timeout is at most that much late.
 	if now := time.Now(); now.Add(timeout).After(u.deadline) {
 		u.deadline = now.Add(timeout + timeout/8)
 		if err := u.SetDeadline(u.deadline); err != nil {
@@ -196,10 +196,10 @@ func (u *upstream) do(x *exchange, timeout time.Duration) error {
 	}
 }
 
-// sendAndReceive is a step of RawConn.Read, which has cleared the poller's memory of earlier events: whatever
-// arrives from now on wakes the goroutine. An idle connection has nothing to read: what can be read is its end, or
-// bytes that belong to no request. Like this a request costs no more system calls than with Write and Read, and is
-// never sent on a connection that is known to be closed.
+// sendAndReceive runs inside RawConn.Read, which has reset the readiness state of the poller, so that anything that arrives
+// from now on wakes the goroutine. Before it sends the request it reads once: on an idle connection only EOF or stray bytes
+// can be read, and either makes the connection useless. Conn.Read would make that system call as well, in vain, after
+// Conn.Write. So the check is free, and no request is sent on a connection that has been closed.
 func (u *upstream) sendAndReceive(fd uintptr) (done bool) {
 	if u.sent < 0 {
 		u.sent = 0
@@ -253,7 +253,7 @@ func (u *upstream) fill() error {
 	return err
 }
 
-// limitBody gives the body of an answer its time, unless all of it is there.
+// limitBody sets the deadline for the rest of the body, if any.
 func (u *upstream) limitBody(x *exchange) error {
 	if x.answer.left >= 0 && x.answer.left <= int64(u.to-u.from) {
 		return nil
@@ -262,7 +262,7 @@ func (u *upstream) limitBody(x *exchange) error {
 	return u.SetDeadline(x.start.Add(requestTimeout))
 }
 
-// read reads a body, first from what came with the header.
+// read reads the bytes that follow a header, first those that were received together with it.
 func (u *upstream) read(p []byte) (int, error) {
 	if u.from < u.to {
 		n := copy(p, u.buf[u.from:u.to])
@@ -272,19 +272,19 @@ func (u *upstream) read(p []byte) (int, error) {
 	return u.Conn.Read(p)
 }
 
-// answer is what a reader has answered. Its slices are valid until close.
+// answer is the answer of a reader. Its slices are valid until release.
 type answer struct {
 	header
 	code int
-	line []byte // status code and reason
-	left int64  // bytes of the body that have not been read; -1 when its length is not announced
+	line []byte // status code and reason phrase
+	left int64  // unread bytes of the body; -1 if the length is unknown
 
 	conn *upstream
 	pool *pool
-	body io.Reader // of a chunked body
+	body io.Reader // decoder of a chunked body; nil until the first Read
 }
 
-// parse reads a whole header, without the empty line. It returns false for an interim answer.
+// parse parses a header without the empty line at its end. It returns false for an interim (1xx) answer.
 func (a *answer) parse(b []byte, head bool) (final bool, err error) {
 	line, lines, _ := bytes.Cut(b, crlf)
 	version, line, _ := bytes.Cut(line, []byte(" "))
@@ -296,7 +296,7 @@ func (a *answer) parse(b []byte, head bool) (final bool, err error) {
 	}
 	if a.code < 200 {
 		if a.code == 101 {
-			return false, errMalformedAnswer // nobody asked for another protocol
+			return false, errMalformedAnswer // the gateway never asks for an upgrade
 		}
 		return false, nil
 	}
@@ -321,7 +321,7 @@ func (a *answer) parse(b []byte, head bool) (final bool, err error) {
 	return true, nil
 }
 
-// Read reads the body.
+// Read implements io.Reader for the body.
 func (a *answer) Read(p []byte) (n int, err error) {
 	switch {
 	case a.left > 0:
@@ -345,7 +345,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// release gives the connection back, or closes it when another request could not be told from the rest of this one.
+// release returns the connection to its pool. It closes the connection if the reader does, or if what follows could be
+// mistaken for the next answer: an unread rest of the body, a trailer, or stray bytes.
 func (a *answer) release() {
 	if u := a.conn; a.left != 0 || a.close || u.from != u.to {
 		_ = u.Close()

@@ -349,7 +349,7 @@ func TestTimeoutAfterALargeBody(t *testing.T) {
 		io.WriteString(conn, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size)))
 		_, _ = io.Copy(io.Discard, conn) // the next request, which stays unanswered
 	})
-	g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Hour, Timeout: 200 * time.Millisecond})
+	g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Hour, Timeout: time.Second})
 	g.awaitReady(t, 1)
 	if res, body := do(t, http.MethodGet, g.url("/post?id=1"), nil); res.StatusCode != 200 || len(body) != size {
 		t.Fatalf("%s with %d bytes", res.Status, len(body))
