@@ -9,8 +9,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestSameAsAPISIX holds what this gateway does against the configuration of the one that it stands
-// in for.
+// TestSameAsAPISIX compares the settings of this gateway with the configuration of APISIX.
 func TestSameAsAPISIX(t *testing.T) {
 	type failures struct {
 		Interval     int
@@ -64,24 +63,24 @@ func TestSameAsAPISIX(t *testing.T) {
 		name         string
 		ours, theirs any
 	}{
-		{"name of the readers", upstreamName, u.ID},
-		{"host that readers are asked for", upstreamName, u.UpstreamHost},
-		{"tries after the first", retries, u.Retries},
-		{"time for all tries", retryTimeout, seconds(u.RetryTimeout)},
+		{"name of the upstream", upstreamName, u.ID},
+		{"Host of requests to readers", upstreamName, u.UpstreamHost},
+		{"retries", retries, u.Retries},
+		{"retry timeout", retryTimeout, seconds(u.RetryTimeout)},
 
-		{"connections kept", idleConnsPerNode, u.KeepalivePool.Size},
-		{"time they are kept", idleTimeout, seconds(float64(u.KeepalivePool.IdleTimeout))},
-		{"time to connect", cfg.Timeout, seconds(u.Timeout.Connect)},
-		{"time to answer", cfg.Timeout, seconds(u.Timeout.Read)},
-		{"time of a check", cfg.Timeout, seconds(active.Timeout)},
+		{"idle connections per reader", idleConnsPerNode, u.KeepalivePool.Size},
+		{"idle timeout", idleTimeout, seconds(float64(u.KeepalivePool.IdleTimeout))},
+		{"connect timeout", cfg.Timeout, seconds(u.Timeout.Connect)},
+		{"read timeout", cfg.Timeout, seconds(u.Timeout.Read)},
+		{"check timeout", cfg.Timeout, seconds(active.Timeout)},
 		{"interval of checks", cfg.CheckInterval, seconds(float64(active.Healthy.Interval))},
-		{"interval of checks of a failed reader", cfg.CheckInterval, seconds(float64(active.Unhealthy.Interval))},
-		{"checks until a reader is back", healthyAfter, active.Healthy.Successes},
-		{"checks until a reader is out", unhealthyAfter, active.Unhealthy.HTTPFailures},
-		{"refused checks until a reader is out", unhealthyAfter, active.Unhealthy.TCPFailures},
-		{"late checks until a reader is out", unhealthyAfter, active.Unhealthy.Timeouts},
-		{"refused reads until a reader is out", refusedLimit, passive.TCPFailures},
-		{"late reads until a reader is out: they do not count", 0, passive.Timeouts},
+		{"interval of checks of an unhealthy reader", cfg.CheckInterval, seconds(float64(active.Unhealthy.Interval))},
+		{"passed checks until a reader is healthy", healthyAfter, active.Healthy.Successes},
+		{"failed checks until a reader is unhealthy", unhealthyAfter, active.Unhealthy.HTTPFailures},
+		{"refused checks until a reader is unhealthy", unhealthyAfter, active.Unhealthy.TCPFailures},
+		{"timed-out checks until a reader is unhealthy", unhealthyAfter, active.Unhealthy.Timeouts},
+		{"refused reads until a reader is unhealthy", refusedLimit, passive.TCPFailures},
+		{"timed-out reads until a reader is unhealthy (0: never)", 0, passive.Timeouts},
 	} {
 		if setting.ours != setting.theirs {
 			t.Errorf("%s: %v, APISIX has %v", setting.name, setting.ours, setting.theirs)

@@ -13,7 +13,7 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// send sends n reads from eight clients and fails the test for any that is not 200.
+// send sends n reads from eight clients. The test fails if the answer to any of them is not 200.
 func send(t *testing.T, g *gateway, n int) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -33,7 +33,7 @@ func send(t *testing.T, g *gateway, n int) {
 	wg.Wait()
 }
 
-// reads returns how many reads each reader got since the last call.
+// reads returns the number of reads that each reader received since the last call.
 func reads(readers []*reader) []int64 {
 	counts := make([]int64, len(readers))
 	for i, r := range readers {
@@ -42,7 +42,7 @@ func reads(readers []*reader) []int64 {
 	return counts
 }
 
-func TestReadsGoRoundTheReadyReaders(t *testing.T) {
+func TestRoundRobinOverReadyReaders(t *testing.T) {
 	t.Parallel()
 	readers, addrs := newReaders(t, 3)
 	g := start(t, Config{Readers: addrs})
@@ -53,10 +53,10 @@ func TestReadsGoRoundTheReadyReaders(t *testing.T) {
 		want     []int64
 	}{
 		{"all ready", []bool{false, false, false}, 3, []int64{100, 100, 100}},
-		{"one is not", []bool{false, true, false}, 2, []int64{150, 0, 150}},
-		{"one alone is", []bool{true, true, false}, 1, []int64{0, 0, 300}},
-		{"none is: all are used", []bool{true, true, true}, 0, []int64{100, 100, 100}},
-		{"all are back", []bool{false, false, false}, 3, []int64{100, 100, 100}},
+		{"one is not ready", []bool{false, true, false}, 2, []int64{150, 0, 150}},
+		{"only one is ready", []bool{true, true, false}, 1, []int64{0, 0, 300}},
+		{"none is ready: all are used", []bool{true, true, true}, 0, []int64{100, 100, 100}},
+		{"all are ready again", []bool{false, false, false}, 3, []int64{100, 100, 100}},
 	}
 	for _, step := range steps {
 		for i, r := range readers {
@@ -128,7 +128,7 @@ func reset(conn net.Conn) {
 	conn.Close()
 }
 
-func TestFailedReadIsRepeatedOnAnotherReader(t *testing.T) {
+func TestFailedReadIsRetriedOnAnotherReader(t *testing.T) {
 	t.Parallel()
 	silence := func(conn net.Conn) {
 		conn.Read(make([]byte, 1)) // until the gateway gives up
@@ -137,8 +137,8 @@ func TestFailedReadIsRepeatedOnAnotherReader(t *testing.T) {
 		name   string
 		deal   func(net.Conn)
 		refuse bool
-		limit  int64 // tries until the reader counts as unhealthy; 0 for no limit
-		code   int   // when every reader is like that
+		limit  int64 // tries until the reader is ejected; 0 if it never is
+		code   int   // status of the answer if every reader has the fault
 	}{
 		{name: "refused", refuse: true, limit: refusedLimit, code: http.StatusBadGateway},
 		{name: "reset", deal: reset, limit: refusedLimit, code: http.StatusBadGateway},
@@ -149,8 +149,8 @@ func TestFailedReadIsRepeatedOnAnotherReader(t *testing.T) {
 		{name: "silent", deal: silence, code: http.StatusGatewayTimeout},
 	}
 	for _, fault := range faults {
-		// The first check is the only one in these tests: what ejects is the passive check.
-		config := Config{CheckInterval: time.Hour, Timeout: 200 * time.Millisecond}
+		// Once a reader is ready its checks are rare, so that the passive checks eject it.
+		config := Config{CheckInterval: time.Minute, Timeout: 200 * time.Millisecond}
 		broken := func(t *testing.T, g func(addrs ...string) *gateway, n int, others ...string) ([]*faulty, *gateway) {
 			var bad []*faulty
 			addrs := others
@@ -190,7 +190,7 @@ func TestFailedReadIsRepeatedOnAnotherReader(t *testing.T) {
 				}
 				if fault.limit == 0 {
 					if r := g.readiness(t); r.Ready != 2 {
-						t.Errorf("readiness %+v, want both: late answers are no reason to eject", r)
+						t.Errorf("readiness %+v, want both ready: timeouts must not eject a reader", r)
 					}
 					return
 				}
@@ -198,7 +198,7 @@ func TestFailedReadIsRepeatedOnAnotherReader(t *testing.T) {
 					t.Errorf("the faulty reader was tried %d times, want %d, then ejected", got, fault.limit)
 				}
 				if r := g.readiness(t); r.Ready != 1 || r.code != http.StatusOK || len(r.Reasons) != 1 {
-					t.Errorf("readiness %+v, want one reader of two with a reason", r)
+					t.Errorf("readiness %+v, want one of two readers ready, and a reason for the other", r)
 				}
 			})
 		}
@@ -211,7 +211,7 @@ func TestFailedReadIsRepeatedOnAnotherReader(t *testing.T) {
 			for _, f := range bad {
 				tries += f.tries.Load()
 				if f.tries.Load() > 1 {
-					t.Error("one reader was tried twice")
+					t.Error("a reader was tried twice")
 				}
 			}
 			if !fault.refuse && tries != 1+retries {
@@ -221,7 +221,7 @@ func TestFailedReadIsRepeatedOnAnotherReader(t *testing.T) {
 	}
 }
 
-// TestAllButOneReaderFrozen freezes them at the same instant, before any check notices.
+// TestAllButOneReaderFrozen freezes all readers but one at the same instant, before any check detects it.
 func TestAllButOneReaderFrozen(t *testing.T) {
 	t.Parallel()
 	addrs := []string{newReader(t, nil).addr}
@@ -229,18 +229,18 @@ func TestAllButOneReaderFrozen(t *testing.T) {
 		frozen := newFaulty(t, func(conn net.Conn) { conn.Read(make([]byte, 1)) })
 		addrs = append(addrs, frozen.addr)
 	}
-	g := start(t, Config{Readers: addrs, CheckInterval: time.Hour, Timeout: time.Second})
+	g := start(t, Config{Readers: addrs, CheckInterval: time.Minute, Timeout: time.Second})
 	g.awaitReady(t, len(addrs))
 	send(t, g, 9)
 }
 
-// TestClientThatClosesItsSide sends a request and then FIN, as nc does, and reads the answer.
-func TestClientThatClosesItsSide(t *testing.T) {
+// TestHalfClosedClient sends a request and then FIN, as nc does, and reads the answer.
+func TestHalfClosedClient(t *testing.T) {
 	t.Parallel()
 	r := newReader(t, func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case <-r.Context().Done(): // the gateway has given up
-		case <-time.After(50 * time.Millisecond): // how long this read takes
+		case <-r.Context().Done(): // the gateway has closed the connection
+		case <-time.After(50 * time.Millisecond): // duration of this read
 		}
 		io.WriteString(w, "whole")
 	})
@@ -259,7 +259,7 @@ func TestClientThatClosesItsSide(t *testing.T) {
 	}
 }
 
-func TestReaderComesBackAfterTwoChecks(t *testing.T) {
+func TestReaderRecoversAfterTwoChecks(t *testing.T) {
 	t.Parallel()
 	var broken atomic.Bool
 	broken.Store(true)
@@ -283,18 +283,18 @@ func TestReaderComesBackAfterTwoChecks(t *testing.T) {
 	bad.reads.Store(0)
 	send(t, g, 10)
 	if got := bad.reads.Load(); got != 5 {
-		t.Errorf("the reader that is back got %d of 10 reads, want 5", got)
+		t.Errorf("the recovered reader got %d of 10 reads, want 5", got)
 	}
 }
 
-func TestAnswersOfAReaderNeitherEjectNorRepeat(t *testing.T) {
+func TestErrorAnswersAreNeitherRetriedNorEject(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{http.StatusNotFound, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout} {
 		t.Run(http.StatusText(code), func(t *testing.T) {
 			t.Parallel()
 			failing := newReader(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Retry-After", "7")
-				http.Error(w, "my own words", code)
+				http.Error(w, "my own error", code)
 			})
 			good := newReader(t, nil)
 			g := start(t, Config{Readers: []string{failing.addr, good.addr}})
@@ -304,7 +304,7 @@ func TestAnswersOfAReaderNeitherEjectNorRepeat(t *testing.T) {
 				res, body := do(t, http.MethodGet, g.url("/post?id=1"), nil)
 				if res.StatusCode == code {
 					passed++
-					if string(body) != "my own words\n" || res.Header.Get("Retry-After") != "7" {
+					if string(body) != "my own error\n" || res.Header.Get("Retry-After") != "7" {
 						t.Fatalf("answer changed: %q %v", body, res.Header)
 					}
 				}
@@ -313,13 +313,13 @@ func TestAnswersOfAReaderNeitherEjectNorRepeat(t *testing.T) {
 				t.Errorf("%d of 40 answers were %d; readers got %d and %d reads, want 20 each", passed, code, f, o)
 			}
 			if n := strings.Count(g.logs.String(), "reader is not ready"); n != 0 {
-				t.Errorf("a reader was ejected for its answers")
+				t.Error("a reader was ejected because of its answers")
 			}
 		})
 	}
 }
 
-func TestClientThatLeavesEjectsNobody(t *testing.T) {
+func TestDisconnectedClientsEjectNoReader(t *testing.T) {
 	t.Parallel()
 	arrived, release := make(chan struct{}, 16), make(chan struct{})
 	slow := newReader(t, func(http.ResponseWriter, *http.Request) {
@@ -343,6 +343,6 @@ func TestClientThatLeavesEjectsNobody(t *testing.T) {
 		return samples(g.families(t)["apisix_http_status"])[gone] == 5
 	})
 	if n := strings.Count(g.logs.String(), "reader is not ready"); n != 0 {
-		t.Error("a reader was ejected because clients left")
+		t.Error("a reader was ejected because clients disconnected")
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A reader that was never ready is asked again soon; once it is in rotation, at each interval.
-func TestNewcomerIsAskedAgainSoon(t *testing.T) {
+// A reader that has never been ready is checked at a tenth of the interval, and then at the interval.
+func TestNewReaderIsCheckedMoreOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const interval = time.Second
 		p := newTestNodes("a:1")
@@ -31,21 +31,21 @@ func TestNewcomerIsAskedAgainSoon(t *testing.T) {
 		defer cancel()
 		c.run(ctx, n)
 		const ms = time.Millisecond
-		// Two failed checks ask for two that pass: it is in rotation at 400 ms, and stays at the
-		// pace of the others when it fails later.
+		// After two failed checks it needs two passed ones, so it joins the rotation at 400 ms. When it fails later, the
+		// interval stays the same.
 		want := []time.Duration{0, 100 * ms, 200 * ms, 300 * ms, 400 * ms, 1400 * ms, 2400 * ms, 3400 * ms}
 		if !slices.Equal(asked, want) {
 			t.Errorf("asked at %v, want %v", asked, want)
 		}
 		if len(p.view.Load().ready) != 0 {
-			t.Error("it is in rotation after two failed checks")
+			t.Error("the reader is still in rotation after two failed checks")
 		}
 	})
 }
 
-// A check that is late counts when the reader answers nothing else either: a reader that hangs is taken
-// out, and one that clients keep busy stays.
-func TestALateCheckOfABusyReader(t *testing.T) {
+// A check that times out counts only if the reader answers no requests either: a reader that hangs is ejected, one that
+// clients keep busy is not.
+func TestTimedOutCheckOfABusyReader(t *testing.T) {
 	for _, busy := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			const interval = time.Second
@@ -54,7 +54,7 @@ func TestALateCheckOfABusyReader(t *testing.T) {
 			p.checked(n, nil)
 			c := newChecker(interval, interval, p.checked)
 			c.ask = func(ctx context.Context, _ string) error {
-				if time.Sleep(interval / 2); busy { // in the bubble's time
+				if time.Sleep(interval / 2); busy { // fake time
 					n.answered()
 				}
 				time.Sleep(interval / 2)
@@ -70,7 +70,7 @@ func TestALateCheckOfABusyReader(t *testing.T) {
 	}
 }
 
-// The checks of a reader close its connections that have been idle for too long.
+// The checks of a reader also close its expired idle connections.
 func TestChecksCloseIdleConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestNodes("a:1")

@@ -19,8 +19,8 @@ func TestParseConfig(t *testing.T) {
 		err  string
 	}{
 		{"defaults", map[string]string{"GATEWAY_READERS": "a:1,b:2"}, nil, "9080 9091 [a:1 b:2] ", ""},
-		{"a file alone", nil, []string{"-gateway-nodes-file=/x/nodes"}, "9080 9091 [] /x/nodes", ""},
-		{"both, other ports", map[string]string{"PORT": "1", "METRICS_PORT": "2", "GATEWAY_READERS": "a:1"},
+		{"only a file", nil, []string{"-gateway-nodes-file=/x/nodes"}, "9080 9091 [] /x/nodes", ""},
+		{"both, and other ports", map[string]string{"PORT": "1", "METRICS_PORT": "2", "GATEWAY_READERS": "a:1"},
 			[]string{"-gateway-nodes-file=f", "-metrics-port=3"}, "1 3 [a:1] f", ""},
 		{"no readers", nil, nil, "", "GATEWAY_READERS or GATEWAY_NODES_FILE"},
 		{"bad reader", nil, []string{"-gateway-readers=a"}, "", "write host:port"},
@@ -40,13 +40,13 @@ func TestParseConfig(t *testing.T) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 			if cfg.ReadyPort != cfg.MetricsPort {
-				t.Errorf("-health would ask port %d, and /ready is on %d", cfg.ReadyPort, cfg.MetricsPort)
+				t.Errorf("-health asks port %d, but /ready is on %d", cfg.ReadyPort, cfg.MetricsPort)
 			}
 		})
 	}
 }
 
-func TestRunRefusesWhatCannotWork(t *testing.T) {
+func TestRunRejectsInvalidConfigurations(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -92,6 +92,6 @@ func TestReadiness(t *testing.T) {
 		t.Errorf("none ready: %+v", r)
 	}
 	if res, _ := do(t, http.MethodGet, "http://"+g.metrics+"/health", nil); res.StatusCode != http.StatusOK {
-		t.Errorf("GET /health: %s, want 200 always", res.Status)
+		t.Errorf("GET /health: %s, want 200", res.Status)
 	}
 }

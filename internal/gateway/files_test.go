@@ -17,15 +17,14 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// limitedGateway is the environment variable that makes this test binary a gateway in front of the readers that it
-// names.
+// limitedGateway is the environment variable that turns this test binary into a gateway for the readers that it lists.
 const limitedGateway = "GATEWAY_TEST_LIMITED"
 
-// TestLimitOfOpenFiles: more connections than the gateway may have files neither close it to clients for longer than they
-// take to time out, nor cost a reader its place.
+// TestLimitOfOpenFiles opens more connections than the gateway may have files. It must refuse the surplus, serve the others,
+// answer probes and keep all readers in rotation.
 func TestLimitOfOpenFiles(t *testing.T) {
 	if addrs := os.Getenv(limitedGateway); addrs != "" {
-		g := start(t, Config{Readers: strings.Split(addrs, ",")})
+		g := start(t, Config{Readers: strings.Split(addrs, ","), Timeout: patience})
 		fmt.Println("listening", g.addr, g.metrics)
 		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent ends
 		for _, bad := range []string{"reader is not ready\"", "accept failed"} {
@@ -78,7 +77,7 @@ func TestLimitOfOpenFiles(t *testing.T) {
 	defer release() // the readers close before the gateway
 
 	served := 0
-	// Every client that has a place holds a connection to a reader too.
+	// Each accepted client occupies a connection to a reader as well.
 	var conns []net.Conn
 	defer func() {
 		for _, c := range conns {
@@ -107,7 +106,7 @@ func TestLimitOfOpenFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("one client too many: %s %s, want 503", res.Status, body)
+		t.Errorf("one client above the limit: %s %s, want 503", res.Status, body)
 	}
 	release()
 	for _, c := range conns {
@@ -119,8 +118,8 @@ func TestLimitOfOpenFiles(t *testing.T) {
 		}
 		c.Close()
 	}
-	// Each of them and of the two kinds of connections to readers has a third of the files, but for 512.
-	if want := (files - 512) / 3; served < want-1 { // Go takes one file off a limit
+	// 512 files are reserved; each client gets three of the rest.
+	if want := (files - 512) / 3; served < want-1 { // the Go runtime lowers the limit by one
 		t.Errorf("%d clients were served, want %d", served, want)
 	}
 	eventually.True(t, "there are places again", func() bool {
@@ -130,7 +129,7 @@ func TestLimitOfOpenFiles(t *testing.T) {
 	send(t, g, 30)
 }
 
-// TestOwnShortage: what the gateway lacks says nothing about a reader.
+// TestOwnShortage: errors for lack of the own resources must not eject a reader.
 func TestOwnShortage(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
 		err := &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", errno)}
@@ -148,7 +147,7 @@ func TestOwnShortage(t *testing.T) {
 		p.checked(n, err)
 		p.checked(n, errors.New("503"))
 		if len(p.view.Load().ready) != 0 {
-			t.Errorf("%v between two failed checks: the reader stays", errno)
+			t.Errorf("%v between two failed checks kept the reader in rotation", errno)
 		}
 		b := &balancer{nodes: newTestNodes("a:1", "b:1"), try: func(*node, *exchange) error { return err }}
 		answer := (&proxy{log: b.nodes.log}).failure(b.send(&exchange{repeatable: true, start: time.Now()}), nil)

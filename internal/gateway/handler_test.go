@@ -22,7 +22,7 @@ func wantProblem(t *testing.T, res *http.Response, body []byte, status int) {
 		t.Errorf("status %d, want %d: %s", res.StatusCode, status, body)
 	}
 	if got := res.Header.Get("Content-Type"); got != "application/problem+json" {
-		t.Errorf("Content-Type %q, want a problem", got)
+		t.Errorf("Content-Type %q, want a problem document", got)
 	}
 	if res.Request.Method == http.MethodHead {
 		return
@@ -33,7 +33,7 @@ func wantProblem(t *testing.T, res *http.Response, body []byte, status int) {
 		Detail string
 	}
 	if err := json.Unmarshal(body, &p); err != nil || p.Status != status || p.Title == "" || p.Detail == "" {
-		t.Errorf("body %s (%v), want a problem of status %d with a detail", body, err, status)
+		t.Errorf("body %s (%v), want a problem document of status %d with a detail", body, err, status)
 	}
 }
 
@@ -85,7 +85,7 @@ func TestRoutes(t *testing.T) {
 				body = strings.NewReader(test.body)
 			}
 			if test.chunked {
-				body = io.MultiReader(body) // hides the length
+				body = io.MultiReader(body) // hides the length, so that the client sends chunks
 			}
 			before := r.reads.Load()
 			res, got, err := fetch(test.method, g.url(test.path), nil, body)
@@ -115,7 +115,6 @@ func TestHeaderLimit(t *testing.T) {
 	r := newReader(t, nil)
 	g := start(t, Config{Readers: []string{r.addr}})
 	g.awaitReady(t, 1)
-	// On a connection that was used before, net/http has up to 4 KiB read ahead of its bound.
 	for size, want := range map[int]int{8 << 10: 200, 15 << 10: 200, 21 << 10: 431, 1 << 20: 431} {
 		res, body := do(t, http.MethodGet, g.url("/post?id=1"), http.Header{"X-Filler": {strings.Repeat("x", size)}})
 		if res.StatusCode != want {
@@ -142,7 +141,7 @@ func TestRequestID(t *testing.T) {
 		{"none", nil, false},
 		{"empty", []string{""}, false},
 		{"short", []string{"a"}, true},
-		{"all of visible ASCII", []string{"!~az09-_.:/\"\\"}, true},
+		{"all kinds of visible ASCII", []string{"!~az09-_.:/\"\\"}, true},
 		{"longest", []string{strings.Repeat("x", maxRequestID)}, true},
 		{"too long", []string{strings.Repeat("x", maxRequestID+1)}, false},
 		{"a space within", []string{"a b"}, false},
@@ -169,24 +168,24 @@ func TestRequestID(t *testing.T) {
 				t.Errorf("id %q, want a random UUID", got[0])
 			}
 			if ids[got[0]] {
-				t.Errorf("id %q was given twice", got[0])
+				t.Errorf("id %q was assigned twice", got[0])
 			}
 			ids[got[0]] = true
 		})
 	}
 	if res, _ := do(t, http.MethodGet, g.url("/nowhere"), nil); !uuid.MatchString(res.Header.Get("X-Request-Id")) {
-		t.Error("an answer of the gateway's own carries no id")
+		t.Error("an answer of the gateway itself has no id")
 	}
 }
 
-func TestAnswersPassUnchanged(t *testing.T) {
+func TestAnswersAreForwardedUnchanged(t *testing.T) {
 	t.Parallel()
 	big := make([]byte, 1<<20)
 	random := rand.NewChaCha8([32]byte{})
 	random.Read(big)
 	r := newReader(t, func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Date", "Thu, 01 Jan 1970 00:00:00 GMT") // the two answers compared are the same then
+		h.Set("Date", "Thu, 01 Jan 1970 00:00:00 GMT") // fixed, so that the two answers can be compared
 		h.Set("ETag", `"0cc175b9c0f1b6a831c399e269772661"`)
 		h.Set("X-Version", "00000000000000ff-7")
 		h.Set("X-Served-By", "reader-1")
@@ -251,14 +250,14 @@ func TestAnswersPassUnchanged(t *testing.T) {
 					t.Errorf("headers direct\n%v\nthrough the gateway\n%v", direct.Header, through.Header)
 				}
 				if !bytes.Equal(want, got) {
-					t.Errorf("%d bytes of body differ from the reader's %d", len(got), len(want))
+					t.Errorf("a body of %d bytes differs from the reader's body of %d bytes", len(got), len(want))
 				}
 			})
 		}
 	}
 }
 
-func TestBodyThatBreaksOffIsNotTakenForWhole(t *testing.T) {
+func TestTruncatedBodyIsAnError(t *testing.T) {
 	t.Parallel()
 	r := newReader(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "1000000")

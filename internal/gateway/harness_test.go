@@ -28,10 +28,10 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// patience bounds every wait of the tests.
+// patience is the timeout of every wait in the tests.
 const patience = 20 * time.Second
 
-// processReader is the environment variable that makes this test binary a reader.
+// processReader is the environment variable that turns this test binary into a reader.
 const processReader = "GATEWAY_TEST_READER"
 
 func TestMain(m *testing.M) {
@@ -44,11 +44,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// gateway is one that runs.
+// gateway is a running gateway.
 type gateway struct {
 	addr, metrics string
 	logs          *logtest.Buffer
-	stop          func() error // stops it and returns what Run returned
+	stop          func() error // stops the gateway and returns the result of Run
 }
 
 func start(t *testing.T, cfg Config) *gateway {
@@ -74,7 +74,7 @@ func start(t *testing.T, cfg Config) *gateway {
 		case err := <-ended:
 			return err
 		case <-time.After(patience):
-			return fmt.Errorf("Run goes on %v after its context ended", patience)
+			return fmt.Errorf("Run has not returned %v after its context ended", patience)
 		}
 	})}
 	t.Cleanup(func() {
@@ -87,13 +87,13 @@ func start(t *testing.T, cfg Config) *gateway {
 		case g.addr = <-front:
 		case g.metrics = <-back:
 		case <-time.After(patience):
-			t.Fatal("the gateway does not listen")
+			t.Fatal("the gateway is not listening")
 		}
 	}
 	return g
 }
 
-// awaitReady waits until the gateway counts exactly n ready readers.
+// awaitReady waits until exactly n readers are ready.
 func (g *gateway) awaitReady(t *testing.T, n int) {
 	t.Helper()
 	eventually.True(t, fmt.Sprintf("%d readers are ready", n), func() bool { return g.readiness(t).Ready == n })
@@ -133,8 +133,8 @@ func (g *gateway) families(t *testing.T) map[string]*dto.MetricFamily {
 	return families
 }
 
-// samples returns the values of a metric by their labels, written "a=x b=y" in the order of names.
-// A histogram's value is its count.
+// samples returns the values of a metric by label set, formatted as "a=x b=y" and sorted by name. The value of a histogram
+// is its count.
 func samples(f *dto.MetricFamily) map[string]float64 {
 	values := make(map[string]float64)
 	for _, m := range f.GetMetric() {
@@ -148,7 +148,7 @@ func samples(f *dto.MetricFamily) map[string]float64 {
 	return values
 }
 
-// client keeps headers and redirects as they are.
+// client does not decompress bodies or follow redirects.
 var client = &http.Client{
 	Timeout:       patience,
 	Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64},
@@ -181,15 +181,15 @@ func fetch(method, url string, header http.Header, body io.Reader) (*http.Respon
 	return res, got, err
 }
 
-// reader is one in this process, with a readiness that the test sets.
+// reader is a reader in this process. The test controls its readiness.
 type reader struct {
 	*httptest.Server
 	addr     string
 	notReady atomic.Bool
-	reads    atomic.Int64 // requests other than for /ready
+	reads    atomic.Int64 // requests other than GET /ready
 }
 
-// newReader starts a reader that answers with h; nil answers 200 with its address.
+// newReader starts a reader whose handler is h. A nil handler answers 200 with the address of the reader.
 func newReader(t *testing.T, h http.HandlerFunc) *reader {
 	t.Helper()
 	r := new(reader)
@@ -221,13 +221,12 @@ func newReaders(t *testing.T, n int) ([]*reader, []string) {
 	return readers, addrs
 }
 
-// faulty listens and says it is ready, but deals with the connection of any other request itself.
-// gone, when it returns, has closed the listener, so that connections are refused.
+// faulty is a reader that is ready and passes the connection of every other request to a function.
 type faulty struct {
 	addr  string
 	ln    net.Listener
 	tries atomic.Int64
-	head  atomic.Pointer[string] // of the last request other than for /ready
+	head  atomic.Pointer[string] // header of the last request other than GET /ready
 }
 
 func newFaulty(t *testing.T, deal func(net.Conn)) *faulty {
@@ -269,11 +268,11 @@ func newFaulty(t *testing.T, deal func(net.Conn)) *faulty {
 	return f
 }
 
-// readHead reads a message up to the empty line that ends its headers, or to the end of r.
+// readHead reads a message up to the empty line after its header, or to the end of r.
 func readHead(r io.Reader) string {
 	var head []byte
 	for !bytes.HasSuffix(head, []byte("\r\n\r\n")) {
-		var b [1]byte // no byte of the body is read
+		var b [1]byte // byte by byte, because the body must stay unread
 		if _, err := io.ReadFull(r, b[:]); err != nil {
 			break
 		}
@@ -282,7 +281,7 @@ func readHead(r io.Reader) string {
 	return string(head)
 }
 
-// process is a reader in an operating-system process of its own.
+// process is a reader that runs as a separate process.
 type process struct {
 	addr string
 	cmd  *exec.Cmd
@@ -299,7 +298,7 @@ func startProcess(t *testing.T, addr string) *process {
 	return p
 }
 
-// kill ends the process as kill -9 does.
+// kill sends SIGKILL to the process.
 func (p *process) kill() {
 	if p.cmd.ProcessState == nil {
 		_ = p.cmd.Process.Kill()
@@ -307,7 +306,7 @@ func (p *process) kill() {
 	}
 }
 
-// freeAddr returns an address that nobody listens on, nor will until the test ends.
+// freeAddr returns an address that is reserved for the caller until the test ends.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(redistest.FreePort(t)))

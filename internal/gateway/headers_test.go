@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// parseHead returns the first line and the headers of a message as they are on the wire.
+// parseHead returns the first line and the header of a message.
 func parseHead(t *testing.T, message string) (string, http.Header) {
 	t.Helper()
 	r := textproto.NewReader(bufio.NewReader(strings.NewReader(message)))
@@ -28,8 +28,7 @@ func parseHead(t *testing.T, message string) (string, http.Header) {
 	return first, http.Header(header)
 }
 
-// exchangeBytes sends a request to the gateway on a connection of its own and returns all bytes of
-// the answer.
+// exchangeBytes sends a request to the gateway on a new connection and returns the raw answer.
 func (g *gateway) exchangeBytes(t *testing.T, request string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", g.addr)
@@ -50,8 +49,8 @@ func (g *gateway) exchangeBytes(t *testing.T, request string) string {
 	return string(answer)
 }
 
-// TestHeadersToReader sends what a client could use to pass for a proxy, or to reach beyond its own
-// connection. It holds every header that the reader gets.
+// TestHeadersToReader sends header fields with which a client could pose as a proxy or affect the connection between
+// gateway and reader. It compares all fields that the reader receives.
 func TestHeadersToReader(t *testing.T) {
 	t.Parallel()
 	r := newFaulty(t, func(conn net.Conn) {
@@ -63,7 +62,7 @@ func TestHeadersToReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What the gateway says, whatever the client does.
+	// always are the fields that the gateway sets, whatever the client sends.
 	always := http.Header{
 		"Host": {"reader"}, "X-Request-Id": {"id-1"}, "X-Real-Ip": {"127.0.0.1"}, "X-Forwarded-For": {"127.0.0.1"},
 		"X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"posts.example"}, "X-Forwarded-Port": {port},
@@ -81,7 +80,7 @@ func TestHeadersToReader(t *testing.T) {
 			"User-Agent": {"me"}, "Accept": {"*/*"}, "Accept-Encoding": {"gzip"}, "If-None-Match": {"\"a\""},
 			"X-Min-Version": {"1-2"}, "Authorization": {"Basic x"}, "Cookie": {"a=b"}, "Via": {"1.1 client"}, "X-Kept": {"1", "2"},
 		}},
-		{name: "claims of a proxy", sent: []string{
+		{name: "fields of a proxy", sent: []string{
 			"Connection: close", "X-Real-IP: 6.6.6.6", "x-real-ip: 6.6.6.7", "X-Forwarded-Proto: https", "X-Forwarded-Host: evil",
 			"X-Forwarded-Port: 443", "X-Forwarded-Server: evil", "X-Forwarded-Prefix: /evil", "X-Forwarded-Ssl: on",
 			"X-FORWARDED-BY: evil", "Forwarded: for=6.6.6.6;proto=https", "Forwarded: by=evil",
@@ -97,12 +96,12 @@ func TestHeadersToReader(t *testing.T) {
 		{name: "another protocol", sent: []string{
 			"Connection: close, Upgrade, HTTP2-Settings", "Upgrade: h2c, websocket", "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
 		}},
-		{name: "removal of what the gateway says", sent: []string{
+		{name: "removal of fields that the gateway sets", sent: []string{
 			"Connection: close, Host, X-Request-Id, X-Real-IP, X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Forwarded-Port",
 		}},
 	}
 	for i, test := range append(tests, tests...) {
-		path := []string{"/post?id=1", "/post-redis?id=1"}[i/len(tests)] // one is for the lane, the other for net/http
+		path := []string{"/post?id=1", "/post-redis?id=1"}[i/len(tests)] // the first is served by the lane, the second by net/http
 		t.Run(test.name+path, func(t *testing.T) {
 			lines := append([]string{"GET " + path + " HTTP/1.1", "Host: posts.example", "X-Request-Id: id-1"}, test.sent...)
 			answer := g.exchangeBytes(t, strings.Join(lines, "\r\n")+"\r\n\r\n")
@@ -122,7 +121,7 @@ func TestHeadersToReader(t *testing.T) {
 	}
 }
 
-// TestNoHost: HTTP/1.0 need not have a Host, and a reader gets HTTP/1.1, which must.
+// TestNoHost: a request of HTTP/1.0 may have no Host, but the reader gets HTTP/1.1, which requires one.
 func TestNoHost(t *testing.T) {
 	t.Parallel()
 	r := newReader(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto+" "+r.Host) })
@@ -134,7 +133,7 @@ func TestNoHost(t *testing.T) {
 	}
 }
 
-// TestHeadersToClient holds every header that a client gets.
+// TestHeadersToClient compares all header fields that a client receives.
 func TestHeadersToClient(t *testing.T) {
 	t.Parallel()
 	const head = "HTTP/1.1 200 OK\r\nDate: today\r\nContent-Type: text/plain\r\nETag: \"a\"\r\nX-Kept: 1\r\nX-Kept: 2\r\n"
@@ -142,7 +141,7 @@ func TestHeadersToClient(t *testing.T) {
 		"hop by hop": head + "Connection: X-Named\r\nConnection: keep-alive ,, x-named-too\r\nX-Named: 1\r\nX-Named-Too: 1\r\n" +
 			"Keep-Alive: timeout=1\r\nTE: trailers\r\nUpgrade: h2c\r\nProxy-Connection: close\r\nProxy-Authenticate: Basic\r\n" +
 			"Proxy-Authentication-Info: x\r\nX-Request-Id: the reader's\r\nContent-Length: 2\r\n\r\nok",
-		"claims of a proxy": head + "X-Real-IP: 1\r\nX-Forwarded-For: 1\r\nX-Forwarded-Any: 1\r\nForwarded: for=1\r\nContent-Length: 2\r\n\r\nok",
+		"fields of a proxy": head + "X-Real-IP: 1\r\nX-Forwarded-For: 1\r\nX-Forwarded-Any: 1\r\nForwarded: for=1\r\nContent-Length: 2\r\n\r\nok",
 		"a trailer": head + "Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n" +
 			"2\r\nok\r\n0\r\nX-Sum: 1\r\nX-Unannounced: 1\r\n\r\n",
 	} {
@@ -154,7 +153,7 @@ func TestHeadersToClient(t *testing.T) {
 			for _, path := range []string{"/post?id=1", "/post-redis?id=1"} {
 				through := g.exchangeBytes(t, "GET "+path+" HTTP/1.1\r\nHost: posts.example\r\nX-Request-Id: id-1\r\nConnection: close\r\n\r\n")
 				_, got := parseHead(t, through)
-				got.Del("Content-Length") // the gateway frames the body by itself
+				got.Del("Content-Length") // the gateway frames the body itself
 				got.Del("Transfer-Encoding")
 				want := http.Header{
 					"Date": {"today"}, "Content-Type": {"text/plain"}, "Etag": {"\"a\""}, "X-Kept": {"1", "2"},

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestPlainReadsAllocateNothing counts for the whole process: the client and the reader allocate nothing either.
+// TestPlainReadsAllocateNothing counts the allocations of the whole process, so client and reader must not allocate either.
 func TestPlainReadsAllocateNothing(t *testing.T) {
 	const request = "GET /post?id=1 HTTP/1.1\r\nHost: x\r\nUser-Agent: me\r\nAccept: */*\r\n\r\n"
 	const answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: today\r\nContent-Length: 4\r\n\r\ntrue"
@@ -17,12 +17,12 @@ func TestPlainReadsAllocateNothing(t *testing.T) {
 			if _, err := conn.Write(bytes); err != nil {
 				return
 			}
-			if _, err := conn.Read(buf); err != nil { // a request, which comes in one piece
+			if _, err := conn.Read(buf); err != nil { // a request, which arrives in one piece
 				return
 			}
 		}
 	})
-	g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Hour})
+	g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Minute})
 	g.awaitReady(t, 1)
 	c := g.connect(t)
 	send, buf := []byte(request), make([]byte, 4096)

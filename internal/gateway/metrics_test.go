@@ -16,7 +16,7 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-func TestMetricsAreThoseOfAPISIX(t *testing.T) {
+func TestMetricsMatchAPISIX(t *testing.T) {
 	t.Parallel()
 	r := newReader(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "100000")
@@ -31,7 +31,7 @@ func TestMetricsAreThoseOfAPISIX(t *testing.T) {
 	do(t, http.MethodGet, g.url("/nowhere"), nil)
 
 	var families map[string]*dto.MetricFamily
-	eventually.True(t, "five requests are counted", func() bool { // the handler counts after it has answered
+	eventually.True(t, "five requests are counted", func() bool { // a request is counted after its answer has been sent
 		families = g.families(t)
 		return samples(families["apisix_http_requests_total"])[""] == 5
 	})
@@ -110,7 +110,7 @@ func TestLatencyIsInMilliseconds(t *testing.T) {
 		fetch(http.MethodGet, g.url("/post?id=1"), nil, nil)
 	}()
 	<-arrived
-	// A known part of the wait is the reader's: several rounds of checks go by meanwhile.
+	// The reader takes at least as long as several rounds of checks.
 	for range 3 {
 		r.notReady.Store(true)
 		g.awaitReady(t, 0)
@@ -133,12 +133,12 @@ func TestLatencyIsInMilliseconds(t *testing.T) {
 	})
 	for kind, sum := range sums {
 		if sum != math.Trunc(sum) {
-			t.Errorf("%s is %v ms, APISIX measures in whole ones", kind, sum)
+			t.Errorf("%s is %v ms, want whole milliseconds, as in APISIX", kind, sum)
 		}
 	}
-	// Four checks at 20 ms stand between the rounds' changes, at least.
+	// The changes of readiness take at least four checks, 20 ms apart.
 	if sums["upstream"] < 20 || sums["request"] < sums["upstream"] || sums["apisix"] > sums["request"]-sums["upstream"]+0.001 {
-		t.Errorf("latencies %v, want the reader's part to be most of the request", sums)
+		t.Errorf("latencies %v, want most of the request to be spent on the reader", sums)
 	}
 }
 

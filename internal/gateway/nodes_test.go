@@ -39,21 +39,21 @@ func TestHealth(t *testing.T) {
 		{"one check failed", "pass fail", true},
 		{"failed checks with one passed between", "pass fail pass fail", true},
 		{"two checks failed", "pass fail fail", false},
-		{"back too early", "pass fail fail pass", false},
-		{"back, but not in a row", "pass fail fail pass fail pass", false},
-		{"back", "pass fail fail pass pass", true},
+		{"one check passed after ejection", "pass fail fail pass", false},
+		{"two checks passed, not in a row", "pass fail fail pass fail pass", false},
+		{"two checks passed in a row", "pass fail fail pass pass", true},
 		{"new, failed twice, passed once", "fail fail pass", false},
 		{"refused once", "pass refuse", true},
 		{"refused twice", "pass refuse refuse", false},
 		{"refused twice with an answer between", "pass refuse answer refuse", true},
 		{"refused twice with a check between", "pass refuse pass refuse", false},
-		{"timeouts are for the checks to judge", "pass timeout timeout timeout timeout timeout", true},
-		{"timeouts and refusals are not added up", "pass timeout refuse timeout", true},
-		{"a timeout is no answer", "pass refuse timeout refuse", false},
-		{"an answer is no check", "pass refuse refuse answer answer answer", false},
-		{"back after refusals", "pass refuse refuse pass pass", true},
+		{"timeouts do not count", "pass timeout timeout timeout timeout timeout", true},
+		{"timeouts and refusals are counted separately", "pass timeout refuse timeout", true},
+		{"a timeout does not reset the refusals", "pass refuse timeout refuse", false},
+		{"an answer does not replace a check", "pass refuse refuse answer answer answer", false},
+		{"two checks passed after refusals", "pass refuse refuse pass pass", true},
 		{"a late failure does not delay the return", "pass refuse refuse pass refuse refuse pass", true},
-		{"refusals start anew after the return", "pass refuse refuse refuse pass pass refuse", true},
+		{"the return resets the refusals", "pass refuse refuse refuse pass pass refuse", true},
 		{"new and refused", "refuse refuse pass", false},
 	}
 	for _, test := range tests {
@@ -78,13 +78,13 @@ func TestHealth(t *testing.T) {
 				t.Errorf("ready = %v, want %v", got, test.ready)
 			}
 			if s := p.statuses()[0]; s.ready != test.ready || (s.reason == "") != test.ready {
-				t.Errorf("status %+v, want ready = %v and else a reason", s, test.ready)
+				t.Errorf("status %+v, want ready = %v, and a reason if not", s, test.ready)
 			}
 		})
 	}
 }
 
-func TestReasonIsThatOfTheLastCheck(t *testing.T) {
+func TestReasonOfTheLastCheck(t *testing.T) {
 	p := newTestNodes("a:1")
 	for _, reason := range []string{"connection refused", "connection refused", "503 loading", "503 stopping"} {
 		p.checked(p.list[0], errors.New(reason))
@@ -100,16 +100,16 @@ func TestPick(t *testing.T) {
 		addrs []string
 		ready []string
 		tried string
-		want  string // of six picks
+		want  string // results of six picks
 	}{
 		{"none", nil, nil, "", "- - - - - -"},
-		{"nobody is ready", []string{"a:1", "b:1", "c:1"}, nil, "", "a:1 b:1 c:1 a:1 b:1 c:1"},
+		{"none is ready", []string{"a:1", "b:1", "c:1"}, nil, "", "a:1 b:1 c:1 a:1 b:1 c:1"},
 		{"all are ready", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "b:1", "c:1"}, "", "a:1 b:1 c:1 a:1 b:1 c:1"},
-		{"a new one waits for its first check", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "c:1"}, "", "a:1 c:1 a:1 c:1 a:1 c:1"},
-		{"another ready one", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "c:1"}, "a:1", "c:1 c:1 c:1 c:1 c:1 c:1"},
-		{"another one, ready or not", []string{"a:1", "b:1"}, []string{"a:1"}, "a:1", "b:1 b:1 b:1 b:1 b:1 b:1"},
-		{"a third one", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "b:1", "c:1"}, "a:1 c:1", "b:1 b:1 b:1 b:1 b:1 b:1"},
-		{"no other", []string{"a:1"}, []string{"a:1"}, "a:1", "- - - - - -"},
+		{"one has not been checked", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "c:1"}, "", "a:1 c:1 a:1 c:1 a:1 c:1"},
+		{"a ready one was tried", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "c:1"}, "a:1", "c:1 c:1 c:1 c:1 c:1 c:1"},
+		{"the only ready one was tried", []string{"a:1", "b:1"}, []string{"a:1"}, "a:1", "b:1 b:1 b:1 b:1 b:1 b:1"},
+		{"two were tried", []string{"a:1", "b:1", "c:1"}, []string{"a:1", "b:1", "c:1"}, "a:1 c:1", "b:1 b:1 b:1 b:1 b:1 b:1"},
+		{"all were tried", []string{"a:1"}, []string{"a:1"}, "a:1", "- - - - - -"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -138,7 +138,7 @@ func TestPick(t *testing.T) {
 	}
 }
 
-func TestSetKeepsWhatIsKnown(t *testing.T) {
+func TestSetKeepsHealth(t *testing.T) {
 	p := newNodes(slog.New(slog.DiscardHandler), new(pools))
 	started, ended := make(chan string, 8), make(chan string, 8)
 	p.check = func(ctx context.Context, n *node) {
@@ -153,22 +153,22 @@ func TestSetKeepsWhatIsKnown(t *testing.T) {
 	}
 	p.set(ctx, []string{"b:1", "c:1"})
 	if got := <-ended; got != "a:1" {
-		t.Errorf("the checks of %s ended, want a:1's", got)
+		t.Errorf("the checks of %s ended, want those of a:1", got)
 	}
 	if got := <-started; got != "c:1" {
-		t.Errorf("the checks of %s began, want c:1's", got)
+		t.Errorf("the checks of %s started, want those of c:1", got)
 	}
 	if got := p.view.Load().readyAddrs(); got != "b:1" {
-		t.Errorf("ready: %q, want b:1, which stayed", got)
+		t.Errorf("ready: %q, want b:1, which is in both lists", got)
 	}
 	cancel()
 	p.wait()
 	if len(ended) != 2 || len(started) != 0 {
-		t.Errorf("%d checks ended with the context and %d began, want 2 and 0", len(ended), len(started))
+		t.Errorf("%d checks ended with the context and %d started, want 2 and 0", len(ended), len(started))
 	}
 }
 
-// failing is a transport whose every try fails.
+// failing counts tries and fails each of them.
 type failing struct {
 	tried []string
 	after time.Duration
@@ -180,9 +180,9 @@ func (f *failing) try(n *node, _ *exchange) error {
 	return errors.New("reset")
 }
 
-func TestNoTryBeginsAfterRetryTimeout(t *testing.T) {
+func TestNoRetryAfterRetryTimeout(t *testing.T) {
 	for after, want := range map[time.Duration]string{0: "a:1 b:1 c:1", retryTimeout/2 - 1: "a:1 b:1 c:1", retryTimeout / 2: "a:1 b:1", retryTimeout: "a:1"} {
-		synctest.Test(t, func(t *testing.T) { // a clock of its own
+		synctest.Test(t, func(t *testing.T) { // fake clock
 			next := &failing{after: after}
 			b := &balancer{nodes: newTestNodes("a:1", "b:1", "c:1"), try: next.try}
 			if err := b.send(&exchange{repeatable: true, start: time.Now()}); err == nil {

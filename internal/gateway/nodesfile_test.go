@@ -15,7 +15,7 @@ import (
 	"heavy-read-api/internal/test/logtest"
 )
 
-// replace changes a file the way a nodes file is meant to be changed: by a rename.
+// replace replaces a nodes file as its writers do, with a rename.
 func replace(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
@@ -38,9 +38,9 @@ func TestReadNodes(t *testing.T) {
 	}{
 		{"one", "127.0.0.1:8082", []string{"127.0.0.1:8082"}, ""},
 		{"lines, space, comments", "# readers\n\n 127.0.0.1:1 \r\n[::1]:2\nreader:3\n", []string{"127.0.0.1:1", "[::1]:2", "reader:3"}, ""},
-		{"as many as may be", strings.Join(many[1:], "\n"), many[1:], ""},
+		{"as many as allowed", strings.Join(many[1:], "\n"), many[1:], ""},
 		{"empty", "", nil, "lists no reader"},
-		{"comments alone", "# none\n\n", nil, "lists no reader"},
+		{"only comments", "# none\n\n", nil, "lists no reader"},
 		{"no port", "127.0.0.1\n", nil, "write host:port"},
 		{"no host", ":80\n", nil, "write host:port"},
 		{"port 0", "127.0.0.1:0\n", nil, "write host:port"},
@@ -76,14 +76,14 @@ func TestBrokenNodesFileIsLoggedOnce(t *testing.T) {
 		f.reload()
 	}
 	if n := strings.Count(logs.String(), "nodes file is invalid"); n != 1 || sets != 0 {
-		t.Errorf("a missing file was logged %d times and used %d times, want 1 and 0", n, sets)
+		t.Errorf("a missing file was logged %d times and applied %d times, want 1 and 0", n, sets)
 	}
 	replace(t, path, "127.0.0.1:1")
 	for range 3 {
 		f.reload()
 	}
 	if n := strings.Count(logs.String(), "valid again"); n != 1 || sets != 1 {
-		t.Errorf("a good file was logged %d times and used %d times, want 1 and 1", n, sets)
+		t.Errorf("a valid file was logged %d times and applied %d times, want 1 and 1", n, sets)
 	}
 }
 
@@ -94,7 +94,7 @@ func TestNodesFileIsFollowed(t *testing.T) {
 	g := start(t, Config{Readers: addrs[:1], NodesFile: path})
 	g.awaitReady(t, 1)
 	replace(t, path, addrs[1]+"\n"+addrs[2]+"\n")
-	eventually.True(t, "the file's list is used", func() bool {
+	eventually.True(t, "the list of the file is used", func() bool {
 		r := g.readiness(t)
 		return r.Readers == 2 && r.Ready == 2
 	})
@@ -113,7 +113,7 @@ func TestNodesFileIsFollowed(t *testing.T) {
 	eventually.True(t, "the missing file is logged", func() bool { return strings.Count(g.logs.String(), "nodes file is invalid") == 5 })
 	send(t, g, 20)
 	if got := reads(readers); !slices.Equal(got, []int64{0, 10, 10}) {
-		t.Errorf("with a broken file readers got %v of 20 reads, want 0 10 10", got)
+		t.Errorf("with an invalid file, readers got %v of 20 reads, want 0 10 10", got)
 	}
 
 	replace(t, path, strings.Join(addrs, "\n"))
@@ -122,7 +122,7 @@ func TestNodesFileIsFollowed(t *testing.T) {
 		return r.Readers == 3 && r.Ready == 3
 	})
 	if n := strings.Count(g.logs.String(), "nodes file is valid again"); n != 2 {
-		t.Errorf("the good file was logged %d times, want 2", n)
+		t.Errorf("the valid file was logged %d times, want 2", n)
 	}
 	send(t, g, 30)
 	if got := reads(readers); !slices.Equal(got, []int64{10, 10, 10}) {

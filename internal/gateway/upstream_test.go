@@ -12,7 +12,7 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// newUpstream returns a connection and whether it has been closed.
+// newUpstream returns a connection and a function that reports whether it has been closed.
 func newUpstream() (u *upstream, closed func() bool) {
 	conn, peer := net.Pipe()
 	_ = peer.SetReadDeadline(time.Unix(1, 0))
@@ -46,12 +46,12 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 			t.Errorf("%d idle connections, %d counted, want %d of %d", n, shared.idle.Load(), test.both, test.most)
 		}
 		if !last() {
-			t.Error("a connection that is not kept stays open")
+			t.Error("a connection that is not kept was not closed")
 		}
 		u, _ := newUpstream()
 		if a.take(); len(b.idle) < idleConnsPerNode {
 			if b.put(u); b.take() != u {
-				t.Error("a place that is free again is not used, or not first")
+				t.Error("the connection that was put last is not taken first")
 			}
 		}
 	}
@@ -66,7 +66,7 @@ func TestIdleConnectionsExpire(t *testing.T) {
 	p.put(young)
 	p.expire(old.since)
 	if oldClosed() {
-		t.Error("a connection is closed before its time")
+		t.Error("a connection was closed before it expired")
 	}
 	if p.expire(between); !oldClosed() || youngClosed() || p.shared.idle.Load() != 1 {
 		t.Errorf("closed: old %v, young %v; %d counted", oldClosed(), youngClosed(), p.shared.idle.Load())
@@ -74,12 +74,12 @@ func TestIdleConnectionsExpire(t *testing.T) {
 	p.retire()
 	late, lateClosed := newUpstream()
 	if p.put(late); !youngClosed() || !lateClosed() || p.take() != nil || p.shared.idle.Load() != 0 {
-		t.Error("a pool that was retired keeps a connection")
+		t.Error("a retired pool keeps a connection")
 	}
 }
 
-// TestConnectionsAreKept: reads one after the other need one connection to each reader, and a reader that leaves the list
-// has none any more.
+// TestConnectionsAreKept: sequential reads share one connection to a reader. It is closed when the reader is removed from
+// the list.
 func TestConnectionsAreKept(t *testing.T) {
 	t.Parallel()
 	var opened, closed atomic.Int64
@@ -99,7 +99,7 @@ func TestConnectionsAreKept(t *testing.T) {
 	g := start(t, Config{NodesFile: path})
 	g.awaitReady(t, 1)
 	for range 20 {
-		for _, path := range []string{"/post?id=1", "/post-redis?id=1"} { // one is for the lane, the other for net/http
+		for _, path := range []string{"/post?id=1", "/post-redis?id=1"} { // the first is served by the lane, the second by net/http
 			if res, body := do(t, http.MethodGet, g.url(path), nil); res.StatusCode != 200 || string(body) != "ok" {
 				t.Fatalf("%s %q", res.Status, body)
 			}
@@ -109,5 +109,5 @@ func TestConnectionsAreKept(t *testing.T) {
 		t.Errorf("40 reads took %d connections, %d were closed; want one that is kept", opened.Load(), closed.Load())
 	}
 	replace(t, path, other.addr)
-	eventually.True(t, "end of the connection to the reader that left", func() bool { return closed.Load() == 1 })
+	eventually.True(t, "the connection to the removed reader is closed", func() bool { return closed.Load() == 1 })
 }

@@ -15,7 +15,7 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// wireClient is a connection to the gateway with full control of the bytes.
+// wireClient is a raw connection to the gateway.
 type wireClient struct {
 	net.Conn
 	*bufio.Reader
@@ -41,7 +41,7 @@ func (c *wireClient) send(t *testing.T, request string) {
 	}
 }
 
-// answer reads an answer to a request of method.
+// answer reads the answer to a request with the given method.
 func (c *wireClient) answer(t *testing.T, method string) (*http.Response, []byte) {
 	t.Helper()
 	res, err := http.ReadResponse(c.Reader, &http.Request{Method: method})
@@ -55,7 +55,7 @@ func (c *wireClient) answer(t *testing.T, method string) (*http.Response, []byte
 	return res, body
 }
 
-// wantEnd checks that the connection ends without another byte.
+// wantEnd fails the test unless the connection ends without another byte.
 func (c *wireClient) wantEnd(t *testing.T) {
 	t.Helper()
 	if rest, err := io.ReadAll(c.Reader); err != nil || len(rest) > 0 {
@@ -63,8 +63,8 @@ func (c *wireClient) wantEnd(t *testing.T) {
 	}
 }
 
-// TestRequestsThatAreRefused holds what the gateway answers on its own to requests that no reader must see, each as a
-// problem document after which the connection ends.
+// TestRequestsThatAreRefused sends requests that must not reach a reader. Each is answered with a problem document, and the
+// connection is closed.
 func TestRequestsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	r := newReader(t, nil)
@@ -108,7 +108,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}
 }
 
-// TestTransferEncodingInHTTP10 is answered, and nothing behind it is taken for a request.
+// TestTransferEncodingInHTTP10: such a request is answered, and the bytes after it are not parsed as another request.
 func TestTransferEncodingInHTTP10(t *testing.T) {
 	t.Parallel()
 	r := newReader(t, nil)
@@ -153,8 +153,8 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// TestAnswersThatAreNotPassedOn holds that a client never gets an answer whose end is a matter of opinion.
-func TestAnswersThatAreNotPassedOn(t *testing.T) {
+// TestAnswersThatAreNotForwarded: an answer that is malformed, or whose end is ambiguous, is a failed try.
+func TestAnswersThatAreNotForwarded(t *testing.T) {
 	t.Parallel()
 	for name, head := range map[string]string{
 		"two lengths":                          "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n",
@@ -177,7 +177,7 @@ func TestAnswersThatAreNotPassedOn(t *testing.T) {
 			t.Parallel()
 			bad := newFaulty(t, func(conn net.Conn) { io.WriteString(conn, head+"\r\nok") })
 			good := newReader(t, nil)
-			g := start(t, Config{Readers: []string{bad.addr, good.addr}, CheckInterval: time.Hour})
+			g := start(t, Config{Readers: []string{bad.addr, good.addr}, CheckInterval: time.Minute})
 			g.awaitReady(t, 2)
 			for range 2 * refusedLimit {
 				if res, body := do(t, http.MethodGet, g.url("/post?id=1"), nil); res.StatusCode != 200 || string(body) != good.addr {
@@ -201,8 +201,8 @@ func serve(conn net.Conn, answers ...string) {
 	}
 }
 
-// TestBytesThatNobodyAskedFor: what a reader sends after an answer must not become the answer to the next request.
-func TestBytesThatNobodyAskedFor(t *testing.T) {
+// TestStrayBytes: bytes that a reader sends after an answer must not become the answer to the next request.
+func TestStrayBytes(t *testing.T) {
 	t.Parallel()
 	const answer, stray = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray"
 	sent := make(chan struct{}, 8)
@@ -216,7 +216,7 @@ func TestBytesThatNobodyAskedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newFaulty(t, deal)
-			g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Hour})
+			g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Minute})
 			g.awaitReady(t, 1)
 			for i := range 4 {
 				if res, body := do(t, http.MethodGet, g.url("/post?id=1"), nil); res.StatusCode != 200 || string(body) != "true" {
@@ -230,8 +230,8 @@ func TestBytesThatNobodyAskedFor(t *testing.T) {
 	}
 }
 
-// TestKeptConnectionThatItsReaderCloses costs no read: the request is sent again on a new connection.
-func TestKeptConnectionThatItsReaderCloses(t *testing.T) {
+// TestKeptConnectionIsClosed: if the reader closes a kept connection, the request is repeated on a new one.
+func TestKeptConnectionIsClosed(t *testing.T) {
 	t.Parallel()
 	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 	for name, deal := range map[string]func(net.Conn){
@@ -242,7 +242,7 @@ func TestKeptConnectionThatItsReaderCloses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newFaulty(t, deal)
-			g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Hour})
+			g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Minute})
 			g.awaitReady(t, 1)
 			for i := range 3 * refusedLimit {
 				if res, body := do(t, http.MethodGet, g.url("/post?id=1"), nil); res.StatusCode != 200 || string(body) != "ok" {
@@ -256,9 +256,9 @@ func TestKeptConnectionThatItsReaderCloses(t *testing.T) {
 	}
 }
 
-// TestOtherFramings: bodies of unknown length reach clients of either version whole, and one that breaks off is never
-// taken for whole.
-func TestOtherFramings(t *testing.T) {
+// TestFramings: clients of both versions receive complete bodies of unknown length, and a truncated body is never passed
+// off as complete.
+func TestFramings(t *testing.T) {
 	t.Parallel()
 	const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	for name, test := range map[string]struct {
@@ -280,7 +280,7 @@ func TestOtherFramings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newFaulty(t, func(conn net.Conn) { io.WriteString(conn, test.answer) })
-			g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Hour})
+			g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Minute})
 			g.awaitReady(t, 1)
 			for _, path := range []string{"/post?id=1", "/post-redis?id=1"} {
 				for _, version := range []string{"1.1", "1.0"} {
@@ -310,7 +310,7 @@ func TestOtherFramings(t *testing.T) {
 	}
 }
 
-// TestLargeBodyForASlowClient arrives whole, although it does not fit any buffer on its way.
+// TestLargeBodyForASlowClient: a body that exceeds all buffers arrives complete.
 func TestLargeBodyForASlowClient(t *testing.T) {
 	t.Parallel()
 	const size = 8 << 20
@@ -341,7 +341,7 @@ func TestLargeBodyForASlowClient(t *testing.T) {
 	}
 }
 
-// TestTimeoutAfterALargeBody: the time for a body does not extend that for the next answer on the same connection.
+// TestTimeoutAfterALargeBody: the deadline of a body does not delay the timeout of the next request on the connection.
 func TestTimeoutAfterALargeBody(t *testing.T) {
 	t.Parallel()
 	const size = 1 << 20
@@ -349,7 +349,7 @@ func TestTimeoutAfterALargeBody(t *testing.T) {
 		io.WriteString(conn, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size)))
 		_, _ = io.Copy(io.Discard, conn) // the next request, which stays unanswered
 	})
-	g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Hour, Timeout: time.Second})
+	g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Minute, Timeout: time.Second})
 	g.awaitReady(t, 1)
 	if res, body := do(t, http.MethodGet, g.url("/post?id=1"), nil); res.StatusCode != 200 || len(body) != size {
 		t.Fatalf("%s with %d bytes", res.Status, len(body))
@@ -358,18 +358,18 @@ func TestTimeoutAfterALargeBody(t *testing.T) {
 	wantProblem(t, res, body, http.StatusGatewayTimeout)
 }
 
-// TestOnlyReadsAreRepeated: a second try of a read cannot do anything twice.
-func TestOnlyReadsAreRepeated(t *testing.T) {
+// TestOnlyReadsAreRetried: GET and HEAD are retried on other readers, OPTIONS is not.
+func TestOnlyReadsAreRetried(t *testing.T) {
 	t.Parallel()
 	for method, tries := range map[string]int64{http.MethodGet: 3, http.MethodHead: 3, http.MethodOptions: 1} {
-		for _, path := range []string{"/post?id=1", "/post-redis?id=1"} { // one is for the lane, the other for net/http
+		for _, path := range []string{"/post?id=1", "/post-redis?id=1"} { // the first is served by the lane, the second by net/http
 			var bad []*faulty
 			var addrs []string
 			for range 4 {
 				f := newFaulty(t, reset)
 				bad, addrs = append(bad, f), append(addrs, f.addr)
 			}
-			g := start(t, Config{Readers: addrs, CheckInterval: time.Hour})
+			g := start(t, Config{Readers: addrs, CheckInterval: time.Minute})
 			g.awaitReady(t, len(addrs))
 			res, body := do(t, method, g.url(path), nil)
 			wantProblem(t, res, body, http.StatusBadGateway)
@@ -384,8 +384,8 @@ func TestOnlyReadsAreRepeated(t *testing.T) {
 	}
 }
 
-// TestDrain stops a gateway under clients that keep their connections: none sends a request that stays unanswered.
-// It ends the connection with an answer that says so, or while it is idle.
+// TestDrain stops a gateway while clients use kept connections. Every request is answered, and the last answer on each
+// connection says Connection: close.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	r := newReader(t, nil)
@@ -393,7 +393,7 @@ func TestDrain(t *testing.T) {
 	g.awaitReady(t, 1)
 	paths := []string{"/post?id=1", "/health"}
 	var clients sync.WaitGroup
-	var running, told atomic.Int64
+	var running, closed atomic.Int64
 	for i := range 32 {
 		c := g.connect(t)
 		clients.Go(func() {
@@ -415,7 +415,7 @@ func TestDrain(t *testing.T) {
 					running.Add(1)
 				}
 				if res.Close {
-					told.Add(1)
+					closed.Add(1)
 					return
 				}
 			}
@@ -430,8 +430,8 @@ func TestDrain(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- g.stop() }()
 	clients.Wait()
-	if told.Load() != 32 {
-		t.Errorf("%d of 32 clients were told that their connection closes", told.Load())
+	if closed.Load() != 32 {
+		t.Errorf("%d of 32 clients received Connection: close", closed.Load())
 	}
 	idle.wantEnd(t)
 	half.send(t, "st: x\r\n\r\n")
