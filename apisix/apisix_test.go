@@ -20,8 +20,8 @@ import (
 	"heavy-read-api/internal/redisconfig"
 )
 
-// configuration is the content of config.yaml. It has only the keys that we use, because APISIX silently ignores
-// unknown ones.
+// configuration is the schema of config.yaml, limited to the keys in use. APISIX ignores unknown keys silently, so
+// decoding is strict.
 type configuration struct {
 	Deployment struct {
 		Role          string
@@ -75,8 +75,8 @@ type address struct {
 	Port int
 }
 
-// routesFile is the content of apisix.yaml. It has only the members that we use, because APISIX drops items with
-// unknown ones, with nothing but a log line.
+// routesFile is the schema of apisix.yaml, limited to the members in use. APISIX drops an item with an unknown member
+// and logs that only at run time, so decoding is strict.
 type routesFile struct {
 	Routes      []route
 	Upstreams   []upstream
@@ -144,7 +144,7 @@ func read(t *testing.T, path string) string {
 	return string(content)
 }
 
-// parse decodes a file and returns an error if it has keys that T lacks.
+// parse decodes YAML into T and rejects keys that T does not have.
 func parse[T any](content string) (*T, error) {
 	d := yaml.NewDecoder(strings.NewReader(content))
 	d.KnownFields(true)
@@ -152,8 +152,8 @@ func parse[T any](content string) (*T, error) {
 	return v, d.Decode(v)
 }
 
-// check returns all violations of the rules of APISIX and of the readers in the two files.
-func check(config, routes string) error {
+// judge returns an error for each rule of APISIX or of the readers that the two files break.
+func judge(config, routes string) error {
 	var faults []error
 	rule := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -166,17 +166,17 @@ func check(config, routes string) error {
 	}
 	rule(c.Deployment.Role == "data_plane" && c.Deployment.RoleDataPlane.ConfigProvider == "yaml", "not standalone")
 	for _, line := range []string{"role: data_plane", "role_data_plane:", "config_provider: yaml"} {
-		rule(strings.Contains(config, line), "the image's entrypoint searches for the text %q", line)
+		rule(strings.Contains(config, line), "the entrypoint of the image requires the words %q", line)
 	}
-	rule(slices.Equal(c.APISIX.NodeListen, []address{{"0.0.0.0", 9080}}), "listens on %v", c.APISIX.NodeListen)
+	rule(slices.Equal(c.APISIX.NodeListen, []address{{"0.0.0.0", 9080}}), "node_listen is %v", c.APISIX.NodeListen)
 	rule(c.PluginAttr.Prometheus.ExportAddr == address{"0.0.0.0", 9091}, "metrics on %v: other containers cannot reach them", c.PluginAttr.Prometheus.ExportAddr)
 	rule(c.NginxConfig.HTTP.MaxBody == "16k", "bodies of up to %s", c.NginxConfig.HTTP.MaxBody)
-	rule(strings.Contains(c.NginxConfig.Snippet, "large_client_header_buffers 1 16k;"), "a header line of 16 KiB, the readers' limit, would be refused")
-	rule(c.NginxConfig.ErrorLog == "stderr", "error_log %s: nginx exits if its user may not open the file", c.NginxConfig.ErrorLog)
+	rule(strings.Contains(c.NginxConfig.Snippet, "large_client_header_buffers 1 16k;"), "a header line may be shorter than the 16 KiB that readers accept")
+	rule(c.NginxConfig.ErrorLog == "stderr", "error_log is %s: nginx exits if its user may not open that file", c.NginxConfig.ErrorLog)
 	rule(c.APISIX.ServerTokens != nil && !*c.APISIX.ServerTokens, "the Server header contains the version")
 	rule(c.StreamPlugins != nil && len(*c.StreamPlugins) == 0, "plugins for TCP streams are loaded")
 
-	// APISIX searches for #END at the end of the last ten bytes.
+	// APISIX looks for the marker in the last ten bytes.
 	rule(regexp.MustCompile(`#END\s*$`).MatchString(routes[max(0, len(routes)-10):]), "no #END")
 	f, err := parse[routesFile](routes)
 	if err != nil {
@@ -193,7 +193,7 @@ func check(config, routes string) error {
 	for _, r := range f.Routes {
 		rule(id.MatchString(r.ID) && !seen[r.ID], "route id %q", r.ID)
 		seen[r.ID] = true
-		rule(r.Name == r.ID && r.URI == "/"+r.Name, "route %s: the metrics use the name %q, but its path is %s", r.ID, r.Name, r.URI)
+		rule(r.Name == r.ID && r.URI == "/"+r.Name, "route %s: its name in the metrics is %q, its path is %s", r.ID, r.Name, r.URI)
 		methods := []string{"GET", "HEAD"}
 		if r.ID != "health" {
 			methods = append(methods, "OPTIONS")
@@ -206,9 +206,9 @@ func check(config, routes string) error {
 		rule(id.MatchString(r.ID), "rule id %q", r.ID)
 		for name := range r.Plugins {
 			used[name] = true
-			rule(slices.Contains(c.Plugins, name), "plugin %s is used but not loaded, so APISIX drops its rule", name)
+			rule(slices.Contains(c.Plugins, name), "plugin %s is used but not loaded: APISIX drops its rule", name)
 		}
-		rule(r.Plugins["prometheus"]["prefer_name"] == true, "the metrics do not use the names of the routes")
+		rule(r.Plugins["prometheus"]["prefer_name"] == true, "the metrics do not contain the names of the routes")
 	}
 	rule(used["prometheus"] && used["request-id"], "plugins in use: %v", used)
 	return errors.Join(faults...)
@@ -216,12 +216,12 @@ func check(config, routes string) error {
 
 func checkUpstream(u *upstream, rule func(bool, string, ...any)) {
 	rule(u.Type == "roundrobin" && u.Scheme == "http", "upstream is %s, %s", u.Type, u.Scheme)
-	rule(u.PassHost == "rewrite" && u.UpstreamHost != "", "pass_host: %s: requests without a Host header are forwarded without one", u.PassHost)
+	rule(u.PassHost == "rewrite" && u.UpstreamHost != "", "pass_host is %s: a request without a Host reaches a reader without one", u.PassHost)
 	rule(u.Retries == 2, "retries: %d", u.Retries)
 	rule(u.Timeout.Connect > 0 && u.Timeout.Send > 0 && u.Timeout.Read > 0, "a timeout is 0")
-	rule(u.RetryTimeout > u.Timeout.Read, "retry_timeout %v must exceed the read timeout %v, or a reader that hangs leaves no time for retries", u.RetryTimeout, u.Timeout.Read)
+	rule(u.RetryTimeout > u.Timeout.Read, "retry_timeout %v is not above the read timeout %v: a reader that hangs exhausts it", u.RetryTimeout, u.Timeout.Read)
 	rule(u.KeepalivePool.Size > 0 && u.KeepalivePool.Requests > 1000, "keepalive pool %+v", u.KeepalivePool)
-	rule(u.KeepalivePool.IdleTimeout < 75, "idle connections are kept for %d s, but the readers close them after 75 s", u.KeepalivePool.IdleTimeout)
+	rule(u.KeepalivePool.IdleTimeout < 75, "connections are kept for %d s: the readers close them after 75", u.KeepalivePool.IdleTimeout)
 	for _, n := range u.Nodes {
 		rule(net.ParseIP(n.Host) != nil && n.Port > 0 && n.Weight == 1, "node %+v", n)
 	}
@@ -230,18 +230,18 @@ func checkUpstream(u *upstream, rule func(bool, string, ...any)) {
 	rule(active.Type == "http" && active.HTTPPath == "/ready", "active check: %s %s", active.Type, active.HTTPPath)
 	rule(active.Timeout > 0 && active.Healthy.Interval >= 1 && active.Healthy.Successes >= 1, "active check %+v", active)
 	rule(active.Unhealthy.Interval >= 1 && active.Unhealthy.TCPFailures >= 1 && active.Unhealthy.Timeouts != nil && *active.Unhealthy.Timeouts >= 1, "active check %+v", active.Unhealthy)
-	rule(active.Unhealthy.HTTPStatuses == nil, "active check: do not set http_statuses, because the defaults include 503")
+	rule(active.Unhealthy.HTTPStatuses == nil, "active check: http_statuses is set, but the default already includes 503")
 	if failures := active.Unhealthy.HTTPFailures; failures == nil || *failures < 1 {
-		rule(false, "active check: a reader that returns 503 stays in rotation")
+		rule(false, "active check: a reader that answers 503 stays in rotation")
 	} else {
 		out := time.Duration(*failures*active.Unhealthy.Interval) * time.Second
-		rule(out < httpkit.Drain, "a reader that is being stopped serves for %v, but is removed after %v", httpkit.Drain, out)
+		rule(out < httpkit.Drain, "a stopping reader serves for %v but is ejected only after %v", httpkit.Drain, out)
 	}
 	rule(passive.Type == "http", "passive check: %s", passive.Type)
-	rule(passive.Healthy.Successes != nil && *passive.Healthy.Successes == 0, "passive check: reads put a reader that is not ready back into rotation")
+	rule(passive.Healthy.Successes != nil && *passive.Healthy.Successes == 0, "passive check: successful reads put a reader that is not ready back into rotation")
 	rule(passive.Unhealthy.HTTPStatuses == nil && passive.Unhealthy.HTTPFailures != nil && *passive.Unhealthy.HTTPFailures == 0,
-		"passive check: a reader's 503 removes it")
-	rule(passive.Unhealthy.Timeouts != nil && *passive.Unhealthy.Timeouts == 0, "passive check: many concurrent clients can remove readers")
+		"passive check: a 503 of a reader ejects it")
+	rule(passive.Unhealthy.Timeouts != nil && *passive.Unhealthy.Timeouts == 0, "passive check: timeouts caused by many clients eject readers")
 	rule(passive.Unhealthy.TCPFailures >= 1 && passive.Unhealthy.Interval == 0, "passive check %+v", passive.Unhealthy)
 }
 
@@ -251,13 +251,13 @@ func TestConfiguration(t *testing.T) {
 	}
 }
 
-// TestVolumeNameHasTheImageVersion checks that the name of the volume contains the version of the image. Docker fills only a
-// new volume from the image, so an old volume would hide the files of a newer image.
-func TestVolumeNameHasTheImageVersion(t *testing.T) {
+// TestVolumeNameHasTheTagOfTheImage: a new volume is filled from the image, so a volume that an older image has filled
+// would hide the files of a newer one.
+func TestVolumeNameHasTheTagOfTheImage(t *testing.T) {
 	compose := read(t, "../docker-compose.yaml")
 	image := regexp.MustCompile(`image: apache/apisix:(\S+)`).FindStringSubmatch(compose)
 	if image == nil {
-		t.Fatal("no image of APISIX")
+		t.Fatal("docker-compose.yaml has no APISIX image")
 	}
 	for _, want := range []string{"      - apisix-conf-" + image[1] + ":/usr/local/apisix/conf\n", "  apisix-conf-" + image[1] + ": {}\n"} {
 		if !strings.Contains(compose, want) {
@@ -321,14 +321,14 @@ func TestCheckRefuses(t *testing.T) {
 		c, r := strings.Replace(config, test.old, test.new, 1), strings.Replace(routes, test.old, test.new, 1)
 		switch {
 		case c == config && r == routes:
-			t.Errorf("neither file contains %q", test.old)
-		case check(c, r) == nil:
-			t.Errorf("%q instead of %q is not reported", test.new, test.old)
+			t.Errorf("%q is in neither file", test.old)
+		case judge(c, r) == nil:
+			t.Errorf("%q instead of %q breaks no rule", test.new, test.old)
 		}
 	}
 }
 
-// TestRoutesOfReader sends a request for each path of the routes to a reader.
+// TestRoutesOfReader requests each path that the gateway forwards from a reader.
 func TestRoutesOfReader(t *testing.T) {
 	f, err := parse[routesFile](read(t, "apisix.yaml"))
 	if err != nil {
@@ -337,7 +337,7 @@ func TestRoutesOfReader(t *testing.T) {
 	listening := make(chan string, 1)
 	cfg := reader.Config{Data: redisconfig.Data{Drain: -1}, PodID: "reader"}
 	cfg.Host, cfg.Listening = "127.0.0.1", func(addr string) { listening <- addr }
-	cfg.Redis.Addr, cfg.Redis.Channel, cfg.Redis.Namespace = []string{"127.0.0.1:1"}, "updates", "posts" // no Redis is needed
+	cfg.Redis.Addr, cfg.Redis.Channel, cfg.Redis.Namespace = []string{"127.0.0.1:1"}, "updates", "posts" // Redis is not needed
 	stopped := make(chan error, 1)
 	go func() { stopped <- reader.Run(t.Context(), cfg) }() // t.Context is cancelled before Cleanup functions run
 	t.Cleanup(func() {
@@ -351,7 +351,7 @@ func TestRoutesOfReader(t *testing.T) {
 	case err := <-stopped:
 		t.Fatal(err)
 	case <-time.After(30 * time.Second):
-		t.Fatal("the reader does not listen")
+		t.Fatal("the reader is not listening")
 	}
 	status := func(method, path string) int {
 		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+addr+path, nil)
@@ -383,9 +383,9 @@ func TestRoutesOfReader(t *testing.T) {
 	}
 	check := f.Upstreams[0].Checks.Active.HTTPPath
 	if got := status(http.MethodGet, check); got != http.StatusServiceUnavailable {
-		t.Errorf("the health check %s of a reader that is not ready: status %d, want 503", check, got)
+		t.Errorf("a reader without a snapshot answers the check %s with %d", check, got)
 	}
 	if got := status(http.MethodGet, "/posts"); got != http.StatusNotFound {
-		t.Errorf("unknown path: status %d, want 404", got)
+		t.Errorf("a reader answers an unknown path with %d", got)
 	}
 }
