@@ -79,9 +79,10 @@ func (c *laneConn) relay(out *fastlane.Output, q *fastlane.Request) (size int) {
 		b = append(append(append(b, "Date: "...), c.server.Date()...), crlf...)
 	}
 	switch {
+	case a.code == http.StatusNoContent: // has no framing fields (RFC 9110, section 8.6)
 	case a.length >= 0:
 		b = append(strconv.AppendInt(append(b, "Content-Length: "...), a.length, 10), crlf...)
-	case a.chunked && c.x.head, a.left < 0 && !toEnd:
+	case !q.HTTP10 && (a.left < 0 || a.chunked && q.Head):
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 	}
 	b = c.appendEnd(b, q.HTTP10, toEnd || out.Closing())
