@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,4 +111,51 @@ func TestConnectionsAreKept(t *testing.T) {
 	}
 	replace(t, path, other.addr)
 	eventually.True(t, "the connection to the removed reader is closed", func() bool { return closed.Load() == 1 })
+}
+
+// TestStrayBytes: bytes that a reader sends after an answer must not become the answer to the next request.
+func TestStrayBytes(t *testing.T) {
+	const answer, stray = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray"
+	released := make(chan struct{}, 1)
+	for name, deal := range map[string]func(net.Conn){
+		"with the answer": func(conn net.Conn) { serve(conn, answer+stray) },
+		"while the connection is idle": func(conn net.Conn) {
+			io.WriteString(conn, answer)
+			<-released
+			serve(conn, stray)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &pool{addr: newFaulty(t, deal).addr, shared: &pools{timeout: patience, most: 10}}
+			defer p.drop()
+			for range 3 {
+				x := &exchange{message: []byte("GET /post?id=1 HTTP/1.1\r\nHost: x\r\n\r\n"), start: time.Now()}
+				if err := p.do(x); err != nil {
+					t.Fatal(err)
+				}
+				if body, err := io.ReadAll(&x.answer); err != nil || string(body) != "true" {
+					t.Fatalf("%q, %v", body, err)
+				}
+				x.answer.release()
+				if len(p.idle) == 0 {
+					continue // the stray bytes came with the answer, so the connection was closed
+				}
+				released <- struct{}{}
+				eventually.True(t, "the stray bytes have arrived", func() bool { return readable(t, p.idle[0]) })
+			}
+		})
+	}
+}
+
+// readable reports whether u has received bytes that have not been read.
+func readable(t *testing.T, u *upstream) (ok bool) {
+	t.Helper()
+	err := u.raw.Control(func(fd uintptr) {
+		n, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
+		ok = err == nil && n > 0
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ok
 }

@@ -201,35 +201,6 @@ func serve(conn net.Conn, answers ...string) {
 	}
 }
 
-// TestStrayBytes: bytes that a reader sends after an answer must not become the answer to the next request.
-func TestStrayBytes(t *testing.T) {
-	t.Parallel()
-	const answer, stray = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntrue", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray"
-	sent := make(chan struct{}, 8)
-	for name, deal := range map[string]func(net.Conn){
-		"at once": func(conn net.Conn) { serve(conn, answer+stray) },
-		"later": func(conn net.Conn) {
-			io.WriteString(conn, answer)
-			<-sent
-			serve(conn, stray)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newFaulty(t, deal)
-			g := start(t, Config{Readers: []string{r.addr}, CheckInterval: time.Minute})
-			g.awaitReady(t, 1)
-			for i := range 4 {
-				if res, body := do(t, http.MethodGet, g.url("/post?id=1"), nil); res.StatusCode != 200 || string(body) != "true" {
-					t.Fatalf("read %d: %s %q", i, res.Status, body)
-				}
-				if name == "later" {
-					sent <- struct{}{}
-				}
-			}
-		})
-	}
-}
-
 // TestKeptConnectionIsClosed: if the reader closes a kept connection, the request is repeated on a new one.
 func TestKeptConnectionIsClosed(t *testing.T) {
 	t.Parallel()
