@@ -152,8 +152,8 @@ func parse[T any](content string) (*T, error) {
 	return v, d.Decode(v)
 }
 
-// judge returns an error for each rule of APISIX or of the readers that the two files break.
-func judge(config, routes string) error {
+// check returns an error for each rule of APISIX or of the readers that the two files break.
+func check(config, routes string) error {
 	var faults []error
 	rule := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -322,7 +322,7 @@ func TestCheckRefuses(t *testing.T) {
 		switch {
 		case c == config && r == routes:
 			t.Errorf("%q is in neither file", test.old)
-		case judge(c, r) == nil:
+		case check(c, r) == nil:
 			t.Errorf("%q instead of %q breaks no rule", test.new, test.old)
 		}
 	}
