@@ -70,7 +70,11 @@ type conn struct {
 	heard   bool   // a byte has come on the connection
 	asleep  bool   // poked since
 	last    bool   // the connection closes after the next answer, or when there is nothing to read
-	end     func() // runs after serve: closes the connection, or hands it over
+	end     func() // runs after run: closes the connection, or hands it over
+
+	// std is the connection as net/http has it, once that has it for good: it keeps the connection between
+	// requests where handler is nil.
+	std *stdConn
 }
 
 // enter changes the phase. It returns the one before; poked and cut come from the sweep.
@@ -82,6 +86,12 @@ func (c *conn) phase() phase { return phase(c.status.Load() & 0xff) }
 
 // serve runs the connection until it ends or is handed over.
 func (c *conn) serve() {
+	c.run()
+	c.end()
+}
+
+// run reads and answers requests until it has set end.
+func (c *conn) run() {
 	if c.filled > 0 { // net/http has left it unread
 		c.arrived(0, nil)
 	}
@@ -94,7 +104,6 @@ func (c *conn) serve() {
 			}
 		}
 	}
-	c.end()
 }
 
 // onlyPoked reports whether err, of a read, comes from a poke; then the connection can be read again.

@@ -91,30 +91,32 @@ func TestTheDoorIsBounded(t *testing.T) {
 
 // Where places are short, connections that have never sent a byte go first.
 func TestSilentConnectionsGoWhenPlacesAreShort(t *testing.T) {
-	f := start(t, withProbes(8))
-	used, other := dial(t, f), dial(t, f)
-	usedReader, otherReader := bufio.NewReader(used), bufio.NewReader(other)
-	send(t, used, get("1"))
-	expect(t, usedReader, "fast", "post 1")
-	send(t, other, postRequest)
-	expect(t, otherReader, "std", "post 3")
-	began := time.Now()
-	for range 6 {
-		dial(t, f)
-	}
-	eventually.True(t, "end of the silent connections", func() bool { return f.Conns() == 2 })
-	if took := time.Since(began); took < crowdedFresh {
-		t.Errorf("they were given up after %v, want %v at least", took, crowdedFresh)
-	}
-	send(t, used, get("2"))
-	expect(t, usedReader, "fast", "post 2")
-	send(t, other, postRequest)
-	expect(t, otherReader, "std", "post 3")
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		f := start(t, withProbes(8))
+		used, other := dial(t, f), dial(t, f)
+		usedReader, otherReader := bufio.NewReader(used), bufio.NewReader(other)
+		send(t, used, get("1"))
+		expect(t, usedReader, fast, "post 1")
+		send(t, other, postRequest)
+		expect(t, otherReader, "std", "post 3")
+		began := time.Now()
+		for range 6 {
+			dial(t, f)
+		}
+		eventually.True(t, "end of the silent connections", func() bool { return f.Conns() == 2 })
+		if took := time.Since(began); took < crowdedFresh {
+			t.Errorf("they were given up after %v, want %v at least", took, crowdedFresh)
+		}
+		send(t, used, get("2"))
+		expect(t, usedReader, fast, "post 2")
+		send(t, other, postRequest)
+		expect(t, otherReader, "std", "post 3")
 
-	silent := dial(t, f) // there is room: it may stay
-	f.letPass(t, uint32(2*crowdedFresh/sweepPause))
-	send(t, silent, get("1"))
-	expect(t, bufio.NewReader(silent), "fast", "post 1")
+		silent := dial(t, f) // there is room: it may stay
+		f.letPass(t, uint32(2*crowdedFresh/sweepPause))
+		send(t, silent, get("1"))
+		expect(t, bufio.NewReader(silent), fast, "post 1")
+	})
 }
 
 // childFiles makes this test binary a server.

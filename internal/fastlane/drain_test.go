@@ -75,122 +75,132 @@ func TestADrainMeetsARequestThatWaits(t *testing.T) {
 
 // A request that arrives just when its idle connection is given up has its answer, whole or in pieces.
 func TestALateCutDropsNoRequest(t *testing.T) {
-	for _, pieces := range [][]string{{get("1")}, {get("1")[:20], get("1")[20:]}} {
-		f := start(t)
-		c := dial(t, f)
-		var server *conn
-		eventually.True(t, "idle connection", func() bool {
-			f.each(func(c *conn) { server = c })
-			return server != nil && server.phase() == fresh
-		})
-		server.mu.Lock() // as the sweep does, between its decision and the deadline
-		server.enter(cut, 0)
-		send(t, c, pieces[0])
-		eventually.True(t, "bytes of a request", func() bool { return server.phase() != cut })
-		_ = server.SetReadDeadline(expired)
-		server.mu.Unlock()
-		for _, piece := range pieces[1:] {
-			send(t, c, piece)
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		for _, pieces := range [][]string{{get("1")}, {get("1")[:20], get("1")[20:]}} {
+			f := start(t)
+			c := dial(t, f)
+			var server *conn
+			eventually.True(t, "idle connection", func() bool {
+				f.each(func(c *conn) { server = c })
+				return server != nil && server.phase() == fresh
+			})
+			server.mu.Lock() // as the sweep does, between its decision and the deadline
+			server.enter(cut, 0)
+			send(t, c, pieces[0])
+			eventually.True(t, "bytes of a request", func() bool { return server.phase() != cut })
+			_ = server.SetReadDeadline(expired)
+			server.mu.Unlock()
+			for _, piece := range pieces[1:] {
+				send(t, c, piece)
+			}
+			expectLast(t, bufio.NewReader(c), fast, "post 1")
 		}
-		expectLast(t, bufio.NewReader(c), "fast", "post 1")
-	}
+	})
 }
 
 // Shutdown waits for a header that net/http is reading, also on a connection that had an answer of
 // net/http before.
 func TestShutdownWaitsForNetHTTP(t *testing.T) {
-	f := start(t)
-	used, idle := dial(t, f), dial(t, f)
-	usedReader, idleReader := bufio.NewReader(used), bufio.NewReader(idle)
-	for c, r := range map[net.Conn]*bufio.Reader{used: usedReader, idle: idleReader} {
-		send(t, c, postRequest)
-		expect(t, r, "std", "post 3")
-	}
-	send(t, used, postRequest[:30])
-	done := make(chan error, 1)
-	go func() {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		done <- f.Server.Shutdown(ctx)
-	}()
-	closed(t, idleReader)
-	send(t, used, postRequest[30:])
-	expectLast(t, usedReader, "std", "post 3")
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		f := start(t)
+		used, idle := dial(t, f), dial(t, f)
+		usedReader, idleReader := bufio.NewReader(used), bufio.NewReader(idle)
+		for c, r := range map[net.Conn]*bufio.Reader{used: usedReader, idle: idleReader} {
+			send(t, c, postRequest)
+			expect(t, r, "std", "post 3")
+		}
+		send(t, used, postRequest[:30])
+		done := make(chan error, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			done <- f.Server.Shutdown(ctx)
+		}()
+		closed(t, idleReader)
+		send(t, used, postRequest[30:])
+		expectLast(t, usedReader, "std", "post 3")
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Half a request whose client has closed its side is answered with 400, or its connection closed, at
 // once: whether it came alone or together with a whole one, and whether the end came with it or later.
 func TestHalfARequestAtTheEndOfTheStream(t *testing.T) {
-	f := start(t, func(c *Config) { c.Std.ReadHeaderTimeout = time.Hour })
-	for _, whole := range []string{"", get("1"), postRequest} {
-		for _, half := range []string{"G", "GET /post", get("2")[:30], postRequest[:30], "X"} {
-			for _, later := range []bool{false, true} {
-				c := dial(t, f)
-				_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-				r := bufio.NewReader(c)
-				if later {
-					send(t, c, whole)
-					if whole != "" {
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		f := start(t, func(c *Config) { c.Std.ReadHeaderTimeout = time.Hour })
+		for _, whole := range []string{"", get("1"), postRequest} {
+			for _, half := range []string{"G", "GET /post", get("2")[:30], postRequest[:30], "X"} {
+				for _, later := range []bool{false, true} {
+					c := dial(t, f)
+					_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+					r := bufio.NewReader(c)
+					if later {
+						send(t, c, whole)
+						if whole != "" {
+							answer(t, r)
+						}
+						send(t, c, half)
+					} else {
+						send(t, c, whole+half)
+					}
+					_ = c.(*net.TCPConn).CloseWrite()
+					if whole != "" && !later {
 						answer(t, r)
 					}
-					send(t, c, half)
-				} else {
-					send(t, c, whole+half)
-				}
-				_ = c.(*net.TCPConn).CloseWrite()
-				if whole != "" && !later {
-					answer(t, r)
-				}
-				rest, err := io.ReadAll(r)
-				if err != nil || len(rest) > 0 && !strings.HasPrefix(string(rest), "HTTP/1.1 400 ") {
-					t.Errorf("%.20q, half of %.20q, later: %v: %q, %v", whole, half, later, rest, err)
+					rest, err := io.ReadAll(r)
+					if err != nil || len(rest) > 0 && !strings.HasPrefix(string(rest), "HTTP/1.1 400 ") {
+						t.Errorf("%.20q, half of %.20q, later: %v: %q, %v", whole, half, later, rest, err)
+					}
 				}
 			}
 		}
-	}
+	})
 }
 
 // A client that resets its connection ends the reading from it in net/http too.
 func TestAWriteErrorEndsTheOtherLane(t *testing.T) {
-	arrived, release := make(chan struct{}, 100), make(chan struct{})
-	f := start(t, func(c *Config) {
-		c.Std.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			arrived <- struct{}{}
-			<-release
-			_, _ = io.WriteString(w, large)
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		arrived, release := make(chan struct{}, 100), make(chan struct{})
+		f := start(t, func(c *Config) {
+			c.Std.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				arrived <- struct{}{}
+				<-release
+				_, _ = io.WriteString(w, large)
+			})
 		})
+		c := dial(t, f)
+		send(t, c, strings.Repeat(postRequest, 20))
+		<-arrived
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+		close(release)
+		eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+		if n := 1 + len(arrived); n > 3 {
+			t.Errorf("%d requests were served", n)
+		}
 	})
-	c := dial(t, f)
-	send(t, c, strings.Repeat(postRequest, 20))
-	<-arrived
-	_ = c.(*net.TCPConn).SetLinger(0)
-	_ = c.Close()
-	close(release)
-	eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
-	if n := 1 + len(arrived); n > 3 {
-		t.Errorf("%d requests were served", n)
-	}
 }
 
 // A client that was told to leave comes back by a new connection, and its request is on its way when the
 // server stops.
 func TestAStopWaitsForTheFirstRequest(t *testing.T) {
-	f := start(t)
-	c := dial(t, f)
-	eventually.True(t, "connection", func() bool { return f.Conns() == 1 })
-	stopped := make(chan error, 1)
-	go func() { stopped <- f.Shutdown(t.Context()) }()
-	eventually.True(t, "stop", f.stopping.Load)
-	for range 5 { // looks at idle connections
-		f.each((*conn).cutIdle)
-	}
-	send(t, c, get("1"))
-	expectLast(t, bufio.NewReader(c), "fast", "post 1")
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		f := start(t)
+		c := dial(t, f)
+		eventually.True(t, "connection", func() bool { return f.Conns() == 1 })
+		stopped := make(chan error, 1)
+		go func() { stopped <- f.Shutdown(t.Context()) }()
+		eventually.True(t, "stop", f.stopping.Load)
+		for range 5 { // looks at idle connections
+			f.each((*conn).cutIdle)
+		}
+		send(t, c, get("1"))
+		expectLast(t, bufio.NewReader(c), fast, "post 1")
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -11,7 +11,22 @@ import (
 )
 
 // withoutLane makes a server that leaves every request to net/http.
-func withoutLane(c *Config) { c.Path, c.Handler, c.Refuse = "", nil, nil }
+func withoutLane(c *Config) { c.Path, c.Handler = "", nil }
+
+func withDefaultRefusals(c *Config) { c.Refuse = nil }
+
+type starter func(t testing.TB, options ...func(*Config)) *fixture
+
+// withAndWithoutLane runs test with servers that answer reads in the fast lane, and with servers that leave
+// them to net/http. fast is the lane in which reads are answered.
+func withAndWithoutLane(t *testing.T, test func(t *testing.T, start starter, fast string)) {
+	t.Run("with a lane", func(t *testing.T) { test(t, start, "fast") })
+	t.Run("without a lane", func(t *testing.T) {
+		test(t, func(t testing.TB, options ...func(*Config)) *fixture {
+			return start(t, append(options, withoutLane)...)
+		}, "std")
+	})
+}
 
 func TestWithoutALaneNetHTTPAnswersEveryRequest(t *testing.T) {
 	f := start(t, withoutLane)
@@ -63,7 +78,7 @@ func TestDefaultRefusals(t *testing.T) {
 		}
 		closed(t, r)
 	}
-	f, full := start(t, withoutLane), start(t, withoutLane, withProbes(1))
+	f, full := start(t, withoutLane, withDefaultRefusals), start(t, withoutLane, withDefaultRefusals, withProbes(1))
 	for _, tt := range badRequests {
 		check(f, tt.request, tt.status, false)
 	}

@@ -95,19 +95,21 @@ func startLate(t testing.TB) (late *latePoke, server *conn, client net.Conn, r *
 
 // A late poke does not reach net/http, which would answer it as a timeout of its own.
 func TestALatePokeMissesNetHTTP(t *testing.T) {
-	late, server, client, r := startLate(t)
-	whole := "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello"
-	part := len(whole) - 2 // the header, and a part of the body
-	send(t, client, whole[:part])
-	eventually.True(t, "hand-over", func() bool { return server.phase() == left })
-	select {
-	case <-late.theirs: // must not happen: the poke below would end a read of net/http
-	case <-time.After(200 * time.Millisecond):
-	}
-	close(late.resume)
-	<-late.set
-	send(t, client, whole[part:])
-	expect(t, r, "std", "post 3")
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		late, server, client, r := startLate(t)
+		whole := "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello"
+		part := len(whole) - 2 // the header, and a part of the body
+		send(t, client, whole[:part])
+		eventually.True(t, "hand-over", func() bool { return server.phase() == left })
+		select {
+		case <-late.theirs: // must not happen: the poke below would end a read of net/http
+		case <-time.After(200 * time.Millisecond):
+		}
+		close(late.resume)
+		<-late.set
+		send(t, client, whole[part:])
+		expect(t, r, "std", "post 3")
+	})
 }
 
 // After a late poke, in the middle of a header, the connection is poked again once it is idle:

@@ -122,7 +122,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Unlock()
 	s.std.addr = ln.Addr()
 	served := make(chan error, 1)
-	go func() { served <- s.http.Serve(s.std) }()
+	go func() { served <- s.http.Server.Serve(s.std) }() // its connections are tracked here
 	sweeping, stop := context.WithCancel(context.Background())
 	defer stop()
 	go s.sweep(sweeping)
@@ -204,7 +204,6 @@ func (s *Server) sweep(ctx context.Context) {
 		idle, fresh := s.http.IdleTimeout, s.http.IdleTimeout
 		if s.crowded() {
 			idle, fresh = min(idle, crowdedIdle), min(fresh, crowdedFresh)
-			s.http.CutIdle(idle)
 		}
 		limits := limits{idle: ticks(idle), fresh: ticks(fresh), header: ticks(s.http.ReadHeaderTimeout), write: ticks(s.http.WriteTimeout)}
 		s.each(func(c *conn) { c.sweep(now, &limits) })
@@ -242,14 +241,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for s.each((*conn).cutIdle) > 0 {
-		s.http.CutIdle(0)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
 		}
 	}
-	return s.http.Shutdown(ctx)
+	return s.http.Server.Shutdown(ctx)
 }
 
 // Close ends everything at once.

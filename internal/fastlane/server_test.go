@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -108,6 +109,10 @@ func startWrapped(t testing.TB, wrap func(net.Conn) net.Conn, options ...func(*C
 		Std: httpkit.Track(&http.Server{
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("X-Lane", "std")
+				if !slices.Contains([]string{"GET", "HEAD", "POST", "PUT"}, r.Method) {
+					w.WriteHeader(http.StatusMethodNotAllowed) // a request was cut at a wrong byte
+					return
+				}
 				if r.URL.Path == "/wait" {
 					f.waiting.Add(1)
 					<-f.release
@@ -194,41 +199,48 @@ func closed(t testing.TB, r *bufio.Reader) {
 }
 
 func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
-	f := start(t)
-	c := dial(t, f)
-	var batch strings.Builder
-	for i := range 500 {
-		batch.WriteString(get(fmt.Sprint(i)))
-		if i%100 == 50 {
-			batch.WriteString(get("large"))
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		f := start(t)
+		c := dial(t, f)
+		var batch strings.Builder
+		for i := range 500 {
+			batch.WriteString(get(fmt.Sprint(i)))
+			if i%100 == 50 {
+				batch.WriteString(get("large"))
+			}
 		}
-	}
-	go func() { _, _ = io.WriteString(c, batch.String()) }()
-	r := bufio.NewReader(c)
-	for i := range 500 {
-		expect(t, r, "fast", fmt.Sprint("post ", i))
-		if i%100 == 50 {
-			expect(t, r, "fast", large)
+		go func() { _, _ = io.WriteString(c, batch.String()) }()
+		r := bufio.NewReader(c)
+		for i := range 500 {
+			expect(t, r, fast, fmt.Sprint("post ", i))
+			if i%100 == 50 {
+				expect(t, r, fast, large)
+			}
 		}
-	}
-	eventually.Nil(t, func() error {
-		if n := f.requests.Load(); n != 505 {
-			return fmt.Errorf("%d requests are counted", n)
+		if fast == "std" {
+			return // Flushed is called in the lane alone
 		}
-		return nil
+		eventually.Nil(t, func() error {
+			if n := f.requests.Load(); n != 505 {
+				return fmt.Errorf("%d requests are counted", n)
+			}
+			return nil
+		})
 	})
 }
 
 func TestLanesChangeInMidStream(t *testing.T) {
-	f := start(t)
-	c := dial(t, f)
-	send(t, c, get("1")+get("2")+"POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\n"+"Host: a\r\n\r\nhello"+get("4")+get("5"))
-	r := bufio.NewReader(c)
-	expect(t, r, "fast", "post 1")
-	expect(t, r, "fast", "post 2")
-	expect(t, r, "std", "post 3")
-	expect(t, r, "fast", "post 4")
-	expect(t, r, "fast", "post 5")
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		f := start(t)
+		c := dial(t, f)
+		send(t, c, get("1")+get("2")+"POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\n"+"Host: a\r\n\r\nhello"+get("4")+get("5"))
+		r := bufio.NewReader(c)
+		expect(t, r, fast, "post 1")
+		expect(t, r, fast, "post 2")
+		expect(t, r, "std", "post 3")
+		expect(t, r, fast, "post 4")
+		expect(t, r, fast, "post 5")
+	})
 }
 
 func TestHeaderCutAtEveryByte(t *testing.T) {
@@ -301,56 +313,60 @@ func TestABlockedRequestHoldsUpItsConnectionOnly(t *testing.T) {
 // A client that ends its side together with its last request gets its answer, and the end of the
 // stream: the kernel may tell of both at once.
 func TestHalfClosedConnectionsEnd(t *testing.T) {
-	f := start(t)
-	for range 50 {
-		c := dial(t, f)
-		send(t, c, get("1")+get("2"))
-		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
-			t.Fatal(err)
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		f := start(t)
+		for range 50 {
+			c := dial(t, f)
+			send(t, c, get("1")+get("2"))
+			if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			r := bufio.NewReader(c)
+			expect(t, r, fast, "post 1")
+			expect(t, r, fast, "post 2")
+			closed(t, r)
 		}
-		r := bufio.NewReader(c)
-		expect(t, r, "fast", "post 1")
-		expect(t, r, "fast", "post 2")
-		closed(t, r)
-	}
+	})
 }
 
 func TestTooManyConnections(t *testing.T) {
-	f := start(t, func(c *Config) { c.MaxConns = 2 })
-	first, second := dial(t, f), dial(t, f)
-	send(t, first, get("1"))
-	expect(t, bufio.NewReader(first), "fast", "post 1")
-	send(t, second, "GET /other HTTP/1.1\r\nHost: a\r\n\r\n") // the other lane counts too
-	expect(t, bufio.NewReader(second), "std", "post ")
-	third := dial(t, f)
-	send(t, third, get("1"))
-	r := bufio.NewReader(third)
-	if res, _ := answer(t, r); res.StatusCode != 503 || !res.Close {
-		t.Fatal("the third connection got ", res.Status)
-	}
-	closed(t, r)
-	for _, c := range []net.Conn{first, second} { // both lanes give their places back
-		_ = c.Close()
-		eventually.Nil(t, func() error {
-			c, err := net.Dial("tcp", f.addr)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-			if _, err := io.WriteString(c, get("1")); err != nil {
-				return err
-			}
-			res, err := http.ReadResponse(bufio.NewReader(c), nil)
-			if err != nil {
-				return err
-			}
-			if res.StatusCode != 200 {
-				return errors.New(res.Status)
-			}
-			return nil
-		})
-	}
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		f := start(t, func(c *Config) { c.MaxConns = 2 })
+		first, second := dial(t, f), dial(t, f)
+		send(t, first, get("1"))
+		expect(t, bufio.NewReader(first), fast, "post 1")
+		send(t, second, "GET /other HTTP/1.1\r\nHost: a\r\n\r\n") // the other lane counts too
+		expect(t, bufio.NewReader(second), "std", "post ")
+		third := dial(t, f)
+		send(t, third, get("1"))
+		r := bufio.NewReader(third)
+		if res, _ := answer(t, r); res.StatusCode != 503 || !res.Close {
+			t.Fatal("the third connection got ", res.Status)
+		}
+		closed(t, r)
+		for _, c := range []net.Conn{first, second} { // both lanes give their places back
+			_ = c.Close()
+			eventually.Nil(t, func() error {
+				c, err := net.Dial("tcp", f.addr)
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+				if _, err := io.WriteString(c, get("1")); err != nil {
+					return err
+				}
+				res, err := http.ReadResponse(bufio.NewReader(c), nil)
+				if err != nil {
+					return err
+				}
+				if res.StatusCode != 200 {
+					return errors.New(res.Status)
+				}
+				return nil
+			})
+		}
+	})
 }
 
 func TestSlowClientsAreCut(t *testing.T) {
@@ -457,60 +473,62 @@ func TestShutdown(t *testing.T) {
 // Shutdown waits for connections on their way from the fast lane to net/http, which would drop their
 // requests: those that it has not accepted, and those of which it is still reading the body.
 func TestShutdownLosesNoHandOver(t *testing.T) {
-	var accepted atomic.Int64
-	accept := make(chan struct{})
-	f := start(t, func(c *Config) {
-		c.Std.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
-			if accepted.Add(1) > 1 {
-				select { // net/http has accepted the connection, and does not count it yet
-				case <-accept:
-				case <-t.Context().Done():
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		var accepted atomic.Int64
+		accept := make(chan struct{})
+		f := start(t, func(c *Config) {
+			c.Std.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+				if accepted.Add(1) > 1 {
+					select { // net/http has accepted the connection, and does not count it yet
+					case <-accept:
+					case <-t.Context().Done():
+					}
 				}
-			}
-			return ctx
-		}
-	})
-	whole := "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello"
-	half, pending, queued := dial(t, f), dial(t, f), dial(t, f)
-	part := len(whole) - 2
-	send(t, half, whole[:part])
-	eventually.True(t, "accepted connection", func() bool { return accepted.Load() == 1 })
-	send(t, pending, whole)
-	eventually.True(t, "pending connection", func() bool { return accepted.Load() == 2 })
-	send(t, queued, whole)
-	eventually.Nil(t, func() error {
-		var n int
-		f.each(func(c *conn) {
-			if c.phase() == left {
-				n++
+				return ctx
 			}
 		})
-		if n != 3 {
-			return fmt.Errorf("%d connections have left the fast lane", n)
+		whole := "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello"
+		half, pending, queued := dial(t, f), dial(t, f), dial(t, f)
+		part := len(whole) - 2
+		send(t, half, whole[:part])
+		eventually.True(t, "accepted connection", func() bool { return accepted.Load() == 1 })
+		send(t, pending, whole)
+		eventually.True(t, "pending connection", func() bool { return accepted.Load() == 2 })
+		send(t, queued, whole)
+		eventually.Nil(t, func() error {
+			var n int
+			f.each(func(c *conn) {
+				if c.phase() == left {
+					n++
+				}
+			})
+			if n != 3 {
+				return fmt.Errorf("%d connections have left the fast lane", n)
+			}
+			return nil
+		})
+		done := make(chan error, 1)
+		go func() { done <- f.Server.Shutdown(t.Context()) }()
+		select {
+		case <-f.std.done: // must not happen: net/http accepts nothing any more
+		case <-time.After(200 * time.Millisecond):
 		}
-		return nil
+		close(accept)
+		send(t, half, whole[part:])
+		for _, c := range []net.Conn{half, pending, queued} {
+			r := bufio.NewReader(c)
+			if res := expect(t, r, "std", "post 3"); !res.Close {
+				t.Error("the last answer does not say that the connection closes")
+			}
+			closed(t, r)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if n := f.Conns(); n != 0 {
+			t.Errorf("%d connections are left", n)
+		}
 	})
-	done := make(chan error, 1)
-	go func() { done <- f.Server.Shutdown(t.Context()) }()
-	select {
-	case <-f.std.done: // must not happen: net/http accepts nothing any more
-	case <-time.After(200 * time.Millisecond):
-	}
-	close(accept)
-	send(t, half, whole[part:])
-	for _, c := range []net.Conn{half, pending, queued} {
-		r := bufio.NewReader(c)
-		if res := expect(t, r, "std", "post 3"); !res.Close {
-			t.Error("the last answer does not say that the connection closes")
-		}
-		closed(t, r)
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if n := f.Conns(); n != 0 {
-		t.Errorf("%d connections are left", n)
-	}
 }
 
 func TestShutdownIsBounded(t *testing.T) {

@@ -12,12 +12,14 @@ import (
 	"time"
 )
 
-// stdConn is a connection as net/http sees it: it has one request. When that has been answered, Read
-// reports the end of the stream, and the Close that follows gives the connection back to the fast lane.
-// Until then Read returns no byte behind the request, so that none is left in net/http's buffer.
+// stdConn is a connection as net/http sees it: it has one request. Until that has been answered, Read
+// returns no byte behind it, so that none is left in net/http's buffer. Then Read reports the end of the
+// stream, and the Close that follows gives the connection back to the fast lane. A server without a lane
+// handler saves the way there and back: Read waits for the next request as the fast lane does.
 type stdConn struct {
 	*conn
 	unread []byte // of what has been read from the connection; a part of buf
+	ahead  bool   // net/http has been given the first byte of unread, which begins the next request
 	left   int64  // bytes of the request that net/http has not read; not used with last
 	head   bool   // the method is HEAD
 	last   bool   // only net/http can tell where the request ends: nothing is read after it
@@ -43,23 +45,52 @@ func (c *conn) handOver(unread []byte, header int) {
 			c.close()
 			return
 		}
-		std := &stdConn{conn: c, unread: unread, head: isHead(unread)}
-		body, ok := bodyLength(unread[:header])
-		std.left = int64(header) + body
-		if std.last = header == 0 || !ok; std.last {
-			std.ending.Store(linger)
+		if c.std != nil {
+			c.std.begin(unread, header)
+			return
 		}
+		std := &stdConn{conn: c}
+		if c.handler == nil {
+			c.std = std
+		}
+		std.begin(unread, header)
 		c.server.std.push(std)
 	}
 }
 
-// handBack returns the connection to the fast lane, which begins with the bytes that net/http has not read.
+// begin makes net/http see the request at the front of unread.
+func (c *stdConn) begin(unread []byte, header int) {
+	body, ok := bodyLength(unread[:header])
+	c.unread, c.left, c.head = unread, int64(header)+body, isHead(unread)
+	if c.ahead {
+		c.unread, c.left = c.unread[1:], c.left-1
+	}
+	c.ahead, c.handled, c.idle = false, false, false
+	if c.last = header == 0 || !ok; c.last {
+		c.ending.Store(linger)
+	}
+}
+
+// handBack returns the connection to the fast lane.
 func (c *stdConn) handBack() {
+	c.resume()
+	go c.serve()
+}
+
+// resume prepares run, which begins with the bytes that net/http has not read.
+func (c *stdConn) resume() {
 	_ = c.SetDeadline(time.Time{})
 	c.filled = copy(c.buf, c.unread)
 	c.end, c.since, c.asleep = nil, c.server.tick.Load(), false
 	c.enter(serving, c.since)
-	go c.serve()
+}
+
+// next waits for the next request. It returns false when there is none; then the connection is closed.
+func (c *stdConn) next() bool {
+	c.resume()
+	c.run()
+	c.end()
+	return !c.idle
 }
 
 func (c *stdConn) Read(b []byte) (int, error) {
@@ -70,9 +101,14 @@ func (c *stdConn) Read(b []byte) (int, error) {
 		n, err := c.take(b[:min(int64(len(b)), c.left)])
 		c.left -= int64(n)
 		return n, err
-	case c.idle:
+	case c.idle && c.std == nil:
 		c.ending.Store(giveBack)
 		return 0, io.EOF
+	case c.idle:
+		if !c.next() {
+			return 0, io.EOF
+		}
+		return c.Read(b)
 	case len(b) == 0:
 		return 0, nil
 	}
@@ -85,7 +121,7 @@ func (c *stdConn) Read(b []byte) (int, error) {
 		}
 		c.unread = c.buf[:1]
 	}
-	b[0] = c.unread[0]
+	b[0], c.ahead = c.unread[0], true
 	return 1, nil
 }
 
@@ -149,11 +185,6 @@ func (c *stdConn) Close() error {
 
 type stdConnKey struct{}
 
-// underlying returns what the handoff accepted: the service.HTTPServer wraps it.
-func underlying(nc net.Conn) *stdConn {
-	return nc.(interface{ NetConn() net.Conn }).NetConn().(*stdConn)
-}
-
 // watch has the connections of an http.Server learn where their request is.
 func watch(std *http.Server) {
 	inner, connContext := std.Handler, std.ConnContext
@@ -161,17 +192,17 @@ func watch(std *http.Server) {
 		if connContext != nil {
 			ctx = connContext(ctx, nc)
 		}
-		return context.WithValue(ctx, stdConnKey{}, underlying(nc))
+		return context.WithValue(ctx, stdConnKey{}, nc.(*stdConn))
 	}
 	std.ConnState = func(nc net.Conn, state http.ConnState) {
 		if state == http.StateIdle {
-			underlying(nc).idle = true
+			nc.(*stdConn).idle = true
 		}
 	}
 	std.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(stdConnKey{}).(*stdConn)
 		c.handled = true
-		if c.last {
+		if c.last || c.conn.last {
 			w.Header().Set("Connection", "close")
 		}
 		inner.ServeHTTP(w, r)

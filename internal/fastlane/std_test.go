@@ -28,119 +28,131 @@ var forNetHTTP = map[string]string{
 
 // After a request for net/http, the connection is in the fast lane again.
 func TestConnectionsComeBack(t *testing.T) {
-	for name, request := range forNetHTTP {
-		t.Run(name, func(t *testing.T) {
-			f := start(t)
-			c := dial(t, f)
-			r := bufio.NewReader(c)
-			for i := range 3 {
-				send(t, c, request)
-				if res, _ := answer(t, r); res.Header.Get("X-Lane") != "std" || res.StatusCode != 200 || res.Close {
-					t.Fatalf("%s, close %v, from the %s lane", res.Status, res.Close, res.Header.Get("X-Lane"))
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		for name, request := range forNetHTTP {
+			t.Run(name, func(t *testing.T) {
+				f := start(t)
+				c := dial(t, f)
+				r := bufio.NewReader(c)
+				for i := range 3 {
+					send(t, c, request)
+					if res, _ := answer(t, r); res.Header.Get("X-Lane") != "std" || res.StatusCode != 200 || res.Close {
+						t.Fatalf("%s, close %v, from the %s lane", res.Status, res.Close, res.Header.Get("X-Lane"))
+					}
+					send(t, c, get(fmt.Sprint(i)))
+					expect(t, r, fast, fmt.Sprint("post ", i))
 				}
-				send(t, c, get(fmt.Sprint(i)))
-				expect(t, r, "fast", fmt.Sprint("post ", i))
-			}
-			// All of it at once, too.
-			go func() { _, _ = io.WriteString(c, strings.Repeat(get("1")+request+request+get("2"), 20)) }()
-			for range 20 {
-				expect(t, r, "fast", "post 1")
-				answer(t, r)
-				answer(t, r)
-				expect(t, r, "fast", "post 2")
-			}
-			if n := f.Conns(); n != 1 {
-				t.Errorf("%d connections, want 1", n)
-			}
-		})
-	}
+				// All of it at once, too.
+				go func() { _, _ = io.WriteString(c, strings.Repeat(get("1")+request+request+get("2"), 20)) }()
+				for range 20 {
+					expect(t, r, fast, "post 1")
+					answer(t, r)
+					answer(t, r)
+					expect(t, r, fast, "post 2")
+				}
+				if n := f.Conns(); n != 1 {
+					t.Errorf("%d connections, want 1", n)
+				}
+			})
+		}
+	})
 }
 
 // What arrives while a handler of net/http runs is not lost, whichever byte net/http has looked at.
 func TestRequestsBehindAHandler(t *testing.T) {
-	for _, behind := range []string{get("1"), get("1") + get("2")[:1], get("1")[:1], get("1")[:3], "P"} {
-		t.Run(fmt.Sprintf("%.5q", behind), func(t *testing.T) {
-			f := start(t)
-			c := dial(t, f)
-			_ = c.(*net.TCPConn).SetNoDelay(true)
-			send(t, c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
-			eventually.True(t, "waiting handler", func() bool { return f.waiting.Load() == 1 })
-			send(t, c, behind)
-			f.letPass(t, 1)
-			close(f.release)
-			r := bufio.NewReader(c)
-			expect(t, r, "std", "post ")
-			whole := get("1") + get("2")
-			if behind == "P" {
-				whole = "POST /post?id=1 HTTP/1.1\r\nHost: a\r\n\r\n" + get("2")
-			}
-			send(t, c, whole[len(behind):])
-			answer(t, r)
-			expect(t, r, "fast", "post 2")
-		})
-	}
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		for _, behind := range []string{get("1"), get("1") + get("2")[:1], get("1")[:1], get("1")[:3], "P"} {
+			t.Run(fmt.Sprintf("%.5q", behind), func(t *testing.T) {
+				f := start(t)
+				c := dial(t, f)
+				_ = c.(*net.TCPConn).SetNoDelay(true)
+				send(t, c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+				eventually.True(t, "waiting handler", func() bool { return f.waiting.Load() == 1 })
+				send(t, c, behind)
+				f.letPass(t, 1)
+				close(f.release)
+				r := bufio.NewReader(c)
+				expect(t, r, "std", "post ")
+				whole := get("1") + get("2")
+				if behind == "P" {
+					whole = "POST /post?id=1 HTTP/1.1\r\nHost: a\r\n\r\n" + get("2")
+				}
+				send(t, c, whole[len(behind):])
+				if res, content := answer(t, r); res.StatusCode != 200 || content != "post 1" {
+					t.Fatal(res.Status, content)
+				}
+				expect(t, r, fast, "post 2")
+			})
+		}
+	})
 }
 
 // A client that closes its side while net/http answers gets that answer, and the end of the stream.
 func TestHalfClosedBehindAHandler(t *testing.T) {
-	f := start(t)
-	c := dial(t, f)
-	send(t, c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"+get("1"))
-	eventually.True(t, "waiting handler", func() bool { return f.waiting.Load() == 1 })
-	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	close(f.release)
-	r := bufio.NewReader(c)
-	expect(t, r, "std", "post ")
-	expect(t, r, "fast", "post 1")
-	closed(t, r)
-	eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		f := start(t)
+		c := dial(t, f)
+		send(t, c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"+get("1"))
+		eventually.True(t, "waiting handler", func() bool { return f.waiting.Load() == 1 })
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		close(f.release)
+		r := bufio.NewReader(c)
+		expect(t, r, "std", "post ")
+		expect(t, r, fast, "post 1")
+		closed(t, r)
+		eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+	})
 }
 
 // The timeouts of net/http end with its request, and those of the fast lane begin.
 func TestTimeoutsAfterNetHTTP(t *testing.T) {
-	f := start(t, func(c *Config) {
-		c.Std.ReadTimeout, c.Std.WriteTimeout, c.Std.IdleTimeout = 2*sweepPause, 2*sweepPause, 8*sweepPause
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		f := start(t, func(c *Config) {
+			c.Std.ReadTimeout, c.Std.WriteTimeout, c.Std.IdleTimeout = 2*sweepPause, 2*sweepPause, 8*sweepPause
+		})
+		c := dial(t, f)
+		r := bufio.NewReader(c)
+		send(t, c, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+		expect(t, r, "std", "post ")
+		f.letPass(t, 4)
+		send(t, c, get("1"))
+		expect(t, r, fast, "post 1")
+		send(t, c, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+		expect(t, r, "std", "post ")
+		began := time.Now()
+		closed(t, r)
+		if took := time.Since(began); took < 6*sweepPause {
+			t.Errorf("closed after %v", took)
+		}
 	})
-	c := dial(t, f)
-	r := bufio.NewReader(c)
-	send(t, c, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
-	expect(t, r, "std", "post ")
-	f.letPass(t, 4)
-	send(t, c, get("1"))
-	expect(t, r, "fast", "post 1")
-	send(t, c, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
-	expect(t, r, "std", "post ")
-	began := time.Now()
-	closed(t, r)
-	if took := time.Since(began); took < 6*sweepPause {
-		t.Errorf("closed after %v", took)
-	}
 }
 
 // Where a request ends whose framing is in doubt, nobody reads another one.
 func TestDoubtfulFramingEndsTheConnection(t *testing.T) {
-	for name, request := range map[string]string{
-		"chunked":                       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-		"both":                          "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-		"both, the other way":           "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: Chunked\r\ncontent-length: 60\r\n\r\n0\r\n\r\n",
-		"Transfer-Encoding in HTTP/1.0": "POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-		"both in HTTP/1.0":              "POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-		"bare line feeds":               "POST / HTTP/1.1\nHost: a\nContent-Length: 5\nTransfer-Encoding: chunked\n\n0\r\n\r\n",
-		"two lengths":                   "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-		"a folded line":                 "POST / HTTP/1.1\r\nHost: a\r\nX: a\r\n Content-Length: 5\r\n\r\n",
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := start(t)
-			c := dial(t, f)
-			r := bufio.NewReader(c)
-			send(t, c, request+get("smuggled")+"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
-			expectLast(t, r, "std", "post ")
-			_ = c.Close()
-			eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
-		})
-	}
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		for name, request := range map[string]string{
+			"chunked":                       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+			"both":                          "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+			"both, the other way":           "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: Chunked\r\ncontent-length: 60\r\n\r\n0\r\n\r\n",
+			"Transfer-Encoding in HTTP/1.0": "POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+			"both in HTTP/1.0":              "POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+			"bare line feeds":               "POST / HTTP/1.1\nHost: a\nContent-Length: 5\nTransfer-Encoding: chunked\n\n0\r\n\r\n",
+			"two lengths":                   "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+			"a folded line":                 "POST / HTTP/1.1\r\nHost: a\r\nX: a\r\n Content-Length: 5\r\n\r\n",
+		} {
+			t.Run(name, func(t *testing.T) {
+				f := start(t)
+				c := dial(t, f)
+				r := bufio.NewReader(c)
+				send(t, c, request+get("smuggled")+"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+				expectLast(t, r, "std", "post ")
+				_ = c.Close()
+				eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+			})
+		}
+	})
 }
 
 // badRequests are requests that no handler gets, with the status of their refusal.
@@ -169,39 +181,41 @@ var longText = strings.Repeat("x", maxReadBuffer)
 
 // A request that either lane refuses gets the handler's problem document, and the connection is closed.
 func TestRefusals(t *testing.T) {
-	for name, tt := range badRequests {
-		t.Run(name, func(t *testing.T) {
-			f := start(t)
-			for _, method := range []string{"GET", "HEAD"} {
-				for _, before := range []string{"", get("1"), "GET /health HTTP/1.1\r\nHost: a\r\n\r\n"} {
-					c := dial(t, f)
-					r := bufio.NewReader(c)
-					rest, get := strings.CutPrefix(tt.request, "GET")
-					request := method + rest
-					if !get {
-						request, method = rest, "GET"
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		for name, tt := range badRequests {
+			t.Run(name, func(t *testing.T) {
+				f := start(t)
+				for _, method := range []string{"GET", "HEAD"} {
+					for _, before := range []string{"", get("1"), "GET /health HTTP/1.1\r\nHost: a\r\n\r\n"} {
+						c := dial(t, f)
+						r := bufio.NewReader(c)
+						rest, get := strings.CutPrefix(tt.request, "GET")
+						request := method + rest
+						if !get {
+							request, method = rest, "GET"
+						}
+						go func() { _, _ = io.WriteString(c, before+request) }()
+						if before != "" {
+							answer(t, r)
+						}
+						res, err := http.ReadResponse(r, &http.Request{Method: method})
+						if err != nil {
+							t.Fatal(err)
+						}
+						body, err := io.ReadAll(res.Body)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if res.StatusCode != tt.status || res.Header.Get("X-Lane") != "refused" || !res.Close {
+							t.Errorf("%s, close %v, from %q, want %d", res.Status, res.Close, res.Header.Get("X-Lane"), tt.status)
+						}
+						if (method == "HEAD") != (len(body) == 0) {
+							t.Errorf("body %q", body)
+						}
+						closed(t, r)
 					}
-					go func() { _, _ = io.WriteString(c, before+request) }()
-					if before != "" {
-						answer(t, r)
-					}
-					res, err := http.ReadResponse(r, &http.Request{Method: method})
-					if err != nil {
-						t.Fatal(err)
-					}
-					body, err := io.ReadAll(res.Body)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if res.StatusCode != tt.status || res.Header.Get("X-Lane") != "refused" || !res.Close {
-						t.Errorf("%s, close %v, from %q, want %d", res.Status, res.Close, res.Header.Get("X-Lane"), tt.status)
-					}
-					if (method == "HEAD") != (len(body) == 0) {
-						t.Errorf("body %q", body)
-					}
-					closed(t, r)
 				}
-			}
-		})
-	}
+			})
+		}
+	})
 }

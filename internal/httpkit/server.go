@@ -90,7 +90,7 @@ func (s *HTTPServer) Shutdown(ctx context.Context) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	// Repeated, because net/http sets deadlines of its own.
-	for s.CutIdle(0) > 0 {
+	for s.cutIdle() > 0 {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -106,12 +106,11 @@ const (
 	settleTime = 50 * time.Millisecond
 )
 
-// CutIdle has net/http close the connections that have been idle for least. It returns how many there
-// are, idle or not. An owner whose Shutdown cannot be called yet calls it again and again.
-func (s *HTTPServer) CutIdle(least time.Duration) int {
+// cutIdle has net/http close the idle connections. It returns how many connections there are, idle or not.
+func (s *HTTPServer) cutIdle() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := time.Now().Add(-max(least, settleTime))
+	before := time.Now().Add(-settleTime)
 	for c := range s.conns {
 		c.cutIdle(before)
 	}
@@ -205,9 +204,6 @@ func (c *trackedConn) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
-
-// NetConn returns the connection that the listener accepted.
-func (c *trackedConn) NetConn() net.Conn { return c.Conn }
 
 // rest notes that the request has been answered.
 func (c *trackedConn) rest() {
