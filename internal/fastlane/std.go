@@ -157,6 +157,9 @@ func refusal(answer []byte) (status int, reason string, ok bool) {
 	if !found {
 		reason = strings.ToLower(text)
 	}
+	if status == http.StatusNotImplemented {
+		reason = "of the transfer codings, only chunked is supported"
+	}
 	return status, reason, status >= http.StatusBadRequest
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
 )
@@ -79,9 +80,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	router.Handle("/post", posts)
 	router.Handle("/import", httpkit.Methods{http.MethodPost: guard(i.serve)})
-	operations := router
+	operations, probes := router, []string{"/health", "/ready", "/status", "/metrics"}
 	if back != nil {
-		operations = httpkit.NewRouter(requests)
+		operations, probes = httpkit.NewRouter(requests), nil
 	}
 	operations.Handle("/health", httpkit.Read(s.serveHealth))
 	operations.Handle("/ready", httpkit.Read(s.serveReady))
@@ -89,9 +90,10 @@ func Run(ctx context.Context, cfg Config) error {
 	operations.Handle("/metrics", httpkit.Read(httpkit.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("writer started", "addr", ln.Addr().String(), "redis", strings.Join(cfg.Redis.Addr, ","), "token", cfg.Token != "")
+	front := fastlane.New(fastlane.Config{Std: httpkit.NewServer(linger(router), log), Probes: probes, Logger: log})
 	servers, ctx := errgroup.WithContext(ctx)
 	servers.Go(func() error {
-		return httpkit.Serve(ctx, ln, httpkit.NewServer(linger(router), log), cfg.Drain, func() {
+		return httpkit.Serve(ctx, ln, front, cfg.Drain, func() {
 			s.stopping.Store(true)
 			log.Info("writer stopping", "drain", cfg.Drain)
 		})

@@ -1,0 +1,232 @@
+package writer
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
+)
+
+// exchange sends request on a connection of its own. It returns the first answer, and whether that was the
+// last one.
+func (w *instance) exchange(t *testing.T, method, request string) (res response, last bool) {
+	t.Helper()
+	s := w.dial(t)
+	defer s.Close()
+	go func() { _, _ = io.WriteString(s, request) }()
+	r := bufio.NewReader(s)
+	answer, err := http.ReadResponse(r, &http.Request{Method: method})
+	if err != nil {
+		t.Fatalf("there is no answer: %v", err)
+	}
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatalf("the answer breaks off: %v", err)
+	}
+	if answer.Close {
+		if rest, err := io.ReadAll(r); len(rest) > 0 || err != nil {
+			t.Errorf("after the last answer: %.100q, %v", rest, err)
+		}
+	}
+	return response{answer.StatusCode, answer.Header, body}, answer.Close
+}
+
+// A request whose length can be read in two ways is answered, and its connection is closed: what follows it
+// is not taken for another request.
+func TestAmbiguousFraming(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr())
+	db := b.Client(t)
+	wantSuccess(t, db, w.do(t, "POST", "/create", line("kept", "t")), 201, "kept")
+	const (
+		head   = "POST /create HTTP/1.1\r\nHost: writer\r\nContent-Type: application/json\r\n"
+		head10 = "POST /create HTTP/1.0\r\nConnection: keep-alive\r\nContent-Type: application/json\r\n"
+	)
+	good := strings.TrimSuffix(line("good", "t"), "\n")
+	chunked := chunk(good) + "0\r\n\r\n"
+	for name, tt := range map[string]struct {
+		request string
+		status  int
+	}{
+		"length, then encoding":          {head + fmt.Sprintf("Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n", len(chunked)) + chunked, 201},
+		"encoding, then length":          {head + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n" + chunked, 201},
+		"length of the smuggled":         {head + "Content-Length: 1000\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked, 201},
+		"other case":                     {head + "content-length: 4\r\ntransfer-ENCODING: Chunked\r\n\r\n" + chunked, 201},
+		"HTTP/1.0 with an encoding":      {head10 + "Transfer-Encoding: chunked\r\n\r\n" + chunked, 400},
+		"HTTP/1.0 with both":             {head10 + fmt.Sprintf("Transfer-Encoding: chunked\r\nContent-Length: %d\r\n\r\n", len(good)) + good, 201},
+		"two equal lengths":              {head + fmt.Sprintf("Content-Length: %d\r\nContent-Length: %[1]d\r\n\r\n", len(good)) + good, 201},
+		"two lengths":                    {head + "Content-Length: 4\r\nContent-Length: 5\r\n\r\n" + good, 400},
+		"a list of lengths":              {head + "Content-Length: 4, 5\r\n\r\n" + good, 400},
+		"a signed length":                {head + "Content-Length: +4\r\n\r\n" + good, 400},
+		"a negative length":              {head + "Content-Length: -1\r\n\r\n" + good, 400},
+		"a length beyond int64":          {head + "Content-Length: 99999999999999999999\r\n\r\n" + good, 400},
+		"two encodings":                  {head + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked, 501},
+		"an unknown encoding":            {head + "Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked, 501},
+		"an encoding that looks alike":   {head + "Transfer-Encoding: \x0bchunked\r\n\r\n" + chunked, 400},
+		"a space before the colon":       {head + "Transfer-Encoding : chunked\r\n\r\n" + chunked, 400},
+		"a folded length":                {head + "X: y\r\n Content-Length: 1000\r\nContent-Length: 4\r\n\r\nnull", 400},
+		"a folded encoding":              {head + fmt.Sprintf("Content-Length: %d\r\nX: y\r\n Transfer-Encoding: chunked\r\n\r\n", len(good)) + good, 201},
+		"a chunk longer than its size":   {head + "Transfer-Encoding: chunked\r\n\r\n4\r\nnull" + chunked, 400},
+		"a chunk size that is no number": {head + "Transfer-Encoding: chunked\r\n\r\n+5\r\n" + chunked, 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res, last := w.exchange(t, "POST", tt.request+"DELETE /post?id=kept HTTP/1.1\r\nHost: writer\r\n\r\n")
+			if res.status != tt.status && !(tt.status == 201 && res.status == 200) || !last {
+				t.Errorf("%d %s, last: %v; want %d", res.status, res.body, last, tt.status)
+			}
+			if tt.status >= 400 {
+				wantProblem(t, res, tt.status, "")
+			}
+			if stored(t, db, "kept") == "" {
+				t.Error("the request in the body was served")
+			}
+		})
+	}
+}
+
+// Requests that no handler gets are refused with problem documents, as those of handlers are.
+func TestRefusedBeforeTheHandler(t *testing.T) {
+	w := start(t, redistest.StartEmbedded(t).Addr())
+	long := strings.Repeat("x", 20<<10)
+	for name, tt := range map[string]struct {
+		request string
+		status  int
+		field   string
+	}{
+		"Host with a bracket":       {" /ready HTTP/1.1\r\nHost: ]\r\n\r\n", 400, "Host"},
+		"Host with an open bracket": {" /ready HTTP/1.1\r\nHost: [::1\r\n\r\n", 400, "Host"},
+		"Host with two ports":       {" /ready HTTP/1.1\r\nHost: a:80:90\r\n\r\n", 400, "Host"},
+		"Host with a path":          {" /ready HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, ""},
+		"no Host":                   {" /ready HTTP/1.1\r\n\r\n", 400, ""},
+		"two Hosts":                 {" /ready HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, ""},
+		"a long URL":                {" /post?id=" + long + " HTTP/1.1\r\nHost: a\r\n\r\n", 414, ""},
+		"a long header":             {" /ready HTTP/1.1\r\nHost: a\r\nX: " + long + "\r\n\r\n", 431, ""},
+		"a control character":       {" /ready HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400, ""},
+		"an unknown version":        {" /ready HTTP/3.0\r\nHost: a\r\n\r\n", 505, ""},
+		"an unknown expectation":    {" /ready HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", 417, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res, _ := w.exchange(t, "GET", "GET"+tt.request)
+			wantProblem(t, res, tt.status, tt.field)
+			if res, _ := w.exchange(t, "HEAD", "HEAD"+tt.request); res.status != tt.status || len(res.body) > 0 {
+				t.Errorf("HEAD: %d %q, want %d without a body", res.status, res.body, tt.status)
+			}
+		})
+	}
+}
+
+// Environment variables that make this test binary a writer: where Redis is, and whether /ready has a port of
+// its own.
+const (
+	childRedis   = "WRITER_TEST_REDIS"
+	childMetrics = "WRITER_TEST_METRICS"
+)
+
+// Clients that send half a header take all connections that the process may have. The others are refused at
+// once rather than kept waiting, probes are answered, and writes are taken again when the headers have taken
+// too long.
+func TestHalfOpenConnections(t *testing.T) {
+	if addr := os.Getenv(childRedis); addr != "" {
+		listening := make(chan string, 1)
+		w := start(t, addr, func(c *Config) {
+			if os.Getenv(childMetrics) != "" {
+				c.MetricsListening = func(addr string) { listening <- addr }
+			}
+		})
+		front := strings.TrimPrefix(w.URL, "http://")
+		if os.Getenv(childMetrics) == "" {
+			listening <- front
+		}
+		fmt.Println("listening", front, <-listening)
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent ends
+		return
+	}
+	t.Run("one port", func(t *testing.T) { testHalfOpen(t, "") })
+	t.Run("a port for metrics", func(t *testing.T) { testHalfOpen(t, "yes") })
+}
+
+func testHalfOpen(t *testing.T, metrics string) {
+	const files, clients = 1200, 1500
+	child := exec.Command("sh", "-c", fmt.Sprintf("ulimit -n %d && exec %q -test.run '^TestHalfOpenConnections$'", files, os.Args[0]))
+	child.Env = append(os.Environ(), childRedis+"="+redistest.StartEmbedded(t).Addr(), childMetrics+"="+metrics)
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		if err := child.Wait(); err != nil {
+			t.Error("the writer: ", err)
+		}
+	})
+	var front, back string
+	if _, err := fmt.Fscanf(out, "listening %s %s\n", &front, &back); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	ready := func() error { return ask(back, "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n", 200) }
+	eventually.Nil(t, ready)
+
+	for range clients {
+		c, err := net.Dial("tcp", front)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_, _ = io.WriteString(c, "POST /create HTTP/1.1\r\nHost")
+	}
+	body := line("a", "t")
+	write := fmt.Sprintf("POST /create HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	if err := ask(front, write, 503); err != nil {
+		t.Error("a write while there is no place: ", err)
+	}
+	if err := ready(); err != nil {
+		t.Error(err)
+	}
+	eventually.Nil(t, func() error { return ask(front, write, 201) })
+}
+
+// ask sends a request by a new connection, and expects an answer of that status soon.
+func ask(addr, request string, status int) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, request); err != nil {
+		return err
+	}
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	var p httpkit.Problem
+	if res.StatusCode == 503 && json.NewDecoder(res.Body).Decode(&p) != nil {
+		return fmt.Errorf("%s without a problem document", res.Status)
+	}
+	if res.StatusCode != status {
+		return fmt.Errorf("%.20q: %s, want %d", request, res.Status, status)
+	}
+	return nil
+}
