@@ -27,6 +27,8 @@ type Config struct {
 	MetricsListening func(addr string)
 	Replicas         int           // Redis replicas that must confirm a write before it is answered as written
 	Timeout          time.Duration // bound of a write, 1.5 s by default: with a quarter more after a lost reply, and all the rest, the client has its answer within 2 s
+
+	patience time.Duration // see defaultPatience; set by tests
 }
 
 // ParseConfig reads a configuration from flags and environment.

@@ -57,8 +57,8 @@ type importer struct {
 	places                    places
 }
 
-func newImporter(stopping context.Context, publisher *publisher.Publisher, timeout time.Duration, b *budget, m *metrics, log *slog.Logger) *importer {
-	return &importer{stopping: stopping, publisher: publisher, timeout: timeout, budget: b, metrics: m, log: log, places: newPlaces()}
+func newImporter(stopping context.Context, publisher *cache.Publisher, timeout, patience time.Duration, b *budget, m *metrics, log *slog.Logger) *importer {
+	return &importer{stopping: stopping, publisher: publisher, timeout: timeout, budget: b, metrics: m, log: log, places: newPlaces(patience)}
 }
 
 func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
@@ -83,7 +83,7 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	conn := http.NewResponseController(w)
 	t := &transfer{importer: i, ctx: ctx, cancel: cancel, began: time.Now(), batches: make(chan *batch), open: make(chan *batch, 1)}
-	t.in = &patientReader{r: r.Body, ctx: ctx, conn: conn}
+	t.in = &patientReader{r: r.Body, ctx: ctx, conn: conn, now: time.Now}
 	defer context.AfterFunc(ctx, t.in.interrupt)()
 	if !i.places.enter(t, i.timeout) {
 		i.refuse(w, &crowded)
@@ -116,7 +116,7 @@ var (
 	errStalled  = fmt.Errorf("nothing was sent for %v: send the lines that are left again", stallTimeout)
 	errBroken   = errors.New("the body broke off: send the lines that are left again")
 	errNoRedis  = errors.New("no write gets through to Redis: send the lines that are left again later")
-	errSlow     = errors.New("another import needs the place, and this one is the slowest: send the lines that are left again")
+	errIdle     = errors.New("another import needs the place, and this one mostly waits for its client: send the lines that are left again")
 	errUnread   = errors.New("too much of the answer is unread: send the lines that are left again, and read meanwhile")
 )
 

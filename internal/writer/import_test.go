@@ -277,12 +277,12 @@ func newTransfer(t *testing.T) *transfer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := newImporter(t.Context(), publisher, time.Second, &budget{}, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	i := newImporter(t.Context(), publisher, time.Second, defaultPatience, &budget{}, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancelCause(t.Context())
 	t.Cleanup(func() { cancel(nil) })
 	conn := http.NewResponseController(&recorder{})
 	return &transfer{
-		importer: i, ctx: ctx, cancel: cancel, in: &patientReader{ctx: ctx, conn: conn}, answer: &answer{conn: conn, more: make(chan struct{}, 1)},
+		importer: i, ctx: ctx, cancel: cancel, in: &patientReader{ctx: ctx, conn: conn, now: time.Now}, answer: &answer{conn: conn, more: make(chan struct{}, 1)},
 		batches: make(chan *batch), open: make(chan *batch, 1),
 	}
 }

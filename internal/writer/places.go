@@ -8,35 +8,34 @@ import (
 	"time"
 )
 
-// An import that has been waited for longer than slowAfter for its last paceBytes gives up its place when another
-// import needs one. A client that sends a byte now and then holds a place only as long as nobody else wants it.
-const (
-	slowAfter = 5 * time.Second
-	paceBytes = 64 << 10
-)
+// defaultPatience is by how much the waiting for a client may exceed the work on its lines before the import gives
+// up its place to another. An import that keeps the writer busy may take as long as it needs; one that has the
+// writer wait, at whatever rate its client sends, holds a place only as long as nobody else wants it.
+const defaultPatience = 5 * time.Second
 
 // interruptAfter is how long a client may be silent once its import has stopped.
 const interruptAfter = time.Second
 
 // places are the imports that run, maxImports at most.
 type places struct {
-	taken chan struct{} // has a token for each
+	taken    chan struct{} // has a token for each
+	patience time.Duration // idle time from which on an import gives up its place to another
 
 	mu      sync.Mutex // guards running
 	running map[*transfer]bool
 }
 
-func newPlaces() places {
-	return places{taken: make(chan struct{}, maxImports), running: make(map[*transfer]bool)}
+func newPlaces(patience time.Duration) places {
+	return places{taken: make(chan struct{}, maxImports), patience: patience, running: make(map[*transfer]bool)}
 }
 
-// enter takes a place for t, and reports whether there is one. While all are taken, it stops the slowest import if
-// that is too slow, and waits for its place until timeout.
+// enter takes a place for t, and reports whether there is one. While all are taken, it stops the import with the
+// longest idle time if that is too long, and waits for its place until timeout.
 func (p *places) enter(t *transfer, timeout time.Duration) bool {
 	select {
 	case p.taken <- struct{}{}:
 	default:
-		if !p.stopSlowest() {
+		if !p.stopIdlest() {
 			return false
 		}
 		timer := time.NewTimer(timeout)
@@ -53,22 +52,22 @@ func (p *places) enter(t *transfer, timeout time.Duration) bool {
 	return true
 }
 
-// stopSlowest reports whether there was an import that is too slow.
-func (p *places) stopSlowest() bool {
+// stopIdlest reports whether there was an import that is idle for too long.
+func (p *places) stopIdlest() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var slowest *transfer
-	most, now := slowAfter, time.Now()
+	var idlest *transfer
+	most := p.patience
 	for t := range p.running {
-		if waited := t.in.waitedFor(now); waited > most {
-			slowest, most = t, waited
+		if idle := t.in.idleTime(); idle >= most {
+			idlest, most = t, idle
 		}
 	}
-	if slowest == nil {
+	if idlest == nil {
 		return false
 	}
-	delete(p.running, slowest) // nobody else waits for its place
-	slowest.cancel(errSlow)
+	delete(p.running, idlest) // its place is promised: no other import may wait for it
+	idlest.cancel(errIdle)
 	return true
 }
 
@@ -88,10 +87,12 @@ type patientReader struct {
 	waiting func() // called before each read
 	resumed func() // called after it
 
-	mu     sync.Mutex    // guards what follows, and orders the deadlines: that of interrupt comes last
-	since  time.Time     // beginning of the read that is under way, else zero
-	waited time.Duration // for the last bytes, the read under way not included
-	bytes  int           // received in waited, less than paceBytes
+	now func() time.Time
+
+	mu    sync.Mutex    // guards what follows, and orders the deadlines: that of interrupt comes last
+	since time.Time     // beginning of the read that is under way, else zero
+	until time.Time     // end of the last read
+	idle  time.Duration // idle time at the last change of since
 }
 
 func (p *patientReader) Read(b []byte) (int, error) {
@@ -101,7 +102,7 @@ func (p *patientReader) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	n, err := p.r.Read(b)
-	p.end(n)
+	p.end()
 	return n, err
 }
 
@@ -111,29 +112,32 @@ func (p *patientReader) begin() error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
-	p.since = time.Now()
-	return p.conn.SetReadDeadline(p.since.Add(stallTimeout))
+	now := p.now()
+	p.since, p.idle = now, p.idleAt(now)
+	return p.conn.SetReadDeadline(time.Now().Add(stallTimeout))
 }
 
-func (p *patientReader) end(n int) {
+func (p *patientReader) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.waited += time.Since(p.since)
-	p.since = time.Time{}
-	if p.bytes += n; p.bytes >= paceBytes {
-		p.waited, p.bytes = 0, 0
-	}
+	now := p.now()
+	p.since, p.until, p.idle = time.Time{}, now, p.idleAt(now)
 }
 
-// waitedFor returns how long the client has been waited for since its last paceBytes were complete. Time in which
-// Redis was waited for does not count.
-func (p *patientReader) waitedFor(now time.Time) time.Duration {
+// idleTime returns by how much the waiting for the client exceeds the rest of the time, in which its lines are
+// parsed and written. Work makes up for earlier waiting, but not for waiting to come.
+func (p *patientReader) idleTime() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.idleAt(p.now())
+}
+
+// idleAt returns idleTime. The caller holds mu.
+func (p *patientReader) idleAt(now time.Time) time.Duration {
 	if p.since.IsZero() {
-		return p.waited
+		return max(0, p.idle-now.Sub(p.until))
 	}
-	return p.waited + now.Sub(p.since)
+	return p.idle + now.Sub(p.since)
 }
 
 // interrupt ends the reading once ctx is done. It does not break off a read of a client that is sending: after a

@@ -1,6 +1,7 @@
 package writer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -61,7 +62,7 @@ func Run(ctx context.Context, cfg Config) error {
 	m := newMetrics(registry)
 	b := &budget{}
 	h := &handler{publisher: publisher, budget: b, metrics: m, log: log}
-	i := newImporter(ctx, bulk, importTimeout, b, m, log)
+	i := newImporter(ctx, bulk, importTimeout, cmp.Or(cfg.patience, defaultPatience), b, m, log)
 	s := newState(publisher, log)
 	h.failed = s.suspect
 	var watching sync.WaitGroup
