@@ -263,13 +263,20 @@ func (p *Publisher) Check(ctx context.Context) error {
 	}
 	// No value is stored under the prefix alone, because no key is empty.
 	keys := []string{p.keys.Seq, p.keys.Epoch, p.keys.Log, p.keys.Prefix}
-	err = protocol.RunLoaded(ctx, n, func() *redis.Cmd { return protocol.CheckScript.EvalSha(ctx, n, keys, p.cfg.Channel) }).Err()
+	newest, err := protocol.RunLoaded(ctx, n, func() *redis.Cmd { return protocol.CheckScript.EvalSha(ctx, n, keys, p.cfg.Channel) }).Text()
 	if err != nil {
 		p.cfg.Redis.ReportError(n, err)
 		return err
 	}
+	if err := protocol.CheckFormat(newest); err != nil {
+		return &FormatError{err}
+	}
 	return nil
 }
+
+// FormatError reports that a build with another format wrote the newest posts. Writes of this build would mix both
+// formats.
+type FormatError struct{ error }
 
 // Hazards describes settings with which Redis loses values without a write. The error says why they could not be read, for
 // instance because a managed service hides them. It blocks until ctx is done at most.

@@ -1,4 +1,5 @@
--- Fails for the reason for which a write would fail now. Changes nothing.
+-- Fails as a write would now, and changes nothing. Returns the stamp and the format of the newest value, '' when there
+-- is none: a build with an older format must not write.
 --
 -- KEYS: seq, epoch, log, a key that never has a value
 -- ARGV: channel
@@ -12,4 +13,13 @@ local refusal = denied({
 if refusal then return refusal end
 -- With XX, SET changes nothing, and Redis still checks its role, memory, disk and Redis replicas.
 redis.call('SET', nothing, '', 'XX')
-return 1
+
+for _, entry in ipairs(redis.call('XREVRANGE', log, '+', '-', 'COUNT', 16)) do
+  local packed = tostring(entry[2][2])
+  local high, low = string.byte(packed, 18, 19)
+  if low then
+    local stored = redis.pcall('GETRANGE', nothing .. string.sub(packed, 20, 19 + high * 256 + low), 0, 24)
+    if type(stored) == 'string' and stored ~= '' then return stored end
+  end
+end
+return ''
