@@ -37,6 +37,7 @@ type state struct {
 type checked struct {
 	status  string   // of /ready
 	problem string   // why Redis would refuse a write, "" when it would take one
+	format  bool     // the problem is posts of another format, which Redis does not refuse: the writer must
 	hazards []string // settings by which it loses posts
 }
 
@@ -64,6 +65,7 @@ func (s *state) watch(ctx context.Context) {
 		now := &checked{status: "ready", hazards: last.hazards}
 		if err := s.check(ctx); err != nil {
 			now.status, now.problem = unready(err)
+			now.format = isFormat(err)
 		}
 		if now.problem == "" && time.Since(looked) >= hazardPeriod {
 			now.hazards, looked = s.hazards(ctx), time.Now()
@@ -85,6 +87,18 @@ func (s *state) watch(ctx context.Context) {
 		case <-tick.C:
 		case <-s.suspected:
 		}
+	}
+}
+
+// guard refuses writes while posts in Redis have another format.
+func (s *state) guard(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if now := s.checked.Load(); now.format {
+			w.Header().Set("Retry-After", "1")
+			httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "nothing was written: " + now.problem}.WriteTo(w)
+			return
+		}
+		next(w, r)
 	}
 }
 

@@ -141,3 +141,46 @@ func TestReadyWarnsOfEviction(t *testing.T) {
 		t.Errorf("%d warnings: %s", n, log.String())
 	}
 }
+
+// TestAnotherFormat has posts of a later build in Redis. The writer refuses to mix its own with them, and says so.
+func TestAnotherFormat(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
+		w := start(t, b.Addr())
+		db := b.Client(t)
+		wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
+		value, err := db.Get(t.Context(), writeOf("a")).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		const format = 24 // offset of the format in a stored value
+		later := value[:format] + string([]byte{value[format] + 1}) + value[format+1:]
+		if err := db.Set(t.Context(), writeOf("a"), later, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		const want = "posts in Redis have format 2"
+		eventually.Nil(t, func() error {
+			if res := w.do(t, "GET", "/ready", ""); res.status != 503 || !strings.Contains(string(res.body), `"no writes","reasons":["`+want) {
+				return fmt.Errorf("/ready: %d %s", res.status, res.body)
+			}
+			return nil
+		})
+		before := version(t, db)
+		for target, method := range map[string]string{"/create": "POST", "/post?id=b": "PUT", "/post?id=a": "DELETE", "/import": "POST"} {
+			if p := wantProblem(t, w.do(t, method, target, line("b", "t")), 503, ""); !strings.Contains(p.Detail, want) {
+				t.Errorf("%s %s: %s", method, target, p.Detail)
+			}
+		}
+		if after := version(t, db); after != before {
+			t.Errorf("version %s, want %s: something was written", after, before)
+		}
+		if err := db.Set(t.Context(), writeOf("a"), value, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		eventually.Nil(t, func() error {
+			if res := w.do(t, "POST", "/create", line("c", "t")); res.status >= 300 {
+				return fmt.Errorf("%d %s", res.status, res.body)
+			}
+			return nil
+		})
+	})
+}

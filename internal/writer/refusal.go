@@ -32,6 +32,12 @@ func advice(err error) string {
 	return ""
 }
 
+// isFormat reports whether err says that posts in Redis have another format.
+func isFormat(err error) bool {
+	var format *cache.FormatError
+	return errors.As(err, &format)
+}
+
 // unready returns the status of a writer whose Redis refuses writes with err, and the reason in words.
 func unready(err error) (status, reason string) {
 	reason = err.Error()
@@ -40,6 +46,9 @@ func unready(err error) (status, reason string) {
 	}
 	if advice := advice(err); advice != "" {
 		return "no writes", advice + " (" + reason + ")"
+	}
+	if isFormat(err) {
+		return "no writes", reason
 	}
 	var answer redis.Error
 	if errors.As(err, &answer) || errors.Is(err, redisnode.ErrNotPrimary) {

@@ -71,7 +71,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer watching.Wait()
 	defer stopWatching()
 	lock, origin := newLock(cfg.Token), newOriginGuard(cfg.Token, cfg.Hosts)
-	guard := func(h http.HandlerFunc) http.HandlerFunc { return origin.guard(lock.guard(h)) }
+	guard := func(h http.HandlerFunc) http.HandlerFunc { return origin.guard(lock.guard(s.guard(h))) }
 	requests := httpkit.NewHTTPMetrics(registry)
 	router := httpkit.NewRouter(requests)
 	router.Handle("/create", httpkit.Methods{http.MethodPost: guard(h.admit(opCreate, h.serveCreate))})
