@@ -57,7 +57,7 @@ type importer struct {
 	places                    places
 }
 
-func newImporter(stopping context.Context, publisher *cache.Publisher, timeout, patience time.Duration, b *budget, m *metrics, log *slog.Logger) *importer {
+func newImporter(stopping context.Context, publisher *publisher.Publisher, timeout, patience time.Duration, b *budget, m *metrics, log *slog.Logger) *importer {
 	return &importer{stopping: stopping, publisher: publisher, timeout: timeout, budget: b, metrics: m, log: log, places: newPlaces(patience)}
 }
 

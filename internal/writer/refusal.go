@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/publisher"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
 )
@@ -34,7 +35,7 @@ func advice(err error) string {
 
 // isFormat reports whether err says that posts in Redis have another format.
 func isFormat(err error) bool {
-	var format *cache.FormatError
+	var format *publisher.FormatError
 	return errors.As(err, &format)
 }
 
