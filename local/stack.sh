@@ -30,7 +30,7 @@ compile_in_docker() {
 	mv bin/local.new bin/local # in one step: a running stack may have it open
 }
 
-case $1 in
+case ${1:-} in
 start | build) compile=yes ;;
 *) if [ -x bin/local ]; then compile=no; else compile=yes; fi ;;
 esac

@@ -50,6 +50,8 @@ func newCompose() *compose {
 					files += string(filepath.ListSeparator) + override
 				}
 			}
+			// In the place of the variable: of two with one name, Compose reads the first.
+			c.env = slices.DeleteFunc(c.env, func(e string) bool { return strings.HasPrefix(e, "COMPOSE_FILE=") })
 			c.env = append(c.env, "COMPOSE_FILE="+files+string(filepath.ListSeparator)+overlay)
 		}
 	}

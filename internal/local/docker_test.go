@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -137,6 +138,22 @@ func TestRedisInDocker(t *testing.T) {
 	t.Setenv("REDIS", "cluster")
 	if out, code := dockerCommand(t, dir, "3", "start"); code != 2 || !strings.Contains(out, "error: REDIS=cluster: use single or sentinel in Docker") {
 		t.Errorf("REDIS=cluster: exit code %d\n%s", code, out)
+	}
+}
+
+// A program that is run in the place of this one may read the first of two variables with one name.
+func TestComposeFileIsSetOnce(t *testing.T) {
+	t.Setenv("REDIS", "sentinel")
+	t.Setenv("COMPOSE_FILE", "docker-compose.yaml")
+	t.Setenv("RUN_DIR", t.TempDir())
+	var files []string
+	for _, e := range newCompose().env {
+		if strings.HasPrefix(e, "COMPOSE_FILE=") {
+			files = append(files, e)
+		}
+	}
+	if want := []string{"COMPOSE_FILE=docker-compose.yaml:" + overlay}; !slices.Equal(files, want) {
+		t.Errorf("%q, want %q", files, want)
 	}
 }
 

@@ -151,7 +151,7 @@ func (p *program) command(name string, args []string) error {
 	if name == "start" {
 		return p.start(c)
 	}
-	r, err := p.runtime(c.name)
+	r, err := p.runtime(c)
 	if err != nil {
 		return err
 	}

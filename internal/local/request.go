@@ -30,7 +30,7 @@ func (p *program) endpoint(setting, role string) (string, *http.Client, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	r, err := p.runtime(c.name)
+	r, err := p.runtime(c)
 	if err != nil {
 		return "", nil, err
 	}

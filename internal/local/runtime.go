@@ -39,7 +39,10 @@ type runtime interface {
 }
 
 // choice is a runtime and the reason for it, in a few words.
-type choice struct{ name, reason string }
+type choice struct {
+	name, reason string
+	compose      *compose // of the runtime in Docker
+}
 
 func runDir() string { return cmp.Or(os.Getenv("RUN_DIR"), ".run") }
 
@@ -49,44 +52,46 @@ const runtimeFile = "runtime"
 // choose picks the runtime: RUNTIME, else the one in which the stack runs, of two the one that was started last,
 // else Docker where it works.
 func choose(ctx context.Context) (choice, error) {
-	c := newCompose()
-	switch forced := os.Getenv("RUNTIME"); forced {
-	case "":
+	forced := os.Getenv("RUNTIME")
+	switch forced {
+	case "", inDocker:
 	case inProcesses:
-		return choice{inProcesses, "RUNTIME=local"}, nil
-	case inDocker:
-		if missing := c.missing(ctx); missing != "" {
-			return choice{}, usage("RUNTIME=docker, but %s; RUNTIME=local works without Docker", missing)
-		}
-		return choice{inDocker, "RUNTIME=docker"}, nil
+		return choice{name: inProcesses, reason: "RUNTIME=local"}, nil
 	default:
 		return choice{}, usage("RUNTIME=%s: use local or docker", forced)
 	}
+	c := newCompose()
 	missing := c.missing(ctx)
-	runsInDocker := func() bool { return missing == "" && c.runs(ctx) }
+	if forced == inDocker {
+		if missing != "" {
+			return choice{}, usage("RUNTIME=docker, but %s; RUNTIME=local works without Docker", missing)
+		}
+		return choice{inDocker, "RUNTIME=docker", c}, nil
+	}
+	runsInDocker := missing == "" && c.runs(ctx)
 	last, _ := os.ReadFile(filepath.Join(runDir(), runtimeFile)) // none before the first start
-	if strings.TrimSpace(string(last)) == inDocker && runsInDocker() {
-		return choice{inDocker, "the stack runs in Docker"}, nil
+	if strings.TrimSpace(string(last)) == inDocker && runsInDocker {
+		return choice{inDocker, "the stack runs in Docker", c}, nil
 	}
 	if pid, _, err := rundir.Running(runDir()); pid != 0 || err != nil {
-		return choice{inProcesses, "the stack runs without Docker"}, nil
+		return choice{name: inProcesses, reason: "the stack runs without Docker"}, nil
 	}
 	switch {
-	case runsInDocker():
-		return choice{inDocker, "the stack runs in Docker"}, nil
+	case runsInDocker:
+		return choice{inDocker, "the stack runs in Docker", c}, nil
 	case missing != "":
-		return choice{inProcesses, missing}, nil
+		return choice{name: inProcesses, reason: missing}, nil
 	}
-	return choice{inDocker, "Docker Compose works"}, nil
+	return choice{inDocker, "Docker Compose works", c}, nil
 }
 
-// runtime returns the runtime of a name.
-func (p *program) runtime(name string) (runtime, error) {
-	if name == inDocker {
+// runtime returns the chosen runtime.
+func (p *program) runtime(c choice) (runtime, error) {
+	if c.name == inDocker {
 		if redis := os.Getenv("REDIS"); redis != "" && redis != layout.Single && redis != layout.WithSentinel {
 			return nil, usage("REDIS=%s: use single or sentinel in Docker", redis)
 		}
-		return &docker{program: p, compose: newCompose()}, nil
+		return &docker{program: p, compose: c.compose}, nil
 	}
 	cfg, err := layout.ParseConfig(nil, os.Getenv)
 	if err != nil {
@@ -104,7 +109,7 @@ func (p *program) start(c choice) error {
 		hint = ""
 	}
 	fmt.Fprintf(p.out, "Runtime: %s (%s%s)\n", c.name, c.reason, hint)
-	r, err := p.runtime(c.name)
+	r, err := p.runtime(c)
 	if err != nil {
 		return err
 	}
@@ -115,8 +120,8 @@ func (p *program) start(c choice) error {
 				return errors.New("RUNTIME=docker, but the images cannot be pulled or built, for the reason above; RUNTIME=local works without Docker")
 			}
 			fmt.Fprintf(p.out, "The images cannot be pulled or built: %s\nStarting the local stack instead; RUNTIME=docker makes this an error.\n", lastLine(output))
-			c.name = inProcesses
-			if r, err = p.runtime(c.name); err != nil {
+			c = choice{name: inProcesses}
+			if r, err = p.runtime(c); err != nil {
 				return err
 			}
 		}
