@@ -16,7 +16,8 @@ import (
 	"heavy-read-api/internal/stack/layout"
 )
 
-// answering answers as writer and gateway do. last returns the id of the last request, once.
+// answering returns a server that stands in for writer and gateway. last returns the id of the last request, and
+// then "" until the next one.
 func answering(t *testing.T) (s *httptest.Server, last func() string) {
 	var asked atomic.Value
 	asked.Store("")
@@ -62,7 +63,7 @@ func makeTree(t *testing.T) string {
 	return dir
 }
 
-// An id may have any character, and make and the shell have their own ideas about some.
+// An id may have any character, also those that make or the shell would expand.
 func TestPostIDIsTakenLiterally(t *testing.T) {
 	server, last := answering(t)
 	url := server.URL
@@ -82,11 +83,11 @@ func TestPostIDIsTakenLiterally(t *testing.T) {
 	}
 }
 
-// unreachable is a proxy at which nobody listens, for every kind of request.
+// unreachable sets a proxy on a port on which nothing listens, for every kind of request.
 var unreachable = []string{"http_proxy=http://127.0.0.1:1", "https_proxy=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1",
 	"all_proxy=http://127.0.0.1:1", "ALL_PROXY=http://127.0.0.1:1", "no_proxy=", "NO_PROXY="}
 
-// Where BIND_ADDRESS has put writer and gateway, Docker knows. A proxy is not asked about this machine.
+// BIND_ADDRESS moves writer and gateway in Docker alone. Requests to this machine ignore proxies.
 func TestCommandsReachTheStack(t *testing.T) {
 	server, last := answering(t)
 	_, port, _ := strings.Cut(server.Listener.Addr().String(), ":")

@@ -74,8 +74,8 @@ func inTree(t *testing.T, env []string, args ...string) (output string, code int
 	return execute(t, "../..", append([]string{childEnvironment + "=1"}, env...), append([]string{testProgram(t)}, args...)...)
 }
 
-// dockerCommand runs a command with the fake, whose gateway lists so many readers in the end. Both keep their files in
-// the folder state.
+// dockerCommand runs a command with the fake, whose gateway lists up to lists readers. Both keep their files in the
+// folder state.
 func dockerCommand(t *testing.T, state, lists string, args ...string) (output string, code int) {
 	t.Helper()
 	return inTree(t, []string{"RUNTIME=docker", "STATE=" + state, "RUN_DIR=" + state, "LISTS=" + lists, fakePath(t)}, args...)
@@ -174,7 +174,7 @@ func TestFailoverInDocker(t *testing.T) {
 	}
 }
 
-// The words of a health check become the state, as without Docker.
+// The output of a health check becomes state, note and detail, as without Docker.
 func TestHealthInDocker(t *testing.T) {
 	for says, want := range map[string]string{
 		"":                                 "stack-reader-1  -  127.0.0.1:1  ready\n",

@@ -28,8 +28,8 @@ import (
 	"heavy-read-api/internal/writer"
 )
 
-// TestMain lets the test binary be the program that a stack under test starts again and again:
-// with childEnvironment set it is `local` with fake roles, or realChildren.
+// TestMain makes the test binary the program `local`, with fake roles or realChildren, where childEnvironment is
+// set: the stack under test starts its own program again for each process.
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnvironment) == "" {
 		os.Exit(m.Run())
@@ -55,7 +55,7 @@ const (
 	realChildren     = "real" // value of it with which writer and readers are the real ones
 )
 
-// fake is a process that does what the supervisor needs to see, and misbehaves on request.
+// fake is a process with the interfaces that the supervisor uses. Its settings make it misbehave.
 type fake struct {
 	daemon.Common
 	podID, nodes string
@@ -221,8 +221,8 @@ func (f *fake) event(line string) {
 	fmt.Fprintln(file, line)
 }
 
-// portBlock hands out blocks of ports to tests of one process; below the range from which the
-// kernel takes ports for outgoing connections, and apart from the ports of package redistest.
+// portBlock is the last block of ports that a test of this process got. The ports are below the range from which
+// the kernel takes ports for outgoing connections, and apart from those of package redistest.
 var portBlock atomic.Int64
 
 const firstTestPort, lastTestPort = 10000, 20000
@@ -238,7 +238,7 @@ const portsPerStack = 5 + layout.MaxReaders + sentinels + 2*clusterNodes
 func testConfig(t *testing.T, env ...string) layout.Config {
 	t.Helper()
 	all := append(testEnv(t), env...)
-	cfg, err := layout.ParseConfig(nil, func(name string) string { return lookup(all, name) })
+	cfg, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(all, name) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,16 +259,6 @@ func testEnv(t *testing.T) []string {
 		fmt.Sprintf("SENTINEL_PORT=%d", base+5+layout.MaxReaders), fmt.Sprintf("REDIS_PORT=%d", base+5+layout.MaxReaders+sentinels),
 		fmt.Sprintf("REDIS_BUS_PORT=%d", base+5+layout.MaxReaders+sentinels+clusterNodes),
 	}
-}
-
-// lookup returns the last value of a name in env.
-func lookup(env []string, name string) (value string) {
-	for _, e := range env {
-		if v, ok := strings.CutPrefix(e, name+"="); ok {
-			value = v
-		}
-	}
-	return value
 }
 
 func freeBlock(t *testing.T) int {
@@ -301,7 +291,7 @@ next:
 	return 0
 }
 
-// TestBlocksAreReserved starts the search where another process, which counts by itself, would.
+// TestBlocksAreReserved starts the search at the same block, as another process could.
 func TestBlocksAreReserved(t *testing.T) {
 	first := freeBlock(t)
 	portBlock.Store(int64(first - portsPerStack))

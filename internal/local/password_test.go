@@ -52,8 +52,8 @@ func checkGuarded(t *testing.T, cfg layout.Config, st state.Stack) {
 	}
 }
 
-// withoutPassword makes the run folder of a stack that was stopped one of a version that knew no password.
-// Redis had written into the files that it rewrites that the default user needs none.
+// withoutPassword turns the run folder of a stopped stack into one of an earlier version, which set no password:
+// the files that Redis rewrites say that the default user needs none.
 func withoutPassword(t *testing.T, cfg layout.Config) {
 	t.Helper()
 	if err := os.Remove(cfg.File(layout.PasswordFile)); err != nil {
@@ -92,7 +92,7 @@ func TestSingleRedisIsGuarded(t *testing.T) {
 			}
 			t.Parallel()
 			env := append(testEnv(t), childEnvironment+"="+realChildren, "REDIS_SERVER="+server, "READERS=1")
-			cfg, err := layout.ParseConfig(nil, func(name string) string { return lookup(env, name) })
+			cfg, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(env, name) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -128,7 +128,7 @@ func TestSingleRedisIsGuarded(t *testing.T) {
 	}
 }
 
-// A Redis of the user's keeps its own password, and the run folder gets none.
+// An external Redis has a password of its own, and the run folder gets none.
 func TestNoPasswordForAnotherRedis(t *testing.T) {
 	embedded := redistest.StartEmbedded(t)
 	embedded.RequireAuth("theirs")

@@ -22,7 +22,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// wellState waits until everything is as it should be and returns the state.
+// wellState waits until the stack is settled and returns the state.
 func wellState(t *testing.T, cfg layout.Config) state.Stack {
 	t.Helper()
 	var st state.Stack
@@ -61,7 +61,7 @@ func doHTTP(ctx context.Context, method, url, body string) (int, string, error) 
 	return res.StatusCode, string(text), err
 }
 
-// write writes a post with the id, again and again until the writer takes it.
+// write writes a post with the id, and retries until the writer takes it.
 func write(t *testing.T, cfg layout.Config, id string) {
 	t.Helper()
 	eventually.Nil(t, func() error {
@@ -73,7 +73,7 @@ func write(t *testing.T, cfg layout.Config, id string) {
 	})
 }
 
-// served waits until a reader answers with each of the posts.
+// served waits until reader-direct serves each of the posts.
 func served(t *testing.T, cfg layout.Config, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
@@ -87,7 +87,7 @@ func served(t *testing.T, cfg layout.Config, ids ...string) {
 	}
 }
 
-// checkModes reports files of the run folder that another user may look at.
+// checkModes reports files of the run folder that another user may read.
 func checkModes(t *testing.T, dir string) {
 	t.Helper()
 	files := 0
@@ -123,7 +123,7 @@ func TestLayouts(t *testing.T) {
 			t.Parallel()
 			env := append(testEnv(t), childEnvironment+"="+realChildren, "REDIS_SERVER=", "READERS=1")
 			first := append(slices.Clone(env), "REDIS="+tt.layout) // later starts remember it
-			cfg, err := layout.ParseConfig(nil, func(name string) string { return lookup(env, name) })
+			cfg, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(env, name) })
 			if err != nil {
 				t.Fatal(err)
 			}

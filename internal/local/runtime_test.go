@@ -11,7 +11,7 @@ import (
 	"heavy-read-api/internal/stack/rundir"
 )
 
-// RUNTIME=docker that cannot work says once why, and what works.
+// RUNTIME=docker that cannot work prints the reason once, and what works.
 func TestDockerThatCannotWork(t *testing.T) {
 	const (
 		noDaemon   = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
@@ -33,7 +33,7 @@ esac`, noRegistry},
 	}
 }
 
-// The first command has to compile, and says so before. Later ones use the program that is there, also while the
+// The first command compiles, after a message. Later ones use the program that is there, also while the
 // tree does not compile.
 func TestFirstStartSaysThatItCompiles(t *testing.T) {
 	dir := makeTree(t)
@@ -114,7 +114,7 @@ esac
 	}
 }
 
-// Which runtime is chosen, and why.
+// The choice of the runtime and the reason that is printed.
 func TestChoice(t *testing.T) {
 	works := fakePath(t)
 	noDaemon := pathWith(t, map[string]string{"docker": "#!/bin/sh\necho 'no daemon' >&2\nexit 1\n"})

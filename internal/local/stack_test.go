@@ -31,7 +31,7 @@ import (
 
 const testWait = 30 * time.Second
 
-// gone reports whether a process has ended; one that nobody has reaped yet has.
+// gone reports whether a process has ended; a zombie has.
 func gone(pid int) bool {
 	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		return true
@@ -142,7 +142,7 @@ func TestStackStartsAndStopsEverything(t *testing.T) {
 	}
 }
 
-// killAndAwait kills a process of a stack that is ready and waits until it is back as another one.
+// killAndAwait kills a process of a ready stack and waits until the supervisor has restarted it.
 func killAndAwait(t *testing.T, cfg layout.Config, name string) {
 	t.Helper()
 	victim := find(t, readyState(t, cfg), name)
@@ -196,7 +196,7 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
-// A port that is taken between the check and the start of who needs it.
+// A port that is taken between the check and the start of the process that needs it.
 func TestPortTakenAfterTheCheck(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Env = append(cfg.Env, fmt.Sprintf("FAKE_STEAL=%d", cfg.GatewayPort))
@@ -250,7 +250,7 @@ func wait(t *testing.T, cmd *exec.Cmd) error {
 // foreground starts the program with `run` and these settings.
 func foreground(t *testing.T, env []string, prepare func(*exec.Cmd)) (*exec.Cmd, layout.Config) {
 	t.Helper()
-	cfg, err := layout.ParseConfig(nil, func(name string) string { return lookup(env, name) })
+	cfg, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(env, name) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,8 +313,8 @@ func TestNohupKeepsTheStackUp(t *testing.T) {
 	}
 }
 
-// Nothing that the supervisor writes may block it: neither its own log and the addresses of the
-// start, nor its children's warnings.
+// No output may block the supervisor: neither its own log and the addresses of the start, nor its children's
+// warnings.
 func TestOutputThatIsHeldOrGone(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -394,7 +394,7 @@ func TestScale(t *testing.T) {
 	shrunk := slices.Index(seen, "nodes "+node(1))
 	for _, name := range []string{"reader-2", "reader-3", "reader-4"} {
 		if i := slices.Index(seen, "term "+name); shrunk < 0 || i < shrunk {
-			t.Errorf("%s was stopped before the gateway had let go of it: %v", name, seen)
+			t.Errorf("%s was stopped before the gateway had dropped it: %v", name, seen)
 		}
 	}
 	if slices.Contains(seen, "term reader-1") {
@@ -426,7 +426,7 @@ func rotation(t *testing.T, cfg layout.Config) []int {
 // The gateway uses a reader only some time after it has listed it.
 func TestStartAndScaleWaitForTheRotation(t *testing.T) {
 	env := append(testEnv(t), "FAKE_TAKE=1500ms")
-	cfg, err := layout.ParseConfig(nil, func(name string) string { return lookup(env, name) })
+	cfg, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(env, name) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -444,7 +444,7 @@ func TestStartAndScaleWaitForTheRotation(t *testing.T) {
 
 func TestStartAndScaleNameTheReaderThatIsMissing(t *testing.T) {
 	env := testEnv(t)
-	base, err := layout.ParseConfig(nil, func(name string) string { return lookup(env, name) })
+	base, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(env, name) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -495,7 +495,7 @@ func TestScaleUpThatCannotWorkIsUndone(t *testing.T) {
 	}
 }
 
-// scaleTo asks the control interface, as the command does.
+// scaleTo scales through the control API, as the command does.
 func scaleTo(t *testing.T, cfg layout.Config, n int) error {
 	t.Helper()
 	_, err := control.Scale(t.Context(), supervisor.Address(cfg.Port), n)
@@ -564,7 +564,7 @@ func local(t *testing.T, env []string, args ...string) (output string, code int)
 
 func TestCommands(t *testing.T) {
 	env := testEnv(t)
-	cfg, err := layout.ParseConfig(nil, func(name string) string { return lookup(env, name) })
+	cfg, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(env, name) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -612,7 +612,7 @@ func TestCommands(t *testing.T) {
 
 func TestStartTellsWhyItFailed(t *testing.T) {
 	env := testEnv(t)
-	taken := lookup(env, "GATEWAY_PORT")
+	taken := layout.Getenv(env, "GATEWAY_PORT")
 	ln, err := net.Listen("tcp", net.JoinHostPort(supervisor.Host, taken))
 	if err != nil {
 		t.Fatal(err)
@@ -626,13 +626,13 @@ func TestStartTellsWhyItFailed(t *testing.T) {
 	}
 }
 
-// The supervisor is killed so that no handler of its own can run.
+// The supervisor is killed by SIGKILL, so that no handler of its own can run.
 func TestNoOrphans(t *testing.T) {
 	if self, _ := supervisor.Self(); self != "/proc/self/exe" {
 		t.Skip("children are tied to the supervisor on Linux alone")
 	}
 	env := testEnv(t)
-	cfg, err := layout.ParseConfig(nil, func(name string) string { return lookup(env, name) })
+	cfg, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(env, name) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -688,7 +688,7 @@ func TestStartThatCannotWorkEnds(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			env := append(testEnv(t), childEnvironment+"="+realChildren)
 			env = append(env, tt.env...)
-			dir := filepath.Join(lookup(env, "RUN_DIR"), "redis", "appendonlydir")
+			dir := filepath.Join(layout.Getenv(env, "RUN_DIR"), "redis", "appendonlydir")
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}

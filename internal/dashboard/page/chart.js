@@ -19,13 +19,13 @@ const format = {
   },
 };
 
-// trim writes three digits at most.
+// trim formats a number with three significant digits at most.
 function trim(v) {
   const digits = Math.abs(v) >= 100 ? 0 : Math.abs(v) >= 10 ? 1 : 2;
   return String(Number(v.toFixed(digits)));
 }
 
-// element makes an element; text is always text, never markup.
+// element returns a new element. text is inserted as text, never as markup.
 function element(tag, className, text) {
   const e = document.createElement(tag);
   if (className) e.className = className;
@@ -43,7 +43,7 @@ const SPAN = 300e3; // milliseconds that a chart shows at most
 const SHORT = 60e3; // and at least
 const GAP = 2600; // above this many milliseconds between two points a line is broken
 
-// Chart draws lines over the last five minutes. def has title, note, empty (what to say without
+// Chart draws lines over the last five minutes. def has title, note, empty (the text without
 // data), format, log (a logarithmic axis) and lines(processes), which returns for each line
 // {group, label, color, dashed, get(point)}; lines of one group share a place in the legend.
 class Chart {
@@ -71,7 +71,7 @@ class Chart {
     this.writeLegend();
   }
 
-  // newest returns the newest value of a line, if it is of the last seconds.
+  // newest returns the newest value of a line unless it is older than a few seconds.
   newest(line) {
     const { points } = this.data;
     for (let i = points.length - 1; i >= Math.max(0, points.length - 3); i--) {
@@ -101,7 +101,7 @@ class Chart {
     this.canvas.setAttribute('aria-label', `${this.def.title}, ${this.def.note}. Now: ${spoken.join('; ')}`);
   }
 
-  // tell shows the values at the pointer, as long as it is there.
+  // tell shows the values at the pointer.
   tell() {
     const { points, lines } = this.data;
     if (this.at === undefined || !this.scaleX || points.length === 0) return;

@@ -85,8 +85,8 @@ var (
 	}
 )
 
-// parseSample reads a scrape of a process of the given role, in the Prometheus text format. A
-// counter without series is zero: they appear with the first event. A gauge without is absent.
+// parseSample reads a scrape of a process of the given role, in the Prometheus text format. A counter without
+// series is zero: a series appears with its first event. A gauge without series is absent.
 func parseSample(r io.Reader, role string) (sample, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(r)
@@ -145,15 +145,14 @@ func value(m *dto.Metric) float64 {
 	}
 }
 
-// histogram counts observations up to each bound, the counts cumulative as Prometheus has them.
-// The last bound is +Inf. Values are immutable.
+// histogram has cumulative counts of the observations up to each bound, as in Prometheus. The last bound is +Inf.
+// A histogram is immutable.
 type histogram struct {
 	bounds []float64
 	counts []float64
 }
 
-// histogramOf returns the observations of h, in a unit that is scale times its own. One that is no
-// histogram has none.
+// histogramOf returns the observations of h with bounds multiplied by scale, none when h is nil.
 func histogramOf(h *dto.Histogram, scale float64) histogram {
 	if h == nil {
 		return histogram{}
@@ -184,7 +183,7 @@ func (h histogram) total() float64 {
 func (h histogram) plus(other histogram) histogram { return h.combine(other, 1) }
 
 // since returns the observations after earlier. A histogram with fewer observations than earlier,
-// or other bounds, began anew: all it has is new.
+// or other bounds, was reset: all of its observations are new.
 func (h histogram) since(earlier histogram) histogram {
 	if h.total() < earlier.total() || !slices.Equal(h.bounds, earlier.bounds) {
 		return h
@@ -206,9 +205,8 @@ func (h histogram) combine(other histogram, sign float64) histogram {
 	return out
 }
 
-// quantile returns the value below which the share q of the observations lies, as Prometheus
-// estimates it: spread evenly inside a bucket, and the highest finite bound for those above it. It
-// returns false when there are no observations.
+// quantile returns the q-quantile as Prometheus estimates it: observations are spread evenly inside a bucket, and
+// those above the highest finite bound count as that bound. It returns false without observations.
 func (h histogram) quantile(q float64) (float64, bool) {
 	total := h.total()
 	if total <= 0 || len(h.bounds) < 2 {
