@@ -89,8 +89,8 @@ test-compose: ## Run the stack in Docker, break it and check what it promises; n
 bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-test-redis: ## Run the protocol's tests on Redis 8 and Valkey from Debian's newer suites; needs apt-get
-	@$(GO) run ./test/redis
+benchmark: ## Measure the running stack and write a report to benchmark/results: make benchmark [ARGS=--full]
+	@benchmark/run_benchmark.sh $(ARGS)
 
 test-compose: ## Start the stack in Docker, break it and check its promises; needs root where no engine runs
 	@$(GO) test -tags compose -count=1 -timeout 0 -v ./test/compose $(ARGS)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the stack that `make start` has started and writes benchmark/benchmark-report.md. May be
+# Measures the stack that `make start` has started and writes a report to benchmark/results. It can be
 # called from any folder; --help lists the options.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-// Package cli is the benchmark as a person meets it: options, menu, progress, files.
+// Package cli is the user interface of the benchmark: options, menu, progress, files.
 package cli
 
 import (
@@ -23,50 +23,57 @@ import (
 	"heavy-read-api/benchmark/internal/target"
 )
 
-// options are what the command line says.
+// options are the options of the command line.
 type options struct {
 	suite.Options
-	yes, interactive, quick, remove, readme bool
-	folder                                  string
+	yes, interactive, quick, remove, publish bool
+	folder                                   string
 }
 
-const usage = `usage: run_benchmark.sh [options]
-Measures the stack that runs, and writes benchmark/benchmark-report.md with plots beside it.
+const (
+	name      = "benchmark-report"
+	results   = "benchmark/results" // ignored by git
+	committed = "benchmark"         // folder of the report that is committed
+)
 
-  --quick            about a minute (the default without a terminal)
+const usage = `usage: run_benchmark.sh [options]
+Measures the running stack and writes a report with plots to benchmark/results, which git ignores.
+
+  --quick            under three minutes (the default without a terminal)
   --full             about a quarter of an hour, 1,000,000 posts
-  --only NAME        one part, or some with commas between them:
+  --only NAME        one part, or several separated by commas:
                      %s
   --yes              ask nothing
-  --duration 5s      of one measurement
-  --connections N    of closed-loop load, and at most at a constant rate (default 64)
-  --rate N           reads a second where the rate is constant (default: 10, 50 and 80 %% of the maximum
-                     for latency, 2000 beside writes and faults)
-  --posts N          posts to load (default 100000; 1000000 in full)
-  --out DIR          folder of the report (default benchmark)
-  --remove           delete the posts that the benchmark has loaded, and measure nothing
-  --readme           copy the table of claims from the report into README.md, and measure nothing
+  --publish          with --full: replace the committed report (benchmark/benchmark-report.md and its
+                     plots) and the table in README.md
+  --duration 5s      length of one measurement
+  --connections N    connections of a closed loop, and at most at a constant rate (default 64)
+  --rate N           reads a second at a constant rate (default 1000 and the highest one with p99
+                     below 5 ms for latency, 2000 beside writes and faults)
+  --posts N          posts to load (default 100000; 1000000 with --full)
+  --out DIR          folder of the report (default benchmark/results)
+  --remove           delete the benchmark's posts and measure nothing
 
 The posts (ids bench-...) stay after a run, so that the next one need not load them. Other posts are
 not touched. Addresses are those of make start: WRITER_PORT, DIRECT_PORT, GATEWAY_PORT, DASHBOARD_PORT.
 `
 
-// errHelp asks for the usage.
+// errHelp reports --help.
 var errHelp = errors.New("help requested")
 
 func parse(args []string) (options, error) {
 	var o options
 	var only string
 	fs := flag.NewFlagSet("run_benchmark.sh", flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // what there is to say is returned
+	fs.SetOutput(io.Discard) // errors are returned
 	fs.BoolVar(&o.quick, "quick", false, "")
 	fs.BoolVar(&o.Full, "full", false, "")
 	fs.BoolVar(&o.yes, "yes", false, "")
-	fs.BoolVar(&o.interactive, "interactive", false, "") // run_benchmark.sh says so on a terminal
+	fs.BoolVar(&o.interactive, "interactive", false, "") // run_benchmark.sh passes it on a terminal
 	fs.BoolVar(&o.remove, "remove", false, "")
-	fs.BoolVar(&o.readme, "readme", false, "")
+	fs.BoolVar(&o.publish, "publish", false, "")
 	fs.StringVar(&only, "only", "", "")
-	fs.StringVar(&o.folder, "out", "benchmark", "")
+	fs.StringVar(&o.folder, "out", results, "")
 	fs.DurationVar(&o.Duration, "duration", 0, "")
 	fs.IntVar(&o.Connections, "connections", 0, "")
 	fs.IntVar(&o.Rate, "rate", 0, "")
@@ -91,6 +98,9 @@ func parse(args []string) (options, error) {
 	if o.quick && o.Full {
 		return o, errors.New("--quick and --full: choose one")
 	}
+	if o.publish && (!o.Full || only != "" || o.Posts > 0 || o.Duration > 0) {
+		return o, errors.New("--publish: only a whole run with --full can be published")
+	}
 	for name := range strings.SplitSeq(only, ",") {
 		if name = strings.TrimSpace(name); name != "" {
 			o.Only = append(o.Only, name)
@@ -99,8 +109,8 @@ func parse(args []string) (options, error) {
 	return o, o.Validate()
 }
 
-// Main runs the benchmark in the repository's folder and returns the exit code: 0 when it is done, 1
-// when something failed or a read did, 2 for a command line that cannot work, 130 after Ctrl-C.
+// Main runs the benchmark in the repository's folder and returns the exit code: 0 for success, 1 when a part or
+// a read failed, 2 for an invalid command line, 130 after Ctrl-C.
 func Main(args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	o, err := parse(args)
 	if errors.Is(err, errHelp) {
@@ -112,7 +122,7 @@ func Main(args []string, getenv func(string) string, stdin io.Reader, stdout, st
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal meets the default action
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	b := &benchmark{options: o, getenv: getenv, in: bufio.NewReader(stdin), out: stdout, args: args}
 	code, err := b.run(ctx)
 	if err != nil {
@@ -135,10 +145,6 @@ type benchmark struct {
 func (b *benchmark) say(format string, args ...any) { fmt.Fprintf(b.out, format+"\n", args...) }
 
 func (b *benchmark) run(ctx context.Context) (int, error) {
-	const name = "benchmark-report"
-	if b.readme {
-		return 0, report.CopyHeadline(filepath.Join(b.folder, name+".md"), "README.md")
-	}
 	addresses, err := target.ParseAddresses(b.getenv)
 	if err != nil {
 		return 0, err
@@ -170,44 +176,60 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 	if err := b.writable(); err != nil {
 		return 0, err
 	}
-	b.say("Measuring the %s stack, for about %v. Ctrl-C ends it and keeps what it has.", runtime.Name(), suite.Estimate(b.Options, b.failsOver).Round(time.Second))
+	b.say("Measuring the %s stack, for about %v. Ctrl-C ends the run and keeps its results.", runtime.Name(), suite.Estimate(b.Options, b.failsOver).Round(time.Second))
 	p := newProgress(b.out, b.interactive, suite.Estimate(b.Options, b.failsOver))
-	r, err := suite.Run(ctx, b.Options, addresses, runtime, p)
+	r, failed := suite.Run(ctx, b.Options, addresses, runtime, p)
 	p.close()
-	var wrong *load.WrongError
-	if errors.As(err, &wrong) {
-		return 0, fmt.Errorf("%w\nNothing of this run counts, and no report was written. If somebody has changed posts bench-...: --remove, then run again", err)
-	} else if err != nil {
-		return 0, err
+	if r == nil {
+		return 0, failed
 	}
 	r.Command = b.command()
 	file := name
-	if r.Partial != "" {
-		file += ".partial" // it does not take the place of a whole one
+	if r.Partial != "" || len(r.Failed) > 0 {
+		file += ".partial" // it does not replace a whole one
 	}
-	if err := b.write(r, file); err != nil {
-		return 0, err
+	if err := b.write(r, b.folder, file); err != nil {
+		return 0, errors.Join(failed, err)
 	}
 	b.say("")
 	for _, c := range r.Claims() {
-		if c.Known {
-			b.say("%-3s  %s: %s", map[bool]string{true: "yes", false: "NO"}[c.Holds], c.Claim, c.Measured)
+		if c.Verdict != report.NotMeasured {
+			b.say("%-12s  %s: %s", c.Verdict, c.Claim, c.Measured)
 		}
 	}
 	b.say("\nThe report is %s. The posts (ids bench-...) stay for the next run; --remove deletes them.", filepath.Join(b.folder, file+".md"))
 	if r.Partial != "" {
 		b.say("It is partial: %s.", r.Partial)
 	}
+	var wrong *load.WrongError
 	switch {
+	case errors.As(failed, &wrong):
+		return 0, fmt.Errorf("%w\nThe report has what was measured before the wrong answer. If the posts bench-... were changed by someone else: --remove, then run again", failed)
+	case failed != nil:
+		return 0, failed
 	case len(r.Broken()) > 0:
-		return 0, fmt.Errorf("what must not happen did: %s", strings.Join(r.Broken(), "; "))
+		return 0, fmt.Errorf("a promise was broken: %s", strings.Join(r.Broken(), "; "))
 	case ctx.Err() != nil:
 		return 130, nil
+	case b.publish:
+		return 0, b.published(r)
 	}
 	return 0, nil
 }
 
-// writable reports, before anything is measured, a folder that the report cannot be written to.
+// published replaces the committed report and the table in the README.
+func (b *benchmark) published(r *report.Report) error {
+	if err := b.write(r, committed, name); err != nil {
+		return err
+	}
+	if err := report.CopyHeadline(filepath.Join(committed, name+".md"), "README.md", committed); err != nil {
+		return err
+	}
+	b.say("%s and the table in README.md were replaced.", filepath.Join(committed, name+".md"))
+	return nil
+}
+
+// writable returns an error when the report cannot be written, before anything is measured.
 func (b *benchmark) writable() error {
 	if err := os.MkdirAll(b.folder, 0o755); err != nil {
 		return fmt.Errorf("make the folder of the report: %w", err)
@@ -220,17 +242,17 @@ func (b *benchmark) writable() error {
 	return os.Remove(probe.Name())
 }
 
-// asks reports whether there is something to ask, and somebody.
+// asks reports whether the menu is shown.
 func (b *benchmark) asks() bool {
 	return b.interactive && !b.yes && !b.quick && !b.Full && len(b.Only) == 0
 }
 
-// menu lets a person choose. It returns false to do nothing.
+// menu lets the user choose. It returns false when nothing is to be measured.
 func (b *benchmark) menu() bool {
 	quick, full := b.Options, b.Options
 	full.Full = true
-	b.say("This loads posts into the stack that runs, reads them in several ways, kills a reader and")
-	b.say("Redis (its primary, where another server takes over), brings them back, and writes a report to %s.\n", b.folder)
+	b.say("The benchmark loads posts into the running stack, reads them in several ways, kills and restarts")
+	b.say("a reader and Redis (or its primary, where another server takes over), and writes a report to %s.\n", b.folder)
 	b.say("  1  quick, about %v", suite.Estimate(quick, b.failsOver).Round(10*time.Second))
 	b.say("  2  full, about %v, %d posts", suite.Estimate(full, b.failsOver).Round(time.Minute), suite.Posts(full))
 	titles := suite.Titles()
@@ -261,7 +283,7 @@ func (b *benchmark) menu() bool {
 	}
 }
 
-// command returns what to type to repeat the run, with what was chosen in the menu.
+// command returns the command line that repeats the run, including the choice of the menu.
 func (b *benchmark) command() string {
 	parts := []string{"benchmark/run_benchmark.sh"}
 	for _, a := range b.args {
@@ -278,7 +300,7 @@ func (b *benchmark) command() string {
 	return strings.Join(parts, " ")
 }
 
-// lacks reports whether a flag is not among the arguments.
+// lacks reports whether the arguments do not contain a flag.
 func (b *benchmark) lacks(name string) bool {
 	for _, a := range b.args {
 		if flag, _, _ := strings.Cut(strings.TrimLeft(a, "-"), "="); flag == name {
@@ -288,21 +310,31 @@ func (b *benchmark) lacks(name string) bool {
 	return true
 }
 
-// write writes the page and its plots. The page comes last: what is there is whole.
-func (b *benchmark) write(r *report.Report, file string) error {
+// write writes the page and its plots, and deletes plots of an earlier report that this one does not have. The
+// page comes last, so that its plots always exist.
+func (b *benchmark) write(r *report.Report, folder, file string) error {
 	plots, err := r.Plots()
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(b.folder, 0o755); err != nil {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("make the folder of the report: %w", err)
 	}
+	old, err := filepath.Glob(filepath.Join(folder, file+"-*.svg"))
+	if err != nil {
+		return fmt.Errorf("find the plots of an earlier report: %w", err)
+	}
+	for _, path := range old {
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("delete a plot of an earlier report: %w", err)
+		}
+	}
 	for name, svg := range plots {
-		if err := os.WriteFile(filepath.Join(b.folder, file+"-"+name+".svg"), svg, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, file+"-"+name+".svg"), svg, 0o644); err != nil {
 			return fmt.Errorf("write a plot: %w", err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(b.folder, file+".md"), []byte(r.Markdown(file+"-")), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, file+".md"), []byte(r.Markdown(file+"-")), 0o644); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,18 +25,21 @@ func TestParse(t *testing.T) {
 		t.Errorf("got %+v", o)
 	}
 	for args, why := range map[string]string{
-		"--quick --full":   "choose one",
-		"--only nothing":   `no part "nothing": use memory, throughput`,
-		"--posts -1":       "--posts -1: use a number from 1",
-		"--posts x":        "-posts",
-		"--rate 99999999":  "--rate 99999999",
-		"--connections -5": "--connections -5",
-		"--connections 0":  "above zero",
-		"--posts 0":        "above zero",
-		"--duration 5":     "duration",
-		"--duration -5s":   "--duration -5s",
-		"--nonsense":       "nonsense",
-		"quick":            `unexpected argument "quick"`,
+		"--quick --full":                "choose one",
+		"--publish":                     "only a whole run with --full",
+		"--publish --full --only bytes": "only a whole run with --full",
+		"--publish --full --posts 5":    "only a whole run with --full",
+		"--only nothing":                `no part "nothing": use memory, throughput`,
+		"--posts -1":                    "--posts -1: use a number from 1",
+		"--posts x":                     "-posts",
+		"--rate 99999999":               "--rate 99999999",
+		"--connections -5":              "--connections -5",
+		"--connections 0":               "above zero",
+		"--posts 0":                     "above zero",
+		"--duration 5":                  "duration",
+		"--duration -5s":                "--duration -5s",
+		"--nonsense":                    "nonsense",
+		"quick":                         `unexpected argument "quick"`,
 	} {
 		if _, err := parse(strings.Fields(args)); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: got %v, want it to say %q", args, err, why)
@@ -66,7 +70,7 @@ func TestMenu(t *testing.T) {
 		if !b.menu() || b.Full != want.Full || !slices.Equal(b.Only, want.Only) {
 			t.Errorf("%q: got %+v, want %+v", typed, b.options, want)
 		}
-		if strings.HasPrefix(typed, "nine") && !strings.Contains(out.String(), "Type a number from 1 to 11.") {
+		if strings.HasPrefix(typed, "nine") && !strings.Contains(out.String(), "Type a number from 1 to 13.") {
 			t.Errorf("%q: %s", typed, out.String())
 		}
 	}
@@ -119,10 +123,18 @@ func TestCommand(t *testing.T) {
 
 func TestWrite(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	stale, other := filepath.Join(dir, "page-stale.svg"), filepath.Join(dir, "other-plot.svg")
+	for _, path := range []string{stale, other} {
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	b := &benchmark{}
-	b.folder = dir
 	r := &report.Report{Mode: "quick", Pipelined: []report.Lane{{Name: report.LaneFast, Via: report.ViaDirect, Depth: 16, Rates: []float64{1}}}}
-	if err := b.write(r, "page"); err != nil {
+	if err := b.write(r, dir, "page"); err != nil {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "page.md"))
@@ -130,6 +142,32 @@ func TestWrite(t *testing.T) {
 		t.Errorf("the page (%v):\n%s", err, page)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "page-pipelining.svg")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(stale); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a plot of an earlier report is still there: %v", err)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Errorf("a plot of another report is gone: %v", err)
+	}
+}
+
+// Publishing replaces the committed report and the table in the README, and nothing else.
+func TestPublished(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("README.md", []byte("before\n<!-- benchmark: the claims -->\nstale\n<!-- benchmark: end -->\nafter\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	b := &benchmark{out: &out}
+	if err := b.published(&report.Report{Mode: "full"}); err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil || strings.Contains(string(readme), "stale") || !strings.Contains(string(readme), "| not measured |") || !strings.HasSuffix(string(readme), "\nafter\n") {
+		t.Errorf("the README (%v):\n%s", err, readme)
+	}
+	if _, err := os.Stat("benchmark/benchmark-report.md"); err != nil {
 		t.Error(err)
 	}
 }

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// progress tells what goes on: on a terminal in one line with the time that is left, that is written
-// anew; else in a line for each part and each result.
+// progress shows the progress of a run: on a terminal in one line that is redrawn, with the time left, and
+// otherwise in a line for each part and each result.
 type progress struct {
 	out      io.Writer
 	terminal bool
 	stop     func()
 
 	mu    sync.Mutex    // guards what follows
-	left  time.Duration // of what has not begun
+	left  time.Duration // without the steps that have begun
 	step  string
 	takes time.Duration // of the step
 	began time.Time
@@ -48,7 +48,7 @@ func newProgress(out io.Writer, terminal bool, total time.Duration) *progress {
 	return p
 }
 
-// close ends the line.
+// close erases the line.
 func (p *progress) close() {
 	p.stop()
 	p.mu.Lock()

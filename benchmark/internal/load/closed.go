@@ -2,6 +2,7 @@ package load
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -13,34 +14,39 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-
-	"heavy-read-api/internal/workload"
 )
 
 //go:embed wrk.lua
 var script []byte
 
-// Wrk is wrk with a list of ids to ask for.
+// Asked is a post that is asked for.
+type Asked struct {
+	Rank int
+	ID   string
+}
+
+// Wrk is wrk with a list of posts to ask for.
 type Wrk struct {
 	dir     string
-	reads   *Reads
-	sampled []int
+	sampled []Asked
+	check   CheckFunc
 	counts  *Counts
 }
 
-// listLength is how many ids wrk goes round in.
-const listLength = 1 << 16
+// ListLength is the number of ids that wrk cycles through.
+const ListLength = 1 << 16
 
-// NewWrk draws the ids. Close deletes the files that it makes for wrk.
-func NewWrk(reads *Reads, counts *Counts) (*Wrk, error) {
+// NewWrk returns a wrk that asks for one list, while the client that checks bodies asks for another one.
+// Close deletes wrk's files.
+func NewWrk(asked, sampled []Asked, check CheckFunc, counts *Counts) (*Wrk, error) {
 	dir, err := os.MkdirTemp("", "benchmark-wrk-")
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for wrk: %w", err)
 	}
-	w := &Wrk{dir: dir, reads: reads, sampled: reads.Draw(2, listLength), counts: counts}
+	w := &Wrk{dir: dir, sampled: sampled, check: check, counts: counts}
 	var ids bytes.Buffer
-	for _, rank := range reads.Draw(1, listLength) {
-		ids.WriteString(workload.MixID(rank))
+	for _, a := range asked {
+		ids.WriteString(a.ID)
 		ids.WriteByte('\n')
 	}
 	for name, content := range map[string][]byte{"wrk.lua": script, "ids": ids.Bytes()} {
@@ -63,25 +69,26 @@ type Closed struct {
 	Threads     int
 	Depth       int // requests in flight on each connection
 	Duration    time.Duration
-	Check       CheckFunc // nil is that of the reads
+	Check       CheckFunc     // nil stands for the one of the list
+	Pause       time.Duration // between two requests of the client that checks bodies; 0 stands for a millisecond
 }
 
-// ClosedResult is what wrk measured, and beside it the client that checks bodies.
+// ClosedResult is what wrk and the client that checks bodies measured.
 type ClosedResult struct {
 	Requests int64         `json:"requests"`
 	Seconds  float64       `json:"seconds"`
 	Bytes    int64         `json:"bytes"`
-	Socket   int64         `json:"socket"` // connections that failed, and time-outs
+	Socket   int64         `json:"socket"` // connections that failed, and timeouts
 	Status   int64         `json:"status"` // answers of 400 and above
 	CPU      time.Duration // of wrk
-	// Latencies, sorted, are those of the client beside wrk: single requests at a server that is busy.
+	// Latencies, sorted, are those of the client that checks bodies: single requests to a busy server.
 	Latencies []time.Duration
 }
 
 // Rate returns requests a second.
 func (r ClosedResult) Rate() float64 { return float64(r.Requests) / r.Seconds }
 
-// Args returns wrk's arguments, as a person would type them.
+// Args returns wrk's arguments as they are typed in a shell.
 func (c Closed) Args(script string) []string {
 	args := []string{"-t", strconv.Itoa(c.Threads), "-c", strconv.Itoa(c.Connections), "-d", strconv.FormatFloat(c.Duration.Seconds(), 'f', -1, 64) + "s"}
 	if c.Header != "" {
@@ -90,14 +97,14 @@ func (c Closed) Args(script string) []string {
 	return append(args, "-s", script, "http://"+c.Addr+c.Path)
 }
 
-// Run runs wrk, and beside it a client that checks bodies. Any answer that is not right is a
-// *WrongError. wrk takes whole seconds: Duration is rounded up to them.
+// Run runs wrk and a client that checks bodies. A wrong answer is a *WrongError. wrk takes whole seconds:
+// Duration is rounded up to them.
 func (w *Wrk) Run(ctx context.Context, c Closed) (ClosedResult, error) {
 	var result ClosedResult
 	c.Duration = max((c.Duration + time.Second - 1).Truncate(time.Second), time.Second)
 	check := c.Check
 	if check == nil {
-		check = w.reads.Check
+		check = w.check
 	}
 	var latencies []time.Duration
 	sample := func(ctx context.Context) (err error) {
@@ -105,7 +112,7 @@ func (w *Wrk) Run(ctx context.Context, c Closed) (ClosedResult, error) {
 		if header != "" {
 			header += "\r\n"
 		}
-		latencies, err = Sample(ctx, c.Addr, c.Path, header, w.sampled, check, w.counts)
+		latencies, err = Sample{c.Addr, c.Path, header, w.sampled, check, cmp.Or(c.Pause, time.Millisecond)}.Run(ctx, w.counts)
 		return err
 	}
 	err := beside(ctx, sample, func(ctx context.Context) error {
@@ -125,7 +132,7 @@ func (w *Wrk) run(ctx context.Context, c Closed) (ClosedResult, error) {
 	cmd := exec.CommandContext(ctx, "wrk", c.Args(filepath.Join(w.dir, "wrk.lua"))...)
 	cmd.Env = append(os.Environ(), "BENCH_IDS="+filepath.Join(w.dir, "ids"), "BENCH_PATH="+c.Path, "BENCH_DEPTH="+strconv.Itoa(max(c.Depth, 1)))
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	// A group of its own: Ctrl-C on the terminal is ours to pass on.
+	// A process group of its own, so that Ctrl-C on the terminal ends wrk through ctx and not directly.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {

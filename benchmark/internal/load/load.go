@@ -1,6 +1,6 @@
-// Package load makes the reads that the benchmark measures: closed-loop with wrk, which asks again
-// as soon as it is answered; and at a constant rate, where an answer that is late does not delay the
-// requests after it.
+// Package load generates the reads that the benchmark measures: in a closed loop with wrk, which sends the
+// next request of a connection when the previous one is answered, and at a constant rate, where a late
+// answer does not delay the requests after it.
 package load
 
 import (
@@ -17,7 +17,7 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// WrongError is an answer that is not the right one. What was measured beside it counts for nothing.
+// WrongError is a wrong answer. It invalidates everything that was measured at the same time.
 type WrongError struct{ Reason string }
 
 func (e *WrongError) Error() string { return "WRONG ANSWER: " + e.Reason }
@@ -27,8 +27,7 @@ func Wrong(format string, args ...any) error {
 	return &WrongError{Reason: fmt.Sprintf(format, args...)}
 }
 
-// Reads says which posts are asked for - ids of a mix, drawn from a Zipf distribution - and what the
-// right answers are. The posts must not change.
+// Reads draws ids of a mix from a Zipf distribution and checks the answers. The posts must not change.
 type Reads struct {
 	Mix   *workload.Mix
 	Posts int // ranks from 0
@@ -37,11 +36,11 @@ type Reads struct {
 	right map[int][]byte
 }
 
-// CheckFunc returns a *WrongError when an answer for a rank is wrong. It keeps body and does not
-// change it.
+// CheckFunc returns a *WrongError when the answer for a rank is wrong. It may keep body and does not change
+// it.
 type CheckFunc func(rank, status int, body []byte) error
 
-// Theta is the skew of the reads: that of YCSB, with which caches are usually compared.
+// Theta is the skew of the reads, the one of YCSB, with which caches are usually compared.
 const Theta = 0.99
 
 // Draw returns n ranks. The same seed draws the same ones.
@@ -54,13 +53,22 @@ func (r *Reads) Draw(seed uint64, n int) []int {
 	return ranks
 }
 
+// Asked returns n posts to ask for. The same seed draws the same ones.
+func (r *Reads) Asked(seed uint64, n int) []Asked {
+	asked := make([]Asked, n)
+	for i, rank := range r.Draw(seed, n) {
+		asked[i] = Asked{rank, workload.MixID(rank)}
+	}
+	return asked
+}
+
 // Check is a CheckFunc: an answer has what was written, and the same bytes each time.
 func (r *Reads) Check(rank, status int, body []byte) error {
 	if status != http.StatusOK {
 		return Wrong("%s was answered with status %d: %.200q", workload.MixID(rank), status, body)
 	}
-	// The first answer is taken apart, those after it are compared with it: at the rates of an open
-	// loop a hash of each would be the load.
+	// The first answer is parsed and hashed, later ones are compared with it: hashing every answer would
+	// cost more than the load that is generated.
 	r.mu.Lock()
 	right, ok := r.right[rank]
 	r.mu.Unlock()
@@ -82,42 +90,45 @@ func (r *Reads) Check(rank, status int, body []byte) error {
 	return nil
 }
 
-func target(path string, rank int) string { return path + "?id=" + workload.MixID(rank) }
-
-// Counts is how many answers were looked at, over a whole run.
+// Counts is how many answers a whole run has checked.
 type Counts struct {
 	Statuses atomic.Int64 // answers whose status was checked
 	Bodies   atomic.Int64 // answers that were compared with what was written, byte for byte
 }
 
-// samplePause is what Sample waits between two requests: about a thousand of them a second.
-const samplePause = time.Millisecond
+// Sample is a client that reads posts one after the other and checks each answer. It runs beside wrk,
+// which cannot check bodies itself without a loss: a script that looks at every answer costs wrk a third of
+// its pipelined rate.
+type Sample struct {
+	Addr, Path, Header string
+	Asked              []Asked
+	Check              CheckFunc
+	Pause              time.Duration // between two requests
+}
 
-// Sample reads posts one after the other until ctx is done and checks each answer. It returns how
-// long each took; the error is the first answer that is wrong. It stands beside wrk, which could check bodies itself only at the price
-// of the load it makes: a script that looks at every answer costs it a third of its pipelined rate.
-func Sample(ctx context.Context, addr, path, header string, ranks []int, check CheckFunc, counts *Counts) (latencies []time.Duration, err error) {
-	conn, err := wire.Dial(ctx, addr)
+// Run reads until ctx is done. It returns how long each request took; the error is the first wrong answer.
+func (s Sample) Run(ctx context.Context, counts *Counts) (latencies []time.Duration, err error) {
+	conn, err := wire.Dial(ctx, s.Addr)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	for i := 0; ctx.Err() == nil; i++ {
-		rank := ranks[i%len(ranks)]
+		asked := s.Asked[i%len(s.Asked)]
 		began := time.Now()
-		a, err := conn.Get(target(path, rank), header)
+		a, err := conn.Get(s.Path+"?id="+asked.ID, s.Header)
 		latencies = append(latencies, time.Since(began))
 		if err != nil {
-			return nil, Wrong("GET %s%s: %v", addr, target(path, rank), err)
+			return nil, Wrong("GET %s%s?id=%s: %v", s.Addr, s.Path, asked.ID, err)
 		}
-		if err := check(rank, a.Status, a.Body); err != nil {
+		if err := s.Check(asked.Rank, a.Status, a.Body); err != nil {
 			return nil, err
 		}
 		counts.Statuses.Add(1)
 		counts.Bodies.Add(1)
 		select {
 		case <-ctx.Done():
-		case <-time.After(samplePause):
+		case <-time.After(s.Pause):
 		}
 	}
 	return latencies, nil

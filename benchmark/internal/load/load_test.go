@@ -63,8 +63,8 @@ func TestSteady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Latencies) != 500 || len(r.Served) != 500 || counts.Bodies.Load() != 500 || r.Failed != 0 {
-		t.Errorf("%d latencies, %d answers, %d bodies checked, %d failed; want 500, 500, 500, 0", len(r.Latencies), len(r.Served), counts.Bodies.Load(), r.Failed)
+	if len(r.Latencies) != 500 || len(r.Served) != 500 || counts.Bodies.Load() != 500 || len(r.Failed) != 0 {
+		t.Errorf("%d latencies, %d answers, %d bodies checked, %d failed; want 500, 500, 500, 0", len(r.Latencies), len(r.Served), counts.Bodies.Load(), len(r.Failed))
 	}
 	if !slices.IsSorted(r.Latencies) || r.Latencies[0] <= 0 {
 		t.Errorf("latencies from %v, sorted: %v", r.Latencies[0], slices.IsSorted(r.Latencies))
@@ -192,7 +192,7 @@ func TestSteadyCountsFailures(t *testing.T) {
 	reads := &Reads{Mix: mix, Posts: posts}
 	l := Steady{Addr: addr, Path: "/post", Rate: 1000, Connections: 8, Duration: time.Second}
 	r, err := l.Run(t.Context(), reads, reads.Draw(1, 1000), new(Counts), true)
-	if err != nil || r.Failed != 10 || len(r.Failures) != 10 || r.Failures[0].Reason != "502 Bad Gateway" {
+	if err != nil || len(r.Failed) != 10 || len(r.Failures) != 10 || r.Failures[0].Reason != "502 Bad Gateway" {
 		t.Errorf("got %+v (%v), want 10 failures", r, err)
 	}
 }
@@ -220,7 +220,7 @@ func wrk(t *testing.T, reads *Reads, counts *Counts) *Wrk {
 	if _, err := exec.LookPath("wrk"); err != nil {
 		t.Skip("wrk is not installed")
 	}
-	w, err := NewWrk(reads, counts)
+	w, err := NewWrk(reads.Asked(1, ListLength), reads.Asked(2, ListLength), reads.Check, counts)
 	if err != nil {
 		t.Fatal(err)
 	}

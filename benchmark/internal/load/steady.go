@@ -20,19 +20,19 @@ import (
 type Steady struct {
 	Addr, Path  string
 	Rate        int // requests a second
-	Connections int // at most; a request that finds none free waits, and its waiting counts
+	Connections int // at most; a request waits while all are in use, and its waiting counts
 	Duration    time.Duration
 }
 
-// SteadyResult is what came of a load at a constant rate.
+// SteadyResult is the outcome of a load at a constant rate.
 type SteadyResult struct {
 	Began     time.Time
-	Latencies []time.Duration  // sorted, of answers that came: from when the request was due to its last byte
-	Late      []time.Duration  // sorted: how long after it was due a request was sent
-	Failed    int              // requests without an answer, or with one that means failure
-	Failures  []Failure        // the first of them
-	Served    []measure.Served // by whom each was answered, in order of time
-	Rate      float64          // requests a second that were really sent
+	Latencies []time.Duration  // sorted: from the time a request was due to the last byte of its answer
+	Late      []time.Duration  // sorted: from the time a request was due to the time it was sent
+	Failed    []time.Duration  // sorted: when requests failed, since Began
+	Failures  []Failure        // the first of them, with their reasons
+	Served    []measure.Served // when and by which reader each request was answered, in order of time
+	Rate      float64          // requests a second that were sent
 }
 
 // Failure is a request that failed.
@@ -41,18 +41,17 @@ type Failure struct {
 	Reason string        `json:"reason"`
 }
 
-// Sustained reports whether the requests were sent at the rate that was asked for. If they were
-// not, the client or the server is at its end and latencies grow with the length of the run.
+// Sustained reports whether the requests were sent at the rate that was asked for. If they were not, the
+// client or the server is saturated, and latencies grow with the length of the run.
 func (r *SteadyResult) Sustained(rate int) bool { return r.Rate >= 0.99*float64(rate) }
 
-// schedule is a vegeta.Pacer with a constant rate that keeps the times at which requests are due.
-// vegeta measures from when a worker takes a request up: the time that passed until then, because
-// all workers waited for answers or the machine was busy, would be left out. This is the way to
-// put it back: the n-th request is due at began+n*interval, whatever happened to those before.
+// schedule is a vegeta.Pacer with a constant rate that keeps the times at which requests are due. vegeta's
+// own latencies begin when a worker picks up a request and leave out the time that the request waited for a
+// worker. Here the n-th request is due at began+n*interval, whatever happened to those before.
 type schedule struct {
 	interval time.Duration
 	limit    uint64        // requests in all
-	most     time.Duration // however many that were
+	most     time.Duration // longest duration, however many requests were sent
 	once     sync.Once
 	began    time.Time
 }
@@ -69,12 +68,12 @@ func (s *schedule) Rate(time.Duration) float64 { return float64(time.Second) / f
 // due returns when the n-th request should have been sent.
 func (s *schedule) due(n uint64) time.Time { return s.began.Add(time.Duration(n) * s.interval) }
 
-// Run sends the load until its duration or ctx ends. Every body is checked; an answer that is wrong
-// is a *WrongError. Without mayFail any failure is, too; with it failures are counted.
+// Run sends the load until its duration or ctx ends, and checks every body. A wrong answer is a
+// *WrongError. So is a failed request without mayFail; with it failed requests are counted.
 func (l Steady) Run(ctx context.Context, reads *Reads, ranks []int, counts *Counts, mayFail bool) (*SteadyResult, error) {
 	pool := &wire.Pool{Addr: l.Addr}
 	defer pool.Close()
-	// A rate that is not reached needs more time; after twice as much it is known not to be.
+	// A load that falls behind gets up to twice its duration.
 	pace := &schedule{interval: time.Second / time.Duration(l.Rate), limit: max(1, uint64(l.Duration.Seconds()*float64(l.Rate))), most: 2 * l.Duration}
 	workers := uint64(max(l.Connections, 1))
 	attacker := vegeta.NewAttacker(vegeta.Client(&http.Client{Transport: pool}), vegeta.Workers(workers), vegeta.MaxWorkers(workers))
@@ -108,7 +107,7 @@ func (l Steady) Run(ctx context.Context, reads *Reads, ranks []int, counts *Coun
 		}
 		counts.Statuses.Add(1)
 		switch {
-		case r.Code == http.StatusOK || r.Code == http.StatusNotFound: // all posts are there: 404 is an answer, and wrong
+		case r.Code == http.StatusOK || r.Code == http.StatusNotFound: // every post exists, so a 404 is a wrong answer
 			if err := reads.Check(rankOf(r.URL), int(r.Code), r.Body); err != nil {
 				stop(err)
 				continue
@@ -131,6 +130,7 @@ func (l Steady) Run(ctx context.Context, reads *Reads, ranks []int, counts *Coun
 	}
 	slices.Sort(result.Latencies)
 	slices.Sort(result.Late)
+	slices.Sort(result.Failed)
 	slices.SortFunc(result.Served, func(a, b measure.Served) int { return int(a.At - b.At) })
 	return result, ctx.Err()
 }
@@ -138,14 +138,16 @@ func (l Steady) Run(ctx context.Context, reads *Reads, ranks []int, counts *Coun
 const keptFailures = 20
 
 func (r *SteadyResult) fail(res *vegeta.Result, began time.Time) {
-	r.Failed++
+	r.Failed = append(r.Failed, res.End().Sub(began))
 	if len(r.Failures) < keptFailures {
 		r.Failures = append(r.Failures, Failure{At: res.End().Sub(began), Reason: res.Error})
 	}
 }
 
+func target(path string, rank int) string { return path + "?id=" + workload.MixID(rank) }
+
 func rankOf(url string) int {
 	_, id, _ := strings.Cut(url, "?id="+workload.MixPrefix)
-	rank, _ := strconv.Atoi(id) // it was made by target
+	rank, _ := strconv.Atoi(id) // target made it
 	return rank
 }

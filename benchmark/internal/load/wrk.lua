@@ -1,5 +1,5 @@
--- Asks for the ids of a file, in its order, each thread from another place; with DEPTH requests in
--- flight on each connection. Requests are formatted once: afterwards they are only handed out.
+-- Asks for the ids of a file in its order, each thread from another place, with BENCH_DEPTH requests in
+-- flight on each connection. Requests are formatted once, before the measurement.
 local threads = 0
 function setup(thread)
 	thread:set("number", threads)
@@ -23,7 +23,7 @@ function init()
 	end
 end
 
--- wrk's latencies are not asked for: it adds some that it thinks are missing, and its percentiles are 0
+-- wrk's latencies are not used: it adds values that it assumes to be missing, and its percentiles are 0 at
 -- at times for that (they look for a rank among fewer values than they count).
 function done(summary)
 	local e = summary.errors

@@ -2,15 +2,15 @@ package measure
 
 import "time"
 
-// Served is an answer: when it came, and who gave it.
+// Served is the time of an answer and the reader that gave it.
 type Served struct {
 	At time.Duration // since the beginning
 	By string
 }
 
-// Balanced returns how long after since the load was spread over as many servers as wanted, and
-// stayed so to the end: the end of the first of the windows in all of which each server gave at least
-// half of its fair share. Answers that came before since do not count. ok is false when it never was.
+// Balanced returns how long after since the load was spread over the servers and stayed so: the end of the first
+// window from which on, in every window, each server gave at least half of its fair share of the answers.
+// Answers before since do not count. ok is false when there is no such window.
 func Balanced(answers []Served, since, window time.Duration, servers int) (at time.Duration, ok bool) {
 	var windows []map[string]int
 	totals := []int{}
@@ -26,7 +26,7 @@ func Balanced(answers []Served, since, window time.Duration, servers int) (at ti
 		windows[i][a.By]++
 		totals[i]++
 	}
-	// The last window is cut short by the end of the load.
+	// The end of the load cuts the last window short.
 	last := len(windows) - 2
 	for i := last; i >= 0; i-- {
 		fair := 0

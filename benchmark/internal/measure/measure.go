@@ -1,5 +1,5 @@
-// Package measure is the arithmetic of the benchmark: quantiles, medians with their spread, ratios,
-// distributions. Nothing is estimated: all values are kept and sorted.
+// Package measure computes quantiles, medians with their spread, ratios and distributions. It estimates nothing:
+// all values are kept and sorted.
 package measure
 
 import (
@@ -8,19 +8,18 @@ import (
 	"slices"
 )
 
-// Quantile returns the smallest of the sorted values that at least a share q of them does not
-// exceed (nearest rank): a value that was measured, never one in between. It is NaN or the like,
-// the zero value, for no values.
+// Quantile returns the smallest of the sorted values that at least a share q of them does not exceed (nearest
+// rank). It is always a measured value, and the zero value when there are none.
 func Quantile[T cmp.Ordered](sorted []T, q float64) T {
 	if len(sorted) == 0 {
 		var none T
 		return none
 	}
-	rank := int(math.Ceil(q*float64(len(sorted)) - 1e-9)) // 0.07*100 is a hair above 7
+	rank := int(math.Ceil(q*float64(len(sorted)) - 1e-9)) // 0.07*100 is slightly above 7
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
-// Spread is what several rounds measured: their median and how far apart they were.
+// Spread is the median, the least and the greatest value of several rounds.
 type Spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
@@ -39,8 +38,8 @@ func Summarize(rounds []float64) Spread {
 	return Spread{Median: (v[(n-1)/2] + v[n/2]) / 2, Min: v[0], Max: v[n-1], Rounds: n}
 }
 
-// Ratio returns a/b round by round. Rounds of one number were measured beside each other, so what
-// else the machine did then is in both: the ratio of the rounds spreads less than the rounds do.
+// Ratio returns a/b round by round. The values of one round were measured shortly after each other, so other work
+// of the machine affects both, and the ratios spread less than the rounds.
 func Ratio(a, b []float64) Spread {
 	var ratios []float64
 	for i := range min(len(a), len(b)) {
@@ -70,9 +69,9 @@ func CDF[T ~int64 | ~float64](sorted []T, points int) []Point {
 	return out
 }
 
-// SavedFrom returns the share of revisits from which a saving is at least wanted, between the
-// measured points linearly; ok is false when no point reaches it. Points go by rising Value, which is
-// the share of revisits; Share is what was saved.
+// SavedFrom returns the share of revisits from which the saving is at least wanted, interpolated linearly between
+// the points; ok is false when no point reaches it. Points are sorted by Value, the share of revisits; Share is
+// the saving.
 func SavedFrom(points []Point, wanted float64) (revisits float64, ok bool) {
 	for i, p := range points {
 		if p.Share < wanted {

@@ -1,5 +1,5 @@
-// Package outage measures what a failover of Redis does to writes: how long none was acknowledged, how
-// long the readers took to follow, and which of the acknowledged ones are gone.
+// Package outage measures how a failover of Redis affects writes: how long none was acknowledged, how long the
+// readers took to follow, and how many acknowledged writes were lost.
 package outage
 
 import (
@@ -18,43 +18,43 @@ import (
 )
 
 const (
-	// writers is how many writes are in flight at most. While all of them wait for an answer, what is due
-	// is left out.
+	// writers is the largest number of writes in flight. A write that is due while all of them wait for an
+	// answer is skipped.
 	writers = 16
-	// grace is how old an acknowledgement must be before a reader is asked for the post: a reader that is
-	// in step has it by then. The time until the readers are in step is measured as up to so much too long.
+	// grace is the age of an acknowledgement at which a reader is asked for the post: a reader that is in
+	// step has the post by then. The measured time until the readers are in step is too long by up to grace.
 	grace = 20 * time.Millisecond
-	// pause is what a follower waits between two looks at a reader.
+	// pause is the time between two polls of a reader.
 	pause = 5 * time.Millisecond
-	// patience is how long a server may answer with 503 when a post is read back.
+	// patience is the longest time for which a server may answer 503 when a post is read back.
 	patience = 5 * time.Second
 	// prefix begins the ids of the posts that are written here.
 	prefix = workload.MixPrefix + "failover-"
 )
 
-// Config is what to write, and whom to ask for it.
+// Config is the writes and the servers they are checked on.
 type Config struct {
 	Writer  string   // host:port
 	Header  string   // of writes, each line with its "\r\n"
-	Readers []string // host:port of each; the last one is also asked for what Redis has
+	Readers []string // host:port of each; the last one is also used to read from Redis
 	Rate    int      // writes a second
 	Mix     *workload.Mix
 	Counts  *load.Counts
 }
 
-// Result is what a failover cost.
+// Result is the cost of a failover.
 type Result struct {
 	Acknowledged int           // writes, before and after the failover too
-	Refused      int           // writes that were answered otherwise, or not at all: those may be there
+	Refused      int           // writes with another answer or none; they may have been stored
 	Lost         int           // acknowledged writes that Redis does not have
 	Out          time.Duration // longest time without an acknowledgement that ended after the fault
-	InStep       time.Duration // from the fault until every reader served a write of after that time
+	InStep       time.Duration // from the fault until every reader served a write acknowledged after Out
 }
 
 // Writes are posts that are written at a constant rate, each once, and followed to the readers.
 type Writes struct {
 	Config
-	run  string // tells the ids of this run from those of others
+	run  string // part of the ids, unique to this run
 	stop context.CancelFunc
 	all  sync.WaitGroup
 	sent int // writes, which are numbered from 0; complete after Stop
@@ -69,17 +69,17 @@ type Writes struct {
 // write is an acknowledged write.
 type write struct {
 	number   int
-	version  string    // as it was answered
+	version  string    // of the answer
 	sent, at time.Time // at: of the acknowledgement
 }
 
-// sight is a look at a reader that found a write.
+// sight is a poll of a reader that found a write.
 type sight struct {
 	write write
 	at    time.Time
 }
 
-// Start begins to write, until Stop or the end of ctx.
+// Start writes until Stop or the end of ctx.
 func Start(ctx context.Context, c Config) *Writes {
 	ctx, stop := context.WithCancel(ctx)
 	w := &Writes{Config: c, run: strconv.FormatInt(time.Now().UnixNano(), 36), stop: stop, served: make([][]sight, len(c.Readers))}
@@ -125,7 +125,8 @@ func (w *Writes) post(number int) post.Post {
 
 func (w *Writes) id(number int) string { return fmt.Sprint(prefix, w.run, "-", number) }
 
-// write sends what is due. An answer is awaited whatever else ends: until then the outcome is not known.
+// write sends the writes that are due. It awaits each answer even after ctx has ended, because the outcome of a
+// write is unknown until then.
 func (w *Writes) write(due <-chan int) {
 	c := client{addr: w.Writer}
 	defer c.close()
@@ -146,7 +147,7 @@ func (w *Writes) write(due <-chan int) {
 	}
 }
 
-// follow asks a reader for the newest write again and again.
+// follow polls a reader for the newest write.
 func (w *Writes) follow(ctx context.Context, reader int) {
 	c := client{addr: w.Readers[reader]}
 	defer c.close()
@@ -186,14 +187,14 @@ func (w *Writes) newest(before time.Time) (write, bool) {
 	return write{}, false
 }
 
-// Fault says that the failover begins now.
+// Fault marks the beginning of the failover.
 func (w *Writes) Fault() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fault = time.Now()
 }
 
-// Recovered reports a reader that has not served a write that was sent after a time; nil when all have.
+// Recovered returns nil when every reader has served a write that was sent after a time.
 func (w *Writes) Recovered(after time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -205,9 +206,9 @@ func (w *Writes) Recovered(after time.Time) error {
 	return nil
 }
 
-// Result reads back what was acknowledged, from Redis and from every reader. Call it after Stop, when the
-// readers are in step. A reader that has another answer than Redis, or one that is not what was written,
-// is a *load.WrongError.
+// Result reads the acknowledged writes back from Redis and from every reader. Call it after Stop, when the
+// readers are in step. A reader that differs from Redis, or a post that differs from what was written, is a
+// *load.WrongError.
 func (w *Writes) Result(ctx context.Context) (Result, error) {
 	r := Result{Acknowledged: len(w.acked), Refused: w.refused}
 	ended := w.outage(&r)
@@ -247,13 +248,13 @@ func (w *Writes) outage(r *Result) (ended time.Time) {
 	return ended
 }
 
-// readBack returns the writes that a server has.
+// readBack returns those of the writes that a server has.
 func (w *Writes) readBack(ctx context.Context, addr, path string, writes []write) (there []write, err error) {
 	c := client{addr: addr}
 	defer c.close()
 	for _, a := range writes {
 		answer, err := c.ask(ctx, w.get(path, a.number))
-		// A busy Redis is asked again.
+		// Redis may still be busy after the failover.
 		for begun := time.Now(); err == nil && answer.Status == http.StatusServiceUnavailable && time.Since(begun) < patience; {
 			answer, err = c.ask(ctx, w.get(path, a.number))
 		}
@@ -279,7 +280,7 @@ func (w *Writes) readBack(ctx context.Context, addr, path string, writes []write
 	return there, nil
 }
 
-// Clean deletes what was written. Call it after Stop.
+// Clean deletes the posts that were written. Call it after Stop.
 func (w *Writes) Clean(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -303,7 +304,7 @@ func (w *Writes) Clean(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// client is a connection that is dialed when it is needed. It is not safe for concurrent use.
+// client is a connection that is dialed on demand. It is not safe for concurrent use.
 type client struct {
 	addr string
 	conn *wire.Conn
@@ -319,7 +320,7 @@ func (c *client) ask(ctx context.Context, send func(*wire.Conn) (wire.Answer, er
 	}
 	a, err := send(c.conn)
 	if err != nil {
-		c.conn = nil // and closed
+		c.conn = nil // closed by wire
 	}
 	return a, err
 }

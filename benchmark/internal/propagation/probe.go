@@ -1,9 +1,10 @@
-// Package propagation measures how long a write takes to be served, as a client sees it: the time
-// from when a POST was due to when a reader answers a GET with the new post.
+// Package propagation measures how long a write takes to be served, as a client sees it: from the time a POST
+// was due to the time a reader answers a GET with the new post.
 package propagation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -17,18 +18,20 @@ import (
 )
 
 const (
-	// maxWatched is how many writes a second are followed at most: each is asked for again and again
-	// at every reader, and asking must not become the load that is measured.
+	// maxWatched is the largest number of writes per second that are followed to the readers. Following
+	// polls every reader, and polling must not become the load that is measured.
 	maxWatched = 100
-	// watchers is how many writes are followed at a time at most.
+	// watchers is the largest number of writes that are followed at a time.
 	watchers = 8
-	// writers is how many of the other writes are on their way at a time at most.
+	// writers is the largest number of other writes in flight.
 	writers = 32
-	// pause is what a watcher waits between two looks at a reader. What a timer and the kernel add to
-	// it is in the measured resolution.
+	// pause is the time between two polls of a reader. The timer's and the kernel's delay is part of the
+	// measured resolution.
 	pause = 100 * time.Microsecond
-	// patience is how long a write may take to be visible before the run counts as wrong.
+	// patience is the longest time until a write is visible; later is a wrong answer.
 	patience = 10 * time.Second
+	// overrun is how much longer than its duration a load may take that cannot keep up with its rate.
+	overrun = 1.5
 )
 
 // Config is what to measure.
@@ -42,19 +45,25 @@ type Config struct {
 	Counts   *load.Counts
 }
 
-// Result is what was seen.
+// Result is the outcome of a measurement.
 type Result struct {
-	Everywhere []time.Duration // sorted: until the last of the readers had it
-	First      []time.Duration // sorted: until the first of them had it
-	Resolution []time.Duration // sorted: how long before it was seen a reader was asked in vain
-	Writes     int             // in all; those that are in Everywhere were followed
-	Rate       float64         // writes a second that were really sent
+	Everywhere []time.Duration // sorted: until the last reader served the write
+	First      []time.Duration // sorted: until the first reader served it
+	Resolution []time.Duration // sorted: from the last poll without the write to the one with it
+	Writes     int             // including those that were not followed
+	Rate       float64         // writes a second that were sent
 }
 
-// Measure writes posts at a constant rate and watches a part of them arrive. A write whose turn comes
-// while all connections are busy is late, and its lateness counts. It returns a *load.WrongError when
-// a write is refused, does not become visible, or is served otherwise than it was written. The posts
-// that it wrote it deletes.
+// ErrRefused reports a write that the writer refused with a status of 500 or above.
+var ErrRefused = errors.New("the writer refused a write")
+
+// Sustained reports whether the writes were sent at the rate that was asked for.
+func (r *Result) Sustained(rate int) bool { return r.Rate >= 0.97*float64(rate) }
+
+// Measure writes posts at a constant rate and follows a part of them to the readers. A write that is due
+// while all connections are in use is late, and its lateness counts. The error is ErrRefused when the writer
+// refuses a write, and a *load.WrongError when a write does not become visible or is served with other
+// content. Measure deletes the posts that it wrote.
 func Measure(ctx context.Context, c Config) (*Result, error) {
 	defer c.clean()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -102,14 +111,17 @@ type run struct {
 
 	mu     sync.Mutex // guards what follows
 	result Result
-	plain  int       // writes that nobody followed
+	plain  int       // writes that were not followed
 	last   time.Time // when the last write was answered
 }
 
-// schedule hands out the times at which writes are due. It blocks while all workers are busy; what
-// is due meanwhile is handed out late, not left out.
+// schedule hands out the times at which writes are due. It blocks while all workers are busy; writes that
+// become due meanwhile are handed out late and not skipped.
 func (r *run) schedule(ctx context.Context, rate int, due chan<- time.Time) {
 	for n := range int(r.Duration.Seconds() * float64(rate)) {
+		if time.Since(r.began).Seconds() > overrun*r.Duration.Seconds() {
+			return
+		}
 		at := r.began.Add(time.Duration(n) * time.Second / time.Duration(rate))
 		select {
 		case <-ctx.Done():
@@ -124,7 +136,7 @@ func (r *run) schedule(ctx context.Context, rate int, due chan<- time.Time) {
 	}
 }
 
-// write writes a post again and again, as the others wait for.
+// write writes new versions of a post that nobody follows.
 func (r *run) write(ctx context.Context, id string, due <-chan time.Time) error {
 	conn, err := wire.Dial(ctx, r.Writer)
 	if err != nil {
@@ -158,13 +170,16 @@ func (r *run) post(conn *wire.Conn, id string, version int) (post.Post, string, 
 		return p, "", load.Wrong("POST /create: %v", err)
 	}
 	r.Counts.Statuses.Add(1)
+	if a.Status >= http.StatusInternalServerError {
+		return p, "", fmt.Errorf("%w: status %d: %.200q", ErrRefused, a.Status, a.Body)
+	}
 	if a.Status != http.StatusCreated && a.Status != http.StatusOK {
 		return p, "", load.Wrong("POST /create was answered with status %d: %.200q", a.Status, a.Body)
 	}
 	return p, a.Header.Get("Etag"), nil
 }
 
-// watch writes a post again and again, and asks every reader for it until it is there.
+// watch writes new versions of a post, and polls every reader for each of them.
 func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error {
 	writer, err := wire.Dial(ctx, r.Writer)
 	if err != nil {
@@ -178,8 +193,8 @@ func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error 
 		}
 		defer readers[i].Close()
 	}
-	// The first version is there before the watching begins: from then on a reader that has not got
-	// the newest answers 304 to the ETag before it.
+	// The first version is written before the measurement. From then on a reader that does not have the
+	// newest version answers 304 to the ETag of the one before.
 	p, etag, err := r.post(writer, id, 0)
 	if err != nil {
 		return err
@@ -219,8 +234,8 @@ func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error 
 	return nil
 }
 
-// await asks a reader for a post until its ETag is another than etag, and checks the post that comes
-// then. It returns when it came, and how long before that the last question in vain was asked.
+// await polls a reader for a post until its ETag differs from etag, and checks the new post. It returns the
+// time of the answer, and the time since the last poll without the new post.
 func (r *run) await(conn *wire.Conn, p post.Post, etag string) (seen time.Time, gap time.Duration, err error) {
 	began := time.Now()
 	for asked := began; ; time.Sleep(pause) {
@@ -247,13 +262,13 @@ func (r *run) await(conn *wire.Conn, p post.Post, etag string) (seen time.Time, 
 	}
 }
 
-// clean deletes what was written. It is the end of a run, also of one that was broken off.
+// clean deletes the posts that were written, also after a run that was stopped.
 func (c Config) clean() {
 	ctx, cancel := context.WithTimeout(context.Background(), wire.Timeout)
 	defer cancel()
 	conn, err := wire.Dial(ctx, c.Writer)
 	if err != nil {
-		return // the writer is gone, and what is wrong is told already
+		return // the run has failed with the same error
 	}
 	defer conn.Close()
 	for name, n := range map[string]int{"watched": watchers, "written": writers} {

@@ -28,7 +28,7 @@ func Thousands(v float64) string {
 	return b.String()
 }
 
-// Seconds formats a time with three digits in a fitting unit.
+// Seconds formats a time with three digits and a unit from µs to s.
 func Seconds(s float64) string {
 	switch a := math.Abs(s); {
 	case a == 0:
@@ -42,7 +42,7 @@ func Seconds(s float64) string {
 	}
 }
 
-// digits formats a number with three digits, all of those before the point.
+// digits formats a number with three significant digits, or all digits before the point.
 func digits(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 99.95:
@@ -54,12 +54,12 @@ func digits(v float64) string {
 	}
 }
 
-// spread formats a median and, of more than one round, the least and the greatest value.
+// spread formats the median and, with several rounds, the least and the greatest value.
 func spread(rounds []float64, format func(float64) string) string {
 	s := measure.Summarize(rounds)
 	switch s.Rounds {
 	case 0:
-		return "not known"
+		return "unknown"
 	case 1:
 		return format(s.Median)
 	}
@@ -68,8 +68,8 @@ func spread(rounds []float64, format func(float64) string) string {
 
 func megabytes(bytes int64) string { return Thousands(float64(bytes)/1e6) + " MB" }
 
-// table writes a Markdown table whose columns line up in the source too. The first columns are of
-// text, the others of numbers.
+// table writes a Markdown table whose columns are also aligned in the source. The first text columns are
+// left-aligned, the others, which contain numbers, right-aligned.
 func table(b *strings.Builder, text int, header []string, rows [][]string) {
 	width := make([]int, len(header))
 	for _, row := range append([][]string{header}, rows...) {

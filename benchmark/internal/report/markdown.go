@@ -3,15 +3,18 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"heavy-read-api/benchmark/internal/load"
+	"heavy-read-api/benchmark/internal/machine"
 	"heavy-read-api/benchmark/internal/measure"
 )
 
-// Markdown returns the page. Its plots are the files that Plots names, in the same folder, with
-// prefix before their names.
+// Markdown returns the page. Its plots are the files that Plots names, in the same folder, with prefix before
+// their names.
 func (r *Report) Markdown(prefix string) string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n\n", args...) }
@@ -22,74 +25,80 @@ func (r *Report) Markdown(prefix string) string {
 			}
 		}
 	}
-	p("# What the stack does on this machine")
+	p("# Benchmark report")
 	if r.Partial != "" {
 		p("**This report is partial: %s.**", r.Partial)
 	}
-	p("A %s run of %s, begun on %s. Every answer counted here was checked: %s by their status, %s of them byte for byte against what was written. None was wrong.",
+	for _, f := range r.Failed {
+		p("**The part %s failed and is missing: %s.**", f.Name, strings.ReplaceAll(f.Reason, "\n", "; "))
+	}
+	p("A %s run of %s that began on %s. The status of %s answers was checked, and %s of them were compared with what was written, byte for byte.",
 		r.Mode, r.Took.Round(time.Second), r.Began.UTC().Format("2006-01-02 15:04 UTC"), Thousands(float64(r.Checked.Statuses)), Thousands(float64(r.Checked.Bodies)))
 	b.WriteString(headlineBegin + "\n")
 	r.claims(&b)
-	p("A %s run on %s with %d cores, %s, commit %s.", r.Mode, cmp.Or(r.Machine.CPU, "an unknown CPU"), r.Machine.Cores, r.Began.UTC().Format("2 January 2006"), cmp.Or(r.Machine.Commit, "not known"))
+	p("A %s run on %s with %d cores, %s, commit %s.", r.Mode, cmp.Or(r.Machine.CPU, "an unknown CPU"), r.Machine.Cores, r.Began.UTC().Format("2 January 2006"), cmp.Or(r.Machine.Commit, "unknown"))
+	plot("story", "Reads per second while a reader and Redis are killed")
 	b.WriteString(headlineEnd + "\n\n")
 	r.setting(&b)
+	r.ownCore(&b, plot)
 	if len(r.Throughput) > 0 {
-		p("## Throughput")
-		p("Closed loop: wrk keeps %d connections busy, each asks again when it is answered. One reader is asked directly, then all of them through the gateway; nginx answers every request with the bytes of one post of average size.", r.Workload.Connections)
-		r.ratios(&b, r.Throughput)
+		p("## Throughput on shared cores")
+		p("A closed loop: wrk keeps %d connections busy, and each sends its next request when the previous one is answered. One reader of the stack is asked directly, then all of them through the gateway. nginx answers every request with the bytes of one post of average size. Servers and wrk share the %d cores.", r.Workload.Connections, r.Machine.Cores)
+		ratios(&b, r.Throughput)
 		plot("throughput", "Requests per second by lane")
 		lanes(&b, r.Throughput)
-		p("Median over the rounds, with the least and the greatest value. CPU is that of the servers that the request passes, the kernel's share included; Redis's is not in it. p50 and p99 are what one more client met, who asked for single posts meanwhile: the latency of a server at its limit. *Latency at a constant rate* has those below it.")
+		p("Median over the rounds, with the least and the greatest value. The CPU time is that of the servers that a request passes, including the kernel's share and without Redis. p50 and p99 are those of one more client that reads single posts meanwhile: the latency of a saturated server.")
 	}
 	if len(r.Pipelined) > 0 {
-		p("## Several requests in flight")
-		p("The same with %d requests in flight on each connection: what a reader can do when the network does not set the pace.", r.Pipelined[0].Depth)
-		r.ratios(&b, r.Pipelined)
+		p("## Several requests in flight on shared cores")
+		p("The same with %d requests in flight on each connection.", r.Pipelined[0].Depth)
+		ratios(&b, r.Pipelined)
 		plot("pipelining", "Requests per second with several in flight")
 		lanes(&b, r.Pipelined)
 	}
 	if len(r.Latency) > 0 {
 		p("## Latency at a constant rate")
-		p("Requests are sent at fixed times, whatever became of those before. A latency goes from the time at which the request was due to the last byte of its answer: waiting in line counts. The rates are shares of what the closed loop reached.")
+		p("Requests are sent at fixed times, whatever became of earlier ones. A latency is the time from when a request was due to the last byte of its answer, so waiting in line counts. The highest rate is the one at which the p99 stays below %s: doubled until it fails, bisected to within a tenth, and confirmed by whole rounds.", Seconds(ClaimedRead))
 		plot("latency", "Latency percentiles at constant rates")
 		r.latencies(&b)
 	}
 	if len(r.Propagation) > 0 {
 		p("## Propagation")
 		first := r.Propagation[0]
-		p("From the time a POST was due to the first GET that is answered with the new post, on each of %d readers, asked over and over with the ETag of the version before. Meanwhile %s reads/s went through the gateway.", first.Readers, Thousands(float64(first.Reads)))
+		p("The time from when a POST was due to the first GET that is answered with the new post, on each of %d readers, which are polled with the ETag of the version before. Meanwhile %s reads/s go through the gateway.", first.Readers, Thousands(float64(first.Reads)))
 		plot("propagation", "Distribution of the propagation time")
 		r.propagations(&b)
 	}
 	if len(r.Bytes) > 0 {
 		p("## Bytes saved by 304")
-		p("A client reads posts over one connection. Some it has read before: it sends their ETag and is answered 304, without a body. Counted is everything on the connection, headers included, in both directions; the same posts were asked for in the same order without ETags for comparison.")
+		p("A client reads posts over one connection. For a post that it has read before it sends the ETag and is answered 304, without a body. All bytes of the connection count, headers included, in both directions. For comparison the same posts are read in the same order without ETags.")
 		r.revisits(&b)
 	}
 	if r.Memory != nil {
-		p("## Memory and CPU of the readers")
+		p("## Memory and CPU of the stack's readers")
 		plot("memory", "Resident memory of each reader")
 		r.memory(&b)
 	}
+	r.million(&b)
 	if f := r.Readers; f != nil {
 		p("## A reader is killed, one is added")
-		p("%s reads/s through the gateway while one of %d readers was killed (kill -9) and came back, and another was added.", Thousands(float64(f.Rate)), f.Readers)
+		p("%s reads/s go through the gateway while one of %d readers is killed (kill -9) and comes back, and another one is added.", Thousands(float64(f.Rate)), f.Readers)
 		table(&b, 1, []string{"", "measured"}, [][]string{
 			{"reads that failed", fmt.Sprintf("%d of %s", f.Failed, Thousands(float64(f.Requests)))},
-			{"load spread over all again after the kill", since(f.KillBalance)},
-			{"load spread over one more after it was asked for", since(f.AddBalance)},
+			{"load spread over all readers after the kill", since(f.KillBalance)},
+			{"load spread over one more reader after it was requested", since(f.AddBalance)},
 			{"latency p50 / p99 / max", quantiles3(f.Latency)},
 		})
-		p("Spread means that each reader answers at least half of its fair share in every quarter of a second from then on. A reader that comes back loads all posts before it takes part.")
+		p("Spread means that each reader answers at least half of its fair share in every quarter of a second from then on. A reader that comes back loads all posts before it is ready.")
 		failures(&b, f.Failures)
 	}
 	if f := r.Redis; f != nil {
 		p("## Redis is killed")
-		p("%s reads/s through the gateway while Redis was killed (kill -9) and came back.", Thousands(float64(f.Rate)))
+		p("%s reads/s go through the gateway while Redis is killed (kill -9) and comes back.", Thousands(float64(f.Rate)))
 		table(&b, 1, []string{"", "measured"}, [][]string{
 			{"reads that failed", fmt.Sprintf("%d of %s", f.Failed, Thousands(float64(f.Requests)))},
 			{"Redis did not answer for", Seconds(f.Down)},
-			{"writes were taken again after", Seconds(f.Writes)},
+			{"a write was acknowledged again after", Seconds(f.Writes)},
 			{"every reader was in step again after", Seconds(f.Converged)},
 			{"latency p50 / p99 / max", quantiles3(f.Latency)},
 		})
@@ -98,9 +107,9 @@ func (r *Report) Markdown(prefix string) string {
 	if len(r.Failovers) > 0 {
 		f := r.Failovers[0]
 		p("## Redis fails over")
-		p("%s reads/s through the gateway and %d writes/s while the primary was killed (kill -9), and while `make failover` moved it.", Thousands(float64(f.Rate)), f.WriteRate)
+		p("%s reads/s go through the gateway and %d writes/s to the writer while the primary is killed (kill -9), and while `make failover` replaces it.", Thousands(float64(f.Rate)), f.WriteRate)
 		r.failovers(&b)
-		p("\"No write\" is the longest time between two acknowledgements, \"in step\" the time until every reader served a write that was acknowledged after that. Each write has an id of its own; every acknowledged one was read back from Redis and from every reader, with its version and its content.")
+		p("\"No write\" is the longest time between two acknowledgements, \"in step\" the time until every reader has served a write that was acknowledged after that. Each write has an id of its own. Every acknowledged one is read back from Redis and from every reader, with its version and its content.")
 		for _, f := range r.Failovers {
 			failures(&b, f.Failures)
 		}
@@ -113,47 +122,157 @@ func (r *Report) setting(b *strings.Builder) {
 	m, w := r.Machine, r.Workload
 	b.WriteString("## Setting\n\n")
 	table(b, 2, []string{"", ""}, [][]string{
-		{"machine", fmt.Sprintf("%s, %d cores, %s, %s", cmp.Or(m.CPU, "unknown CPU"), m.Cores, cmp.Or(m.Memory, "memory not known"), cmp.Or(m.Kernel, "kernel not known"))},
-		{"versions", fmt.Sprintf("%s, Redis %s, nginx %s, wrk %s", m.Go, cmp.Or(m.RedisVersion, "not known"), cmp.Or(m.NginxVersion, "not used"), cmp.Or(m.Wrk, "not known"))},
-		{"commit", cmp.Or(m.Commit, "not known")},
+		{"machine", fmt.Sprintf("%s, %d cores, %s, %s", cmp.Or(m.CPU, "unknown CPU"), m.Cores, cmp.Or(m.Memory, "unknown memory"), cmp.Or(m.Kernel, "unknown kernel"))},
+		{"versions", fmt.Sprintf("%s, Redis %s, nginx %s, wrk %s", m.Go, cmp.Or(m.RedisVersion, "unknown"), cmp.Or(m.NginxVersion, "not used"), cmp.Or(m.Wrk, "unknown"))},
+		{"commit", cmp.Or(m.Commit, "unknown")},
 		{"stack", fmt.Sprintf("%s: %s", m.Runtime, m.Stack)},
 		{"posts", fmt.Sprintf("%s, %s; %.0f bytes on average, half of them at most %d", Thousands(float64(w.Posts)), w.Source, w.MeanBytes, w.MedianBytes)},
 		{"reads", fmt.Sprintf("ids from Zipf(%v) over the posts: answers of %.0f bytes on average", load.Theta, w.ReadBytes)},
-		{"closed loop", fmt.Sprintf("%d connections, %d of wrk's threads; rounds: %d of %s, in turn", w.Connections, w.Threads, w.Rounds, Seconds(w.Round.Seconds()))},
+		{"closed loop", fmt.Sprintf("%d connections, %d threads of wrk; rounds: %d of %s, in turn", w.Connections, w.Threads, w.Rounds, Seconds(w.Round.Seconds()))},
 	})
-	fmt.Fprintf(b, "The load generators, the readers, Redis and the gateway share the %d cores. Absolute figures are those of this machine under that load; ratios between lanes of the same round tell more.\n\n", m.Cores)
+	fmt.Fprintf(b, "Unless a section says otherwise, load generators, readers, Redis and the gateway share the %d cores. Absolute numbers depend on the machine; ratios between lanes of the same round do so much less.\n\n", m.Cores)
 	for _, note := range r.Notes {
 		fmt.Fprintf(b, "- %s\n", note)
 	}
 	if len(r.Notes) > 0 {
 		b.WriteByte('\n')
 	}
+	r.activity(b)
 }
 
-// ratios compares the fast lane with each other one that was asked in the same way.
-func (r *Report) ratios(b *strings.Builder, lanes []Lane) {
+// activity shows whether the machine was quiet.
+func (r *Report) activity(b *strings.Builder) {
+	if len(r.Activity) == 0 {
+		return
+	}
+	percent := func(share float64) string {
+		if share == machine.Unknown {
+			return "unknown"
+		}
+		return fmt.Sprintf("%.0f %%", 100*share)
+	}
+	var rows [][]string
+	for _, a := range r.Activity {
+		verdict := "quiet"
+		if busy := a.Busy(); busy != "" {
+			verdict = "**machine busy**: " + busy
+		}
+		if a.Repeated {
+			verdict += " (measured twice)"
+		}
+		load := "unknown"
+		if a.Load != machine.Unknown {
+			load = digits(a.Load)
+		}
+		rows = append(rows, []string{a.Part, verdict, percent(a.IdleBefore), percent(a.Others), percent(a.Steal), load})
+	}
+	table(b, 2, []string{"part", "machine", "idle before", "other processes", "steal", "load average"}, rows)
+	b.WriteString("Shares are of the CPU time of all cores. \"Other processes\" belong neither to the stack nor to the benchmark. The claims of a part that was measured on a busy machine are inconclusive.\n\n")
+}
+
+// ownCore shows the reader on a core of its own and its peers.
+func (r *Report) ownCore(b *strings.Builder, plot func(name, what string)) {
+	o := r.Own
+	if o == nil {
+		return
+	}
+	fmt.Fprintf(b, "## One reader, %s\n\n", map[bool]string{true: "a core of its own", false: "cores shared with the load generator"}[o.Apart])
+	where := "Server and load generator share the cores."
+	if o.Apart {
+		where = fmt.Sprintf("Each server runs alone on core %s, and wrk, Redis and the writer on core %s.", o.Server, o.Clients)
+	}
+	var versions []string
+	for _, name := range slices.Sorted(maps.Keys(o.Versions)) {
+		versions = append(versions, name+" "+o.Versions[name])
+	}
+	fmt.Fprintf(b, "A reader that the benchmark starts for itself, with %s posts of %d bytes. %s All requests are for one post, except where the ids are drawn from a Zipf distribution. %d rounds of %s. Versions: %s.\n\n",
+		Thousands(float64(o.Posts)), o.Bytes, where, r.Workload.Rounds, Seconds(o.Round.Seconds()), cmp.Or(strings.Join(versions, ", "), "no peers"))
+	plot("own", "Requests per second of one reader and its peers")
+	ratios(b, o.Lanes)
+	lanes(b, o.Lanes)
+	if a, e := laneOf(o.Lanes, LaneUpdated, 0), laneOf(o.Lanes, LaneElsewhere, 0); a != nil && e != nil {
+		fmt.Fprintf(b, "With 500 updates/s the reader answers %s of the requests that it answers while a stack that it does not follow is updated, which takes as much from the load generator.\n\n", times(measure.Ratio(a.Rates, e.Rates)))
+	}
+	if len(o.Shared) > 0 && o.Apart {
+		b.WriteString("The same reader on all cores, which it shares with wrk:\n\n")
+		lanes(b, o.Shared)
+	}
+	if len(o.Proxies) > 0 {
+		b.WriteString("Proxies in front of one reader, which runs with wrk. The CPU time is that of the proxy alone.\n\n")
+		plot("proxies", "CPU time per request of the gateway and its peers")
+		lanes(b, o.Proxies)
+	}
+}
+
+// million shows the reader with posts of one size.
+func (r *Report) million(b *strings.Builder) {
+	m := r.Million
+	if m == nil {
+		return
+	}
+	fmt.Fprintf(b, "## One reader with %s posts of %d bytes\n\n", Thousands(float64(m.Posts)), m.Bytes)
+	rate := func(v float64) string { return Thousands(v) + "/s" }
+	rows := [][]string{
+		{"import, each batch flushed to the disk", rate(m.Imported)},
+		{"start to ready, posts", spread(m.Starts, rate)},
+		{"SCAN and MGET that keep nothing, posts", spread(m.Scans, rate)},
+		{"start against SCAN and MGET", times(measure.Ratio(m.Starts, m.Scans))},
+		{"resident after a start, at most", megabytes(m.Loaded)},
+		{"resident with updates, reads and scrapes, at most", memoryMeasured(m.Peak, int64(m.Posts), float64(m.Bytes))},
+		{fmt.Sprintf("%s idle connections, in addition", Thousands(float64(m.Idle))), megabytes(m.IdleBytes)},
+	}
+	table(b, 1, []string{"", "measured"}, rows)
+	rows = nil
+	for _, u := range m.Updates {
+		kind := "a request each"
+		if u.Bulk {
+			kind = "lines of an import"
+		}
+		lag := "not sampled"
+		if len(u.Lags) > 0 {
+			s := measure.Summarize(u.Lags)
+			lag = fmt.Sprintf("%s (at most %s)", Thousands(s.Median), Thousands(s.Max))
+		}
+		rows = append(rows, []string{
+			rate(float64(u.Rate)) + ", " + kind, Thousands(float64(u.Written)), rate(u.Reads), lag,
+			Thousands(float64(u.Collections)), quantiles3(u.Pauses), fmt.Sprintf("%.1f %%", 100*u.Collector),
+		})
+	}
+	table(b, 1, []string{"updates", "written", "reads meanwhile", "writes behind Redis", "collections", "pauses p50 / p99 / max", "collector, of a core"}, rows)
+}
+
+// ratios compares the fast lane with every other lane of the same way and depth.
+func ratios(b *strings.Builder, lanes []Lane) {
 	var rows [][]string
 	for _, fast := range lanes {
 		if fast.Name != LaneFast {
 			continue
 		}
 		for _, other := range lanes {
-			if other.Via != fast.Via || other.Name == LaneFast {
+			if other.Via != fast.Via || other.Depth != fast.Depth || other.Name == LaneFast {
 				continue
 			}
-			cpu := "not known"
+			cpu := "unknown"
 			if len(fast.CPU) > 0 && len(other.CPU) > 0 {
 				cpu = times(measure.Ratio(fast.CPU, other.CPU))
 			}
-			rows = append(rows, []string{fast.Via, "/post against " + other.Name, times(measure.Ratio(fast.Rates, other.Rates)), cpu})
+			rows = append(rows, []string{way(fast), "/post against " + other.Name, times(measure.Ratio(fast.Rates, other.Rates)), cpu})
 		}
 	}
-	table(b, 2, []string{"way", "ratio", "requests/s", "CPU a request"}, rows)
+	table(b, 2, []string{"way", "ratio", "requests/s", "CPU per request"}, rows)
+}
+
+// way describes how a lane is asked.
+func way(l Lane) string {
+	if l.Depth > 1 {
+		return fmt.Sprintf("%s, %d in flight", l.Via, l.Depth)
+	}
+	return l.Via
 }
 
 func times(s measure.Spread) string {
 	if s.Rounds == 0 {
-		return "not known"
+		return "unknown"
 	}
 	if s.Rounds == 1 {
 		return "× " + digits(s.Median)
@@ -165,19 +284,22 @@ func lanes(b *strings.Builder, lanes []Lane) {
 	var rows [][]string
 	for _, l := range lanes {
 		rows = append(rows, []string{
-			l.Via, l.Name, spread(l.Rates, Thousands), spread(l.P50, Seconds), spread(l.P99, Seconds), spread(l.CPU, Seconds), digits(Median(l.ClientCPU)),
+			way(l), l.Name, spread(l.Rates, Thousands), spread(l.P50, Seconds), spread(l.P99, Seconds), spread(l.CPU, Seconds), digits(Median(l.ClientCPU)),
 		})
 	}
-	table(b, 2, []string{"way", "lane", "requests/s", "p50", "p99", "CPU a request", "wrk, cores"}, rows)
+	table(b, 2, []string{"way", "lane", "requests/s", "p50", "p99", "CPU per request", "wrk, cores"}, rows)
 }
 
 func (r *Report) latencies(b *strings.Builder) {
 	var rows [][]string
-	short := false
 	for _, s := range r.Latency {
-		rate := "--rate"
-		if s.Share > 0 {
-			rate = fmt.Sprintf("%.0f %% of %s/s", 100*s.Share, Thousands(s.Max))
+		rate := "given"
+		if s.Highest {
+			rate = "highest with p99 < " + Seconds(ClaimedRead)
+		}
+		if s.Rate == 0 {
+			rows = append(rows, []string{s.Via, rate, "none", "", "", "", "", "", "", ""})
+			continue
 		}
 		row := []string{s.Via, rate, Thousands(float64(s.Rate)), Thousands(s.Reached)}
 		if s.Sustained {
@@ -185,16 +307,12 @@ func (r *Report) latencies(b *strings.Builder) {
 				row = append(row, spread(q, Seconds))
 			}
 		} else {
-			short = true
 			row = append(row, "not sustained", "", "", "")
 		}
 		rows = append(rows, append(row, Seconds(s.Late), digits(s.ClientCPU)))
 	}
 	table(b, 2, []string{"way", "rate", "wanted/s", "sent/s", "p50", "p90", "p99", "p99.9", "sent late, p99", "client, cores"}, rows)
-	if short {
-		b.WriteString("*Not sustained*: load generator and servers together could not keep to the rate on these cores, so a latency would only tell how long the run was.\n\n")
-	}
-	b.WriteString("\"Sent late\" is how long after it was due a request was sent; it is part of the latency, and the load generator's share in it.\n\n")
+	b.WriteString("A rate is not sustained when fewer requests were sent than were due; its latencies would only grow with the length of the run. \"Sent late\" is the time from when a request was due to when it was sent: the load generator's part of the latency.\n\n")
 }
 
 func (r *Report) propagations(b *strings.Builder) {
@@ -210,7 +328,17 @@ func (r *Report) propagations(b *strings.Builder) {
 		row("Redis alone: publish to delivered", digits(float64(f.Rate)), f.Quantiles)
 	}
 	table(b, 1, []string{"", "sent/s", "followed", "p50", "p99", "p99.9", "max"}, rows)
-	b.WriteString("At higher rates a part of the writes is followed. The resolution is the time since a reader was asked in vain; a post was there by so much earlier at most. Measured (p50 / p99):")
+	for _, h := range r.HighestWrites {
+		if h.Rate == 0 {
+			fmt.Fprintf(b, "- p99 below %s at no write rate that was tried\n", Seconds(h.Bound))
+		} else {
+			fmt.Fprintf(b, "- p99 below %s up to %s writes/s (%s there)\n", Seconds(h.Bound), Thousands(float64(h.Rate)), Seconds(h.P99))
+		}
+	}
+	if len(r.HighestWrites) > 0 {
+		b.WriteByte('\n')
+	}
+	b.WriteString("At higher rates a part of the writes is followed. The resolution is the time since the last poll without the new post, so a post was visible earlier by at most that. Resolution (p50 / p99):")
 	var resolutions []string
 	for _, p := range r.Propagation {
 		resolutions = append(resolutions, fmt.Sprintf("%s / %s at %s writes/s", Seconds(p.Resolution.P50), Seconds(p.Resolution.P99), Thousands(float64(p.Rate))))
@@ -223,7 +351,7 @@ func (r *Report) propagations(b *strings.Builder) {
 				half = p
 			}
 		}
-		fmt.Fprintf(b, " Redis alone, with %d bytes, is the floor: at %d writes/s the whole way takes × %s of it (p50).", f.Bytes, half.Rate, digits(half.Everywhere.P50/f.P50))
+		fmt.Fprintf(b, " Redis alone, with %d bytes, is the lower bound: at %d writes/s the propagation takes %s times as long (p50).", f.Bytes, half.Rate, digits(half.Everywhere.P50/f.P50))
 	}
 	b.WriteString("\n\n")
 }
@@ -237,14 +365,14 @@ func (r *Report) revisits(b *strings.Builder) {
 			fmt.Sprintf("%.0f %%", 100*v.Saved()), fmt.Sprintf("%.0f %%", 100*(1-float64(v.Conditional)/float64(v.Plain))),
 		})
 	}
-	table(b, 1, []string{"revisits", "answered 304", "bytes a request", "with ETags", "saved", "saved, received alone"}, rows)
+	table(b, 1, []string{"revisits", "answered 304", "bytes per request", "with ETags", "saved", "saved of the received bytes"}, rows)
 }
 
 func (r *Report) memory(b *strings.Builder) {
 	m := r.Memory
 	var rows [][]string
 	for _, v := range m.Readers {
-		before, peak, each, cpu := "not known", "not known", "not known", "not known"
+		before, peak, each, cpu := "unknown", "unknown", "unknown", "unknown"
 		if m.Loaded {
 			before, peak, cpu = megabytes(v.Before), megabytes(v.Peak), Seconds(v.CPU)
 			if grown := v.Entries - v.EntriesBefore; grown > 0 {
@@ -257,20 +385,20 @@ func (r *Report) memory(b *strings.Builder) {
 		}
 		rows = append(rows, []string{v.Name, Thousands(float64(v.Entries)), complete, before, peak, megabytes(v.After), each, cpu, digits(v.Traffic)})
 	}
-	table(b, 1, []string{"reader", "posts", "held", "before", "at most", "after", "bytes a post", "CPU of loading", "cores under load"}, rows)
+	table(b, 1, []string{"reader", "posts", "held", "before", "at most", "after", "bytes per post", "CPU of the import", "cores under load"}, rows)
 	if m.Loaded {
-		fmt.Fprintf(b, "%s posts were imported through the writer in %s, %s a second, while every reader followed. ", Thousands(float64(m.Posts)), Seconds(m.Seconds), Thousands(float64(m.Posts)/m.Seconds))
+		fmt.Fprintf(b, "%s posts were imported through the writer in %s (%s/s) while every reader followed. ", Thousands(float64(m.Posts)), Seconds(m.Seconds), Thousands(float64(m.Posts)/m.Seconds))
 	}
-	b.WriteString("Memory is resident memory by the process's own metrics. \"Cores under load\" is what a reader used while wrk asked all of them through the gateway; the last one is not behind it.\n\n")
+	b.WriteString("Resident memory is taken from the metrics of the process. \"Cores under load\" is the CPU use of a reader while wrk reads through the gateway, which the last reader is not behind.\n\n")
 }
 
 func (r *Report) method(b *strings.Builder) {
-	fmt.Fprintf(b, "## How to repeat it\n\n```sh\nmake start\n%s\n```\n\nThe closed loop is this, with the ids and the path in its environment:\n\n```sh\n%s\n```\n", r.Command, r.Workload.WrkCommand)
+	fmt.Fprintf(b, "## How to repeat it\n\n```sh\nmake start\n%s\n```\n\nThe closed loop runs this command, with the ids and the path in the environment:\n\n```sh\n%s\n```\n", r.Command, r.Workload.WrkCommand)
 }
 
 func since(seconds float64) string {
 	if seconds < 0 {
-		return "not seen"
+		return "never"
 	}
 	return Seconds(seconds)
 }
@@ -281,7 +409,7 @@ func quantiles3(q Quantiles) string {
 
 func failures(b *strings.Builder, all []load.Failure) {
 	for _, f := range all {
-		fmt.Fprintf(b, "- failed %s after the beginning: %s\n", Seconds(f.At.Seconds()), f.Reason)
+		fmt.Fprintf(b, "- failed after %s: %s\n", Seconds(f.At.Seconds()), f.Reason)
 	}
 	if len(all) > 0 {
 		b.WriteByte('\n')

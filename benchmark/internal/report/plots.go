@@ -1,9 +1,7 @@
 package report
 
 import (
-	"bytes"
 	"fmt"
-	"image/color"
 	"math"
 	"slices"
 	"strings"
@@ -14,20 +12,8 @@ import (
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 
 	"heavy-read-api/benchmark/internal/measure"
-)
-
-// Colors that people who see fewer of them tell apart too (Okabe and Ito).
-var (
-	blue   = color.RGBA{0x00, 0x72, 0xb2, 0xff}
-	orange = color.RGBA{0xd5, 0x5e, 0x00, 0xff}
-	green  = color.RGBA{0x00, 0x9e, 0x73, 0xff}
-	purple = color.RGBA{0xcc, 0x79, 0xa7, 0xff}
-	sky    = color.RGBA{0x56, 0xb4, 0xe9, 0xff}
-	gray   = color.RGBA{0x88, 0x88, 0x88, 0xff}
-	light  = color.RGBA{0xcc, 0xcc, 0xcc, 0xff}
 )
 
 const (
@@ -36,53 +22,83 @@ const (
 	edge       = 4 * vg.Millimeter
 )
 
-// named is a plot and the name of its file.
+// named is a row of plots and the name of its file.
 type named struct {
-	name   string
-	height vg.Length
-	draw   func() (*plot.Plot, error)
+	name, title string
+	height      vg.Length
+	draw        func() ([]*plot.Plot, error)
 }
 
-// plots returns those for which there is something to draw.
+// plots returns those for which there is data.
 func (r *Report) plots() []named {
 	var all []named
-	lanes := func(name, title string, lanes []Lane) {
-		if len(lanes) > 0 {
-			all = append(all, named{name, vg.Length(2.6+0.95*float64(len(lanes))) * vg.Centimeter, func() (*plot.Plot, error) { return lanePlot(title, lanes) }})
+	if story := r.story(); len(story) > 0 {
+		all = append(all, named{"story", "Reads per second while a reader and Redis are killed", 9 * vg.Centimeter, func() ([]*plot.Plot, error) {
+			var row []*plot.Plot
+			for _, act := range story {
+				p, err := act.plot()
+				if err != nil {
+					return nil, err
+				}
+				row = append(row, p)
+			}
+			return row, nil
+		}})
+	}
+	one := func(name, title string, height vg.Length, draw func(title string) (*plot.Plot, error)) {
+		all = append(all, named{name, title, height, func() ([]*plot.Plot, error) {
+			p, err := draw(title)
+			return []*plot.Plot{p}, err
+		}})
+	}
+	bars := func(name, title string, lanes []Lane, value func(Lane) []float64, label func(float64) string) {
+		if len(lanes) > 0 && len(value(lanes[0])) > 0 {
+			one(name, title, vg.Length(2.6+0.85*float64(len(lanes)))*vg.Centimeter, func(title string) (*plot.Plot, error) {
+				return lanePlot(title, lanes, value, label)
+			})
 		}
 	}
-	lanes("throughput", "Requests per second, closed loop", r.Throughput)
+	rates := func(l Lane) []float64 { return l.Rates }
+	rate := func(v float64) string { return Thousands(v) + "/s" }
+	if r.Own != nil {
+		bars("own", "Requests per second of one reader, "+strings.ReplaceAll(r.Own.Setting(), ";", ","), r.Own.Lanes, rates, rate)
+		bars("proxies", "CPU time per request of the proxy alone", r.Own.Proxies, func(l Lane) []float64 { return l.CPU }, Seconds)
+	}
+	bars("throughput", "Requests per second, closed loop on shared cores", r.Throughput, rates, rate)
 	if len(r.Pipelined) > 0 {
-		lanes("pipelining", fmt.Sprintf("Requests per second, %d in flight on each connection", r.Pipelined[0].Depth), r.Pipelined)
+		bars("pipelining", fmt.Sprintf("Requests per second, %d in flight on each connection, shared cores", r.Pipelined[0].Depth), r.Pipelined, rates, rate)
 	}
 	if slices.ContainsFunc(r.Latency, func(s Steady) bool { return s.Sustained }) {
-		all = append(all, named{"latency", plotHeight, r.latencyPlot})
+		one("latency", "Latency of reads at a constant rate", plotHeight, r.latencyPlot)
 	}
 	if len(r.Propagation) > 0 {
-		all = append(all, named{"propagation", plotHeight, r.propagationPlot})
+		one("propagation", "Propagation: from POST to visible on every reader", plotHeight, r.propagationPlot)
 	}
 	if r.Memory != nil && len(r.Memory.Readers) > 0 {
-		all = append(all, named{"memory", vg.Length(2.8+1.3*float64(len(r.Memory.Readers))) * vg.Centimeter, r.memoryPlot})
+		one("memory", fmt.Sprintf("Resident memory of each reader, %s posts", Thousands(float64(r.Memory.Readers[0].Entries))),
+			vg.Length(3.4+1.3*float64(len(r.Memory.Readers)))*vg.Centimeter, r.memoryPlot)
 	}
 	return all
 }
 
-// Plots returns the report's plots as SVG, by the name of their file without ".svg".
+// Plots returns the plots as SVG, by the names of their files without ".svg".
 func (r *Report) Plots() (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for _, n := range r.plots() {
-		p, err := n.draw()
+		row, err := n.draw()
 		if err != nil {
 			return nil, fmt.Errorf("draw %s: %w", n.name, err)
 		}
-		canvas := vgsvg.New(plotWidth, n.height)
-		p.Draw(draw.Crop(draw.New(canvas), edge, -edge, edge, -edge))
-		var b bytes.Buffer
-		if _, err := canvas.WriteTo(&b); err != nil {
+		out[n.name], err = render(n.title, plotWidth, n.height, func(c draw.Canvas) {
+			width := (c.Max.X - c.Min.X) / vg.Length(len(row))
+			for i, p := range row {
+				left := width * vg.Length(i)
+				p.Draw(draw.Crop(c, left, left+width-(c.Max.X-c.Min.X), 0, 0))
+			}
+		})
+		if err != nil {
 			return nil, fmt.Errorf("draw %s: %w", n.name, err)
 		}
-		// Who has not got the font gets another without serifs.
-		out[n.name] = bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
 	}
 	return out, nil
 }
@@ -92,24 +108,25 @@ var sans = font.Font{Typeface: "Liberation", Variant: "Sans"}
 // newPlot returns an empty plot in the style of the report.
 func newPlot(title string) *plot.Plot {
 	p := plot.New()
+	p.BackgroundColor = paper.light
 	p.Title.Text = title
 	p.Title.Padding = 3 * vg.Millimeter
-	p.Title.TextStyle.Font = font.From(sans, 13)
-	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
-		axis.Label.TextStyle.Font = font.From(sans, 10)
-		axis.Tick.Label.Font = font.From(sans, 10)
-		axis.LineStyle.Color = gray
-		axis.Tick.LineStyle.Color = gray
+	p.Title.TextStyle.Font, p.Title.TextStyle.Color = font.From(sans, 13), ink.light
+	for _, a := range []*plot.Axis{&p.X, &p.Y} {
+		a.Label.TextStyle.Font, a.Label.TextStyle.Color = font.From(sans, 10), ink.light
+		a.Tick.Label.Font, a.Tick.Label.Color = font.From(sans, 10), ink.light
+		a.LineStyle.Color = axis.light
+		a.Tick.LineStyle.Color = axis.light
 	}
-	p.Legend.TextStyle.Font = font.From(sans, 10)
+	p.Legend.TextStyle.Font, p.Legend.TextStyle.Color = font.From(sans, 10), ink.light
 	p.Legend.Padding = 1 * vg.Millimeter
 	p.Legend.ThumbnailWidth = 8 * vg.Millimeter
 	return p
 }
 
-func grid(vertical, horizontal bool) *plotter.Grid {
+func lines(vertical, horizontal bool) *plotter.Grid {
 	g := plotter.NewGrid()
-	g.Vertical.Color, g.Horizontal.Color = light, light
+	g.Vertical.Color, g.Horizontal.Color = grid.light, grid.light
 	if !vertical {
 		g.Vertical.Width = 0
 	}
@@ -119,38 +136,164 @@ func grid(vertical, horizontal bool) *plotter.Grid {
 	return g
 }
 
-// margin leaves room at the end of the longest bar for what is written there.
+// act is a part of the story: the reads over time while something breaks.
+type act struct {
+	title            string
+	failed, requests int
+	timeline         Timeline
+}
+
+// story returns the faults whose timelines are drawn.
+func (r *Report) story() []act {
+	var acts []act
+	if f := r.Readers; f != nil && len(f.Timeline.Failed) > 1 {
+		acts = append(acts, act{"A reader is killed, one is added", f.Failed, f.Requests, f.Timeline})
+	}
+	if f := r.Redis; f != nil && len(f.Timeline.Failed) > 1 {
+		acts = append(acts, act{"Redis is killed", f.Failed, f.Requests, f.Timeline})
+	}
+	return acts
+}
+
+// plot draws the reads per second as a band for each reader, and the failed reads.
+func (a act) plot() (*plot.Plot, error) {
+	t := a.timeline
+	p := newPlot(fmt.Sprintf("%s: %s of %s reads failed", a.title, Thousands(float64(a.failed)), Thousands(float64(a.requests))))
+	p.Title.TextStyle.Font = font.From(sans, 11)
+	p.X.Label.Text, p.Y.Label.Text = "seconds", "reads/s through the gateway"
+	p.Y.Tick.Marker = countTicks{}
+	p.Add(lines(false, true))
+	bins := len(t.Failed) - 1 // the end of the load cuts the last one short
+	sum := make([]float64, bins)
+	edgeOf := func() plotter.XYs { // the top of the bands so far
+		xys := make(plotter.XYs, bins)
+		for i := range xys {
+			xys[i] = plotter.XY{X: float64(i) * timelineStep.Seconds(), Y: sum[i]}
+		}
+		return xys
+	}
+	var names plotter.XYLabels
+	for n, name := range t.Readers {
+		below := edgeOf()
+		widest := 0
+		for i := range bins {
+			sum[i] += perSecond(t.Answered[n][i])
+			if i < bins-8 && t.Answered[n][i] > t.Answered[n][widest] {
+				widest = i
+			}
+		}
+		if t.Answered[n][0] > 0 {
+			widest = 0
+		}
+		names.XYs = append(names.XYs, plotter.XY{X: float64(widest) * timelineStep.Seconds(), Y: (below[widest].Y + sum[widest]) / 2})
+		names.Labels = append(names.Labels, name[:min(len(name), 14)])
+		band, err := polygon(edgeOf(), below)
+		if err != nil {
+			return nil, err
+		}
+		band.Color = bands[n%len(bands)].light
+		p.Add(band)
+	}
+	total, err := plotter.NewLine(edgeOf())
+	if err != nil {
+		return nil, err
+	}
+	total.Color, total.Width = reader.light, vg.Points(2.2)
+	p.Add(total)
+	highest := slices.Max(sum)
+	for i := range bins {
+		if rate := perSecond(t.Failed[i]); rate > 0 {
+			x, width := float64(i)*timelineStep.Seconds(), timelineStep.Seconds()
+			bar, err := polygon(plotter.XYs{{X: x, Y: rate}, {X: x + width, Y: rate}}, plotter.XYs{{X: x}, {X: x + width}})
+			if err != nil {
+				return nil, err
+			}
+			bar.Color = failed.light
+			p.Add(bar)
+		}
+	}
+	if len(names.XYs) > 0 {
+		label, err := labels(names, 8, vg.Point{X: 1 * vg.Millimeter, Y: centered})
+		if err != nil {
+			return nil, err
+		}
+		p.Add(label)
+	}
+	top := highest * 1.5
+	for i, e := range t.Events {
+		line, err := plotter.NewLine(plotter.XYs{{X: e.At}, {X: e.At, Y: top * (0.97 - 0.09*float64(i))}})
+		if err != nil {
+			return nil, err
+		}
+		line.Color, line.Width, line.Dashes = ink.light, vg.Points(1), []vg.Length{vg.Points(3), vg.Points(2)}
+		at := plotter.XYLabels{XYs: plotter.XYs{{X: e.At, Y: top * (0.97 - 0.09*float64(i))}}, Labels: []string{e.Name}}
+		label, err := labels(at, 9, vg.Point{X: 1 * vg.Millimeter, Y: centered})
+		if err != nil {
+			return nil, err
+		}
+		if e.Fault {
+			line.Color = failed.light
+			label.TextStyle[0].Color = failed.light
+		}
+		p.Add(line, label)
+	}
+	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, float64(bins)*timelineStep.Seconds(), 0, top
+	return p, nil
+}
+
+// polygon returns the area between two lines.
+func polygon(upper, lower plotter.XYs) (*plotter.Polygon, error) {
+	area := slices.Clone(upper)
+	for _, xy := range slices.Backward(lower) {
+		area = append(area, xy)
+	}
+	p, err := plotter.NewPolygon(area)
+	if err != nil {
+		return nil, err
+	}
+	p.LineStyle.Width = 0
+	return p, nil
+}
+
+// margin leaves room after the longest bar for its label.
 const margin = 1.35
 
-// lanePlot draws a bar for each lane, the first on top, with the spread over the rounds.
-func lanePlot(title string, lanes []Lane) (*plot.Plot, error) {
+// lanePlot draws a bar for each lane, the first one on top, with the spread over the rounds.
+func lanePlot(title string, lanes []Lane, value func(Lane) []float64, label func(float64) string) (*plot.Plot, error) {
 	p := newPlot(title)
 	n := len(lanes)
 	names := make([]string, n)
 	spreads := make(errorBars, n)
-	labels := plotter.XYLabels{}
+	at := plotter.XYLabels{}
 	longest := 0.0
-	p.Add(grid(true, false))
+	p.Add(lines(true, false))
 	for i, l := range lanes {
 		y := n - 1 - i
-		s := measure.Summarize(l.Rates)
-		names[y] = l.Name + ", " + l.Via
+		s := measure.Summarize(value(l))
+		names[y] = l.Name
+		if l.Depth > 1 {
+			names[y] += fmt.Sprintf(", %d in flight", l.Depth)
+		}
+		if l.Via == ViaGateway && !strings.Contains(proxies, l.Name) {
+			names[y] += ", gateway"
+		}
 		spreads[i] = errorBar{y: float64(y), spread: s}
-		labels.XYs = append(labels.XYs, plotter.XY{X: s.Max, Y: float64(y)})
-		labels.Labels = append(labels.Labels, Thousands(s.Median)+"/s")
+		at.XYs = append(at.XYs, plotter.XY{X: s.Max, Y: float64(y)})
+		at.Labels = append(at.Labels, label(s.Median))
 		longest = max(longest, s.Max)
-		bar, err := plotter.NewBarChart(plotter.Values{s.Median}, 0.55*vg.Centimeter)
+		bar, err := plotter.NewBarChart(plotter.Values{s.Median}, 0.5*vg.Centimeter)
 		if err != nil {
 			return nil, err
 		}
-		bar.Horizontal, bar.XMin, bar.LineStyle.Width, bar.Color = true, float64(y), 0, laneColor(l)
+		bar.Horizontal, bar.XMin, bar.LineStyle.Width, bar.Color = true, float64(y), 0, laneShade(l).light
 		p.Add(bar)
 	}
 	bars, err := plotter.NewXErrorBars(spreads)
 	if err != nil {
 		return nil, err
 	}
-	text, err := barLabels(labels)
+	bars.Color = ink.light
+	text, err := labels(at, 10, vg.Point{X: 2.5 * vg.Millimeter, Y: centered})
 	if err != nil {
 		return nil, err
 	}
@@ -158,41 +301,46 @@ func lanePlot(title string, lanes []Lane) (*plot.Plot, error) {
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = 0, longest*margin
 	p.X.Tick.Marker = countTicks{}
+	if longest < 1 { // seconds
+		p.X.Tick.Marker = shortTicks{}
+	}
 	p.Y.Min, p.Y.Max = -0.6, float64(n)-0.4
 	return p, nil
 }
 
-func laneColor(l Lane) color.Color {
-	switch {
-	case l.Name == LaneFast:
-		return blue
-	case strings.HasPrefix(l.Name, "nginx"):
-		return green
-	case l.Name == LaneStd:
-		return sky
-	case l.Name == LaneMarshal:
-		return purple
+// proxies are the names of lanes that are proxies themselves.
+const proxies = ProxyGateway + ProxyNginx + ProxyHAProxy
+
+// laneShade returns the boldest colour for the reader's fast lane and for the gateway, and grey for the peers.
+func laneShade(l Lane) shade {
+	switch l.Name {
+	case LaneFast:
+		return reader
+	case ProxyGateway:
+		return gateway
+	case LaneNginx, LaneNetHTTP, ProxyNginx, ProxyHAProxy:
+		return peer
 	}
-	return orange
+	return lighter
 }
 
-// below is what centered text sits too low by.
-const below = 1.3
+// centered moves text that gonum centers too high back to the middle.
+const centered = 1.3
 
-func barLabels(at plotter.XYLabels) (*plotter.Labels, error) {
+func labels(at plotter.XYLabels, size vg.Length, offset vg.Point) (*plotter.Labels, error) {
 	l, err := plotter.NewLabels(at)
 	if err != nil {
 		return nil, err
 	}
 	for i := range l.TextStyle {
-		l.TextStyle[i].Font = font.From(sans, 10)
+		l.TextStyle[i].Font, l.TextStyle[i].Color = font.From(sans, size), ink.light
 		l.TextStyle[i].YAlign = text.YCenter
 	}
-	l.Offset = vg.Point{X: 2.5 * vg.Millimeter, Y: below}
+	l.Offset = offset
 	return l, nil
 }
 
-// errorBars are the spreads of bars that lie on their side.
+// errorBars are the spreads of horizontal bars.
 type errorBars []errorBar
 
 type errorBar struct {
@@ -207,17 +355,15 @@ func (e errorBars) XError(i int) (low, high float64) {
 	return s.Median - s.Min, s.Max - s.Median
 }
 
-// latencyPlot draws the percentiles of each rate that was sustained, on a log axis.
-func (r *Report) latencyPlot() (*plot.Plot, error) {
-	p := newPlot("Latency of reads at a constant rate")
+// latencyPlot draws the percentiles of each sustained rate on a log axis.
+func (r *Report) latencyPlot(title string) (*plot.Plot, error) {
+	p := newPlot(title)
 	p.Y.Label.Text = "latency (log axis)"
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, timeTicks{}
-	p.Add(grid(false, true))
-	var values []float64
-	colors := map[string][]color.Color{ViaDirect: {sky, blue, color.RGBA{0x00, 0x3c, 0x66, 0xff}}, ViaGateway: {color.RGBA{0xe6, 0x9f, 0x00, 0xff}, orange, color.RGBA{0x80, 0x30, 0x00, 0xff}}}
-	drawn := map[string]int{}
+	p.Add(lines(false, true))
+	values := []float64{ClaimedRead}
 	for _, s := range r.Latency {
-		if !s.Sustained {
+		if !s.Sustained || len(s.P50) == 0 {
 			continue
 		}
 		var xys plotter.XYs
@@ -230,37 +376,48 @@ func (r *Report) latencyPlot() (*plot.Plot, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := colors[s.Via][min(drawn[s.Via], 2)]
-		drawn[s.Via]++
-		line.Color, line.Width = c, vg.Points(1.8)
-		points.GlyphStyle = draw.GlyphStyle{Color: c, Radius: vg.Points(3), Shape: draw.CircleGlyph{}}
+		c := reader.light
+		points.GlyphStyle = draw.GlyphStyle{Color: c, Radius: vg.Points(3.5), Shape: draw.CircleGlyph{}}
 		if s.Via == ViaGateway {
-			points.Shape = draw.PyramidGlyph{}
+			c = gateway.light
+			points.GlyphStyle = draw.GlyphStyle{Color: c, Radius: vg.Points(3.5), Shape: draw.PyramidGlyph{}}
+		}
+		name := fmt.Sprintf("%s, %s reads/s", s.Via, Thousands(float64(s.Rate)))
+		line.Color, line.Width = c, vg.Points(1.4)
+		if s.Highest {
+			line.Width = vg.Points(2.6)
+			name += fmt.Sprintf(" (the most with p99 < %s)", Seconds(ClaimedRead))
+		} else {
+			line.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
 		}
 		p.Add(line, points)
-		name := fmt.Sprintf("%s, %s/s", s.Via, Thousands(float64(s.Rate)))
-		if s.Share > 0 {
-			name += fmt.Sprintf(" (%.0f %%)", 100*s.Share)
-		}
 		p.Legend.Add(name, line, points)
 	}
+	bound, err := plotter.NewLine(plotter.XYs{{X: -0.2, Y: ClaimedRead}, {X: 3.2, Y: ClaimedRead}})
+	if err != nil {
+		return nil, err
+	}
+	bound.Color, bound.Width = axis.light, vg.Points(1)
+	p.Add(bound)
 	p.NominalX("p50", "p90", "p99", "p99.9")
 	p.X.Min, p.X.Max = -0.2, 3.2
 	p.Y.Min, p.Y.Max = decades(values)
-	p.Legend.XOffs, p.Legend.YOffs = -3*vg.Millimeter, 3*vg.Millimeter // lines rise: there is room below
+	p.Y.Max *= 10 // room for the legend above the lines, which rise to the right
+	p.Legend.Top, p.Legend.Left = true, true
+	p.Legend.XOffs, p.Legend.YOffs = 3*vg.Millimeter, -2*vg.Millimeter
 	return p, nil
 }
 
 // propagationPlot draws the distributions of the propagation times and of Redis alone.
-func (r *Report) propagationPlot() (*plot.Plot, error) {
-	p := newPlot("Propagation: from POST to visible on every reader")
+func (r *Report) propagationPlot(title string) (*plot.Plot, error) {
+	p := newPlot(title)
 	p.X.Label.Text, p.Y.Label.Text = "time (log axis)", "share of the writes"
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, timeTicks{}
 	p.Y.Min, p.Y.Max = 0, 1
 	p.Y.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "0 %"}, {Value: 0.25, Label: "25 %"}, {Value: 0.5, Label: "50 %"}, {Value: 0.75, Label: "75 %"}, {Value: 0.99, Label: "99 %"}}
-	p.Add(grid(true, true))
+	p.Add(lines(true, true))
 	var values []float64
-	add := func(name string, points []measure.Point, c color.Color, dashed bool) error {
+	add := func(name string, points []measure.Point, style draw.LineStyle) error {
 		var xys plotter.XYs
 		for _, point := range points {
 			xys = append(xys, plotter.XY{X: point.Value, Y: point.Share})
@@ -270,46 +427,47 @@ func (r *Report) propagationPlot() (*plot.Plot, error) {
 		if err != nil {
 			return err
 		}
-		line.StepStyle = plotter.PreStep
-		line.Color, line.Width = c, vg.Points(1.8)
-		if dashed {
-			line.Dashes = []vg.Length{vg.Points(4), vg.Points(3)}
-		}
+		line.StepStyle, line.LineStyle = plotter.PreStep, style
 		p.Add(line)
 		p.Legend.Add(name, line)
 		return nil
 	}
 	for i, m := range r.Propagation {
-		if err := add(Thousands(float64(m.Rate))+" writes/s", m.CDF, []color.Color{sky, blue, orange, green}[i%4], false); err != nil {
+		style := []draw.LineStyle{
+			{Color: lighter.light, Width: vg.Points(1.8)}, {Color: reader.light, Width: vg.Points(2.6)}, {Color: gateway.light, Width: vg.Points(1.8)},
+		}[i%3]
+		if err := add(Thousands(float64(m.Rate))+" writes/s", m.CDF, style); err != nil {
 			return nil, err
 		}
 	}
 	if r.Floor != nil {
-		if err := add("Redis alone: publish to delivered", r.Floor.CDF, gray, true); err != nil {
+		style := draw.LineStyle{Color: axis.light, Width: vg.Points(1.8), Dashes: []vg.Length{vg.Points(4), vg.Points(3)}}
+		if err := add("Redis alone: publish to delivered", r.Floor.CDF, style); err != nil {
 			return nil, err
 		}
 	}
 	p.X.Min, p.X.Max = decades(values)
+	p.X.Max *= 10 // room for the legend beside the lines
 	p.Legend.XOffs, p.Legend.YOffs = -3*vg.Millimeter, 3*vg.Millimeter
 	return p, nil
 }
 
-// memoryPlot draws what each reader took before, at most and after loading.
-func (r *Report) memoryPlot() (*plot.Plot, error) {
+// memoryPlot draws the memory of each reader before, during and after the import.
+func (r *Report) memoryPlot(title string) (*plot.Plot, error) {
 	m := r.Memory
-	p := newPlot(fmt.Sprintf("Resident memory of each reader, %s posts", Thousands(float64(m.Readers[0].Entries))))
+	p := newPlot(title)
 	p.X.Label.Text = "MB"
-	p.Add(grid(true, false))
+	p.Add(lines(true, false))
 	type series struct {
 		name  string
-		color color.Color
+		shade shade
 		value func(ReaderMemory) int64
 	}
-	all := []series{{"after loading", blue, func(v ReaderMemory) int64 { return v.After }}}
+	all := []series{{"after the import", lighter, func(v ReaderMemory) int64 { return v.After }}}
 	if m.Loaded {
 		all = []series{
-			{"before", sky, func(v ReaderMemory) int64 { return v.Before }},
-			{"at most while loading", orange, func(v ReaderMemory) int64 { return v.Peak }},
+			{"before the import", peer, func(v ReaderMemory) int64 { return v.Before }},
+			{"at most during the import", reader, func(v ReaderMemory) int64 { return v.Peak }},
 			all[0],
 		}
 	}
@@ -318,42 +476,39 @@ func (r *Report) memoryPlot() (*plot.Plot, error) {
 	longest := 0.0
 	for s, kind := range all {
 		values := make(plotter.Values, n)
-		var labels plotter.XYLabels
+		var at plotter.XYLabels
 		for i, v := range m.Readers {
 			y := n - 1 - i
 			names[y] = v.Name
 			mb := float64(kind.value(v)) / 1e6
 			values[y] = mb
 			longest = max(longest, mb)
-			labels.XYs = append(labels.XYs, plotter.XY{X: mb, Y: float64(y)})
-			labels.Labels = append(labels.Labels, Thousands(mb))
+			at.XYs = append(at.XYs, plotter.XY{X: mb, Y: float64(y)})
+			at.Labels = append(at.Labels, Thousands(mb))
 		}
 		const width = 0.32 * vg.Centimeter
 		bar, err := plotter.NewBarChart(values, width)
 		if err != nil {
 			return nil, err
 		}
-		bar.Horizontal, bar.LineStyle.Width, bar.Color = true, 0, kind.color
+		bar.Horizontal, bar.LineStyle.Width, bar.Color = true, 0, kind.shade.light
 		bar.Offset = vg.Length(float64(len(all)-1)/2-float64(s)) * width
-		text, err := barLabels(labels)
+		text, err := labels(at, 8, vg.Point{X: 1 * vg.Millimeter, Y: bar.Offset + centered})
 		if err != nil {
 			return nil, err
-		}
-		text.Offset = vg.Point{X: 1 * vg.Millimeter, Y: bar.Offset + below}
-		for i := range text.TextStyle {
-			text.TextStyle[i].Font = font.From(sans, 8)
 		}
 		p.Add(bar, text)
 		p.Legend.Add(kind.name, bar)
 	}
 	p.NominalY(names...)
-	p.X.Min, p.X.Max = 0, longest*(margin+0.2) // the legend is there too
+	p.X.Min, p.X.Max = 0, longest*(margin+0.25) // the legend is at the end of the bars
+	p.X.Tick.Marker = countTicks{}
 	p.Y.Min, p.Y.Max = -0.6, float64(n)-0.4
-	p.Legend.Top = true
+	p.Legend.XOffs, p.Legend.YOffs = -3*vg.Millimeter, 3*vg.Millimeter
 	return p, nil
 }
 
-// decades returns a range for a log axis around the values.
+// decades returns the powers of ten around the values.
 func decades(values []float64) (from, to float64) {
 	from, to = slices.Min(values), slices.Max(values)
 	if from <= 0 {
@@ -378,7 +533,7 @@ func (timeTicks) Ticks(from, to float64) []plot.Tick {
 	return ticks
 }
 
-// short formats a power of ten of seconds.
+// short formats seconds without decimals.
 func short(s float64) string {
 	switch {
 	case s < 0.9e-3:
@@ -389,16 +544,25 @@ func short(s float64) string {
 	return fmt.Sprintf("%.0f s", s)
 }
 
-// countTicks are gonum's own with separators in the numbers.
-type countTicks struct{}
-
-// Ticks implements plot.Ticker.
-func (countTicks) Ticks(from, to float64) []plot.Tick {
+// relabeled replaces the labels of gonum's own ticks.
+func relabeled(from, to float64, label func(float64) string) []plot.Tick {
 	ticks := plot.DefaultTicks{}.Ticks(from, to)
 	for i := range ticks {
 		if ticks[i].Label != "" {
-			ticks[i].Label = Thousands(ticks[i].Value)
+			ticks[i].Label = label(ticks[i].Value)
 		}
 	}
 	return ticks
 }
+
+// countTicks have separators in their numbers.
+type countTicks struct{}
+
+// Ticks implements plot.Ticker.
+func (countTicks) Ticks(from, to float64) []plot.Tick { return relabeled(from, to, Thousands) }
+
+// shortTicks are times on a linear axis.
+type shortTicks struct{}
+
+// Ticks implements plot.Ticker.
+func (shortTicks) Ticks(from, to float64) []plot.Tick { return relabeled(from, to, short) }

@@ -4,30 +4,32 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 )
 
-// Between these two lines stands what the report and the README have in common.
+// These two lines enclose the block that the report and the README have in common.
 const (
 	headlineBegin = "<!-- benchmark: the claims -->"
 	headlineEnd   = "<!-- benchmark: end -->"
 )
 
-// CopyHeadline replaces the block between the two marks in the README by that of the report.
-func CopyHeadline(report, readme string) error {
-	from, err := os.ReadFile(report)
+// CopyHeadline replaces the README's block by the report's. folder is the path from the README to the report's
+// plots.
+func CopyHeadline(report, readme, folder string) error {
+	page, err := os.ReadFile(report)
 	if err != nil {
-		return fmt.Errorf("read the report: %w (a run without --only writes it)", err)
+		return fmt.Errorf("read the report: %w", err)
 	}
-	to, err := os.ReadFile(readme)
+	text, err := os.ReadFile(readme)
 	if err != nil {
 		return fmt.Errorf("read the README: %w", err)
 	}
-	_, block, _, err := cutBlock(string(from))
+	block, err := headline(string(page), folder)
 	if err != nil {
 		return fmt.Errorf("%s: %w", report, err)
 	}
-	before, _, after, err := cutBlock(string(to))
+	before, _, after, err := cutBlock(string(text))
 	if err != nil {
 		return fmt.Errorf("%s: %w", readme, err)
 	}
@@ -37,7 +39,13 @@ func CopyHeadline(report, readme string) error {
 	return nil
 }
 
-// cutBlock cuts a text into what stands before the block, the block with its marks, and the rest.
+// headline returns the block of a page as it is in a README, from which folder leads to the page.
+func headline(page, folder string) (string, error) {
+	_, block, _, err := cutBlock(page)
+	return regexp.MustCompile(`(!\[[^]]*\]\()`).ReplaceAllString(block, "${1}"+folder+"/"), err
+}
+
+// cutBlock returns the text before the block, the block with its enclosing lines, and the text after it.
 func cutBlock(text string) (before, block, after string, err error) {
 	begin, end := strings.Index(text, headlineBegin), strings.Index(text, headlineEnd)
 	if begin < 0 || end < begin {

@@ -13,12 +13,12 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// revisitShares are how much of what a client asks for it has seen before.
+// revisitShares are the shares of a client's requests that are for posts that it has read before.
 var revisitShares = []float64{0, 0.2, 0.4, 0.6, 0.8, 0.95}
 
-// bytes counts what goes over the connection of a client that keeps what it has read, without and
-// with conditional requests.
+// bytes counts the bytes of a client that reads some posts repeatedly, without and with conditional requests.
 func (s *suite) bytes(ctx context.Context) error {
+	s.report.Bytes = nil
 	for _, share := range revisitShares {
 		s.progress.Step(fmt.Sprintf("%.0f %% revisits", 100*share), 2*time.Duration(s.revisits)*100*time.Microsecond)
 		asked := sequence(s.reads.Draw(4, 4*s.revisits), s.revisits, share)
@@ -36,8 +36,8 @@ func (s *suite) bytes(ctx context.Context) error {
 	return nil
 }
 
-// sequence returns n ranks of which a share has been in it before. New ones come from drawn; when
-// there is none left, all that follow are revisits.
+// sequence returns n ranks, a share of which occurs earlier in the sequence. New ones come from drawn; when
+// drawn is used up, all further ones are revisits.
 func sequence(drawn []int, n int, share float64) []int {
 	rng := rand.New(rand.NewPCG(5, 0))
 	seen := map[int]bool{}
@@ -59,7 +59,7 @@ func sequence(drawn []int, n int, share float64) []int {
 	return out
 }
 
-// visit asks for the ranks over one connection and returns the bytes that went over it.
+// visit reads the posts of the ranks over one connection and returns the bytes of the connection.
 func (s *suite) visit(ctx context.Context, asked []int, conditional bool) (received, sent int64, notModified int, err error) {
 	conn, err := wire.Dial(ctx, s.addresses.Direct)
 	if err != nil {

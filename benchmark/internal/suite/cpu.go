@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// ownCPU returns what this process has used: it is the load generator where the rate is constant.
+// ownCPU returns the CPU time of this process, which generates the loads at a constant rate.
 func ownCPU() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0 // it cannot fail with these arguments
+		return 0 // cannot fail with these arguments
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

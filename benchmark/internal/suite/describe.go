@@ -17,7 +17,7 @@ import (
 	"heavy-read-api/benchmark/internal/target"
 )
 
-// describe fills in what the run is made on and with. What cannot be found out stays empty.
+// describe fills in the machine and the workload. Values that cannot be determined stay empty.
 func (s *suite) describe(ctx context.Context) {
 	m := &s.report.Machine
 	m.Cores, m.Go = runtime.NumCPU(), runtime.Version()
@@ -36,10 +36,10 @@ func (s *suite) describe(ctx context.Context) {
 	}
 	m.Runtime = s.runtime.Name()
 	if m.Runtime == target.InDocker {
-		s.note("Requests to the stack pass Docker's port forwarding; those to nginx, which runs beside it, do not.")
+		s.note("Requests to the stack pass Docker's port forwarding; those to the benchmark's own processes do not.")
 	}
 	if readers, err := s.runtime.Readers(ctx); err == nil {
-		m.Stack = fmt.Sprintf("%d readers behind the gateway, and one that is asked directly", len(readers))
+		m.Stack = fmt.Sprintf("%d readers behind the gateway, and one without it", len(readers))
 	}
 	if options, err := s.redisOptions(ctx); err == nil {
 		m.RedisVersion = redisVersion(ctx, options)
@@ -65,7 +65,7 @@ func (s *suite) describe(ctx context.Context) {
 	w.ReadBytes = float64(sum) / float64(len(drawn))
 }
 
-// output returns the first line of what a command prints, "" when it fails.
+// output returns the first line of a command's output, "" when it fails.
 func output(ctx context.Context, name string, args ...string) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -77,7 +77,7 @@ func output(ctx context.Context, name string, args ...string) string {
 	return strings.TrimSpace(line)
 }
 
-// wrkVersion asks wrk, which exits with 1 after its version.
+// wrkVersion returns wrk's version, after whose output wrk exits with 1.
 func wrkVersion(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -103,7 +103,7 @@ func redisVersion(ctx context.Context, options *redis.Options) string {
 	defer cancel()
 	info, err := client.Info(ctx, "server").Result()
 	if err != nil {
-		return "" // the embedded one does not tell
+		return "" // the embedded one does not have INFO
 	}
 	if m := regexp.MustCompile(`redis_version:(\S+)`).FindStringSubmatch(info); m != nil {
 		return m[1]

@@ -11,7 +11,7 @@ import (
 	"heavy-read-api/benchmark/internal/target"
 )
 
-// failover kills the primary of Redis, and then moves it on purpose, while posts are read and written.
+// failover kills the primary, and then makes another server the primary, while posts are read and written.
 func (s *suite) failover(ctx context.Context) error {
 	if _, err := s.runtime.Primary(ctx); errors.Is(err, target.ErrNoFailover) {
 		s.note("No failover was measured: %v.", err)
@@ -77,14 +77,14 @@ func (s *suite) replacePrimary(ctx context.Context, planned bool) error {
 	if err != nil {
 		return err
 	}
-	f.Requests, f.Failed, f.Failures, f.Latency = len(result.Late), result.Failed, result.Failures, report.NewQuantiles(result.Latencies)
+	f.Requests, f.Failed, f.Failures, f.Latency = len(result.Late), len(result.Failed), result.Failures, report.NewQuantiles(result.Latencies)
 	s.report.Failovers = append(s.report.Failovers, f)
 	s.progress.Say("%s: from %s to %s: no write for %.2f s, readers in step after %.2f s; %d of %d acknowledged writes lost, %d of %d reads failed",
 		f.Name(), f.From, f.To, f.Out, f.InStep, f.Lost, f.Acknowledged, f.Failed, f.Requests)
 	return nil
 }
 
-// replace replaces the primary old, and returns when all readers follow the new one.
+// replace makes another server than old the primary, and returns when all readers follow it.
 func (s *suite) replace(ctx context.Context, old string, planned bool, w *outage.Writes) (err error) {
 	s.progress.Step("replacing "+old, 10*time.Second)
 	w.Fault()
@@ -99,7 +99,7 @@ func (s *suite) replace(ctx context.Context, old string, planned bool, w *outage
 	if err != nil {
 		return err
 	}
-	replaced := time.Now() // the old primary acknowledges nothing that is sent from now on
+	replaced := time.Now() // the old primary acknowledges no write that is sent from now on
 	err = poll(ctx, readyLimit, func() error { return w.Recovered(replaced) })
 	if err != nil {
 		return fmt.Errorf("wait for the readers: %w", err)

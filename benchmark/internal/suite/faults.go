@@ -18,7 +18,7 @@ const (
 	undoLimit     = 2 * time.Minute
 )
 
-// undone runs undo even when ctx has ended: what the benchmark broke it mends.
+// undone runs undo even when ctx has ended, so that the benchmark leaves the stack as it was.
 func (s *suite) undone(ctx context.Context, err *error, what string, undo func(context.Context) error) {
 	if ctx.Err() != nil {
 		s.progress.Say("stopping: %s", what)
@@ -26,13 +26,13 @@ func (s *suite) undone(ctx context.Context, err *error, what string, undo func(c
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	if e := undo(ctx); e != nil {
-		// Of a run that was stopped the error is not told, this must be.
+		// The error of a stopped run is not shown, so this one is also a note.
 		s.note("THE STACK IS NOT AS IT WAS (%s failed: %v): see `make health`.", what, e)
 		*err = errors.Join(*err, fmt.Errorf("%s: %w", what, e))
 	}
 }
 
-// wait lets the load go on for a while.
+// wait blocks for d while the load continues.
 func wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -42,7 +42,7 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// inStep waits until every reader has what Redis has.
+// inStep waits until every reader is in step with Redis.
 func (s *suite) inStep(ctx context.Context) error {
 	addrs, err := s.readerAddrs(ctx)
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *suite) ask(ctx context.Context, addr string, send func(*wire.Conn) (wir
 	return send(conn)
 }
 
-// poll asks check until it has no objection, for limit at most.
+// poll repeats check until it returns nil, for limit at most.
 func poll(ctx context.Context, limit time.Duration, check func() error) error {
 	deadline := time.Now().Add(limit)
 	for {

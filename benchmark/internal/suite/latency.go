@@ -10,52 +10,75 @@ import (
 	"heavy-read-api/benchmark/internal/report"
 )
 
-// shares of the maximum at which latency is measured.
-var shares = []float64{0.1, 0.5, 0.8}
+const (
+	leastReads = 50      // the lowest rate that a search tries
+	mostReads  = 500_000 // the highest one
+)
 
-// latency measures reads at a constant rate, past the gateway and through it.
+// latency measures reads at a constant rate, of one reader and through the gateway: at the reference rate,
+// and at the highest rate whose p99 stays below the claimed one.
 func (s *suite) latency(ctx context.Context) error {
+	s.report.Latency = nil
 	for _, way := range []struct{ via, addr string }{{report.ViaDirect, s.addresses.Direct}, {report.ViaGateway, s.addresses.Gateway}} {
-		wanted := []report.Steady{{Rate: s.rate}}
-		if !s.rateGiven {
-			highest, err := s.highest(ctx, way.via, way.addr)
-			if err != nil {
-				return err
-			}
-			wanted = nil
-			for _, share := range shares {
-				wanted = append(wanted, report.Steady{Share: share, Max: highest, Rate: max(1, int(share*highest))})
-			}
+		rate := referenceRate
+		if s.rateGiven {
+			rate = s.rate
 		}
-		for _, result := range wanted {
-			result.Via, result.Sustained = way.via, true
-			err := s.roundsAtRate(ctx, way.addr, &result)
-			if len(result.P50) > 0 {
-				s.report.Latency = append(s.report.Latency, result)
-			}
-			if err != nil {
+		if _, err := s.steadyAt(ctx, way.via, way.addr, rate, false); err != nil {
+			return err
+		}
+		if !s.rateGiven {
+			if err := s.highestReads(ctx, way.via, way.addr); err != nil {
 				return err
-			}
-			if result.Sustained {
-				s.progress.Say("%-8s %7d reads/s: p50 %s, p99 %s", way.via, result.Rate, report.Seconds(report.Median(result.P50)), report.Seconds(report.Median(result.P99)))
-			} else {
-				s.progress.Say("%-8s %7d reads/s: not sustained, %.0f/s were sent", way.via, result.Rate, result.Reached)
 			}
 		}
 	}
 	return nil
 }
 
-// highest returns the closed-loop rate: of the part that measures it, or of one round.
-func (s *suite) highest(ctx context.Context, via, addr string) (float64, error) {
-	for _, l := range s.report.Throughput {
-		if l.Via == via && l.Name == report.LaneFast {
-			return report.Median(l.Rates), nil
+// highestReads finds the highest rate by short loads and confirms it by whole rounds. A rate that is not
+// confirmed is lowered until one is.
+func (s *suite) highestReads(ctx context.Context, via, addr string) error {
+	rate, err := highest(referenceRate, leastReads, mostReads, func(rate int) (bool, error) {
+		s.progress.Step(fmt.Sprintf("searching the highest rate, %s: %d reads/s", via, rate), s.probe)
+		r, err := s.atRate(addr, rate, s.probe).Run(ctx, s.reads, s.ranks, &s.counts, true)
+		if err != nil {
+			return false, err
 		}
+		p99 := measure.Quantile(r.Latencies, 0.99).Seconds()
+		return len(r.Failed) == 0 && r.Sustained(rate) && p99 < report.ClaimedRead, nil
+	})
+	if err != nil {
+		return err
 	}
-	s.progress.Step("the highest rate, "+via, s.round)
-	r, err := s.wrk.Run(ctx, s.closed(addr, "/post", 1))
-	return r.Rate(), err
+	for ; rate >= leastReads; rate = rate * 85 / 100 {
+		result, err := s.steadyAt(ctx, via, addr, rate, true)
+		if err != nil || result.Holds() {
+			return err
+		}
+		s.report.Latency = s.report.Latency[:len(s.report.Latency)-1]
+	}
+	s.report.Latency = append(s.report.Latency, report.Steady{Via: via, Highest: true})
+	return nil
+}
+
+// steadyAt measures the rounds at one rate and adds them to the report.
+func (s *suite) steadyAt(ctx context.Context, via, addr string, rate int, highest bool) (report.Steady, error) {
+	result := report.Steady{Via: via, Rate: rate, Highest: highest, Sustained: true}
+	err := s.roundsAtRate(ctx, addr, &result)
+	if len(result.P50) > 0 {
+		s.report.Latency = append(s.report.Latency, result)
+	}
+	if err != nil {
+		return result, err
+	}
+	if result.Sustained {
+		s.progress.Say("%-8s %7d reads/s: p50 %s, p99 %s, p99.9 %s", via, rate,
+			report.Seconds(report.Median(result.P50)), report.Seconds(report.Median(result.P99)), report.Seconds(report.Median(result.P999)))
+	} else {
+		s.progress.Say("%-8s %7d reads/s: not sustained, %.0f/s were sent", via, rate, result.Reached)
+	}
+	return result, nil
 }
 
 func (s *suite) roundsAtRate(ctx context.Context, addr string, result *report.Steady) error {
@@ -63,7 +86,8 @@ func (s *suite) roundsAtRate(ctx context.Context, addr string, result *report.St
 		s.progress.Step(fmt.Sprintf("round %d of %d: %s at %d reads/s", round+1, s.steadyRounds, result.Via, result.Rate), s.steady)
 		cpu := ownCPU()
 		began := time.Now()
-		r, err := s.atRate(addr, result.Rate, s.steady).Run(ctx, s.reads, s.ranks, &s.counts, false)
+		// At a rate that is only just sustained a pause of the machine can make a request time out.
+		r, err := s.atRate(addr, result.Rate, s.steady).Run(ctx, s.reads, s.ranks, &s.counts, result.Highest)
 		if err != nil {
 			return err
 		}
@@ -78,7 +102,7 @@ func (s *suite) roundsAtRate(ctx context.Context, addr string, result *report.St
 		if round == 0 || r.Rate < result.Reached {
 			result.Reached = r.Rate
 		}
-		result.Sustained = result.Sustained && r.Sustained(result.Rate)
+		result.Sustained = result.Sustained && r.Sustained(result.Rate) && len(r.Failed) == 0
 	}
 	return nil
 }

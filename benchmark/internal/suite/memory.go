@@ -11,11 +11,11 @@ import (
 	"heavy-read-api/benchmark/internal/target"
 )
 
-// watchEvery is how often the memory of the readers is looked at while they load.
+// watchEvery is the interval at which the memory of the readers is sampled during the import.
 const watchEvery = 250 * time.Millisecond
 
-// memory measures what the readers take before, while and after the posts are loaded, and what CPU
-// they need for that and for reads.
+// memory measures the memory of the readers before, during and after the import of the posts, and their CPU
+// time for the import and for reads.
 func (s *suite) memory(ctx context.Context) error {
 	readers, err := s.runtime.Readers(ctx)
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *suite) memory(ctx context.Context) error {
 				select {
 				case <-watching.Done():
 					return
-				case <-tick.C: // a look that fails is left out
+				case <-tick.C: // a sample that fails is left out
 					_ = usage(watching, func(r *report.ReaderMemory, u target.Usage) { r.Peak = max(r.Peak, u.Memory) })
 				}
 			}
@@ -67,7 +67,7 @@ func (s *suite) memory(ctx context.Context) error {
 	stop()
 	watch.Wait()
 	if errors.Is(err, target.ErrNoUsage) {
-		s.note("Memory and CPU of the readers are not known: they come from /proc, which only Linux has.")
+		s.note("The memory and CPU time of the readers are not known: the readers export them on Linux only.")
 		_, err = s.load(ctx, nil)
 		return err
 	} else if err != nil {
@@ -91,7 +91,7 @@ func (s *suite) memory(ctx context.Context) error {
 		m.Readers[i].Entries, m.Readers[i].Bytes, m.Readers[i].Complete = status.Entries, status.Bytes, status.Complete
 	}
 	if !m.Loaded {
-		s.note("The posts were there already, so what the readers took before them is not known: `run_benchmark.sh --remove` deletes them.")
+		s.note("The posts existed already, so the memory of the readers without them is not known: `run_benchmark.sh --remove` deletes the posts.")
 	}
 	if err := s.traffic(ctx, m, usage); err != nil {
 		return err

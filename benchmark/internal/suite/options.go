@@ -1,4 +1,4 @@
-// Package suite is the benchmark's parts, and the order in which they run.
+// Package suite contains the parts of the benchmark and runs them in their order.
 package suite
 
 import (
@@ -7,29 +7,33 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"heavy-read-api/benchmark/internal/report"
 )
 
-// Options are what a person may choose. Zero values stand for those of the mode.
+// Options are the choices of the command line. Zero values stand for the defaults of the mode.
 type Options struct {
 	Full        bool
 	Only        []string      // parts; empty stands for all
 	Duration    time.Duration // of one measurement
 	Connections int
-	Rate        int // reads a second where the load has a constant rate
+	Rate        int // reads a second at a constant rate
 	Posts       int
 }
 
 // Names of the parts.
 const (
-	Throughput  = "throughput"
-	Pipelining  = "pipelining"
-	Latency     = "latency"
-	Propagation = "propagation"
-	Bytes       = "bytes"
-	Memory      = "memory"
-	Readers     = "readers"
-	Redis       = "redis"
-	Failover    = "failover"
+	Throughput  = report.PartThroughput
+	Pipelining  = report.PartPipelining
+	Latency     = report.PartLatency
+	Propagation = report.PartPropagation
+	Bytes       = report.PartBytes
+	Memory      = report.PartMemory
+	Lanes       = report.PartLanes
+	Million     = report.PartMillion
+	Readers     = report.PartReaders
+	Redis       = report.PartRedis
+	Failover    = report.PartFailover
 )
 
 // Names returns the names of all parts.
@@ -41,22 +45,26 @@ func Names() []string {
 	return names
 }
 
-// defaultRate is the reads a second that run beside writes and faults: a load that is there without
-// taking the machine from what is measured.
-const defaultRate = 2000
+const (
+	// defaultRate is the rate of the reads beside writes and faults: enough to notice what happens to them,
+	// and little enough not to be the load that is measured.
+	defaultRate = 2000
+	// referenceRate is the rate whose latencies are reported in full.
+	referenceRate = 1000
+	// failoverWrites is the rate of the writes during a failover.
+	failoverWrites = 200
+)
 
-// failoverWrites is the writes a second that a failover meets.
-const failoverWrites = 200
-
-// plan is how long what is measured for.
+// plan is the extent of a run.
 type plan struct {
 	rounds       int
 	round        time.Duration // of closed-loop load; wrk counts whole seconds
 	steadyRounds int
 	steady       time.Duration // of load at a constant rate
+	probe        time.Duration // at each rate of a search for the highest one
 	propagation  time.Duration
 	floor        time.Duration
-	revisits     int           // requests of a client that comes again
+	revisits     int           // requests of the client that reads posts again
 	settle       time.Duration // of load before a fault, and after it
 	failovers    int           // of each kind
 	posts        int
@@ -64,23 +72,37 @@ type plan struct {
 	threads      int // of wrk
 	rate         int
 	rateGiven    bool
+
+	ownRound time.Duration // of closed-loop load in the lab
+	starts   int           // of the reader with all posts
+	updates  time.Duration // at each rate of updates
+	idle     int           // connections
+
+	patience time.Duration // to wait for an idle machine before each part
+	repeats  bool          // parts that were measured on a busy machine are measured again
+	limit    time.Duration // of the whole run
 }
 
 func newPlan(o Options) plan {
 	p := plan{
-		rounds: 2, round: time.Second, steadyRounds: 1, steady: 1500 * time.Millisecond,
+		rounds: 1, round: time.Second, steadyRounds: 1, steady: 1500 * time.Millisecond, probe: 500 * time.Millisecond,
 		propagation: 2 * time.Second, floor: time.Second, revisits: 1000, settle: 1500 * time.Millisecond,
 		failovers: 1,
 		posts:     100_000, connections: 64, rate: defaultRate,
-		// The servers need the machine too.
-		threads: max(1, runtime.NumCPU()/2),
+		// The servers need cores too.
+		threads:  max(1, runtime.NumCPU()/2),
+		ownRound: time.Second, starts: 1, updates: 2 * time.Second, idle: 1000,
+		patience: time.Second, limit: 170 * time.Second,
 	}
 	if o.Full {
-		p.rounds, p.round, p.steadyRounds, p.steady = 5, 8*time.Second, 3, 10*time.Second
-		p.propagation, p.floor, p.revisits, p.failovers, p.posts = 30*time.Second, 15*time.Second, 10_000, 3, 1_000_000
+		p.rounds, p.round, p.steadyRounds, p.steady, p.probe = 3, 4*time.Second, 3, 5*time.Second, 2*time.Second
+		p.propagation, p.floor, p.revisits, p.failovers, p.posts = 10*time.Second, 5*time.Second, 10_000, 3, 1_000_000
+		p.ownRound, p.starts, p.updates, p.idle = 2*time.Second, 3, 15*time.Second, 10_000
+		p.patience, p.repeats, p.limit = 10*time.Second, true, 15*time.Minute
 	}
 	if o.Duration > 0 {
 		p.round, p.steady, p.propagation, p.floor = o.Duration, o.Duration, o.Duration, o.Duration
+		p.probe, p.ownRound, p.updates = o.Duration, o.Duration, o.Duration
 	}
 	if o.Connections > 0 {
 		p.connections = o.Connections
@@ -92,6 +114,9 @@ func newPlan(o Options) plan {
 		p.rate, p.rateGiven = o.Rate, true
 	}
 	p.threads = min(p.threads, p.connections)
+	if o.Duration > 0 || o.Posts > 0 {
+		p.limit = max(p.limit, 2*estimate(o, p, true))
+	}
 	return p
 }
 

@@ -5,77 +5,92 @@ import (
 	"errors"
 	"math"
 	"net/http"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"heavy-read-api/benchmark/internal/lab"
 	"heavy-read-api/benchmark/internal/load"
-	"heavy-read-api/benchmark/internal/peer"
 	"heavy-read-api/benchmark/internal/wire"
 	"heavy-read-api/internal/workload"
 )
 
-// peers are the servers that are measured beside ours. They are started when they are needed first.
+// fixed is a peer that gives the same answer to every request.
+type fixed struct {
+	*lab.Process
+	body string
+}
+
+func (f fixed) check(_, status int, body []byte) error {
+	if status != http.StatusOK || string(body) != f.body {
+		return load.Wrong("a peer answers %d, %.100q", status, body)
+	}
+	return nil
+}
+
+// peers are the servers that are measured beside the stack. They are started when they are needed first.
 type peers struct {
-	started *peer.Nginx
-	err     error
-	told    bool // that there is none
+	lab   *lab.Lab
+	nginx fixed
+	err   error // why there is no nginx
 }
 
-func (p *peers) stop() {
-	if p.started != nil {
-		p.started.Stop()
-		p.started = nil
+// nginx returns an nginx that serves a post of the average size of the reads. The first time that there is
+// none is noted.
+func (s *suite) nginx(ctx context.Context) (fixed, error) {
+	p := &s.peers
+	if p.err != nil || p.nginx.Process != nil {
+		return p.nginx, p.err
 	}
+	if p.nginx, p.err = s.startNginx(ctx); p.err != nil {
+		s.note("nginx was not measured beside the stack: %v.", p.err)
+	} else {
+		s.report.Machine.NginxVersion = p.nginx.Version
+	}
+	return p.nginx, p.err
 }
 
-// nginx returns an nginx that serves a post of the size that the reads have on average.
-func (p *peers) nginx(ctx context.Context, s *suite) (*peer.Nginx, error) {
-	if p.started != nil || p.err != nil {
-		return p.started, p.err
-	}
-	p.started, p.err = s.startNginx(ctx)
-	if p.err == nil {
-		s.report.Machine.NginxVersion = p.started.Version
-	}
-	return p.started, p.err
-}
-
-func (s *suite) startNginx(ctx context.Context) (*peer.Nginx, error) {
+func (s *suite) startNginx(ctx context.Context) (fixed, error) {
 	conn, err := wire.Dial(ctx, s.addresses.Direct)
 	if err != nil {
-		return nil, err
+		return fixed{}, err
 	}
 	defer conn.Close()
 	mean := s.report.Workload.ReadBytes
 	best, distance := wire.Answer{}, math.Inf(1)
 	for rank := range min(s.posts, 1000) {
-		body := s.mix.Post(rank, 0).Encode(time.Unix(1e9, 0)).Body
+		body := s.mix.Post(rank, 0).Encode(epoch).Body
 		d := math.Abs(float64(len(body)) - mean)
-		if d >= distance || !peer.Quotable(string(body)) {
+		if d >= distance || !lab.Quotable(string(body)) {
 			continue
 		}
 		a, err := conn.Get("/post?id="+workload.MixID(rank), "")
 		if err != nil {
-			return nil, err
+			return fixed{}, err
 		}
 		if a.Status != http.StatusOK {
-			return nil, load.Wrong("%s was answered with status %d", workload.MixID(rank), a.Status)
+			return fixed{}, load.Wrong("%s was answered with status %d", workload.MixID(rank), a.Status)
 		}
 		best, distance = a, d
 	}
 	if best.Body == nil {
-		return nil, errors.New("no post has a content that nginx's configuration can hold")
+		return fixed{}, errors.New("nginx's configuration cannot contain any of the posts")
 	}
-	return peer.StartNginx(ctx, string(best.Body), best.Header.Get("Etag"), best.Header.Get("X-Version"))
+	answer := answerOf(best)
+	p, err := s.peers.lab.Nginx(ctx, answer, "")
+	return fixed{p, answer.Body}, err
 }
 
-// redisOptions are how Redis is reached.
+// answerOf returns the answer of a reader for a peer to repeat.
+func answerOf(a wire.Answer) lab.Answer {
+	return lab.Answer{Body: string(a.Body), ETag: a.Header.Get("Etag"), Version: a.Header.Get("X-Version")}
+}
+
+// redisOptions returns the options of a client of the stack's Redis.
 func (s *suite) redisOptions(ctx context.Context) (*redis.Options, error) {
 	server, err := s.runtime.Redis(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// MaxRetries: what is measured or waited for is asked once at a time.
+	// No retries: a measurement sends each command once.
 	return &redis.Options{Addr: server.Addr, Username: server.Username, Password: server.Password, MaxRetries: -1}, nil
 }

@@ -2,25 +2,25 @@ package suite
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
 
+	"heavy-read-api/benchmark/internal/lab"
 	"heavy-read-api/benchmark/internal/load"
 	"heavy-read-api/benchmark/internal/target"
 	"heavy-read-api/benchmark/internal/wire"
+	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/workload"
 )
 
 // loadTimeout bounds an import.
 const loadTimeout = 10 * time.Minute
 
-// load makes sure that the posts are there, and that all readers have them. before is called when
-// they have to be written. It returns how long the import took, 0 when there was none.
+// load imports the posts unless they exist already, and waits until all readers have them. before is called
+// before an import. load returns how long the import took, 0 when there was none.
 func (s *suite) load(ctx context.Context, before func(context.Context) error) (time.Duration, error) {
 	there, err := s.there(ctx)
 	if err != nil || there {
@@ -33,7 +33,8 @@ func (s *suite) load(ctx context.Context, before func(context.Context) error) (t
 	}
 	s.progress.Step(fmt.Sprintf("loading %d posts", s.posts), time.Duration(s.posts)*25*time.Microsecond)
 	began := time.Now()
-	if err := s.importPosts(ctx); err != nil {
+	err = importPosts(ctx, s.addresses.Writer, s.addresses.Token, s.posts, func(rank int) post.Post { return s.mix.Post(rank, 0) })
+	if err != nil {
 		return 0, err
 	}
 	took := time.Since(began)
@@ -50,7 +51,7 @@ func (s *suite) load(ctx context.Context, before func(context.Context) error) (t
 	return took, err
 }
 
-// there reports whether the posts are what they have to be, by a sample of them.
+// there reports whether the stack has the posts, judged by a sample.
 func (s *suite) there(ctx context.Context) (bool, error) {
 	conn, err := wire.Dial(ctx, s.addresses.Direct)
 	if err != nil {
@@ -71,8 +72,8 @@ func (s *suite) there(ctx context.Context) (bool, error) {
 	return true, ctx.Err()
 }
 
-// importPosts writes the posts through the writer's import.
-func (s *suite) importPosts(ctx context.Context) error {
+// importPosts imports posts through a writer, the post of each rank below n.
+func importPosts(ctx context.Context, writer, token string, n int, post func(rank int) post.Post) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	r, w := io.Pipe()
@@ -80,9 +81,9 @@ func (s *suite) importPosts(ctx context.Context) error {
 	go func() {
 		out := bufio.NewWriterSize(w, 1<<20)
 		var line []byte
-		for rank := range s.posts {
+		for rank := range n {
 			var err error
-			if line, err = workload.AppendLine(line[:0], s.mix.Post(rank, 0)); err == nil {
+			if line, err = workload.AppendLine(line[:0], post(rank)); err == nil {
 				_, err = out.Write(line)
 			}
 			if err != nil {
@@ -92,30 +93,9 @@ func (s *suite) importPosts(ctx context.Context) error {
 		}
 		_ = w.CloseWithError(out.Flush())
 	}()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.addresses.Writer+"/import", r)
-	if err != nil {
-		return err
+	written, err := lab.Import(ctx, writer, token, r)
+	if err == nil && written != n {
+		err = fmt.Errorf("import: %d of %d posts were written", written, n)
 	}
-	req.Header.Set("Content-Type", "application/x-ndjson")
-	if s.addresses.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+s.addresses.Token)
-	}
-	res, err := target.Client.Do(req)
-	if err != nil {
-		return fmt.Errorf("import the posts: %w", err)
-	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return fmt.Errorf("import the posts: %w", err)
-	}
-	lines := bytes.Split(bytes.TrimSpace(answer), []byte("\n"))
-	var summary struct {
-		Status  string
-		Written int
-	}
-	if err := json.Unmarshal(lines[len(lines)-1], &summary); err != nil || res.StatusCode != http.StatusOK || summary.Status != "done" || summary.Written != s.posts {
-		return fmt.Errorf("import the posts: the writer answers %s: %.500s", res.Status, answer)
-	}
-	return nil
+	return err
 }

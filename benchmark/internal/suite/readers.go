@@ -11,7 +11,7 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// readers kills a reader and adds one while reads go through the gateway.
+// readers kills a reader and adds another one while reads go through the gateway.
 func (s *suite) readers(ctx context.Context) (err error) {
 	readers, err := s.runtime.Readers(ctx)
 	if err != nil {
@@ -19,7 +19,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 	}
 	n := len(readers)
 	if n < 2 {
-		s.note("No reader was killed: with %d behind the gateway there is none to take over.", n)
+		s.note("No reader was killed: %d behind the gateway leaves none to take over.", n)
 		return nil
 	}
 	defer s.undone(ctx, &err, fmt.Sprintf("bring the readers back to %d", n), func(ctx context.Context) error {
@@ -29,7 +29,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		}
 		return s.runtime.Scale(ctx, n)
 	})
-	var killed, added time.Time
+	var killed, back, added time.Time
 	result, err := s.underReads(ctx, faultLimit, true, func(ctx context.Context) (err error) {
 		s.progress.Step("killing "+readers[0].Name, 5*time.Second)
 		if err := wait(ctx, s.settle); err != nil {
@@ -50,6 +50,7 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		if err := s.inStep(ctx); err != nil {
 			return err
 		}
+		back = time.Now()
 		if err := s.spread(ctx, n); err != nil {
 			return err
 		}
@@ -68,10 +69,14 @@ func (s *suite) readers(ctx context.Context) (err error) {
 	}
 	s.progress.Step("removing the added reader", 5*time.Second)
 	f := &report.ReaderFault{
-		Rate: s.rate, Requests: len(result.Late), Failed: result.Failed, Failures: result.Failures, Readers: n,
+		Rate: s.rate, Requests: len(result.Late), Failed: len(result.Failed), Failures: result.Failures, Readers: n,
 		KilledAt: killed.Sub(result.Began).Seconds(), AddedAt: added.Sub(result.Began).Seconds(),
 		KillBalance: -1, AddBalance: -1, Latency: report.NewQuantiles(result.Latencies),
 	}
+	f.Timeline = report.NewTimeline(result,
+		report.Event{At: f.KilledAt, Name: readers[0].Name + " is killed", Fault: true},
+		report.Event{At: back.Sub(result.Began).Seconds(), Name: "it is ready again"},
+		report.Event{At: f.AddedAt, Name: "a reader is added"})
 	addedAt := added.Sub(result.Began)
 	var before []measure.Served
 	for _, a := range result.Served {
@@ -90,8 +95,8 @@ func (s *suite) readers(ctx context.Context) (err error) {
 	return nil
 }
 
-// spread waits until n readers answer through the gateway, and lets the load go on for a while then.
-// That they never do is a result, not an error.
+// spread waits until n readers answer through the gateway, and lets the load continue for a while. If they do
+// not within the limit, that is a result and not an error.
 func (s *suite) spread(ctx context.Context, n int) error {
 	err := poll(ctx, spreadLimit, func() error {
 		_, err := s.ask(ctx, s.addresses.Gateway, func(c *wire.Conn) (a wire.Answer, err error) {
@@ -110,7 +115,7 @@ func (s *suite) spread(ctx context.Context, n int) error {
 		return err
 	})
 	if err != nil {
-		s.progress.Say("after %v: %v", spreadLimit, err)
+		s.progress.Say("after %v only %v", spreadLimit, err)
 	}
 	return wait(ctx, 2*s.settle)
 }

@@ -15,13 +15,13 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// redisProbe is written to see when writes get through again.
+// redisProbe is the id of a post that is written to see when writes succeed again.
 const redisProbe = workload.MixPrefix + "probe-redis"
 
 // redis kills Redis while reads go through the gateway.
 func (s *suite) redis(ctx context.Context) (err error) {
 	if _, err := s.runtime.Primary(ctx); !errors.Is(err, target.ErrNoFailover) {
-		s.note("Redis was not killed: another server takes over here, which the part %s measures.", Failover)
+		s.note("Redis was not killed: another server takes over, which the part %s measures.", Failover)
 		return nil
 	}
 	options, err := s.redisOptions(ctx)
@@ -33,22 +33,23 @@ func (s *suite) redis(ctx context.Context) (err error) {
 	client := redis.NewClient(options)
 	defer client.Close()
 	if keeps, err := client.ConfigGet(ctx, "appendonly").Result(); err != nil || keeps["appendonly"] != "yes" {
-		s.note("Redis was not killed: it does not say that it keeps an append-only file, so its posts would be gone.")
+		s.note("Redis was not killed: it does not report an append-only file, so its posts might be lost.")
 		return nil
 	}
 	f := &report.RedisFault{Rate: s.rate}
+	var killed time.Time
 	result, err := s.underReads(ctx, faultLimit, true, func(ctx context.Context) (err error) {
 		s.progress.Step("killing Redis", 6*time.Second)
 		if err := wait(ctx, s.settle); err != nil {
 			return err
 		}
-		killed := time.Now()
+		killed = time.Now()
 		revive, err := s.runtime.Kill(ctx, target.Redis)
 		if err != nil {
 			return err
 		}
 		defer s.undone(ctx, &err, "start Redis again", revive)
-		if s.runtime.Name() == target.InDocker { // the supervisor of the stack without Docker does not wait
+		if s.runtime.Name() == target.InDocker { // without Docker a supervisor restarts Redis at once
 			if err := wait(ctx, s.settle); err != nil {
 				return err
 			}
@@ -112,7 +113,10 @@ func (s *suite) redis(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	f.Requests, f.Failed, f.Failures, f.Latency = len(result.Late), result.Failed, result.Failures, report.NewQuantiles(result.Latencies)
+	f.Requests, f.Failed, f.Failures, f.Latency = len(result.Late), len(result.Failed), result.Failures, report.NewQuantiles(result.Latencies)
+	at := killed.Sub(result.Began).Seconds()
+	f.Timeline = report.NewTimeline(result,
+		report.Event{At: at, Name: "Redis is killed", Fault: true}, report.Event{At: at + f.Converged, Name: "all readers are in step"})
 	s.report.Redis = f
 	s.progress.Say("%d of %d reads failed; converged %.1f s after the kill", f.Failed, f.Requests, f.Converged)
 	return nil

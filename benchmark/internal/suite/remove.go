@@ -14,14 +14,14 @@ import (
 
 const (
 	removers = 32   // connections to the writer
-	gap      = 2000 // ids in a row that are not there, after which there are none
+	gap      = 2000 // missing ids in a row after which no more are expected
 )
 
-// Remove deletes the posts that were loaded, from the first id on, and returns how many there were.
+// Remove deletes the posts of the benchmark, from the first id on, and returns their number.
 func Remove(ctx context.Context, a target.Addresses) (int, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var next, deleted, last atomic.Int64 // last: the highest rank that was there
+	var next, deleted, last atomic.Int64 // last: the highest rank that existed
 	var wg sync.WaitGroup
 	for range removers {
 		wg.Go(func() {

@@ -4,72 +4,86 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"heavy-read-api/benchmark/internal/lab"
 	"heavy-read-api/benchmark/internal/load"
+	"heavy-read-api/benchmark/internal/machine"
 	"heavy-read-api/benchmark/internal/report"
 	"heavy-read-api/benchmark/internal/target"
 	"heavy-read-api/internal/workload"
 )
 
-// Progress hears what goes on. Its methods do not block.
+// epoch is the time of posts that are encoded only for their size or shape.
+var epoch = time.Unix(1e9, 0)
+
+// Progress shows the progress of a run. Its methods do not block.
 type Progress interface {
 	Part(title string)                     // a part begins
 	Step(what string, takes time.Duration) // a measurement begins
 	Say(format string, args ...any)        // a result, in a line
 }
 
-// part is one of the things that are measured.
+// part is a group of measurements that can be chosen on its own.
 type part struct {
 	name, title string
+	repeatable  bool // it can be run again; a part that breaks something or loads posts cannot
 	takes       func(plan) time.Duration
 	run         func(*suite, context.Context) error
 }
 
-// overhead is what a run of wrk takes beside its duration.
+// overhead is the time that a run of wrk takes in addition to its duration.
 const overhead = 300 * time.Millisecond
 
-// The parts in the order in which they run: the posts are loaded first, and faults come last.
+// The parts in their order: the posts are loaded first, and faults come last.
 var parts = []part{
-	{Memory, "memory: what the posts take in a reader", func(p plan) time.Duration {
+	{Memory, "memory: what the posts take in a reader", false, func(p plan) time.Duration {
 		return time.Duration(p.posts)*25*time.Microsecond + 2*p.round
 	}, (*suite).memory},
-	{Throughput, "throughput: /post, /post-marshal, /post-redis and the peers", func(p plan) time.Duration {
+	{Throughput, "throughput: /post, /post-marshal, /post-redis and nginx on shared cores", true, func(p plan) time.Duration {
 		return time.Duration(8*p.rounds) * (p.round + overhead)
 	}, (*suite).throughput},
-	{Pipelining, "pipelining: several requests in flight on a connection", func(p plan) time.Duration {
+	{Pipelining, "pipelining: several requests in flight on a connection", true, func(p plan) time.Duration {
 		return time.Duration(3*p.rounds) * (p.round + overhead)
 	}, (*suite).pipelining},
-	{Latency, "latency at a constant rate", func(p plan) time.Duration {
-		return time.Duration(6*p.steadyRounds) * (p.steady + overhead/3)
+	{Latency, "latency at constant rates, and the highest rate with p99 below 5 ms", true, func(p plan) time.Duration {
+		return time.Duration(4*p.steadyRounds)*(p.steady+overhead/3) + 20*(p.probe+overhead/3)
 	}, (*suite).latency},
-	{Propagation, "propagation: from POST to visible on every reader", func(p plan) time.Duration {
-		return 3*p.propagation + p.floor
+	{Propagation, "propagation: from POST to visible on every reader, and the highest write rates", true, func(p plan) time.Duration {
+		return 3*p.propagation + p.floor + 16*(p.probe+overhead)
 	}, (*suite).propagation},
-	{Bytes, "bytes that 304 saves", func(p plan) time.Duration {
+	{Bytes, "bytes that 304 saves", true, func(p plan) time.Duration {
 		return time.Duration(10*p.revisits) * 150 * time.Microsecond
 	}, (*suite).bytes},
-	{Readers, "a reader is killed, and one is added, under load", func(p plan) time.Duration {
+	{Lanes, "lanes: one reader with a core of its own, beside nginx, net/http and HAProxy", true, func(p plan) time.Duration {
+		return 5*time.Second + time.Duration(p.posts)*15*time.Microsecond + time.Duration(17*p.rounds)*(p.ownRound+overhead)
+	}, (*suite).ownCore},
+	{Million, "million: start, updates, garbage collection and idle connections of one reader", true, func(p plan) time.Duration {
+		return time.Duration(1+2*p.starts)*time.Duration(p.posts)*3*time.Microsecond + 2*p.updates + 10*time.Second
+	}, (*suite).million},
+	{Readers, "readers: one is killed, and one is added, under load", false, func(p plan) time.Duration {
 		return 15*time.Second + time.Duration(p.posts)*10*time.Microsecond
 	}, (*suite).readers},
-	{Redis, "Redis is killed under load", func(p plan) time.Duration {
+	{Redis, "redis: Redis is killed under load", false, func(p plan) time.Duration {
 		return 7*time.Second + time.Duration(p.posts)*5*time.Microsecond
 	}, (*suite).redis},
-	{Failover, "another Redis server takes over under load, after a kill and on purpose", func(p plan) time.Duration {
+	{Failover, "failover: another Redis server takes over under load, after a kill and on purpose", false, func(p plan) time.Duration {
 		return time.Duration(p.failovers) * 30 * time.Second
 	}, (*suite).failover},
 }
 
-// Estimate returns how long the parts that are chosen take, on a stack whose Redis fails over or not.
-func Estimate(o Options, failsOver bool) time.Duration {
-	p := newPlan(o)
+// Estimate returns how long the chosen parts take, on a stack whose Redis fails over or not.
+func Estimate(o Options, failsOver bool) time.Duration { return estimate(o, newPlan(o), failsOver) }
+
+func estimate(o Options, p plan, failsOver bool) time.Duration {
 	var sum time.Duration
 	for _, part := range parts {
 		skipped := failsOver && part.name == Redis || !failsOver && part.name == Failover
 		if o.has(part.name) && !skipped {
-			sum += part.takes(p)
+			sum += part.takes(p) + time.Second
 		}
 	}
 	return sum
@@ -89,6 +103,9 @@ func Titles() [][2]string {
 	return t
 }
 
+// meter begins to measure what else the machine does, and returns a function that ends that.
+type meter func(ctx context.Context, trees []int, patience time.Duration) (end func() machine.Activity)
+
 // suite is one run.
 type suite struct {
 	plan
@@ -99,56 +116,64 @@ type suite struct {
 	ranks     []int // drawn, for loads at a constant rate
 	wrk       *load.Wrk
 	counts    load.Counts
-	peer      *peers
+	peers     peers
+	own       ownStack
 	report    *report.Report
 	progress  Progress
+	deadline  time.Time
+	meter     meter
+
 }
 
-// Run measures what the options choose on a stack that is up. The report is what was measured, also
-// when ctx ended before the rest of it; then, or when a part could not be measured, Partial says why.
-// A *load.WrongError means that there is nothing to report.
+// Run measures what the options choose on a running stack. The report has what was measured: also when a part
+// failed, which it names, and when ctx ended. The error is that of a part that failed, or one for which there is
+// no report. A *load.WrongError ends the run, because a wrong answer makes all later ones doubtful.
 func Run(ctx context.Context, o Options, a target.Addresses, r target.Runtime, progress Progress) (*report.Report, error) {
-	return run(ctx, o, newPlan(o), a, r, progress)
+	return run(ctx, o, newPlan(o), a, r, progress, func(ctx context.Context, trees []int, patience time.Duration) func() machine.Activity {
+		return machine.Begin(ctx, trees, patience).End
+	})
 }
 
-func run(ctx context.Context, o Options, p plan, a target.Addresses, r target.Runtime, progress Progress) (*report.Report, error) {
-	s := &suite{plan: p, addresses: a, runtime: r, mix: workload.NewMix(), progress: progress}
+func run(ctx context.Context, o Options, p plan, a target.Addresses, r target.Runtime, progress Progress, m meter) (*report.Report, error) {
+	s := &suite{plan: p, addresses: a, runtime: r, mix: workload.NewMix(), progress: progress, meter: m}
 	s.reads = &load.Reads{Mix: s.mix, Posts: s.posts}
 	s.ranks = s.reads.Draw(3, 1<<16)
 	s.report = &report.Report{Mode: "quick", Began: time.Now()}
+	s.deadline = s.report.Began.Add(s.limit)
 	if o.Full {
 		s.report.Mode = "full"
 	}
 	if len(o.Only) > 0 {
 		s.report.Partial = "only " + strings.Join(o.Only, ", ") + " was asked for"
 	}
-	wrk, err := load.NewWrk(s.reads, &s.counts)
+	var err error
+	if s.wrk, err = load.NewWrk(s.reads.Asked(1, load.ListLength), s.reads.Asked(2, load.ListLength), s.reads.Check, &s.counts); err != nil {
+		return nil, err
+	}
+	defer s.wrk.Close()
+	own, err := lab.New()
 	if err != nil {
 		return nil, err
 	}
-	defer wrk.Close()
-	s.wrk = wrk
-	s.peer = new(peers)
-	defer s.peer.stop()
+	defer own.Close()
+	s.peers.lab, s.own.lab = own, own
 	s.describe(ctx)
 
-	err = s.parts(ctx, o)
+	limited, cancel := context.WithDeadline(ctx, s.deadline)
+	defer cancel()
+	err = s.parts(limited, o)
 	s.report.Took = time.Since(s.report.Began)
 	s.report.Checked = report.Checked{Statuses: s.counts.Statuses.Load(), Bodies: s.counts.Bodies.Load()}
-	var wrong *load.WrongError
-	switch {
-	case errors.As(err, &wrong):
-		return nil, err
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		s.report.Partial = "the run was stopped before its end"
 		return s.report, nil
-	case err != nil:
-		return nil, err
 	}
-	return s.report, nil
+	return s.report, err
 }
 
+// parts runs the chosen parts. One that fails is named in the report, and the next ones are run.
 func (s *suite) parts(ctx context.Context, o Options) error {
+	var failed error
 	if !o.has(Memory) { // which loads the posts itself
 		s.progress.Part("posts")
 		if _, err := s.load(ctx, nil); err != nil {
@@ -160,21 +185,85 @@ func (s *suite) parts(ctx context.Context, o Options) error {
 			continue
 		}
 		s.progress.Part(p.title)
-		if err := p.run(s, ctx); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+		before := *s.report
+		err := s.part(ctx, p)
+		if err == nil {
+			continue
+		}
+		if ctx.Err() == nil { // half of a part that failed is no result; half of one that was stopped is
+			before.Notes = s.report.Notes
+			*s.report = before
+		}
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+			err = fmt.Errorf("the run had to end after %v", s.limit.Round(time.Second))
+		}
+		s.report.Failed = append(s.report.Failed, report.FailedPart{Name: p.name, Reason: err.Error()})
+		s.progress.Say("failed: %v", err)
+		err = fmt.Errorf("%s: %w", p.name, err)
+		failed = errors.Join(failed, err)
+		var wrong *load.WrongError
+		if errors.As(err, &wrong) || errors.Is(ctx.Err(), context.Canceled) {
+			break
 		}
 	}
-	return nil
+	return failed
 }
 
-// note keeps a sentence about what could not be had.
+// part runs a part, once more when the machine was busy and there is time.
+func (s *suite) part(ctx context.Context, p part) error {
+	for repeated := false; ; repeated = true {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		began := time.Now()
+		trees, err := s.runtime.Processes(ctx)
+		if err != nil {
+			return err
+		}
+		if len(trees) > 0 {
+			trees = append(trees, os.Getpid())
+		}
+		end := s.meter(ctx, trees, s.patience)
+		if err := p.run(s, ctx); err != nil {
+			return err
+		}
+		activity := report.PartActivity{Part: p.name, Activity: end(), Repeated: repeated}
+		busy := activity.Busy()
+		took := time.Since(began)
+		if busy != "" && !repeated && s.repeats && p.repeatable && time.Until(s.deadline) > took+s.remaining(p) {
+			s.progress.Say("machine busy: %s; measuring this part again", busy)
+			continue
+		}
+		if busy != "" {
+			s.progress.Say("machine busy: %s; the claims of this part are inconclusive", busy)
+		}
+		s.report.Activity = append(s.report.Activity, activity)
+		return nil
+	}
+}
+
+// remaining returns the time that the parts after p take.
+func (s *suite) remaining(p part) (sum time.Duration) {
+	after := false
+	for _, other := range parts {
+		if after && other.name != Failover {
+			sum += other.takes(s.plan)
+		}
+		after = after || other.name == p.name
+	}
+	return sum
+}
+
+// note adds a sentence about something that could not be measured.
 func (s *suite) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	s.report.Notes = append(s.report.Notes, text)
-	s.progress.Say("%s", text)
+	if !slices.Contains(s.report.Notes, text) {
+		s.report.Notes = append(s.report.Notes, text)
+		s.progress.Say("%s", text)
+	}
 }
 
-// readerAddrs returns the addresses of all readers, the one past the gateway last.
+// readerAddrs returns the addresses of all readers, ending with the one that is not behind the gateway.
 func (s *suite) readerAddrs(ctx context.Context) ([]string, error) {
 	readers, err := s.runtime.Readers(ctx)
 	if err != nil {

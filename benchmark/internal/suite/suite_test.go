@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"heavy-read-api/benchmark/internal/load"
+	"heavy-read-api/benchmark/internal/machine"
 	"heavy-read-api/benchmark/internal/report"
 	"heavy-read-api/benchmark/internal/target"
 	"heavy-read-api/internal/daemon"
@@ -172,6 +173,8 @@ func (s *stack) Redis(context.Context) (target.RedisServer, error) {
 	return target.RedisServer{Addr: s.redis.Addr()}, nil
 }
 
+func (s *stack) Processes(context.Context) ([]int, error) { return []int{os.Getpid()}, nil }
+
 func (s *stack) Primary(context.Context) (string, error) {
 	if s.sentinel == nil {
 		return "", target.ErrNoFailover
@@ -242,13 +245,27 @@ func tiny() plan {
 	return plan{
 		rounds: 1, round: time.Second, steadyRounds: 1, steady: 200 * time.Millisecond, propagation: 300 * time.Millisecond, floor: 200 * time.Millisecond,
 		revisits: 100, settle: 600 * time.Millisecond, posts: 2000, connections: 8, threads: 1, rate: 300, rateGiven: true, failovers: 1,
+		probe: 200 * time.Millisecond, ownRound: time.Second, starts: 1, updates: 1500 * time.Millisecond, idle: 50, limit: 5 * time.Minute,
 	}
 }
 
-// heard keeps what a run says.
-type heard struct{ text strings.Builder }
+// quiet is a meter of a machine that has nothing else to do.
+func quiet(context.Context, []int, time.Duration) func() machine.Activity {
+	return func() machine.Activity { return machine.Activity{IdleBefore: 1} }
+}
 
-func (h *heard) Part(title string)                 { fmt.Fprintln(&h.text, title) }
+// heard keeps the progress of a run.
+type heard struct {
+	text strings.Builder
+	part func(title string) // called for each part; may be nil
+}
+
+func (h *heard) Part(title string) {
+	fmt.Fprintln(&h.text, title)
+	if h.part != nil {
+		h.part(title)
+	}
+}
 func (h *heard) Step(what string, _ time.Duration) { fmt.Fprintln(&h.text, " ", what) }
 func (h *heard) Say(format string, args ...any)    { fmt.Fprintf(&h.text, "    "+format+"\n", args...) }
 
@@ -266,7 +283,7 @@ func TestRun(t *testing.T) {
 	s := start(t, 2)
 	said := new(heard)
 	o := Options{Only: []string{Memory, Pipelining, Latency, Propagation, Bytes, Readers, Redis}}
-	r, err := run(t.Context(), o, tiny(), s.addresses, s, said)
+	r, err := run(t.Context(), o, tiny(), s.addresses, s, said, quiet)
 	t.Log(said.text.String())
 	if err != nil {
 		t.Fatal(err)
@@ -283,6 +300,9 @@ func TestRun(t *testing.T) {
 	if p := r.Propagation; len(p) != 3 || p[0].Readers != 3 || p[2].Everywhere.Count == 0 || p[1].Everywhere.P50 < p[1].First.P50 {
 		t.Errorf("propagation: %+v", p)
 	}
+	if w := r.HighestWrites; len(w) != 2 || w[0].Rate < w[1].Rate || w[0].Rate == 0 {
+		t.Errorf("the highest write rates: %+v", w)
+	}
 	if r.Floor == nil || r.Floor.Count != 40 || r.Floor.P50 <= 0 {
 		t.Errorf("the floor: %+v", r.Floor)
 	}
@@ -292,8 +312,11 @@ func TestRun(t *testing.T) {
 	if f := r.Readers; f == nil || f.Requests < 300 || f.AddedAt <= f.KilledAt {
 		t.Errorf("readers: %+v", f)
 	}
-	if f := r.Redis; f == nil || f.Requests < 100 || f.Down <= 0 || f.Converged < f.Writes || f.Writes < f.Down {
+	if f := r.Redis; f == nil || f.Requests < 100 || f.Down <= 0 || f.Converged < f.Writes || f.Writes < f.Down || len(f.Timeline.Events) != 2 {
 		t.Errorf("Redis: %+v", f)
+	}
+	if len(r.Activity) != len(o.Only) || len(r.Failed) != 0 {
+		t.Errorf("activity %+v, failed %+v", r.Activity, r.Failed)
 	}
 	if r.Checked.Bodies < 500 || r.Checked.Statuses < r.Checked.Bodies {
 		t.Errorf("checked: %+v", r.Checked)
@@ -325,7 +348,7 @@ func TestFailover(t *testing.T) {
 	t.Parallel()
 	s := startSentinel(t, 2)
 	said := new(heard)
-	r, err := run(t.Context(), Options{Only: []string{Redis, Failover}}, tiny(), s.addresses, s, said)
+	r, err := run(t.Context(), Options{Only: []string{Redis, Failover}}, tiny(), s.addresses, s, said, quiet)
 	t.Log(said.text.String())
 	if err != nil {
 		t.Fatal(err)
@@ -360,13 +383,13 @@ func TestFailover(t *testing.T) {
 func TestNoFailover(t *testing.T) {
 	t.Parallel()
 	s := start(t, 2)
-	r, err := run(t.Context(), Options{Only: []string{Failover}}, tiny(), s.addresses, s, new(heard))
+	r, err := run(t.Context(), Options{Only: []string{Failover}}, tiny(), s.addresses, s, new(heard), quiet)
 	if err != nil || r.Failovers != nil || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "make start REDIS=sentinel") {
 		t.Errorf("%+v (%v), want a note", r, err)
 	}
 }
 
-// A reader that changes one body in a thousand makes a run fail that would measure it.
+// A reader that changes one body in a thousand ends the run; the results of earlier parts are kept.
 func TestWrongAnswerFailsTheRun(t *testing.T) {
 	t.Parallel()
 	needWrk(t)
@@ -374,13 +397,14 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 	p := tiny()
 	honest := s.addresses.Direct
 	o := Options{Only: []string{Bytes}}
-	if _, err := run(t.Context(), o, p, s.addresses, s, new(heard)); err != nil {
+	if _, err := run(t.Context(), o, p, s.addresses, s, new(heard), quiet); err != nil {
 		t.Fatal(err)
 	}
+	var lying atomic.Bool
 	var answers atomic.Int64
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: honest})
 	proxy.ModifyResponse = func(res *http.Response) error {
-		if !strings.HasPrefix(res.Request.URL.Path, "/post") || answers.Add(1)%1000 != 0 {
+		if !lying.Load() || !strings.HasPrefix(res.Request.URL.Path, "/post") || answers.Add(1)%1000 != 0 {
 			return nil
 		}
 		body, err := io.ReadAll(res.Body)
@@ -393,15 +417,150 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 	liar := httptest.NewServer(proxy)
 	defer liar.Close()
 	s.addresses.Direct = liar.Listener.Addr().String()
-	p.rate, p.steady = 1000, 3*time.Second
-	r, err := run(t.Context(), Options{Only: []string{Latency}}, p, s.addresses, s, new(heard))
+	p.revisits = 1000
+	said := &heard{part: func(title string) { lying.Store(strings.Contains(title, "304")) }}
+	r, err := run(t.Context(), Options{Only: []string{Latency, Bytes, Readers}}, p, s.addresses, s, said, quiet)
 	var wrong *load.WrongError
-	if !errors.As(err, &wrong) || r != nil {
-		t.Errorf("got %+v (%v), want no report and a WrongError", r, err)
+	if !errors.As(err, &wrong) {
+		t.Fatalf("got %v, want a WrongError", err)
+	}
+	if len(r.Latency) != 2 || r.Bytes != nil || r.Readers != nil || len(r.Failed) != 1 || r.Failed[0].Name != Bytes {
+		t.Errorf("got %+v, want the latency that was measured before, nothing of the failed part, and nothing after it", r)
 	}
 }
 
-// Who stops a run while something is away gets what was measured, and the stack as it was.
+// A part that fails does not take the others with it: the report names it and has the rest.
+func TestFailedPart(t *testing.T) {
+	s := start(t, 2)
+	kill := &broken{stack: s}
+	r, err := run(t.Context(), Options{Only: []string{Bytes, Readers, Redis}}, tiny(), s.addresses, kill, new(heard), quiet)
+	if err == nil || !strings.Contains(err.Error(), "readers: no permission") {
+		t.Errorf("got %v, want the error of the part", err)
+	}
+	if r == nil || len(r.Bytes) != len(revisitShares) || r.Readers != nil || r.Redis == nil || len(r.Failed) != 1 || r.Failed[0].Name != Readers {
+		t.Errorf("got %+v, want the parts before and after the failed one", r)
+	}
+}
+
+// broken is a stack whose readers cannot be killed.
+type broken struct{ *stack }
+
+func (b *broken) Kill(ctx context.Context, name string) (func(context.Context) error, error) {
+	if name != target.Redis {
+		return nil, errors.New("no permission")
+	}
+	return b.stack.Kill(ctx, name)
+}
+
+// A part that was measured on a busy machine is measured again, once, if it can be and there is time.
+func TestBusyMachine(t *testing.T) {
+	s := start(t, 2)
+	busy := machine.Activity{IdleBefore: 1, Others: 0.5}
+	for _, c := range []struct {
+		name               string
+		repeats            bool
+		part               string
+		busy               int // measurements on a busy machine
+		measured           int
+		repeated, stayBusy bool
+	}{
+		{"in a quick run", false, Bytes, 9, 1, false, true},
+		{"once busy", true, Bytes, 1, 2, true, false},
+		{"always busy", true, Bytes, 9, 2, true, true},
+		{"a fault", true, Redis, 9, 1, false, true},
+	} {
+		p := tiny()
+		p.repeats = c.repeats
+		measured := 0
+		r, err := run(t.Context(), Options{Only: []string{c.part}}, p, s.addresses, s, new(heard), func(_ context.Context, trees []int, _ time.Duration) func() machine.Activity {
+			measured++
+			if !slices.Contains(trees, os.Getpid()) {
+				t.Errorf("%s: %v lacks this process", c.name, trees)
+			}
+			if measured <= c.busy {
+				return func() machine.Activity { return busy }
+			}
+			return quiet(nil, nil, 0)
+		})
+		if err != nil || measured != c.measured || len(r.Activity) != 1 || r.Activity[0].Repeated != c.repeated || (r.Activity[0].Busy() != "") != c.stayBusy {
+			t.Errorf("%s: %d measurements (%v), %+v", c.name, measured, err, r.Activity)
+		}
+		if c.part == Bytes && len(r.Bytes) != len(revisitShares) {
+			t.Errorf("%s: %d shares, those of one measurement are %d", c.name, len(r.Bytes), len(revisitShares))
+		}
+	}
+}
+
+// A run ends at its limit, with what it has, and names what is missing.
+func TestLimit(t *testing.T) {
+	s := start(t, 2)
+	p := tiny()
+	p.limit, p.settle = 6*time.Second, time.Hour
+	r, err := run(t.Context(), Options{Only: []string{Bytes, Readers, Redis}}, p, s.addresses, s, new(heard), quiet)
+	if err == nil || len(r.Bytes) == 0 || len(r.Failed) != 2 || !strings.Contains(r.Failed[0].Reason, "had to end after 6s") {
+		t.Errorf("got %+v (%v)", r, err)
+	}
+}
+
+// The search ends within a tenth of the truth, from above and from below, at the bounds, and in spite of a
+// single failure.
+func TestHighest(t *testing.T) {
+	for _, c := range []struct{ first, least, most, truth, from, to int }{
+		{1000, 50, 100_000, 1000, 1000, 1000},
+		{1000, 50, 100_000, 37_123, 33_700, 37_123},
+		{1000, 50, 100_000, 130, 118, 130},
+		{1000, 50, 100_000, 49, 0, 0},
+		{1000, 50, 100_000, 1_000_000, 100_000, 100_000},
+		{10, 10, 11, 10, 10, 10},
+	} {
+		tries, flaky := 0, 0
+		got, err := highest(c.first, c.least, c.most, func(rate int) (bool, error) {
+			tries++
+			if rate <= c.truth && tries == 1 {
+				flaky = rate
+				return false, nil
+			}
+			return rate <= c.truth, nil
+		})
+		if err != nil || got < c.from || got > c.to || tries > 40 {
+			t.Errorf("the truth is %d: got %d (%v) after %d tries (%d failed once), want %d to %d", c.truth, got, err, tries, flaky, c.from, c.to)
+		}
+	}
+	failed := errors.New("failed")
+	if _, err := highest(10, 1, 100, func(int) (bool, error) { return false, failed }); !errors.Is(err, failed) {
+		t.Errorf("got %v, want the error", err)
+	}
+}
+
+// The benchmark's own reader and its peers are measured, each lane with its CPU time, and nothing stays behind.
+func TestOwnReader(t *testing.T) {
+	needWrk(t)
+	s := start(t, 2)
+	said := new(heard)
+	r, err := run(t.Context(), Options{Only: []string{Lanes, Million}}, tiny(), s.addresses, s, said, quiet)
+	t.Log(said.text.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := r.Own
+	if o == nil || o.Bytes < 240 || o.Bytes > 259 || o.Posts != 2000 || len(o.Shared) != 2 || len(o.Proxies) < 1 {
+		t.Fatalf("own: %+v", o)
+	}
+	want := []string{report.LaneFast, report.LaneStd, report.LaneNetHTTP, report.LaneZipf, report.LaneUpdated, report.LaneElsewhere}
+	for _, name := range want {
+		if !slices.ContainsFunc(o.Lanes, func(l report.Lane) bool { return l.Name == name && len(l.Rates) == 1 && l.Rates[0] > 0 }) {
+			t.Errorf("%s was not measured: %+v", name, o.Lanes)
+		}
+	}
+	if m := r.Million; m == nil || m.Posts != 2000 || len(m.Starts) != 1 || len(m.Scans) != 1 || len(m.Updates) != 2 || m.Updates[0].Written < 100 || m.Peak < m.Loaded || m.Peak == 0 || m.Idle != 50 {
+		t.Errorf("million: %+v", m)
+	}
+	if text := r.Markdown(""); strings.Contains(text, "%!") || strings.Contains(text, "NaN") {
+		t.Errorf("the report:\n%s", text)
+	}
+}
+
+// A run that is stopped while a process is down returns its results and leaves the stack as it was.
 func TestStoppedRun(t *testing.T) {
 	t.Parallel()
 	s := start(t, 2)
@@ -412,7 +571,7 @@ func TestStoppedRun(t *testing.T) {
 				cancel()
 			}
 		}
-		r, err := run(ctx, Options{Only: []string{Bytes, c.part}}, tiny(), s.addresses, s, new(heard))
+		r, err := run(ctx, Options{Only: []string{Bytes, c.part}}, tiny(), s.addresses, s, new(heard), quiet)
 		cancel()
 		s.broke = nil
 		if err != nil || r == nil || len(r.Bytes) != len(revisitShares) || r.Readers != nil || r.Redis != nil || !strings.Contains(r.Partial, "stopped") {
@@ -481,12 +640,12 @@ func TestPlan(t *testing.T) {
 	if quick.posts != 100_000 || full.posts != 1_000_000 || quick.rateGiven {
 		t.Errorf("quick %+v, full %+v", quick, full)
 	}
-	for failsOver, most := range map[bool]time.Duration{false: 90 * time.Second, true: 100 * time.Second} {
-		if e := Estimate(Options{}, failsOver); e < 40*time.Second || e > most {
-			t.Errorf("quick takes %v, which is not about a minute", e)
+	for _, failsOver := range []bool{false, true} {
+		if e := Estimate(Options{}, failsOver); e < 60*time.Second || e > 160*time.Second {
+			t.Errorf("quick takes %v, want up to two and a half minutes", e)
 		}
-		if e := Estimate(Options{Full: true}, failsOver); e < 12*time.Minute || e > 17*time.Minute {
-			t.Errorf("full takes %v, which is not about a quarter of an hour", e)
+		if e := Estimate(Options{Full: true}, failsOver); e < 10*time.Minute || e > 15*time.Minute {
+			t.Errorf("full takes %v, want up to a quarter of an hour", e)
 		}
 	}
 	p := newPlan(Options{Full: true, Duration: 3 * time.Second, Connections: 1, Rate: 7, Posts: 9})

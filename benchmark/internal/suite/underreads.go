@@ -8,9 +8,9 @@ import (
 	"heavy-read-api/benchmark/internal/load"
 )
 
-// underReads runs work while reads go through the gateway at a constant rate; they end with it, or
-// after limit. With mayFail reads that fail are counted; without, the first one ends both. It returns
-// what the reads met.
+// underReads runs work while reads go through the gateway at a constant rate. The reads end with the work, or
+// after limit. With mayFail failed reads are counted; without, the first one ends both. It returns the result of
+// the reads.
 func (s *suite) underReads(ctx context.Context, limit time.Duration, mayFail bool, work func(context.Context) error) (*load.SteadyResult, error) {
 	reading, stopReading := context.WithCancel(ctx)
 	defer stopReading()
@@ -30,7 +30,7 @@ func (s *suite) underReads(ctx context.Context, limit time.Duration, mayFail boo
 	stopReading()
 	<-done
 	if failed != nil && !errors.Is(failed, context.Canceled) {
-		return nil, failed // what broke off the work
+		return nil, failed // the error that stopped the work
 	}
 	return result, err
 }

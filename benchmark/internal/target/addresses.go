@@ -1,5 +1,5 @@
-// Package target knows the stack that is measured: where its services listen, how they are, and how
-// one of them is killed, added and brought back - in Docker and without.
+// Package target operates the stack that is measured, in Docker and without: it finds its services, reads
+// their state, and kills, adds and restarts them.
 package target
 
 import (
@@ -10,17 +10,17 @@ import (
 	"strconv"
 )
 
-// Addresses are where the stack's services answer, host:port. They come from the same environment
-// variables, with the same defaults, as those that make start uses. Where the readers behind the
-// gateway and Redis are, the Runtime knows; in Docker it also knows where BIND_ADDRESS has put the writer and the gateway.
+// Addresses are the addresses (host:port) of the stack's services. They come from the same environment
+// variables as those of make start, with the same defaults. A Runtime adds those of the readers behind the gateway
+// and of Redis, and in Docker those of the writer and the gateway, which depend on BIND_ADDRESS.
 type Addresses struct {
 	Writer, Direct, Gateway, GatewayMetrics, Dashboard string
-	WriterMetrics                                      string // in Docker; else they are on Writer
-	Token                                              string // of the writer
-	RedisUsername, RedisPassword                       string // of a Redis that the stack did not start
+	WriterMetrics                                      string // used in Docker; without, the metrics are on Writer
+	Token                                              string // the writer's bearer token
+	RedisUsername, RedisPassword                       string // login of a Redis that the stack did not start
 }
 
-// Client asks the stack's processes. No proxy of the environment stands between them and the benchmark.
+// Client is for requests to the stack. It ignores the proxy settings of the environment.
 var Client = &http.Client{Transport: new(http.Transport)}
 
 // Authorization returns the header line that writes need, or "".

@@ -31,7 +31,7 @@ type container struct {
 
 func (d *docker) Name() string { return InDocker }
 
-// ask asks Compose about the stack that was started last.
+// ask runs a command of Compose on the stack that was started last.
 func (d *docker) ask(ctx context.Context, args ...string) (string, error) {
 	return run(ctx, d.root, append([]string{"sh", "local/stack.sh", "compose"}, args...)...)
 }
@@ -99,7 +99,7 @@ func (d *docker) Readers(ctx context.Context) ([]Reader, error) {
 	return readers, nil
 }
 
-// reachable turns an address that stands for all of this machine's into one to connect to.
+// reachable replaces an address that stands for all interfaces by one that can be connected to.
 func reachable(addr string) string {
 	lines := strings.Split(addr, "\n") // one of IPv4 and one of IPv6, or one of the two
 	addr = lines[max(0, slices.IndexFunc(lines, func(line string) bool { return strings.Count(line, ":") == 1 }))]
@@ -117,7 +117,7 @@ func reachable(addr string) string {
 	return net.JoinHostPort(name, port)
 }
 
-// locate corrects the addresses that BIND_ADDRESS decides about.
+// locate replaces the addresses that depend on BIND_ADDRESS.
 func (d *docker) locate(ctx context.Context, a Addresses) (Addresses, error) {
 	for _, s := range []struct {
 		to            *string
@@ -140,7 +140,7 @@ func (d *docker) Redis(ctx context.Context) (RedisServer, error) {
 	if err != nil {
 		return RedisServer{}, err
 	}
-	// The operator's password is in the container's environment; a Redis without one has none there.
+	// The operator's password is in the container's environment, except when Redis has none.
 	password, err := d.ask(ctx, "exec", "-T", Redis, "printenv", "REDIS_ADMIN_PASSWORD")
 	if err != nil {
 		password = ""
@@ -151,6 +151,9 @@ func (d *docker) Redis(ctx context.Context) (RedisServer, error) {
 func (d *docker) Scale(ctx context.Context, n int) error {
 	return stackScript(ctx, d.root, "scale", strconv.Itoa(n))
 }
+
+// Processes returns nothing: containers belong to the engine, which may also run those of others.
+func (d *docker) Processes(context.Context) ([]int, error) { return nil, nil }
 
 func (d *docker) Failover(ctx context.Context) error { return stackScript(ctx, d.root, "failover") }
 
@@ -220,7 +223,7 @@ func (d *docker) Kill(ctx context.Context, process string) (func(context.Context
 	if _, err := run(ctx, d.root, "docker", "kill", id); err != nil {
 		return nil, err
 	}
-	// Docker does not restart what was killed through it, whatever its restart policy.
+	// Docker does not restart a container that was killed through its API, whatever the restart policy is.
 	return func(ctx context.Context) error {
 		_, err := run(ctx, d.root, "docker", "start", id)
 		return err

@@ -18,18 +18,19 @@ import (
 	"syscall"
 	"time"
 
+	"heavy-read-api/benchmark/internal/machine"
 	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/redisnode"
 )
 
-// local is the stack without Docker. Its supervisor tells what runs, scales, and starts again what
-// died.
+// local is the stack without Docker. Its supervisor lists the processes, scales the readers, and restarts
+// processes that have ended.
 type local struct {
 	root      string // folder of the Makefile
 	addresses Addresses
 }
 
-// state is what the supervisor's /api/state tells.
+// state is the answer of the supervisor's /api/state.
 type state struct {
 	RunDir string `json:"run_dir"`
 	Redis  struct {
@@ -137,12 +138,12 @@ func (l *local) Redis(ctx context.Context) (RedisServer, error) {
 	return RedisServer{first, l.addresses.RedisUsername, l.addresses.RedisPassword}, nil
 }
 
-// failsOver reports whether other servers of the stack's own Redis can take over.
+// failsOver reports whether another server of the stack's own Redis can take over.
 func (st state) failsOver() bool {
 	return st.Redis.Layout == "sentinel" || st.Redis.Layout == "cluster"
 }
 
-// password returns that of the stack's own Redis, which is in the run folder.
+// password reads the password of the stack's own Redis from the run folder.
 func (st state) password() (string, error) {
 	text, err := os.ReadFile(filepath.Join(st.RunDir, "redis.password"))
 	if err != nil {
@@ -151,7 +152,7 @@ func (st state) password() (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// primary returns the server that has the posts, as writer and readers find it.
+// primary returns the primary, found in the same way as the writer and the readers find it.
 func (st state) primary(ctx context.Context) (process, error) {
 	password, err := st.password()
 	if err != nil {
@@ -197,6 +198,23 @@ func (l *local) Primary(ctx context.Context) (string, error) {
 	return p.Name, err
 }
 
+// Processes returns the supervisor, whose children are all other processes of the stack.
+func (l *local) Processes(ctx context.Context) ([]int, error) {
+	st, err := l.state(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range st.Processes {
+		if p.PID == 0 {
+			continue
+		}
+		if supervisor, err := machine.Parent(p.PID); err == nil {
+			return []int{supervisor}, nil
+		}
+	}
+	return nil, nil
+}
+
 func (l *local) Failover(ctx context.Context) error { return stackScript(ctx, l.root, "failover") }
 
 func (l *local) Scale(ctx context.Context, n int) error {
@@ -221,10 +239,10 @@ func (l *local) Kill(ctx context.Context, name string) (func(context.Context) er
 		return nil, err
 	}
 	if p.External {
-		return nil, fmt.Errorf("%s at %s was not started by the stack, so it is not killed", name, p.Address)
+		return nil, fmt.Errorf("%s at %s was not started by the stack and is therefore not killed", name, p.Address)
 	}
 	if p.PID == 0 {
-		return nil, fmt.Errorf("%s does not run", name)
+		return nil, fmt.Errorf("%s is not running", name)
 	}
 	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
 		return nil, fmt.Errorf("kill %s (pid %d): %w", name, p.PID, err)

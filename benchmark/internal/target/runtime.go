@@ -20,40 +20,43 @@ const InDocker = "docker"
 // Reader is a reader behind the gateway.
 type Reader struct {
 	Name string
-	Addr string // host:port at which it can be asked past the gateway
+	Addr string // host:port of the reader itself
 }
 
-// RedisServer is where Redis listens, and as whom one may ask it.
+// RedisServer is the address of Redis and the user to log in as.
 type RedisServer struct{ Addr, Username, Password string }
 
 // Runtime is what the stack runs in.
 type Runtime interface {
-	// Name says what it is: "local" or InDocker.
+	// Name returns "local" or InDocker.
 	Name() string
-	// Readers returns the readers that are behind the gateway, or are about to be.
+	// Readers returns the readers that are behind the gateway or are being added to it.
 	Readers(ctx context.Context) ([]Reader, error)
-	// Redis returns how Redis is reached; an error when it cannot be, from here.
+	// Redis returns the address of Redis, or an error when Redis cannot be reached from this machine.
 	Redis(ctx context.Context) (RedisServer, error)
-	// Scale brings the number of readers behind the gateway to n and blocks until that is done.
+	// Scale sets the number of readers behind the gateway to n and blocks until that is done.
 	Scale(ctx context.Context, n int) error
-	// Kill ends a process like kill -9 does. revive starts it again, or waits until somebody else
-	// has done so, and may be called more than once.
+	// Kill ends a process with SIGKILL. revive starts it again, or waits until a supervisor has done so,
+	// and may be called more than once.
 	Kill(ctx context.Context, process string) (revive func(context.Context) error, err error)
-	// Primary returns the name of the Redis server that is the primary, once all servers and Sentinels
-	// are ready for a failover. ErrNoFailover says that there is none to take over.
+	// Primary returns the name of the primary. It returns an error while a server or a Sentinel is not
+	// ready for a failover, and ErrNoFailover when no other server can take over.
 	Primary(ctx context.Context) (string, error)
-	// Failover lets another Redis server take over, as make failover does, and blocks until that is done.
+	// Processes returns pids whose descendants are all processes of the stack; none when they are not
+	// known.
+	Processes(ctx context.Context) ([]int, error)
+	// Failover makes another Redis server the primary, as make failover does, and blocks until that is done.
 	Failover(ctx context.Context) error
 }
 
-// ErrNoFailover says that nothing takes over when Redis fails.
+// ErrNoFailover reports that no other server takes over when Redis fails.
 var ErrNoFailover = errors.New("no other server takes over from this Redis (make start REDIS=sentinel starts one that fails over)")
 
-// ErrNotRunning says that there is nothing to measure.
+// ErrNotRunning reports that the stack is not running.
 var ErrNotRunning = errors.New("the stack is not running: start it with `make start`, then run the benchmark again")
 
-// Detect finds out in which way the stack runs, as the Makefile does: root is its folder. The addresses that it
-// returns are those of the environment, corrected by what the runtime knows.
+// Detect returns the runtime of the stack, chosen as the Makefile chooses it; root is the Makefile's folder. The
+// addresses are those of the environment, except for those that only the runtime knows.
 func Detect(ctx context.Context, root string, a Addresses) (Runtime, Addresses, error) {
 	cmd := exec.CommandContext(ctx, "sh", filepath.Join("local", "stack.sh"), "runtime")
 	cmd.Dir = root
@@ -76,7 +79,7 @@ func Detect(ctx context.Context, root string, a Addresses) (Runtime, Addresses, 
 	}
 }
 
-// run runs a command in a folder and returns what it printed.
+// run runs a command in a folder and returns its output.
 func run(ctx context.Context, folder string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -90,7 +93,7 @@ func run(ctx context.Context, folder string, args ...string) (string, error) {
 	return strings.TrimSpace(out.String()), nil
 }
 
-// stackScript runs a command of the Makefile: how is for the stack to know.
+// stackScript runs a command of the Makefile.
 func stackScript(ctx context.Context, root string, args ...string) error {
 	_, err := run(ctx, root, append([]string{"sh", "local/stack.sh"}, args...)...)
 	return err

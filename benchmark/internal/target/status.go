@@ -12,30 +12,30 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// await asks check again and again until it has no objection; it blocks for limit at most.
+// await repeats check until it returns nil, for limit at most.
 func await(ctx context.Context, limit time.Duration, what string, check func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%v have passed", limit))
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	var objection error
+	var last error
 	for {
 		err := check(ctx)
 		if err == nil {
 			return nil
 		}
-		if objection == nil || ctx.Err() == nil { // that time ran out is no objection
-			objection = err
+		if last == nil || ctx.Err() == nil { // not the error of a check that ran out of time
+			last = err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w, and still: %w", what, context.Cause(ctx), objection)
+			return fmt.Errorf("wait for %s: %w, and still: %w", what, context.Cause(ctx), last)
 		case <-tick.C:
 		}
 	}
 }
 
-// Status is what a reader tells of itself.
+// Status is the answer of a reader's /status.
 type Status struct {
 	PodID          string `json:"pod_id"`
 	Ready          bool   `json:"ready"`
@@ -77,17 +77,16 @@ func Await(ctx context.Context, limit time.Duration, addrs ...string) error {
 	})
 }
 
-// Usage is what a process has used of the machine, by its own metrics.
+// Usage is the CPU time and memory of a process, from its own metrics.
 type Usage struct {
 	CPU    time.Duration // since it started
 	Memory int64         // resident, bytes
 }
 
-// ErrNoUsage says that a process does not tell what it uses.
+// ErrNoUsage reports that a process does not export its CPU time and memory.
 var ErrNoUsage = errors.New("the metrics do not have process_cpu_seconds_total and process_resident_memory_bytes")
 
-// ProcessUsage reads the metrics at a URL. They come from /proc, so they are there on Linux, in a
-// container too.
+// ProcessUsage reads the metrics at a URL. Processes export them on Linux only, because they come from /proc.
 func ProcessUsage(ctx context.Context, url string) (Usage, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -118,7 +117,7 @@ func ProcessUsage(ctx context.Context, url string) (Usage, error) {
 	}, nil
 }
 
-// Check reports the first service that does not do its job, in a sentence that says what to do.
+// Check returns an error that names a service that is not ready.
 func Check(ctx context.Context, a Addresses, r Runtime) error {
 	readers, err := r.Readers(ctx)
 	if err != nil {
@@ -133,7 +132,7 @@ func Check(ctx context.Context, a Addresses, r Runtime) error {
 	}
 	for name, url := range map[string]string{
 		"writer": "http://" + writer + "/ready", "reader-direct": "http://" + a.Direct + "/ready",
-		"gateway": "http://" + a.Gateway + "/post?id=benchmark-is-there-a-way",
+		"gateway": "http://" + a.Gateway + "/post?id=benchmark-check",
 	} {
 		if err := answers(ctx, url); err != nil {
 			return fmt.Errorf("%s is not ready (%w): see `make health`", name, err)

@@ -1,6 +1,6 @@
-// Package wire is the benchmark's own HTTP client: one connection, one request after the other, no
-// goroutine of its own. net/http's client hands each request between three goroutines; on a machine
-// that runs the servers too that costs more than they do.
+// Package wire is the benchmark's HTTP client: one connection, one request at a time, no goroutine of its
+// own. net/http's client passes each request between three goroutines, which costs more CPU than the servers
+// that share the machine.
 package wire
 
 import (
@@ -27,7 +27,7 @@ type Conn struct {
 	host string
 }
 
-// counted counts what goes over a connection.
+// counted counts the bytes of a connection.
 type counted struct {
 	net.Conn
 	received, sent int64 // bytes
@@ -45,7 +45,7 @@ func (c *counted) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Answer is a response that was read to its end.
+// Answer is a response with its whole body.
 type Answer struct {
 	Status int
 	Header http.Header
@@ -54,8 +54,11 @@ type Answer struct {
 }
 
 // Dial connects to host:port.
-func Dial(ctx context.Context, addr string) (*Conn, error) {
-	d := net.Dialer{Timeout: Timeout}
+func Dial(ctx context.Context, addr string) (*Conn, error) { return DialFrom(ctx, nil, addr) }
+
+// DialFrom connects to host:port from a local address.
+func DialFrom(ctx context.Context, from net.Addr, addr string) (*Conn, error) {
+	d := net.Dialer{Timeout: Timeout, LocalAddr: from}
 	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
@@ -130,8 +133,8 @@ func (c *Conn) exchange() (Answer, error) {
 	return Answer{Status: res.StatusCode, Header: res.Header, Body: content, closed: res.Close}, nil
 }
 
-// Pool is an http.RoundTripper over connections to one server, as many as there are requests at a
-// time. It knows requests without a body, and sends none of their headers but Host.
+// Pool is an http.RoundTripper over connections to one server, one for each request in flight. It supports
+// requests without a body, and sends none of their headers but Host.
 type Pool struct {
 	Addr string
 
@@ -140,7 +143,7 @@ type Pool struct {
 	closed bool
 }
 
-// RoundTrip implements http.RoundTripper. A request is sent once: what fails has failed.
+// RoundTrip implements http.RoundTripper. A request that fails is not sent again.
 func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method != http.MethodGet || r.Body != nil && r.Body != http.NoBody {
 		return nil, errors.New("the pool sends GET requests without a body only")

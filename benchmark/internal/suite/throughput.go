@@ -1,30 +1,35 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"heavy-read-api/benchmark/internal/lab"
 	"heavy-read-api/benchmark/internal/load"
 	"heavy-read-api/benchmark/internal/report"
 	"heavy-read-api/benchmark/internal/target"
 )
 
-// lane is what is asked, and whose CPU that costs.
+// lane is a closed-loop load and the CPU time of the servers that answer it.
 type lane struct {
 	name, via string
 	closed    load.Closed
 	cpu       func(context.Context) (time.Duration, bool)
+	wrk       *load.Wrk                                  // nil stands for the one that the lanes share
+	beside    func(context.Context, time.Duration) error // runs during the load; may be nil
 }
 
-// A request with an expectation is not for the fast lane: net/http answers it. Without a body it means nothing.
+// stdHeader makes the fast lane pass a request on to net/http. Without a body the expectation means nothing.
 const stdHeader = "Expect: 100-continue"
 
 func (s *suite) direct(name, path string, depth int) lane {
-	return lane{name, report.ViaDirect, s.closed(s.addresses.Direct, path, depth), s.cpu(s.addresses.Direct + "/metrics")}
+	return lane{name: name, via: report.ViaDirect, closed: s.closed(s.addresses.Direct, path, depth), cpu: s.cpu(s.addresses.Direct + "/metrics")}
 }
 
 func (s *suite) std(depth int) lane {
@@ -33,8 +38,8 @@ func (s *suite) std(depth int) lane {
 	return l
 }
 
-// cpu returns a function that adds up what some processes have used; it does not know when one of
-// them does not tell.
+// cpu returns a function that adds up the CPU time of processes by their metrics. ok is false when one of them
+// does not export it.
 func (s *suite) cpu(metrics ...string) func(context.Context) (time.Duration, bool) {
 	return func(ctx context.Context) (sum time.Duration, ok bool) {
 		for _, m := range metrics {
@@ -58,7 +63,7 @@ func (s *suite) throughput(ctx context.Context) error {
 		metrics = append(metrics, r.Addr+"/metrics")
 	}
 	gateway := func(name, path string) lane {
-		return lane{name, report.ViaGateway, s.closed(s.addresses.Gateway, path, 1), s.cpu(metrics...)}
+		return lane{name: name, via: report.ViaGateway, closed: s.closed(s.addresses.Gateway, path, 1), cpu: s.cpu(metrics...)}
 	}
 	lanes := []lane{
 		s.direct(report.LaneFast, "/post", 1),
@@ -69,51 +74,47 @@ func (s *suite) throughput(ctx context.Context) error {
 		gateway(report.LaneMarshal, "/post-marshal"),
 		gateway(report.LaneRedis, "/post-redis"),
 	}
-	s.report.Throughput, err = s.lanes(ctx, s.withNginx(ctx, lanes, 1))
+	s.report.Throughput, err = s.lanes(ctx, s.wrk, s.withNginx(ctx, lanes, 1))
 	return err
 }
 
-// depth is how many requests the pipelining part has in flight on each connection.
+// depth is the number of requests in flight on each connection of a pipelined load.
 const depth = 16
 
 func (s *suite) pipelining(ctx context.Context) error {
 	lanes := []lane{s.direct(report.LaneFast, "/post", depth), s.std(depth)}
 	var err error
-	s.report.Pipelined, err = s.lanes(ctx, s.withNginx(ctx, lanes, depth))
+	s.report.Pipelined, err = s.lanes(ctx, s.wrk, s.withNginx(ctx, lanes, depth))
 	return err
 }
 
-// withNginx puts the peer behind our two lanes, where there is one.
+// withNginx inserts nginx, where it is installed, after the two lanes of the reader.
 func (s *suite) withNginx(ctx context.Context, lanes []lane, depth int) []lane {
-	nginx, err := s.peer.nginx(ctx, s)
+	nginx, err := s.nginx(ctx)
 	if err != nil {
-		if !s.peer.told {
-			s.note("nginx does not stand beside us: %v.", err)
-			s.peer.told = true
-		}
 		return lanes
 	}
 	closed := s.closed(nginx.Addr, "/post", depth)
-	closed.Check = func(_, status int, body []byte) error { // whatever is asked for
-		if status != http.StatusOK || string(body) != nginx.Body {
-			return load.Wrong("nginx answers %d, %.100q", status, body)
-		}
-		return nil
-	}
-	return slices.Insert(lanes, 2, lane{report.LaneNginx, report.ViaDirect, closed, func(context.Context) (time.Duration, bool) { return nginx.CPU() }})
+	closed.Check = nginx.check
+	return slices.Insert(lanes, 2, lane{name: report.LaneNginx, via: report.ViaDirect, closed: closed, cpu: processCPU(nginx.Process)})
 }
 
-// lanes measures every lane in each round, so that what changes on the machine changes for all. What
-// was measured before ctx ended is returned with the error, if it is a whole round.
-func (s *suite) lanes(ctx context.Context, lanes []lane) ([]report.Lane, error) {
+// processCPU is the cpu of a lane that a process of the lab answers.
+func processCPU(p *lab.Process) func(context.Context) (time.Duration, bool) {
+	return func(context.Context) (time.Duration, bool) { return p.CPU() }
+}
+
+// lanes measures every lane in each round, so that a change of the machine affects all of them. When ctx
+// ends, the rounds that were measured are returned with the error.
+func (s *suite) lanes(ctx context.Context, wrk *load.Wrk, lanes []lane) ([]report.Lane, error) {
 	results := make([]report.Lane, len(lanes))
 	for i, l := range lanes {
 		results[i] = report.Lane{Name: l.name, Via: l.via, Depth: l.closed.Depth}
 	}
 	for round := range s.rounds {
 		for i, l := range lanes {
-			s.progress.Step(fmt.Sprintf("round %d of %d: %s, %s", round+1, s.rounds, l.name, l.via), s.round)
-			if err := s.measure(ctx, l, &results[i]); err != nil {
+			s.progress.Step(fmt.Sprintf("round %d of %d: %s, %s", round+1, s.rounds, l.name, l.via), l.closed.Duration)
+			if err := s.measure(ctx, cmp.Or(l.wrk, wrk), l, &results[i]); err != nil {
 				if round == 0 || !errors.Is(err, context.Canceled) {
 					return nil, err
 				}
@@ -122,15 +123,19 @@ func (s *suite) lanes(ctx context.Context, lanes []lane) ([]report.Lane, error) 
 		}
 	}
 	for _, r := range results {
-		s.progress.Say("%-22s %-8s %s requests/s", r.Name, r.Via, report.Thousands(report.Median(r.Rates)))
+		s.progress.Say("%-34s %-8s %9s requests/s", r.Name, r.Via, report.Thousands(report.Median(r.Rates)))
 	}
 	return results, nil
 }
 
-func (s *suite) measure(ctx context.Context, l lane, into *report.Lane) error {
+func (s *suite) measure(ctx context.Context, wrk *load.Wrk, l lane, into *report.Lane) error {
 	before, known := l.cpu(ctx)
-	r, err := s.wrk.Run(ctx, l.closed)
-	if err != nil {
+	var beside errgroup.Group
+	if l.beside != nil {
+		beside.Go(func() error { return l.beside(ctx, l.closed.Duration) })
+	}
+	r, err := wrk.Run(ctx, l.closed)
+	if err := errors.Join(err, beside.Wait()); err != nil {
 		return err
 	}
 	after, ok := l.cpu(ctx)

@@ -1,0 +1,229 @@
+// Package lab starts processes that belong to the benchmark alone: a Redis with a writer and a reader, and
+// the peers that they are compared with. Unlike those of the stack they can have a core of their own.
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"heavy-read-api/benchmark/internal/machine"
+)
+
+// Lab owns a folder and the processes that were started in it. It is not safe for concurrent use.
+type Lab struct {
+	dir       string
+	roles     string // path of the program roles
+	taskset   string // path, or "" where processes cannot be pinned
+	processes []*Process
+}
+
+// Cores are lists of cores as taskset takes them. An empty list stands for all cores.
+type Cores struct{ Server, Clients string }
+
+// New makes a lab. Close stops its processes and deletes its folder.
+func New() (*Lab, error) {
+	dir, err := os.MkdirTemp("", "benchmark-lab-")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder for the benchmark's own processes: %w", err)
+	}
+	l := &Lab{dir: dir}
+	l.taskset, _ = exec.LookPath("taskset")
+	return l, nil
+}
+
+// Close stops all processes, the last one first, and deletes the folder.
+func (l *Lab) Close() {
+	for len(l.processes) > 0 {
+		l.processes[len(l.processes)-1].Stop()
+	}
+	_ = os.RemoveAll(l.dir)
+}
+
+// Apart returns cores for a server and the others for everything else. ok is false where that is not
+// possible.
+func (l *Lab) Apart() (c Cores, ok bool) {
+	cores := runtime.NumCPU()
+	if l.taskset == "" || cores < 2 {
+		return Cores{}, false
+	}
+	c = Cores{Server: "0", Clients: "1"}
+	if cores > 2 {
+		c.Clients = fmt.Sprintf("1-%d", cores-1)
+	}
+	return c, true
+}
+
+// Pin moves this process, and what it starts from now on, to cores; "" stands for all. A process of the lab
+// keeps the cores that it was started on.
+func (l *Lab) Pin(ctx context.Context, cores string) error {
+	return l.pin(ctx, os.Getpid(), cores)
+}
+
+func (l *Lab) pin(ctx context.Context, pid int, cores string) error {
+	if l.taskset == "" {
+		return nil
+	}
+	if cores == "" {
+		cores = fmt.Sprintf("0-%d", runtime.NumCPU()-1)
+	}
+	out, err := exec.CommandContext(ctx, l.taskset, "-a", "-c", "-p", cores, strconv.Itoa(pid)).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("pin process %d to the cores %s: %w: %s", pid, cores, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// Process is a process of the lab.
+type Process struct {
+	Addr    string // host:port on which it listens
+	Version string // of a peer
+	lab     *Lab
+	name    string
+	log     string // path of its output
+	cmd     *exec.Cmd
+	ended   chan struct{} // closed when the process has ended
+}
+
+// program is a process to start.
+type program struct {
+	name  string
+	addr  string
+	cores string   // "" stands for all
+	env   []string // nothing of this process's environment is passed on but PATH
+	path  string
+	args  []string
+}
+
+// start starts a program and returns without waiting until it listens.
+func (l *Lab) start(p program) (*Process, error) {
+	path, args := p.path, p.args
+	if p.cores != "" {
+		path, args = l.taskset, append([]string{"-c", p.cores, path}, args...)
+	}
+	file, err := os.CreateTemp(l.dir, p.name+"-*.log")
+	if err != nil {
+		return nil, fmt.Errorf("make a log for %s: %w", p.name, err)
+	}
+	defer file.Close()
+	cmd := exec.Command(path, args...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, p.env...)
+	cmd.Stdout, cmd.Stderr = file, file
+	// A process group of its own, so that Ctrl-C on the terminal does not reach it before Stop does.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.name, err)
+	}
+	started := &Process{Addr: p.addr, lab: l, name: p.name, log: file.Name(), cmd: cmd, ended: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // how it ended is in its log
+		close(started.ended)
+	}()
+	l.processes = append(l.processes, started)
+	return started, nil
+}
+
+const (
+	startLimit = time.Minute // for a process to be ready, a reader with all posts included
+	stopLimit  = 5 * time.Second
+)
+
+// await blocks until check returns nil. The error has the end of the process's log.
+func (p *Process) await(ctx context.Context, check func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it is not ready after %v", startLimit))
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if check(ctx) == nil {
+			return nil
+		}
+		var err error
+		select {
+		case <-tick.C:
+			continue
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-p.ended:
+			err = errors.New("it has ended")
+		}
+		said, _ := os.ReadFile(p.log)
+		return fmt.Errorf("start %s: %w: %s", p.name, err, bytes.TrimSpace(said[max(0, len(said)-1000):]))
+	}
+}
+
+// listens is a check for await.
+func (p *Process) listens(ctx context.Context) error {
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", p.Addr)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err
+}
+
+// Stop ends the process and blocks until it has ended.
+func (p *Process) Stop() {
+	for i, other := range p.lab.processes {
+		if other == p {
+			p.lab.processes = append(p.lab.processes[:i:i], p.lab.processes[i+1:]...)
+			break
+		}
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(stopLimit):
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its group: workers are in it too
+		<-p.ended
+	}
+}
+
+// Pin moves a running process to other cores; "" stands for all.
+func (p *Process) Pin(ctx context.Context, cores string) error {
+	return p.lab.pin(ctx, p.cmd.Process.Pid, cores)
+}
+
+// CPU returns the CPU time of the process and its workers, and whether it is known.
+func (p *Process) CPU() (time.Duration, bool) {
+	cpu, err := machine.TreeCPU(p.cmd.Process.Pid)
+	return cpu, err == nil
+}
+
+// Log returns what the process has printed.
+func (p *Process) Log() ([]byte, error) { return os.ReadFile(p.log) }
+
+// freePort returns a port on which nothing listens at the moment. If another process takes it first, the
+// one that it was meant for reports that when it starts.
+func freePort() (int, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port, nil
+}
+
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// build builds the program roles once.
+func (l *Lab) build(ctx context.Context) error {
+	if l.roles != "" {
+		return nil
+	}
+	path := filepath.Join(l.dir, "roles")
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "heavy-read-api/benchmark/roles").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build the benchmark's own processes: %w: %s", err, bytes.TrimSpace(out))
+	}
+	l.roles = path
+	return nil
+}

@@ -1,0 +1,222 @@
+package suite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"heavy-read-api/benchmark/internal/lab"
+	"heavy-read-api/benchmark/internal/load"
+	"heavy-read-api/benchmark/internal/report"
+	"heavy-read-api/benchmark/internal/target"
+	"heavy-read-api/internal/workload"
+)
+
+const (
+	updateRate = 1000            // updates a second, a request for each
+	bulkRate   = 10_000          // updates a second, as lines of an import
+	lagEvery   = time.Second     // between two looks at how far the reader is behind
+	idleLimit  = 5 * time.Second // for the memory of idle connections to settle
+)
+
+// million measures one reader with posts of 259 bytes: how fast it starts, how much memory it takes while it
+// is updated, what its garbage collector costs, and what idle connections take.
+func (s *suite) million(ctx context.Context) error {
+	u, ok, err := s.ownUpstream(ctx)
+	if !ok || err != nil {
+		return err
+	}
+	m := &report.Million{Posts: s.posts, Imported: s.own.imported, Bytes: len(ownPost(s.posts - 1).Encode(epoch).Body)}
+	for i := range s.starts {
+		s.progress.Step(fmt.Sprintf("start %d of %d", i+1, s.starts), time.Duration(s.posts)*6*time.Microsecond)
+		if err := s.start(ctx, u, m); err != nil {
+			return err
+		}
+	}
+	s.progress.Say("start to ready: %s posts/s; a bare SCAN and MGET: %s/s", report.Thousands(report.Median(m.Starts)), report.Thousands(report.Median(m.Scans)))
+	if err := s.updated(ctx, u, m); err != nil {
+		return err
+	}
+	s.progress.Say("%.0f MB resident at most, with updates", float64(m.Peak)/1e6)
+	if err := s.idleConnections(ctx, u, m); err != nil {
+		return err
+	}
+	s.progress.Say("%d idle connections: %.1f MB", m.Idle, float64(m.IdleBytes)/1e6)
+	s.report.Million = m
+	return nil
+}
+
+// start compares a start of the reader with a scan that keeps nothing.
+func (s *suite) start(ctx context.Context, u *lab.Upstream, m *report.Million) error {
+	began := time.Now()
+	values, err := lab.Scan(ctx, u.Redis.Addr)
+	if err != nil {
+		return err
+	}
+	m.Scans = append(m.Scans, float64(values)/time.Since(began).Seconds())
+	began = time.Now()
+	reader, err := s.own.lab.Reader(ctx, u, "", false)
+	if err != nil {
+		return err
+	}
+	defer reader.Stop()
+	m.Starts = append(m.Starts, float64(s.posts)/time.Since(began).Seconds())
+	memory, err := reader.Memory()
+	m.Loaded = max(m.Loaded, memory.Peak)
+	return err
+}
+
+// updated measures a reader while posts are updated, posts are read, and its metrics are scraped.
+func (s *suite) updated(ctx context.Context, u *lab.Upstream, m *report.Million) error {
+	reader, err := s.own.lab.Reader(ctx, u, "", true)
+	if err != nil {
+		return err
+	}
+	defer reader.Stop()
+	hot, err := s.ownWrk(slices.Repeat([]int{hotRank % s.posts}, 16)...)
+	if err != nil {
+		return err
+	}
+	defer hot.Close()
+	for _, run := range []struct {
+		rate int
+		bulk bool
+	}{{updateRate, false}, {bulkRate, true}} {
+		s.progress.Step(fmt.Sprintf("%d updates/s", run.rate), s.updates)
+		result, err := s.updateAt(ctx, u, reader, hot, run.rate, run.bulk)
+		if err != nil {
+			return err
+		}
+		m.Updates = append(m.Updates, result)
+	}
+	memory, err := reader.Memory()
+	m.Peak = max(m.Loaded, memory.Peak)
+	return err
+}
+
+func (s *suite) updateAt(ctx context.Context, u *lab.Upstream, reader *lab.Process, hot *load.Wrk, rate int, bulk bool) (report.Updates, error) {
+	before, err := reader.Log()
+	if err != nil {
+		return report.Updates{}, err
+	}
+	result := report.Updates{Rate: rate, Bulk: bulk}
+	closed := load.Closed{Addr: reader.Addr, Path: "/post", Depth: 1, Connections: 4, Threads: 1, Duration: s.updates}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	lagging, stop := context.WithCancel(ctx)
+	defer stop()
+	lag := make(chan []float64, 1)
+	go func() { lag <- watchLag(lagging, u, reader) }()
+	updating := make(chan error, 1)
+	go func() {
+		updates := lab.Updates{Writer: u.Writer.Addr, Posts: s.posts, Rate: rate, Duration: s.updates}
+		work := updates.Run
+		if bulk {
+			work = updates.RunBulk
+		}
+		n, err := work(ctx)
+		if err != nil {
+			cancel(err)
+		}
+		result.Written = n
+		updating <- err
+	}()
+	reads, readErr := hot.Run(ctx, closed)
+	updateErr := <-updating
+	stop()
+	result.Lags = <-lag
+	if err := errors.Join(updateErr, readErr); err != nil {
+		return result, err
+	}
+	result.Reads = reads.Rate()
+	log, err := reader.Log()
+	if err != nil {
+		return result, err
+	}
+	c := lab.ParseCollections(bytes.TrimPrefix(log, before))
+	slices.Sort(c.Pauses)
+	result.Collections, result.Collector = c.Count, c.CPU.Seconds()/s.updates.Seconds()
+	result.Pauses = report.NewQuantiles(c.Pauses)
+	return result, nil
+}
+
+// watchLag scrapes a reader as Prometheus does, and notes by how many writes it is behind Redis. The reader is
+// asked first, so writes between the two questions count too. A look that fails is left out.
+func watchLag(ctx context.Context, u *lab.Upstream, reader *lab.Process) (lags []float64) {
+	client := redis.NewClient(&redis.Options{Addr: u.Redis.Addr, MaxRetries: -1})
+	defer client.Close()
+	tick := time.NewTicker(lagEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return lags
+		case <-tick.C:
+		}
+		if _, err := target.ProcessUsage(ctx, "http://"+reader.Addr+"/metrics"); err != nil {
+			continue
+		}
+		status, err := target.ReaderStatus(ctx, reader.Addr)
+		if err != nil {
+			continue
+		}
+		head, err := client.Get(ctx, "{posts:0}:seq").Uint64()
+		if err != nil {
+			continue
+		}
+		lags = append(lags, float64(max(head, status.AppliedVersion)-status.AppliedVersion))
+	}
+}
+
+// idleConnections measures idle connections in a fresh reader, whose heap has no free space from updates.
+func (s *suite) idleConnections(ctx context.Context, u *lab.Upstream, m *report.Million) error {
+	s.progress.Step(fmt.Sprintf("%d idle connections", s.idle), 3*time.Second)
+	reader, err := s.own.lab.Reader(ctx, u, "", false)
+	if err != nil {
+		return err
+	}
+	defer reader.Stop()
+	before, err := reader.Memory()
+	if err != nil {
+		return err
+	}
+	held, err := lab.Idle(ctx, reader.Addr, "/post?id="+workload.ID(hotRank%s.posts), s.idle)
+	defer func() {
+		for _, c := range held {
+			_ = c.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	// The reader frees the buffers of connections that it finds idle: wait until its memory stops falling.
+	last := int64(0)
+	for began := time.Now(); time.Since(began) < idleLimit; {
+		now, err := reader.Memory()
+		if err != nil {
+			return err
+		}
+		if last != 0 && now.Now >= last && time.Since(began) > idleLimit*3/5 {
+			break
+		}
+		last = now.Now
+		if err := wait(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	// All of them still work.
+	for _, c := range held {
+		a, err := c.Get("/post?id="+workload.ID(hotRank%s.posts), "")
+		if err != nil || a.Status != http.StatusOK {
+			return load.Wrong("an idle connection was answered with status %d (%v)", a.Status, err)
+		}
+	}
+	m.Idle, m.IdleBytes = s.idle, max(0, last-before.Now)
+	return nil
+}
