@@ -122,7 +122,6 @@ type suite struct {
 	progress  Progress
 	deadline  time.Time
 	meter     meter
-
 }
 
 // Run measures what the options choose on a running stack. The report has what was measured: also when a part
