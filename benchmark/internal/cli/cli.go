@@ -211,6 +211,8 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("a promise was broken: %s", strings.Join(r.Broken(), "; "))
 	case ctx.Err() != nil:
 		return 130, nil
+	case b.publish && r.Partial != "":
+		return 0, errors.New("a partial report is not published")
 	case b.publish:
 		return 0, b.published(r)
 	}

@@ -37,7 +37,7 @@ func (s *suite) latency(ctx context.Context) error {
 }
 
 // highestReads finds the highest rate by short loads and confirms it by whole rounds. A rate that is not
-// confirmed is lowered until one is.
+// confirmed is lowered a little a few times, and halved then, until one is.
 func (s *suite) highestReads(ctx context.Context, via, addr string) error {
 	rate, err := highest(referenceRate, leastReads, mostReads, func(rate int) (bool, error) {
 		s.progress.Step(fmt.Sprintf("searching the highest rate, %s: %d reads/s", via, rate), s.probe)
@@ -51,12 +51,17 @@ func (s *suite) highestReads(ctx context.Context, via, addr string) error {
 	if err != nil {
 		return err
 	}
-	for ; rate >= leastReads; rate = rate * 85 / 100 {
+	for tries := 1; rate >= leastReads; tries++ {
 		result, err := s.steadyAt(ctx, via, addr, rate, true)
 		if err != nil || result.Holds() {
 			return err
 		}
 		s.report.Latency = s.report.Latency[:len(s.report.Latency)-1]
+		if tries <= 3 {
+			rate = rate * 85 / 100
+		} else {
+			rate /= 2
+		}
 	}
 	s.report.Latency = append(s.report.Latency, report.Steady{Via: via, Highest: true})
 	return nil

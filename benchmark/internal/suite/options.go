@@ -92,7 +92,7 @@ func newPlan(o Options) plan {
 		// The servers need cores too.
 		threads:  max(1, runtime.NumCPU()/2),
 		ownRound: time.Second, starts: 1, updates: 2 * time.Second, idle: 1000,
-		patience: time.Second, limit: 170 * time.Second,
+		patience: time.Second, limit: 160 * time.Second,
 	}
 	if o.Full {
 		p.rounds, p.round, p.steadyRounds, p.steady, p.probe = 3, 4*time.Second, 3, 5*time.Second, 2*time.Second

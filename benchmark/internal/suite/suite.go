@@ -31,6 +31,7 @@ type Progress interface {
 type part struct {
 	name, title string
 	repeatable  bool // it can be run again; a part that breaks something or loads posts cannot
+	reserved    bool // earlier parts leave it the time that it takes
 	takes       func(plan) time.Duration
 	run         func(*suite, context.Context) error
 }
@@ -40,37 +41,37 @@ const overhead = 300 * time.Millisecond
 
 // The parts in their order: the posts are loaded first, and faults come last.
 var parts = []part{
-	{Memory, "memory: what the posts take in a reader", false, func(p plan) time.Duration {
+	{Memory, "memory: what the posts take in a reader", false, false, func(p plan) time.Duration {
 		return time.Duration(p.posts)*25*time.Microsecond + 2*p.round
 	}, (*suite).memory},
-	{Throughput, "throughput: /post, /post-marshal, /post-redis and nginx on shared cores", true, func(p plan) time.Duration {
+	{Throughput, "throughput: /post, /post-marshal, /post-redis and nginx on shared cores", true, false, func(p plan) time.Duration {
 		return time.Duration(8*p.rounds) * (p.round + overhead)
 	}, (*suite).throughput},
-	{Pipelining, "pipelining: several requests in flight on a connection", true, func(p plan) time.Duration {
+	{Pipelining, "pipelining: several requests in flight on a connection", true, false, func(p plan) time.Duration {
 		return time.Duration(3*p.rounds) * (p.round + overhead)
 	}, (*suite).pipelining},
-	{Latency, "latency at constant rates, and the highest rate with p99 below 5 ms", true, func(p plan) time.Duration {
+	{Latency, "latency at constant rates, and the highest rate with p99 below 5 ms", true, false, func(p plan) time.Duration {
 		return time.Duration(4*p.steadyRounds)*(p.steady+overhead/3) + 20*(p.probe+overhead/3)
 	}, (*suite).latency},
-	{Propagation, "propagation: from POST to visible on every reader, and the highest write rates", true, func(p plan) time.Duration {
+	{Propagation, "propagation: from POST to visible on every reader, and the highest write rates", true, false, func(p plan) time.Duration {
 		return 3*p.propagation + p.floor + 16*(p.probe+overhead)
 	}, (*suite).propagation},
-	{Bytes, "bytes that 304 saves", true, func(p plan) time.Duration {
+	{Bytes, "bytes that 304 saves", true, false, func(p plan) time.Duration {
 		return time.Duration(10*p.revisits) * 150 * time.Microsecond
 	}, (*suite).bytes},
-	{Lanes, "lanes: one reader with a core of its own, beside nginx, net/http and HAProxy", true, func(p plan) time.Duration {
+	{Lanes, "lanes: one reader with a core of its own, beside nginx, net/http and HAProxy", true, false, func(p plan) time.Duration {
 		return 5*time.Second + time.Duration(p.posts)*15*time.Microsecond + time.Duration(17*p.rounds)*(p.ownRound+overhead)
 	}, (*suite).ownCore},
-	{Million, "million: start, updates, garbage collection and idle connections of one reader", true, func(p plan) time.Duration {
+	{Million, "million: start, updates, garbage collection and idle connections of one reader", true, false, func(p plan) time.Duration {
 		return time.Duration(1+2*p.starts)*time.Duration(p.posts)*3*time.Microsecond + 2*p.updates + 10*time.Second
 	}, (*suite).million},
-	{Readers, "readers: one is killed, and one is added, under load", false, func(p plan) time.Duration {
+	{Readers, "readers: one is killed, and one is added, under load", false, true, func(p plan) time.Duration {
 		return 15*time.Second + time.Duration(p.posts)*10*time.Microsecond
 	}, (*suite).readers},
-	{Redis, "redis: Redis is killed under load", false, func(p plan) time.Duration {
+	{Redis, "redis: Redis is killed under load", false, true, func(p plan) time.Duration {
 		return 7*time.Second + time.Duration(p.posts)*5*time.Microsecond
 	}, (*suite).redis},
-	{Failover, "failover: another Redis server takes over under load, after a kill and on purpose", false, func(p plan) time.Duration {
+	{Failover, "failover: another Redis server takes over under load, after a kill and on purpose", false, true, func(p plan) time.Duration {
 		return time.Duration(p.failovers) * 30 * time.Second
 	}, (*suite).failover},
 }
@@ -120,13 +121,15 @@ type suite struct {
 	own       ownStack
 	report    *report.Report
 	progress  Progress
+	chosen    Options
 	deadline  time.Time
+	skipped   []string // parts for which no time was left
 	meter     meter
 }
 
-// Run measures what the options choose on a running stack. The report has what was measured: also when a part
-// failed, which it names, and when ctx ended. The error is that of a part that failed, or one for which there is
-// no report. A *load.WrongError ends the run, because a wrong answer makes all later ones doubtful.
+// Run measures what the options choose on a running stack. The report has what was measured, also when a part
+// failed, which it names, when no time was left, and when ctx ended. The error is that of the parts that failed, or
+// one for which there is no report. A *load.WrongError ends the run, because other answers may be wrong too.
 func Run(ctx context.Context, o Options, a target.Addresses, r target.Runtime, progress Progress) (*report.Report, error) {
 	return run(ctx, o, newPlan(o), a, r, progress, func(ctx context.Context, trees []int, patience time.Duration) func() machine.Activity {
 		return machine.Begin(ctx, trees, patience).End
@@ -134,7 +137,7 @@ func Run(ctx context.Context, o Options, a target.Addresses, r target.Runtime, p
 }
 
 func run(ctx context.Context, o Options, p plan, a target.Addresses, r target.Runtime, progress Progress, m meter) (*report.Report, error) {
-	s := &suite{plan: p, addresses: a, runtime: r, mix: workload.NewMix(), progress: progress, meter: m}
+	s := &suite{plan: p, addresses: a, runtime: r, mix: workload.NewMix(), progress: progress, meter: m, chosen: o}
 	s.reads = &load.Reads{Mix: s.mix, Posts: s.posts}
 	s.ranks = s.reads.Draw(3, 1<<16)
 	s.report = &report.Report{Mode: "quick", Began: time.Now()}
@@ -158,9 +161,12 @@ func run(ctx context.Context, o Options, p plan, a target.Addresses, r target.Ru
 	s.peers.lab, s.own.lab = own, own
 	s.describe(ctx)
 
-	limited, cancel := context.WithDeadline(ctx, s.deadline)
+	limited, cancel := context.WithDeadlineCause(ctx, s.deadline, errNoTime)
 	defer cancel()
 	err = s.parts(limited, o)
+	if len(s.skipped) > 0 {
+		s.report.Partial = fmt.Sprintf("no time was left for %s, because the run is limited to %v", strings.Join(s.skipped, ", "), s.limit.Round(time.Second))
+	}
 	s.report.Took = time.Since(s.report.Began)
 	s.report.Checked = report.Checked{Statuses: s.counts.Statuses.Load(), Bodies: s.counts.Bodies.Load()}
 	if ctx.Err() != nil {
@@ -189,12 +195,14 @@ func (s *suite) parts(ctx context.Context, o Options) error {
 		if err == nil {
 			continue
 		}
-		if ctx.Err() == nil { // half of a part that failed is no result; half of one that was stopped is
+		if ctx.Err() == nil || errors.Is(err, errNoTime) { // half of a part counts only when the user has stopped it
 			before.Notes = s.report.Notes
 			*s.report = before
 		}
-		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-			err = fmt.Errorf("the run had to end after %v", s.limit.Round(time.Second))
+		if errors.Is(err, errNoTime) {
+			s.skipped = append(s.skipped, p.name)
+			s.progress.Say("skipped: the run is limited to %v", s.limit.Round(time.Second))
+			continue
 		}
 		s.report.Failed = append(s.report.Failed, report.FailedPart{Name: p.name, Reason: err.Error()})
 		s.progress.Say("failed: %v", err)
@@ -208,28 +216,27 @@ func (s *suite) parts(ctx context.Context, o Options) error {
 	return failed
 }
 
+// errNoTime reports a part that would take the time of the parts after it.
+var errNoTime = errors.New("no time is left")
+
 // part runs a part, once more when the machine was busy and there is time.
 func (s *suite) part(ctx context.Context, p part) error {
+	// The faults come last and show the most, so whatever takes longer than expected must not displace them.
+	last := s.deadline.Add(-s.after(p, func(p part) bool { return p.reserved }))
+	ctx, cancel := context.WithDeadlineCause(ctx, last, errNoTime)
+	defer cancel()
 	for repeated := false; ; repeated = true {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		began := time.Now()
-		trees, err := s.runtime.Processes(ctx)
-		if err != nil {
+		activity, err := s.once(ctx, p)
+		if errors.Is(context.Cause(ctx), errNoTime) && err != nil {
+			return errNoTime
+		} else if err != nil {
 			return err
 		}
-		if len(trees) > 0 {
-			trees = append(trees, os.Getpid())
-		}
-		end := s.meter(ctx, trees, s.patience)
-		if err := p.run(s, ctx); err != nil {
-			return err
-		}
-		activity := report.PartActivity{Part: p.name, Activity: end(), Repeated: repeated}
+		activity.Repeated = repeated
 		busy := activity.Busy()
-		took := time.Since(began)
-		if busy != "" && !repeated && s.repeats && p.repeatable && time.Until(s.deadline) > took+s.remaining(p) {
+		enough := time.Until(last) > time.Since(began)+s.after(p, func(p part) bool { return !p.reserved })
+		if busy != "" && !repeated && s.repeats && p.repeatable && enough {
 			s.progress.Say("machine busy: %s; measuring this part again", busy)
 			continue
 		}
@@ -241,14 +248,29 @@ func (s *suite) part(ctx context.Context, p part) error {
 	}
 }
 
-// remaining returns the time that the parts after p take.
-func (s *suite) remaining(p part) (sum time.Duration) {
-	after := false
-	for _, other := range parts {
-		if after && other.name != Failover {
+// once runs a part and measures what else the machine does.
+func (s *suite) once(ctx context.Context, p part) (report.PartActivity, error) {
+	trees, err := s.runtime.Processes(ctx)
+	if err != nil {
+		return report.PartActivity{}, err
+	}
+	if len(trees) > 0 {
+		trees = append(trees, os.Getpid())
+	}
+	end := s.meter(ctx, trees, s.patience)
+	if err := errors.Join(ctx.Err(), p.run(s, ctx)); err != nil {
+		return report.PartActivity{}, err
+	}
+	return report.PartActivity{Part: p.name, Activity: end()}, nil
+}
+
+// after returns the time that some of the chosen parts after p take. A failover takes the place of a kill of Redis.
+func (s *suite) after(p part, which func(part) bool) (sum time.Duration) {
+	i := slices.IndexFunc(parts, func(other part) bool { return other.name == p.name })
+	for _, other := range parts[i+1:] {
+		if which(other) && s.chosen.has(other.name) && other.name != Failover {
 			sum += other.takes(s.plan)
 		}
-		after = after || other.name == p.name
 	}
 	return sum
 }

@@ -491,14 +491,18 @@ func TestBusyMachine(t *testing.T) {
 	}
 }
 
-// A run ends at its limit, with what it has, and names what is missing.
+// A run ends at its limit, with what it has, and names what is missing. The time of the faults is kept for them.
 func TestLimit(t *testing.T) {
 	s := start(t, 2)
 	p := tiny()
-	p.limit, p.settle = 6*time.Second, time.Hour
-	r, err := run(t.Context(), Options{Only: []string{Bytes, Readers, Redis}}, p, s.addresses, s, new(heard), quiet)
-	if err == nil || len(r.Bytes) == 0 || len(r.Failed) != 2 || !strings.Contains(r.Failed[0].Reason, "had to end after 6s") {
-		t.Errorf("got %+v (%v)", r, err)
+	p.steady, p.limit = time.Hour, 40*time.Second
+	r, err := run(t.Context(), Options{Only: []string{Latency, Redis}}, p, s.addresses, s, new(heard), quiet)
+	if err != nil || r.Latency != nil || r.Redis == nil || !strings.Contains(r.Partial, "no time was left for latency, because the run is limited to 40s") || r.Took > p.limit {
+		t.Errorf("got %+v (%v), want everything but the latency", r, err)
+	}
+	p.settle, p.limit = time.Hour, 5*time.Second
+	if r, err = run(t.Context(), Options{Only: []string{Redis}}, p, s.addresses, s, new(heard), quiet); err != nil || r.Redis != nil || r.Took > 30*time.Second {
+		t.Errorf("got %+v (%v), want that it ends", r, err)
 	}
 }
 
