@@ -128,7 +128,7 @@ func (r *Report) setting(b *strings.Builder) {
 		{"stack", fmt.Sprintf("%s: %s", m.Runtime, m.Stack)},
 		{"posts", fmt.Sprintf("%s, %s; %.0f bytes on average, half of them at most %d", Thousands(float64(w.Posts)), w.Source, w.MeanBytes, w.MedianBytes)},
 		{"reads", fmt.Sprintf("ids from Zipf(%v) over the posts: answers of %.0f bytes on average", load.Theta, w.ReadBytes)},
-		{"closed loop", fmt.Sprintf("%d connections, %d threads of wrk; rounds: %d of %s, in turn", w.Connections, w.Threads, w.Rounds, Seconds(w.Round.Seconds()))},
+		{"closed loop", fmt.Sprintf("%d connections, wrk threads: %d; rounds: %d of %s, in turn", w.Connections, w.Threads, w.Rounds, Seconds(w.Round.Seconds()))},
 	})
 	fmt.Fprintf(b, "Unless a section says otherwise, load generators, readers, Redis and the gateway share the %d cores. Absolute numbers depend on the machine; ratios between lanes of the same round do so much less.\n\n", m.Cores)
 	for _, note := range r.Notes {
@@ -218,7 +218,7 @@ func (r *Report) million(b *strings.Builder) {
 		{"SCAN and MGET that keep nothing, posts", spread(m.Scans, rate)},
 		{"start against SCAN and MGET", times(measure.Ratio(m.Starts, m.Scans))},
 		{"resident after a start, at most", megabytes(m.Loaded)},
-		{"resident with updates, reads and scrapes, at most", memoryMeasured(m.Peak, int64(m.Posts), float64(m.Bytes))},
+		{"resident with updates, reads and scrapes", memoryMeasured(m.Peak, int64(m.Posts), float64(m.Bytes))},
 		{fmt.Sprintf("%s idle connections, in addition", Thousands(float64(m.Idle))), megabytes(m.IdleBytes)},
 	}
 	table(b, 1, []string{"", "measured"}, rows)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -161,7 +162,7 @@ func (a act) plot() (*plot.Plot, error) {
 	p := newPlot(fmt.Sprintf("%s: %s of %s reads failed", a.title, Thousands(float64(a.failed)), Thousands(float64(a.requests))))
 	p.Title.TextStyle.Font = font.From(sans, 11)
 	p.X.Label.Text, p.Y.Label.Text = "seconds", "reads/s through the gateway"
-	p.Y.Tick.Marker = countTicks{}
+	p.X.Tick.Marker, p.Y.Tick.Marker = secondTicks{}, countTicks{}
 	p.Add(lines(false, true))
 	bins := len(t.Failed) - 1 // the end of the load cuts the last one short
 	sum := make([]float64, bins)
@@ -560,6 +561,14 @@ type countTicks struct{}
 
 // Ticks implements plot.Ticker.
 func (countTicks) Ticks(from, to float64) []plot.Tick { return relabeled(from, to, Thousands) }
+
+// secondTicks are seconds with the decimals that they need.
+type secondTicks struct{}
+
+// Ticks implements plot.Ticker.
+func (secondTicks) Ticks(from, to float64) []plot.Tick {
+	return relabeled(from, to, func(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) })
+}
 
 // shortTicks are times on a linear axis.
 type shortTicks struct{}

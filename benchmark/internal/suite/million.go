@@ -22,7 +22,8 @@ const (
 	updateRate = 1000            // updates a second, a request for each
 	bulkRate   = 10_000          // updates a second, as lines of an import
 	lagEvery   = time.Second     // between two looks at how far the reader is behind
-	idleLimit  = 5 * time.Second // for the memory of idle connections to settle
+	idleAfter  = 3 * time.Second // until the reader has freed the buffers of idle connections
+	idleLimit  = 8 * time.Second // for the memory to settle
 )
 
 // million measures one reader with posts of 259 bytes: how fast it starts, how much memory it takes while it
@@ -182,7 +183,7 @@ func (s *suite) idleConnections(ctx context.Context, u *lab.Upstream, m *report.
 		return err
 	}
 	defer reader.Stop()
-	before, err := reader.Memory()
+	before, err := settled(ctx, reader, 0)
 	if err != nil {
 		return err
 	}
@@ -195,20 +196,9 @@ func (s *suite) idleConnections(ctx context.Context, u *lab.Upstream, m *report.
 	if err != nil {
 		return err
 	}
-	// The reader frees the buffers of connections that it finds idle: wait until its memory stops falling.
-	last := int64(0)
-	for began := time.Now(); time.Since(began) < idleLimit; {
-		now, err := reader.Memory()
-		if err != nil {
-			return err
-		}
-		if last != 0 && now.Now >= last && time.Since(began) > idleLimit*3/5 {
-			break
-		}
-		last = now.Now
-		if err := wait(ctx, 200*time.Millisecond); err != nil {
-			return err
-		}
+	after, err := settled(ctx, reader, idleAfter)
+	if err != nil {
+		return err
 	}
 	// All of them still work.
 	for _, c := range held {
@@ -217,6 +207,27 @@ func (s *suite) idleConnections(ctx context.Context, u *lab.Upstream, m *report.
 			return load.Wrong("an idle connection was answered with status %d (%v)", a.Status, err)
 		}
 	}
-	m.Idle, m.IdleBytes = s.idle, max(0, last-before.Now)
+	m.Idle, m.IdleBytes = s.idle, max(0, after-before)
 	return nil
+}
+
+// settled waits until the memory of a reader has stopped falling, for least at least, and returns it.
+func settled(ctx context.Context, reader *lab.Process, least time.Duration) (int64, error) {
+	last, falling := int64(0), time.Now()
+	for began := time.Now(); ; {
+		memory, err := reader.Memory()
+		if err != nil {
+			return 0, err
+		}
+		if last == 0 || memory.Now < last {
+			falling = time.Now()
+		}
+		last = memory.Now
+		if since := time.Since(began); since > idleLimit || since >= least && time.Since(falling) >= time.Second {
+			return last, nil
+		}
+		if err := wait(ctx, 100*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
 }

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	hotRank      = 7      // rank of the one post that is asked for where the ids are not drawn
-	otherPosts   = 10_000 // posts of the stack that is updated for comparison and that the proxies ask
-	besideWrites = 500    // updates a second beside reads
+	hotRank      = 123_456 // rank, modulo the number of posts, of the post that is asked for where the ids are not drawn
+	otherPosts   = 10_000  // posts of the stack that is updated for comparison and that the proxies ask
+	besideWrites = 500     // updates a second beside reads
 )
 
 // ownStack is a Redis, a writer and posts of 259 bytes that belong to the benchmark. It is started for the
