@@ -8,14 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// fortunesDir is the directory in which Debian's package fortunes installs its texts.
+// fortunesDir is the folder of the texts of Debian's package fortunes.
 const fortunesDir = "/usr/share/games/fortunes"
 
-// Text is one fortune. Name is unique: the file and the position in it.
+// Text is a text and its name.
 type Text struct{ Name, Text string }
 
-// Fortunes returns the valid UTF-8 texts of Debian's package fortunes, ordered by file. It returns an error
-// if the package is not installed.
+// Fortunes returns the texts of Debian's package fortunes that a post can contain, in the order of their files. It
+// returns an error when the package is not installed.
 func Fortunes() ([]Text, error) {
 	files, err := os.ReadDir(fortunesDir)
 	if err != nil {

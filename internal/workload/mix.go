@@ -11,14 +11,13 @@ import (
 	"heavy-read-api/internal/post"
 )
 
-// Mix generates posts whose contents have a realistic distribution of sizes.
+// Mix makes posts whose contents have the sizes of real texts.
 type Mix struct {
-	Source string // description of the contents, for the report
+	Source string // description of the contents, for a report
 	texts  []string
 }
 
-// NewMix returns a Mix of the fortunes if they are installed, else of generated texts with the same
-// distribution of sizes.
+// NewMix returns a mix of the fortunes where they are installed, and of generated texts of the same sizes elsewhere.
 func NewMix() *Mix {
 	texts, err := Fortunes()
 	if err != nil {
@@ -32,20 +31,20 @@ func NewMix() *Mix {
 	return m
 }
 
-// shuffle randomizes the order, because neighbours in a file of fortunes have similar sizes.
+// shuffle mixes the sizes, because texts that are close to each other in a file of fortunes have similar sizes.
 func (m *Mix) shuffle() {
 	rand.New(rand.NewPCG(1, 0)).Shuffle(len(m.texts), func(i, j int) { m.texts[i], m.texts[j] = m.texts[j], m.texts[i] })
 }
 
-// fortunes lists the quantiles 0 %, 2.5 %, 5 %, ... 100 % of the sizes in Debian 12's package fortunes, in
-// bytes. TestQuantiles compares them with the package.
+// fortunes are the quantiles 0 %, 2.5 %, 5 %, ... 100 % of the sizes in bytes of the texts in Debian 12's package
+// fortunes. TestQuantiles compares them with the package.
 var fortunes = []int{
 	0, 23, 31, 37, 42, 46, 50, 53, 57, 59, 62, 65, 68, 71, 74, 78, 81, 85, 89, 93, 97,
 	101, 106, 112, 117, 123, 131, 138, 148, 158, 170, 185, 203, 229, 259, 301, 362, 456, 596, 826, 2434,
 }
 
-// generated returns a Mix of filler texts, as many as there are fortunes. Their sizes are spread evenly
-// between the quantiles.
+// generated returns a mix of about as many texts as there are fortunes, whose sizes are spread evenly between the
+// quantiles.
 func generated(quantiles []int) *Mix {
 	const (
 		count = 15_000
@@ -63,13 +62,13 @@ func generated(quantiles []int) *Mix {
 	return m
 }
 
-// MixPrefix is the prefix of the ids of all posts of a Mix. It distinguishes them from other posts.
+// MixPrefix begins the ids of all posts of a Mix and distinguishes them from other posts.
 const MixPrefix = "bench-"
 
 // MixID returns the id of the post with a rank, counted from 0.
 func MixID(rank int) string { return fmt.Sprintf("%s%d", MixPrefix, rank) }
 
-// Post returns a version of the post with a rank. Benchmarks preload version 0.
+// Post returns the post of a rank in a version. Version 0 is the one that is imported.
 func (m *Mix) Post(rank, version int) post.Post {
 	title := fmt.Sprintf("Post %d", rank)
 	if version > 0 {
@@ -83,7 +82,7 @@ func (m *Mix) Post(rank, version int) post.Post {
 	}
 }
 
-// AppendLine appends p to b as a line of NDJSON, the format of the writer's /import.
+// AppendLine appends a post as a line with a JSON object, the form that the writer accepts.
 func AppendLine(b []byte, p post.Post) ([]byte, error) {
 	line, err := json.Marshal(map[string]string{"id": p.ID, "title": p.Title, "content": p.Content, "author": p.Author})
 	if err != nil {
@@ -92,14 +91,14 @@ func AppendLine(b []byte, p post.Post) ([]byte, error) {
 	return append(append(b, line...), '\n'), nil
 }
 
-// Size returns the size of the served post with a rank, in bytes.
+// Size returns the size in bytes of the post of a rank as it is served.
 func (m *Mix) Size(rank int) int { return len(m.Post(rank, 0).Encode(time.Unix(1e9, 0)).Body) }
 
-// Check returns an error unless body is the correct response for a version of the post with a rank.
+// Check returns an error when a reader must not serve body for the post of a rank in a version.
 func (m *Mix) Check(rank, version int, body []byte) error { return Check(m.Post(rank, version), body) }
 
-// Check returns an error unless body is the correct response for p: the encoded fields of p, byte for byte,
-// a timestamp, and a valid hash.
+// Check returns an error when a reader must not serve body for p: body has to consist of the fields that were sent,
+// byte for byte, a timestamp, and the hash over all of it.
 func Check(p post.Post, body []byte) error {
 	want := p.Encode(time.Unix(1e9, 0)).Body
 	known := want[:bytes.LastIndex(want, []byte(`,"timestamp":`))]

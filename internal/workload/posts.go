@@ -10,8 +10,7 @@ import (
 // ID returns the id of the post with a rank, counted from 0.
 func ID(rank int) string { return fmt.Sprintf("post-%d", rank) }
 
-// Post returns a version of the post with a rank. With a six-digit rank it has 259 bytes when encoded, the
-// post size of most published figures for this design.
+// Post returns the post of a rank in a version. Encoded, a post whose rank has six digits takes 259 bytes.
 func Post(rank, version int) post.Post {
 	return post.Post{
 		ID:      ID(rank),

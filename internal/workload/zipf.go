@@ -1,5 +1,4 @@
-// Package workload generates the posts and the request distribution of the benchmarks, reproducibly from a
-// seed.
+// Package workload generates the posts and the requests of benchmarks. The same seed generates the same ones.
 package workload
 
 import (
@@ -8,15 +7,15 @@ import (
 	"sort"
 )
 
-// Zipf draws ranks from 0 to n-1 with a probability proportional to 1/(rank+1)^theta. The generator of
-// math/rand requires theta > 1, but cache benchmarks such as YCSB use 0.99, so this one inverts the
-// cumulative distribution. It is not safe for concurrent use.
+// Zipf draws ranks from 0 to n-1 with a probability proportional to 1/(rank+1)^theta: a few ranks are very frequent,
+// and there is a long tail. math/rand's generator requires theta above 1, while caches are measured with 0.99 (as in
+// YCSB), so this one inverts the cumulative distribution.
 type Zipf struct {
 	rng        *rand.Rand
 	cumulative []float64
 }
 
-// NewZipf returns a Zipf over n ranks. It allocates 8 bytes per rank.
+// NewZipf returns a Zipf over n ranks. It takes 8 bytes per rank.
 func NewZipf(seed uint64, n int, theta float64) *Zipf {
 	z := &Zipf{rng: rand.New(rand.NewPCG(seed, 0)), cumulative: make([]float64, n)}
 	sum := 0.0

@@ -63,8 +63,8 @@ func (l *Lab) Apart() (c Cores, ok bool) {
 	return c, true
 }
 
-// Pin moves this process, and what it starts from now on, to cores; "" stands for all. A process of the lab
-// keeps the cores that it was started on.
+// Pin moves this process, and the processes that it starts later, to cores; "" stands for all. Processes of the
+// lab that are running keep theirs.
 func (l *Lab) Pin(ctx context.Context, cores string) error {
 	return l.pin(ctx, os.Getpid(), cores)
 }
@@ -198,7 +198,7 @@ func (p *Process) CPU() (time.Duration, bool) {
 	return cpu, err == nil
 }
 
-// Log returns what the process has printed.
+// Log returns the output of the process.
 func (p *Process) Log() ([]byte, error) { return os.ReadFile(p.log) }
 
 // freePort returns a port on which nothing listens at the moment. If another process takes it first, the

@@ -27,7 +27,7 @@ var (
 // ErrNoPeer reports that a peer is not installed.
 var ErrNoPeer = errors.New("it is not installed")
 
-// Answer is what the peers answer: a post with its headers.
+// Answer is the answer of the peers: a post with its headers.
 type Answer struct{ Body, ETag, Version string }
 
 // Quotable reports whether nginx's configuration can contain s as it is: a quote would end the string there,
@@ -71,7 +71,7 @@ func (l *Lab) HAProxy(ctx context.Context, reader, cores string) (*Process, erro
 	})
 }
 
-// peer starts a server of another project with a configuration, and blocks until it listens.
+// peer starts a third-party server with a configuration, and blocks until it listens.
 func (l *Lab) peer(ctx context.Context, name string, config *template.Template, cores string, values map[string]string, args func(dir, file string) []string) (*Process, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {

@@ -78,7 +78,7 @@ func (u Updates) Run(ctx context.Context) (int, error) {
 }
 
 // RunBulk writes the updates as lines of one import, for rates that are too high for one request per post.
-// Each line is sent when it is due, and the writer commits in batches what has arrived.
+// Each line is sent when it is due, and the writer commits the lines that have arrived in batches.
 func (u Updates) RunBulk(ctx context.Context) (int, error) {
 	lines, feed := io.Pipe()
 	sent := make(chan int, 1)

@@ -73,7 +73,7 @@ type Closed struct {
 	Pause       time.Duration // between two requests of the client that checks bodies; 0 stands for a millisecond
 }
 
-// ClosedResult is what wrk and the client that checks bodies measured.
+// ClosedResult contains the measurements of wrk and of the client that checks bodies.
 type ClosedResult struct {
 	Requests int64         `json:"requests"`
 	Seconds  float64       `json:"seconds"`

@@ -62,7 +62,7 @@ func (r *Reads) Asked(seed uint64, n int) []Asked {
 	return asked
 }
 
-// Check is a CheckFunc: an answer has what was written, and the same bytes each time.
+// Check is a CheckFunc: an answer has the written content, and the same bytes each time.
 func (r *Reads) Check(rank, status int, body []byte) error {
 	if status != http.StatusOK {
 		return Wrong("%s was answered with status %d: %.200q", workload.MixID(rank), status, body)
@@ -93,7 +93,7 @@ func (r *Reads) Check(rank, status int, body []byte) error {
 // Counts is how many answers a whole run has checked.
 type Counts struct {
 	Statuses atomic.Int64 // answers whose status was checked
-	Bodies   atomic.Int64 // answers that were compared with what was written, byte for byte
+	Bodies   atomic.Int64 // answers whose bodies were compared with the written post, byte for byte
 }
 
 // Sample is a client that reads posts one after the other and checks each answer. It runs beside wrk,

@@ -1,5 +1,5 @@
-// Package machine measures how busy the machine is with anything but the benchmark, so that a figure
-// taken beside somebody else's work is not mistaken for one of the stack.
+// Package machine measures how much CPU time other work takes during a benchmark, so that its effect is not
+// mistaken for a property of the stack.
 package machine
 
 import (
@@ -23,7 +23,7 @@ const (
 // Unknown is a share that could not be measured.
 const Unknown = -1
 
-// Activity is what else the machine did during a part. Shares are of all cores.
+// Activity is the CPU time of other work during a part. Shares are of all cores.
 type Activity struct {
 	IdleBefore float64 // idle share right before the part
 	Others     float64 // used by processes outside of the stack and the benchmark
@@ -52,7 +52,7 @@ type Meter struct {
 	known      bool
 }
 
-// window is the length of a look at an idle machine.
+// window is the length of one measurement of the idle share.
 const window = 300 * time.Millisecond
 
 // Begin waits until the machine is idle, for patience at most, and starts to measure. trees are the pids
@@ -84,7 +84,7 @@ func Begin(ctx context.Context, trees []int, patience time.Duration) Meter {
 	return m
 }
 
-// End returns what the machine did since Begin.
+// End returns the activity since Begin.
 func (m Meter) End() Activity {
 	a := Activity{IdleBefore: m.idleBefore, Others: Unknown, Steal: Unknown, Load: Unknown}
 	if !m.known {

@@ -16,7 +16,7 @@ const (
 	kthreadd = 2
 )
 
-// process is what the kernel counts for a process.
+// process is a line of the kernel's process table.
 type process struct {
 	pid, parent int
 	cpu         time.Duration // its own, and of its children that have ended and been waited for

@@ -59,11 +59,11 @@ type Writes struct {
 	all  sync.WaitGroup
 	sent int // writes, which are numbered from 0; complete after Stop
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	refused int
 	acked   []write   // in the order of the acknowledgements
 	served  [][]sight // by reader
-	fault   time.Time
+	fault   time.Time // when the failover began
 }
 
 // write is an acknowledged write.

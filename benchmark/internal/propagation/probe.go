@@ -34,7 +34,7 @@ const (
 	overrun = 1.5
 )
 
-// Config is what to measure.
+// Config is the load and the servers of a measurement.
 type Config struct {
 	Writer   string   // host:port
 	Header   string   // of writes, each line with its "\r\n"
@@ -109,7 +109,7 @@ type run struct {
 	Config
 	began time.Time
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	result Result
 	plain  int       // writes that were not followed
 	last   time.Time // when the last write was answered
@@ -136,7 +136,7 @@ func (r *run) schedule(ctx context.Context, rate int, due chan<- time.Time) {
 	}
 }
 
-// write writes new versions of a post that nobody follows.
+// write writes new versions of a post without following them.
 func (r *run) write(ctx context.Context, id string, due <-chan time.Time) error {
 	conn, err := wire.Dial(ctx, r.Writer)
 	if err != nil {

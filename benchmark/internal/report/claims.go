@@ -265,6 +265,13 @@ func (r *Report) faultsClaim() Claim {
 	if f := r.Redis; f != nil {
 		c.Measured += fmt.Sprintf("; all readers in step %s after the kill of Redis", Seconds(f.Converged))
 	}
+	var out, inStep float64
+	for _, f := range r.Failovers {
+		out, inStep = max(out, f.Out), max(inStep, f.InStep)
+	}
+	if len(r.Failovers) > 0 {
+		c.Measured += fmt.Sprintf("; no write for %s, all readers in step after %s, at most, in a failover", Seconds(out), Seconds(inStep))
+	}
 	r.judge(&c, failed == 0, parts...)
 	return c
 }

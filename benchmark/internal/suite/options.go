@@ -104,6 +104,7 @@ func newPlan(o Options) plan {
 		p.round, p.steady, p.propagation, p.floor = o.Duration, o.Duration, o.Duration, o.Duration
 		p.probe, p.ownRound, p.updates = o.Duration, o.Duration, o.Duration
 	}
+	longer := o.Duration > 0 || o.Posts > p.posts
 	if o.Connections > 0 {
 		p.connections = o.Connections
 	}
@@ -114,7 +115,7 @@ func newPlan(o Options) plan {
 		p.rate, p.rateGiven = o.Rate, true
 	}
 	p.threads = min(p.threads, p.connections)
-	if o.Duration > 0 || o.Posts > 0 {
+	if longer {
 		p.limit = max(p.limit, 2*estimate(o, p, true))
 	}
 	return p

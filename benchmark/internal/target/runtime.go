@@ -26,7 +26,7 @@ type Reader struct {
 // RedisServer is the address of Redis and the user to log in as.
 type RedisServer struct{ Addr, Username, Password string }
 
-// Runtime is what the stack runs in.
+// Runtime operates a stack in one of the environments that it can run in.
 type Runtime interface {
 	// Name returns "local" or InDocker.
 	Name() string

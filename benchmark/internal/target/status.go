@@ -61,7 +61,7 @@ func ReaderStatus(ctx context.Context, addr string) (Status, error) {
 	return s, call(req, &s)
 }
 
-// Await blocks until every reader is ready and in step with Redis, for limit at most.
+// Await blocks until every reader is ready and in step with Redis, or for limit.
 func Await(ctx context.Context, limit time.Duration, addrs ...string) error {
 	return await(ctx, limit, "the readers to be in step with Redis", func(ctx context.Context) error {
 		for _, addr := range addrs {

@@ -138,7 +138,7 @@ func (c *Conn) exchange() (Answer, error) {
 type Pool struct {
 	Addr string
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	idle   []*Conn
 	closed bool
 }
