@@ -203,7 +203,7 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 	}
 	var wrong *load.WrongError
 	switch {
-	case errors.As(failed, &wrong):
+	case errors.As(failed, &wrong) && !wrong.Failed:
 		return 0, fmt.Errorf("%w\nThe report has what was measured before the wrong answer. If the posts bench-... were changed by someone else: --remove, then run again", failed)
 	case failed != nil:
 		return 0, failed

@@ -149,7 +149,7 @@ func (w *Wrk) run(ctx context.Context, c Closed) (ClosedResult, error) {
 	r.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	w.counts.Statuses.Add(r.Requests)
 	if r.Socket > 0 || r.Status > 0 {
-		return r, Wrong("%d of %d answers of http://%s%s had a status of 400 or above, %d connections failed", r.Status, r.Requests, c.Addr, c.Path, r.Socket)
+		return r, Failed("%d of %d answers of http://%s%s had a status of 400 or above, %d connections failed", r.Status, r.Requests, c.Addr, c.Path, r.Socket)
 	}
 	return r, nil
 }

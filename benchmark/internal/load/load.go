@@ -18,13 +18,34 @@ import (
 )
 
 // WrongError is a wrong answer. It invalidates everything that was measured at the same time.
-type WrongError struct{ Reason string }
+type WrongError struct {
+	Reason string
+	Failed bool // the request failed, and no wrong content was served
+}
 
-func (e *WrongError) Error() string { return "WRONG ANSWER: " + e.Reason }
+func (e *WrongError) Error() string {
+	if e.Failed {
+		return "a read failed: " + e.Reason
+	}
+	return "WRONG ANSWER: " + e.Reason
+}
 
 // Wrong returns a WrongError.
 func Wrong(format string, args ...any) error {
 	return &WrongError{Reason: fmt.Sprintf(format, args...)}
+}
+
+// Failed returns the WrongError of a request that failed.
+func Failed(format string, args ...any) error {
+	return &WrongError{Reason: fmt.Sprintf(format, args...), Failed: true}
+}
+
+// WrongStatus returns the WrongError of an answer with a status that is not 200.
+func WrongStatus(id string, status int, body []byte) error {
+	if status >= http.StatusInternalServerError {
+		return Failed("%s was answered with status %d: %.200q", id, status, body)
+	}
+	return Wrong("%s was answered with status %d: %.200q", id, status, body)
 }
 
 // Reads draws ids of a mix from a Zipf distribution and checks the answers. The posts must not change.
@@ -65,7 +86,7 @@ func (r *Reads) Asked(seed uint64, n int) []Asked {
 // Check is a CheckFunc: an answer has the written content, and the same bytes each time.
 func (r *Reads) Check(rank, status int, body []byte) error {
 	if status != http.StatusOK {
-		return Wrong("%s was answered with status %d: %.200q", workload.MixID(rank), status, body)
+		return WrongStatus(workload.MixID(rank), status, body)
 	}
 	// The first answer is parsed and hashed, later ones are compared with it: hashing every answer would
 	// cost more than the load that is generated.
@@ -119,7 +140,7 @@ func (s Sample) Run(ctx context.Context, counts *Counts) (latencies []time.Durat
 		a, err := conn.Get(s.Path+"?id="+asked.ID, s.Header)
 		latencies = append(latencies, time.Since(began))
 		if err != nil {
-			return nil, Wrong("GET %s%s?id=%s: %v", s.Addr, s.Path, asked.ID, err)
+			return nil, Failed("GET %s%s?id=%s: %v", s.Addr, s.Path, asked.ID, err)
 		}
 		if err := s.Check(asked.Rank, a.Status, a.Body); err != nil {
 			return nil, err

@@ -118,7 +118,7 @@ func (l Steady) Run(ctx context.Context, reads *Reads, ranks []int, counts *Coun
 		default:
 			result.fail(r, pace.began)
 			if !mayFail {
-				stop(Wrong("GET %s: %s", r.URL, r.Error))
+				stop(Failed("GET %s: %s", r.URL, r.Error))
 			}
 		}
 	}

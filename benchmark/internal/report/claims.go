@@ -191,11 +191,15 @@ func (r *Report) memoryClaim() Claim {
 	peak := func(m ReaderMemory) int64 { return max(m.Peak, m.After) }
 	worst := slices.MaxFunc(r.Memory.Readers, func(a, b ReaderMemory) int { return int(peak(a) - peak(b)) })
 	c.Measured = memoryMeasured(peak(worst), worst.Entries, r.Workload.MeanBytes)
-	if worst.Entries < claimedPosts {
-		c.Measured += fmt.Sprintf(", with %s posts", Thousands(float64(worst.Entries)))
+	fewest := slices.MinFunc(r.Memory.Readers, func(a, b ReaderMemory) int { return int(a.Entries - b.Entries) }).Entries
+	if r.Memory.Posts < claimedPosts || fewest < int64(r.Memory.Posts) {
+		c.Measured += fmt.Sprintf(", with %s of %s posts held", Thousands(float64(fewest)), Thousands(float64(r.Memory.Posts)))
+	}
+	if r.Memory.Posts < claimedPosts {
 		return c
 	}
-	r.judge(&c, peak(worst) <= claimedMemory && worst.Complete, PartMemory)
+	complete := !slices.ContainsFunc(r.Memory.Readers, func(m ReaderMemory) bool { return !m.Complete })
+	r.judge(&c, peak(worst) <= claimedMemory && complete && fewest >= claimedPosts, PartMemory)
 	return c
 }
 

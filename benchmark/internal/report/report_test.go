@@ -188,7 +188,7 @@ func TestClaimsThatStayOpen(t *testing.T) {
 		claim  int
 		change func(*Report)
 	}{
-		"fewer than a million posts":       {4, func(r *Report) { r.Memory.Readers[0].Entries, r.Memory.Readers[1].Entries = 999_999, 999_999 }},
+		"fewer than a million posts":       {4, func(r *Report) { r.Memory.Posts = 999_999 }},
 		"fewer than a million small posts": {5, func(r *Report) { r.Million.Posts = 999_999 }},
 		"no search for the highest rate":   {1, func(r *Report) { r.Latency = r.Latency[:1] }},
 		"only kills of the primary":        {8, func(r *Report) { r.Failovers = r.Failovers[:1] }},
@@ -199,11 +199,15 @@ func TestClaimsThatStayOpen(t *testing.T) {
 			t.Errorf("%s: got %+v", name, got)
 		}
 	}
-	r := sample()
-	r.Memory.Readers[0].Complete = false
-	r.Memory.Readers[0].Peak = 540e6 // the largest
-	if got := r.Claims()[4]; got.Verdict != No {
-		t.Errorf("a reader that holds a part of the posts: got %+v, want no", got)
+	for name, change := range map[string]func(*ReaderMemory){
+		"a reader that is not complete":      func(m *ReaderMemory) { m.Complete = false },
+		"a reader that holds a part of them": func(m *ReaderMemory) { m.Entries = 917_049 },
+	} {
+		r := sample()
+		change(&r.Memory.Readers[0])
+		if got := r.Claims()[4]; got.Verdict != No {
+			t.Errorf("%s: got %+v, want no", name, got)
+		}
 	}
 }
 

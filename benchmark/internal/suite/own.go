@@ -60,7 +60,7 @@ func ownPost(rank int) post.Post { return workload.Post(rank, 0) }
 // checkOwn is a load.CheckFunc for posts of 259 bytes that may have been updated.
 func checkOwn(rank, status int, body []byte) error {
 	if status != http.StatusOK {
-		return load.Wrong("%s was answered with status %d: %.200q", workload.ID(rank), status, body)
+		return load.WrongStatus(workload.ID(rank), status, body)
 	}
 	if err := post.Verify(body); err != nil {
 		return load.Wrong("%s: %v", workload.ID(rank), err)

@@ -129,7 +129,8 @@ type suite struct {
 
 // Run measures what the options choose on a running stack. The report has what was measured, also when a part
 // failed, which it names, when no time was left, and when ctx ended. The error is that of the parts that failed, or
-// one for which there is no report. A *load.WrongError ends the run, because other answers may be wrong too.
+// one for which there is no report. Wrong content (*load.WrongError) ends the run, because other answers may be wrong
+// too.
 func Run(ctx context.Context, o Options, a target.Addresses, r target.Runtime, progress Progress) (*report.Report, error) {
 	return run(ctx, o, newPlan(o), a, r, progress, func(ctx context.Context, trees []int, patience time.Duration) func() machine.Activity {
 		return machine.Begin(ctx, trees, patience).End
@@ -209,7 +210,7 @@ func (s *suite) parts(ctx context.Context, o Options) error {
 		err = fmt.Errorf("%s: %w", p.name, err)
 		failed = errors.Join(failed, err)
 		var wrong *load.WrongError
-		if errors.As(err, &wrong) || errors.Is(ctx.Err(), context.Canceled) {
+		if errors.As(err, &wrong) && !wrong.Failed || errors.Is(ctx.Err(), context.Canceled) {
 			break
 		}
 	}

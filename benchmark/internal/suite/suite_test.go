@@ -442,6 +442,22 @@ func TestFailedPart(t *testing.T) {
 	}
 }
 
+// A read that fails is not a wrong answer: it fails its part, and the next ones run.
+func TestFailedRead(t *testing.T) {
+	s := start(t, 2)
+	gateway := s.addresses.Gateway
+	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	defer busy.Close()
+	said := &heard{}
+	s.addresses.Gateway = busy.Listener.Addr().String()
+	r, err := run(t.Context(), Options{Only: []string{Latency, Bytes}}, tiny(), s.addresses, s, said, quiet)
+	s.addresses.Gateway = gateway
+	var wrong *load.WrongError
+	if !errors.As(err, &wrong) || !wrong.Failed || len(r.Failed) != 1 || r.Failed[0].Name != Latency || len(r.Bytes) != len(revisitShares) {
+		t.Errorf("got %+v (%v), want a failed latency, and the bytes", r, err)
+	}
+}
+
 // broken is a stack whose readers cannot be killed.
 type broken struct{ *stack }
 
