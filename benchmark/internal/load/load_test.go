@@ -45,7 +45,7 @@ func server(t *testing.T, mix *workload.Mix, spoil func(n int64, rank int, w htt
 	return s.Listener.Addr().String()
 }
 
-// lie changes one answer of a thousand.
+// lie changes one answer in a thousand.
 func lie(n int64, _ int, _ http.ResponseWriter, body []byte) []byte {
 	if n%1000 == 0 {
 		body = slices.Clone(body)
@@ -99,8 +99,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// While one answer takes its time, the requests that are due wait in line. Their waiting counts,
-// though each is answered at once when its turn comes.
+// While one answer is slow, the requests that become due wait in line. Their waiting counts, although each is answered
+// at once after it is sent.
 func TestWaitingCounts(t *testing.T) {
 	const stall = 500 * time.Millisecond
 	mix := workload.NewMix()
@@ -180,7 +180,7 @@ func TestSteadyFindsWrongAnswers(t *testing.T) {
 	}
 }
 
-// What fails while faults happen is counted, and is no wrong answer.
+// A request that fails during a fault is counted and is not a wrong answer.
 func TestSteadyCountsFailures(t *testing.T) {
 	mix := workload.NewMix()
 	addr := server(t, mix, func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {

@@ -96,7 +96,7 @@ func begin(t *testing.T) (*fake, *Writes) {
 	return f, w
 }
 
-// recovers waits until every reader has served what is written from now on.
+// recovers waits until every reader has served a write that was sent after the call.
 func recovers(t *testing.T, w *Writes) {
 	t.Helper()
 	now := time.Now()
@@ -134,7 +134,7 @@ func TestResult(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// An answer that is on its way when the fault begins shortens the outage.
+	// An answer in flight when the fault begins shortens the outage.
 	if r.Out < 2*d/3 || r.Out > d+5*time.Second || r.InStep < 2*d || r.InStep > 2*d+5*time.Second {
 		t.Errorf("no write for %v and in step after %v, want about %v and some more than %v", r.Out, r.InStep, d, 2*d)
 	}
@@ -149,7 +149,7 @@ func TestResult(t *testing.T) {
 	}
 }
 
-// A write that was acknowledged and that Redis has not is lost, at whatever end of the outage.
+// An acknowledged write that Redis does not have is lost, whether it was sent before or after the outage.
 func TestLost(t *testing.T) {
 	f, w := begin(t)
 	f.fault(t, w, 50*time.Millisecond)
@@ -161,7 +161,7 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// Whatever a reader answers otherwise than Redis, or otherwise than it was written, ends the run.
+// An answer of a reader that differs from Redis, or from the write, ends the run.
 func TestWrong(t *testing.T) {
 	f, w := begin(t)
 	f.fault(t, w, 50*time.Millisecond)
@@ -195,7 +195,7 @@ func TestWrong(t *testing.T) {
 	}
 }
 
-// The longest time without an acknowledgement counts, if it ended after the fault, and from before it.
+// The outage is the longest time without an acknowledgement that ended after the fault, also if it began before it.
 func TestOutage(t *testing.T) {
 	began := time.Now()
 	at := func(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }

@@ -21,7 +21,7 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// site is a writer and readers that show a post a while after it was written.
+// site is a writer and readers that serve a post with a delay after the write.
 type site struct {
 	delays []time.Duration // of each reader
 	spoil  func(body []byte) []byte
@@ -31,7 +31,7 @@ type site struct {
 	deleted int
 }
 
-// version is a body and when it was written.
+// version is a body and the time of its write.
 type version struct {
 	at   time.Time
 	body []byte

@@ -22,7 +22,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/report.md anew")
 
-// sample is a report of figures that are easy to compute with.
+// sample is a report with numbers that are easy to compute with.
 func sample() *Report {
 	lane := func(name, via string, depth int, rate, cpu float64) Lane {
 		return Lane{

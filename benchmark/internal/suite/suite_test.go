@@ -74,7 +74,7 @@ func serve(t *testing.T, port int, run func(context.Context, daemon.Common) erro
 	return addr, stop
 }
 
-// settings are where the stack's Redis is.
+// settings are the addresses of the stack's Redis.
 func (s *stack) settings() redisconfig.Redis {
 	if s.sentinel != nil {
 		return redisconfig.Redis{Addr: s.sentinel.Addrs(), MasterName: redistest.SentinelName}
@@ -140,7 +140,7 @@ func (s *stack) add() {
 	s.readers = append(s.readers, s.reader(fmt.Sprint("reader-", len(s.readers)+1), 0))
 }
 
-// list tells the gateway of the readers.
+// list writes the readers into the gateway's nodes file.
 func (s *stack) list() {
 	var b bytes.Buffer
 	for _, r := range s.readers {
@@ -276,7 +276,7 @@ func needWrk(t *testing.T) {
 	}
 }
 
-// Every part but the widest runs on a real stack, and the report has what each measured.
+// These parts run on a real stack, and the report has the results of each.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	needWrk(t)
@@ -343,7 +343,7 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// The primary is killed and then moved on purpose; what the readers and Redis have is counted.
+// The primary is killed and then replaced on purpose; the writes that the readers and Redis have are counted.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	s := startSentinel(t, 2)
@@ -429,7 +429,7 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 	}
 }
 
-// A part that fails does not take the others with it: the report names it and has the rest.
+// A part that fails does not discard the others: the report names it and has their results.
 func TestFailedPart(t *testing.T) {
 	s := start(t, 2)
 	kill := &broken{stack: s}
@@ -611,7 +611,7 @@ func TestStoppedRun(t *testing.T) {
 	}
 }
 
-// A wrong answer beside a fault ends the waiting for the fault's end.
+// A wrong answer during a fault ends the wait for the end of the fault.
 func TestWrongAnswerEndsWork(t *testing.T) {
 	t.Parallel()
 	liar := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "lies") }))

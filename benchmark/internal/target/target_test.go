@@ -41,43 +41,15 @@ func TestParseAddresses(t *testing.T) {
 	}
 }
 
-// On a LAN address a proxy of the environment would be asked for the stack.
+// A proxy of the environment would receive the requests to a stack on a LAN address.
 func TestClientAsksNoProxy(t *testing.T) {
 	if Client.Transport.(*http.Transport).Proxy != nil {
 		t.Error("the client goes by the environment's proxy")
 	}
 }
 
-// TestMain removes what buildLocal has built.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	os.RemoveAll(localDir)
-	os.Exit(code)
-}
-
-var (
-	localDir   string
-	buildsOnce sync.Once
-)
-
-// buildLocal builds the stack's program, once, and returns its path.
-func buildLocal(t *testing.T) string {
-	t.Helper()
-	buildsOnce.Do(func() {
-		dir, err := os.MkdirTemp("", "local")
-		if err != nil {
-			t.Fatal(err)
-		}
-		localDir = dir
-		if out, err := exec.Command("go", "build", "-o", dir, "heavy-read-api/local").CombinedOutput(); err != nil {
-			t.Fatalf("build local: %v\n%s", err, out)
-		}
-	})
-	return filepath.Join(localDir, "local")
-}
-
-// fakeDocker puts a docker on the PATH that answers as Compose is documented to, and keeps what it
-// was asked.
+// fakeDocker puts a docker on the PATH that answers as Compose is documented to. asked returns the commands that it
+// has received.
 func fakeDocker(t *testing.T, script string) (root string, asked func() []string) {
 	t.Helper()
 	bin, root := t.TempDir(), t.TempDir()
@@ -93,6 +65,8 @@ func fakeDocker(t *testing.T, script string) (root string, asked func() []string
 	if err := os.Mkdir(filepath.Join(root, "local"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// The benchmark scales with the script of the stack.
+	scripts := map[string]string{"docker-compose.yaml": "", "local/stack.sh": "echo \"$*\" >>" + log + "\n[ \"$*\" = 'scale 4' ]\n"}
 	for name, content := range scripts {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
@@ -235,18 +209,18 @@ func TestDockerPrimary(t *testing.T) {
 	}
 }
 
-// How a failover is done is for the stack to know, with Docker and without.
+// A failover is done by the script of the stack, with Docker and without.
 func TestFailover(t *testing.T) {
 	root, asked := fakeDocker(t, docker3)
 	for _, r := range []Runtime{&docker{root: root}, &local{root: root}} {
-		// The script that stands in fails for everything but scale 4.
+		// The fake script fails for everything but scale 4.
 		if err := r.Failover(t.Context()); err == nil || !slices.Equal(asked(), []string{"failover"}) {
 			t.Errorf("%s: %v", r.Name(), err)
 		}
 	}
 }
 
-// With Sentinels the primary is who they name, as long as all are ready.
+// With Sentinels the primary is the server that they name, while all of them are ready.
 func TestLocalPrimary(t *testing.T) {
 	redistest.Require(t)
 	d := redistest.StartSentinel(t, redistest.SentinelOptions{Quick: true, All: []redistest.Option{redistest.Password("secret")}})
@@ -290,7 +264,7 @@ func TestLocalPrimary(t *testing.T) {
 	}
 }
 
-// supervisor answers as that of the stack without Docker.
+// supervisor answers like the supervisor of the stack without Docker.
 func supervisor(t *testing.T, state func() string) *local {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -63,7 +63,7 @@ func TestConn(t *testing.T) {
 	}
 }
 
-// A pool does not use a connection again that the server closes, and fails when the server is gone.
+// A pool does not reuse a connection that the server closes, and fails when the server is gone.
 func TestPool(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(echo))
 	defer server.Close()
