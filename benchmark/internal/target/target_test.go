@@ -48,6 +48,34 @@ func TestClientAsksNoProxy(t *testing.T) {
 	}
 }
 
+// TestMain removes what buildLocal has built.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	os.RemoveAll(localDir)
+	os.Exit(code)
+}
+
+var (
+	localDir   string
+	buildsOnce sync.Once
+)
+
+// buildLocal builds the stack's program, once, and returns its path.
+func buildLocal(t *testing.T) string {
+	t.Helper()
+	buildsOnce.Do(func() {
+		dir, err := os.MkdirTemp("", "local")
+		if err != nil {
+			t.Fatal(err)
+		}
+		localDir = dir
+		if out, err := exec.Command("go", "build", "-o", dir, "heavy-read-api/local").CombinedOutput(); err != nil {
+			t.Fatalf("build local: %v\n%s", err, out)
+		}
+	})
+	return filepath.Join(localDir, "local")
+}
+
 // fakeDocker puts a docker on the PATH that answers as Compose is documented to. asked returns the commands that it
 // has received.
 func fakeDocker(t *testing.T, script string) (root string, asked func() []string) {
@@ -65,8 +93,6 @@ func fakeDocker(t *testing.T, script string) (root string, asked func() []string
 	if err := os.Mkdir(filepath.Join(root, "local"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// The benchmark scales with the script of the stack.
-	scripts := map[string]string{"docker-compose.yaml": "", "local/stack.sh": "echo \"$*\" >>" + log + "\n[ \"$*\" = 'scale 4' ]\n"}
 	for name, content := range scripts {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
