@@ -31,8 +31,8 @@ const (
 	maxReadBuffer = 16 << 10
 )
 
-// stdLeast is how many bytes net/http wants to see of a request that is not the first of its
-// connection: with less at its end, it closes without an answer.
+// stdLeast is the number of bytes that net/http needs of every request but the first of a connection: when
+// the stream ends with fewer, it closes the connection without an answer.
 const stdLeast = 4
 
 // phase is what a connection waits for.
@@ -67,7 +67,7 @@ type conn struct {
 	scanned int    // of them without the end of a header
 	least   int    // of them that net/http would take for a request
 	since   uint32 // tick at which the first of them came, or the last answer had been written
-	heard   bool   // a byte has come on the connection
+	heard   bool   // a byte has arrived on the connection
 	asleep  bool   // poked since
 	last    bool   // the connection closes after the next answer, or when there is nothing to read
 	end     func() // runs after run: closes the connection, or hands it over
@@ -139,12 +139,11 @@ func rawConn(nc net.Conn) syscall.RawConn {
 	return nil
 }
 
-// serveRaw serves the connection inside of one RawConn.Read. Conn.Read asks the kernel before it
-// waits, and mostly learns that there is nothing yet: a third of the system calls of a request.
-// Inside of RawConn.Read, an edge that comes after our last read is not lost, so a read that did
-// not fill the buffer says as much. Only the end of the stream, if it came together with the last
-// bytes, may have had no edge of its own: with half a request at hand we look for it at once, and the
-// sweep pokes connections that fall idle to look for it.
+// serveRaw serves the connection inside one RawConn.Read. Conn.Read tries a read before it waits, which
+// mostly returns EAGAIN: a third of the system calls of a request. Inside RawConn.Read no edge of epoll
+// after our last read is lost, so a read that does not fill the buffer may be followed by the wait at once.
+// Only the end of the stream may come without an edge of its own, together with the last bytes: with half
+// a request in the buffer the read is repeated at once, and the sweep pokes idle connections to read again.
 func (c *conn) serveRaw(raw syscall.RawConn) {
 	step := func(fd uintptr) (done bool) {
 		c.out.fd = fd // open as long as step runs
@@ -177,8 +176,8 @@ func (c *conn) serveRaw(raw syscall.RawConn) {
 	}
 }
 
-// prepare makes room for more bytes and says what the connection waits for. It reports whether more
-// are wanted.
+// prepare makes room for more bytes and enters the phase of the wait for them. It reports whether the
+// connection goes on reading.
 func (c *conn) prepare() bool {
 	if c.end != nil {
 		return false
@@ -211,7 +210,7 @@ func (c *conn) prepare() bool {
 func (c *conn) arrived(n int, err error) {
 	switch {
 	case err == io.EOF && c.filled >= c.least:
-		c.handOver(c.buf[:c.filled], 0) // net/http knows what to say to half a request
+		c.handOver(c.buf[:c.filled], 0) // net/http answers half a request with 400
 		return
 	case err != nil:
 		c.end = c.close
@@ -299,7 +298,7 @@ func (c *conn) closing(b []byte) bool {
 // notUnderstood begins the detail of the answer to a request that is not valid HTTP.
 const notUnderstood = "the request is not understood: "
 
-// refuseLength has a request refused whose header does not fit the read buffer.
+// refuseLength refuses a request whose header does not fit the read buffer.
 func (c *conn) refuseLength() {
 	status, reason := http.StatusRequestHeaderFieldsTooLarge, "the header"
 	if bytes.IndexByte(c.buf, '\n') < 0 {
@@ -380,8 +379,8 @@ func (c *conn) close() {
 // lingerTime is how long a closed connection waits for its client to close too.
 const lingerTime = 500 * time.Millisecond
 
-// closeGently ends a connection after an answer that said so. A client that has sent more must not
-// have the answer taken from it by a reset.
+// closeGently closes a connection after its last answer. Closed at once, the kernel would reset it when the
+// client has sent more, and the client could lose the answer.
 func (c *conn) closeGently() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok && c.leave() && tcp.CloseWrite() == nil {
 		_ = c.SetReadDeadline(time.Now().Add(lingerTime))

@@ -2,7 +2,7 @@
 // HTTP to net/http.
 //
 // A connection starts in the fast lane: a goroutine with one read buffer that parses requests in
-// place and answers all that have arrived with one write. It knows exactly one shape,
+// place and answers all that have arrived with one write. It recognizes exactly one shape,
 //
 //	GET or HEAD of <path>?<query>, HTTP/1.1 or 1.0, a valid header, no body
 //

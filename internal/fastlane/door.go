@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// maxFiles bounds what is expected of the process's limit of open files, which may be infinite.
+// maxFiles caps the process's limit of open files, which may be infinite.
 const maxFiles = 1 << 20
 
 // fileLimit returns how many files the process may have open. Package os has raised the soft limit to
@@ -24,10 +24,9 @@ func fileLimit() int {
 	return int(r.Cur)
 }
 
-// places divides the file descriptors of a process: for up to defaultMaxConns connections, each of which needs
-// perConn of them, some for connections that are turned away, and the rest for Redis, the listener and the
-// runtime.
-func places(files, perConn int) (conns, turned int) {
+// places divides the file descriptors of a process: up to defaultMaxConns for connections, some for
+// connections at the door, and the rest for Redis, the listener and the runtime.
+func places(files int) (conns, turned int) {
 	reserve := min(512, files/2)
 	return min(defaultMaxConns, (files-reserve)/perConn), reserve / 2
 }
@@ -35,11 +34,11 @@ func places(files, perConn int) (conns, turned int) {
 // tooMany is the detail of the answer to a connection that is one too many.
 const tooMany = "there are too many connections: try again later"
 
-// turnTime is how long a connection that is turned away may take to say what it wants.
+// turnTime is how long a connection at the door may take to send the header of its request.
 const turnTime = time.Second
 
-// door deals with the connections that are too many: probes are served, and everything else is
-// refused. It holds a bounded number of them, and closes the oldest to let another one in.
+// door handles connections beyond the limit: it serves probes and refuses everything else. It holds a
+// bounded number of connections, and closes the oldest one to admit another.
 type door struct {
 	server *Server
 	probes []string // paths that are served
@@ -63,7 +62,7 @@ func (t *turned) Close() error {
 	return t.Conn.Close()
 }
 
-// turn serves or refuses a connection that is one too many. It does not block.
+// turn serves or refuses a connection beyond the limit. It does not block.
 func (d *door) turn(nc net.Conn) {
 	t := &turned{Conn: nc, door: d}
 	d.mu.Lock()

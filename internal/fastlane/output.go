@@ -19,7 +19,7 @@ type Output struct {
 	err   error
 
 	after   []byte // what has arrived after the request that is being answered
-	closing bool   // its answer says that the connection closes
+	closing bool   // its answer carries Connection: close
 }
 
 const noFD = ^uintptr(0)

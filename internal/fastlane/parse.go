@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 )
 
-// Request is a request of the shape that the fast lane knows. Its slices are parts of the read
+// Request is a request that the fast lane answers. Its slices are parts of the read
 // buffer: they are valid until Serve returns.
 type Request struct {
 	Head   bool   // HEAD, else GET
@@ -17,7 +17,7 @@ type Request struct {
 	IfNoneMatch []byte
 	MinVersion  []byte
 
-	close     bool // the client wants the connection closed after the answer
+	close     bool // the client asks for the connection to be closed after the answer
 	keepAlive bool // the client names the option "keep-alive"
 }
 
@@ -193,9 +193,9 @@ func once(field *[]byte, value []byte) bool {
 	return true
 }
 
-// readOptions reads a Connection field. It returns false when that is not a list of tokens. Only two
-// options mean something to a server: an offer to upgrade need not be taken, and a field that the list
-// names concerns the next hop, which is this server.
+// readOptions parses a Connection field. It returns false when that is not a list of tokens. Only close and
+// keep-alive matter to a server: it may ignore an offer to upgrade, and the fields that the list names are
+// meant for the next hop, which is this server.
 func (q *Request) readOptions(list []byte) bool {
 	for {
 		for len(list) > 0 && (list[0] == ',' || list[0] == ' ' || list[0] == '\t') {
@@ -269,7 +269,7 @@ const (
 	minVersion
 )
 
-// fieldOf knows a header field by its name, in any case. The length tells most of them apart.
+// fieldOf classifies a header field by its name, in any case. Most names already differ in length.
 func fieldOf(name []byte) field {
 	switch len(name) {
 	case 4:
@@ -307,7 +307,7 @@ func fieldOf(name []byte) field {
 	return plain
 }
 
-// is reports whether name is lower but for its case. Both have the same length.
+// is reports whether name equals lower, ignoring case. Both have the same length.
 func is(name []byte, lower string) bool {
 	for i := range len(lower) {
 		c := name[i]
@@ -321,8 +321,8 @@ func is(name []byte, lower string) bool {
 	return true
 }
 
-// plainHost reports whether a Host is of the plain kind: a name or an IPv4 address, with or without a
-// port. Others go to net/http, which decides.
+// plainHost reports whether a Host is a name or an IPv4 address, with or without a port. Requests with
+// any other Host go to net/http, which validates it.
 func plainHost(value []byte) bool {
 	n := 0
 	for n < len(value) && class[value[n]]&hostname != 0 {

@@ -70,7 +70,7 @@ func (p *pins) forget(h *pin) {
 	}
 }
 
-// trim gives up the slowest writes while they hold too much.
+// trim cuts the slowest writes while all of them hold more than most.
 func (p *pins) trim(now uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -46,7 +46,7 @@ type Server struct {
 
 	tick     atomic.Uint32 // clock of the sweep, in units of sweepPause
 	date     atomic.Pointer[[]byte]
-	draining atomic.Bool // every answer says that its connection closes
+	draining atomic.Bool // every answer carries Connection: close
 	stopping atomic.Bool
 	accepted atomic.Int64
 	door     door
@@ -57,13 +57,13 @@ type Server struct {
 	conns    map[*conn]struct{}
 }
 
-// sweepPause is how exact timeouts are.
+// sweepPause is the time between two sweeps, and so the resolution of all timeouts.
 const sweepPause = 250 * time.Millisecond
 
 const defaultMaxConns = 20_000
 
-// How long a connection may be idle when less than an eighth of the places are free, unless the timeout
-// is shorter anyway. One that has never sent a byte is worth less than one that a client may come back to.
+// Bounds of the idle time while less than an eighth of the places are free, where IdleTimeout is not
+// shorter anyway. A connection that has never sent a byte goes first: a client may come back to the others.
 const (
 	crowdedFresh = time.Second
 	crowdedIdle  = 10 * time.Second
@@ -91,8 +91,8 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Date returns the value of the Date header of now, a quarter of a second old at most. It must not
-// be changed.
+// Date returns the current value of the Date header, a quarter of a second old at most. The caller must not
+// change it.
 func (s *Server) Date() []byte { return *s.date.Load() }
 
 func (s *Server) setDate() {
@@ -158,7 +158,7 @@ func (s *Server) accept(ln net.Listener) error {
 	}
 }
 
-// start serves c, or turns it away when there are too many.
+// start serves nc, or passes it to the door when all places are taken.
 func (s *Server) start(nc net.Conn) {
 	s.accepted.Add(1)
 	c := &conn{Conn: nc, server: s, since: s.tick.Load()}
@@ -229,8 +229,8 @@ func (s *Server) Drain() {
 	s.http.Drain()
 }
 
-// Shutdown stops in order: no new connections, idle ones are closed, requests under way get their
-// answers and are told that the connection closes. It returns when all connections are gone, or
+// Shutdown stops in order: it accepts no new connections, closes idle ones, and answers requests in flight
+// with Connection: close. It returns when all connections are gone, or
 // with the error of ctx; then call Close.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopping.Store(true)

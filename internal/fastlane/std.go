@@ -135,7 +135,7 @@ func (c *stdConn) take(b []byte) (int, error) {
 	return n, nil
 }
 
-// Write replaces what net/http says on its own, in plain text and to HEAD too, when it refuses a request.
+// Write replaces net/http's own refusals, which are plain text and have a body even to HEAD.
 func (c *stdConn) Write(b []byte) (int, error) {
 	if !c.handled {
 		if status, reason, ok := refusal(b); ok {

@@ -17,10 +17,10 @@ const (
 	Drain = 2500 * time.Millisecond
 )
 
-// Server is what Serve runs: an HTTPServer, or what stops like one.
+// Server is a server that Serve can run and stop in order, such as an HTTPServer.
 type Server interface {
 	Serve(net.Listener) error
-	Drain() // from now on every answer says that its connection closes
+	Drain() // from now on every answer carries Connection: close
 	Shutdown(context.Context) error
 	Close() error
 }

@@ -9,13 +9,13 @@ import (
 // ProblemType is the media type of a Problem.
 const ProblemType = "application/problem+json"
 
-// Problem is an error answer as RFC 9457 (application/problem+json) has it.
+// Problem is an error answer in the format of RFC 9457 (application/problem+json).
 type Problem struct {
 	Title  string `json:"title"`            // by default the status text
 	Status int    `json:"status"`           // HTTP status code
 	Detail string `json:"detail,omitempty"` // what is wrong and what to change
-	Field  string `json:"field,omitempty"`  // the member or parameter to blame
-	Limit  int    `json:"limit,omitempty"`  // the bound that was exceeded, in bytes
+	Field  string `json:"field,omitempty"`  // member, parameter or header that is wrong
+	Limit  int    `json:"limit,omitempty"`  // bound that was exceeded, in bytes
 }
 
 // WriteTo answers w with the problem. The bytes depend on the problem alone.
@@ -26,7 +26,7 @@ func (p Problem) WriteTo(w http.ResponseWriter) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // the client is gone: nobody is left to tell
+	_, _ = w.Write(body) // fails only when the client is gone
 }
 
 // Bytes returns the document.
@@ -36,7 +36,7 @@ func (p Problem) Bytes() []byte {
 	}
 	body, err := json.Marshal(p)
 	if err != nil {
-		panic(err) // strings and numbers alone always marshal
+		panic(err) // cannot happen: strings and numbers always marshal
 	}
 	return append(body, '\n')
 }

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// unknownRoute is the route of the metrics for requests to paths that nobody serves: the client's
-// path would be a label without bound.
+// unknownRoute is the metrics' route for requests to unknown paths: the path itself would be an unbounded
+// label.
 const unknownRoute = "other"
 
-// Router serves exact paths: none is cleaned or redirected. What has no handler is answered with a
+// Router serves exact paths: it cleans and redirects none. Other paths and methods are answered with a
 // problem document. Every path is a route of the metrics.
 type Router struct {
 	metrics *HTTPMetrics

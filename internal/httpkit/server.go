@@ -17,8 +17,8 @@ const (
 	maxHeaderBytes    = 16 << 10
 )
 
-// HTTPServer is an http.Server that drops no request when it stops. http.Server.Shutdown does: to it
-// a connection is idle until the whole header of a request has been read.
+// HTTPServer is an http.Server that drops no request when it stops. http.Server.Shutdown alone does, because
+// it counts a connection as idle until the whole header of a request has been read.
 type HTTPServer struct {
 	*http.Server
 	draining, stopping atomic.Bool
@@ -126,8 +126,8 @@ func (s *HTTPServer) announceClose(h http.Handler) http.Handler {
 	})
 }
 
-// closingWriter decides at the last moment whether the answer has to say that the connection closes:
-// the drain may begin while the request is being served. Unwrap lets http.ResponseController reach
+// closingWriter adds Connection: close when the header is written, not before: the drain may begin while the
+// request is being served. Unwrap lets http.ResponseController reach
 // the connection.
 type closingWriter struct {
 	http.ResponseWriter
@@ -180,7 +180,7 @@ func (l *trackingListener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// trackedConn knows whether a request is on its way through its connection.
+// trackedConn tracks whether a request is in flight on its connection.
 type trackedConn struct {
 	net.Conn
 	server *HTTPServer

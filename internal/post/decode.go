@@ -123,7 +123,7 @@ func (m member) refuses(k jsontext.Kind) error {
 	return nil
 }
 
-// longName says whether the next token, in the unread bytes after a value, is
+// longName reports whether the next token, in the unread bytes after a value, is
 // a string of more than maxName bytes. The decoder copies a name several times,
 // to find duplicates and to report errors: a request that is one long name
 // would cost 16 times its size.

@@ -49,8 +49,8 @@ func (p Post) Encode(now time.Time) Encoded {
 	return Encoded{Body: appendHashTail(b[:end], sum), Sum: sum}
 }
 
-// Verify recomputes the hash of a served body and says whether it is the one
-// the body carries. It does not parse the JSON.
+// Verify recomputes the hash of a served body and returns an error unless it is
+// the one that the body carries. It does not parse the JSON.
 func Verify(body []byte) error {
 	end := len(body) - hashTailLen
 	if end < 0 {
@@ -66,7 +66,7 @@ func Verify(body []byte) error {
 	return nil
 }
 
-// stored is the served JSON in full, for those who take it apart.
+// stored is the served JSON in full, for code that decodes it.
 type stored struct {
 	ID        string `json:"id"`
 	Title     string `json:"title"`

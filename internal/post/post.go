@@ -31,7 +31,7 @@ type Post struct {
 	ID, Title, Content, Author string
 }
 
-// FieldError says which part of a request must change, and how. Its text is
+// FieldError names which part of a request must change, and how. Its text is
 // meant for the client: it quotes at most the beginning of what was sent.
 type FieldError struct {
 	Field    string // the JSON member, or "" for the body as a whole

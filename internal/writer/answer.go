@@ -19,7 +19,7 @@ const (
 // otherReasons is what lines are counted under when there are too many different reasons.
 const otherReasons = "other reasons"
 
-// report is the line of the answer for a line that was not written for sure.
+// report is the line of the answer for a line that was refused, was not written or has an unknown outcome.
 type report struct {
 	Line   int64  `json:"line"` // number of the line, from 1
 	Status string `json:"status"`
@@ -90,8 +90,8 @@ func (c *refusals) unreported() []unreported {
 	return all
 }
 
-// answer is the answer to an import. add never waits for the client: many read nothing before they have sent
-// everything, so an import that waited for them would wait for ever.
+// answer is the answer to an import. add never waits for the client: many clients read nothing before they have
+// sent everything, so waiting for them would be a deadlock.
 type answer struct {
 	w       io.Writer
 	conn    *http.ResponseController
@@ -141,7 +141,7 @@ func (a *answer) send() {
 		lines := a.queue
 		a.queue = nil
 		a.mu.Unlock()
-		if failed == nil { // a client that is gone cannot be told
+		if failed == nil { // after an error the client is gone
 			if _, failed = a.w.Write(lines); failed == nil {
 				failed = a.conn.Flush()
 			}

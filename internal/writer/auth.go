@@ -9,13 +9,13 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// lock lets requests pass that carry the token.
+// lock admits requests that carry the token.
 type lock struct {
 	open bool
 	sum  [sha256.Size]byte // of the token
 }
 
-// newLock returns a lock for token. The empty token locks nothing.
+// newLock returns a lock for token. With an empty token it admits every request.
 func newLock(token string) *lock {
 	return &lock{open: token == "", sum: sha256.Sum256([]byte(token))}
 }
@@ -43,7 +43,7 @@ func (l *lock) fits(headers []string) bool {
 		return false
 	}
 	scheme, token, _ := strings.Cut(headers[0], " ")
-	// Sums have one length: comparing the tokens themselves would tell how long ours is.
+	// Sums have equal lengths: comparing the tokens themselves would leak the length of ours.
 	sum := sha256.Sum256([]byte(strings.TrimLeft(token, " ")))
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], l.sum[:]) == 1
 }

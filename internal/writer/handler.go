@@ -22,7 +22,7 @@ type handler struct {
 	metrics   *metrics
 	log       *slog.Logger
 	failures  loglimit.Limit
-	failed    func() // called after each write that Redis has not taken; must not block
+	failed    func() // called after each failed write; must not block
 }
 
 // success is the answer to a post that was written.
@@ -69,7 +69,7 @@ func (h *handler) decode(w http.ResponseWriter, r *http.Request, decode func([]b
 	return p, nil
 }
 
-// set writes a post. op is what it counts as until it is known whether a post was there.
+// set writes a post. op is its operation in the metrics until Redis has answered whether it replaced another.
 func (h *handler) set(w http.ResponseWriter, r *http.Request, p post.Post, op string) {
 	c, problem := condition(r.Header, true)
 	if problem != nil {
@@ -130,9 +130,9 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// write blocks for the publisher's timeout, and a quarter more when the reply of Redis is lost. It goes on when the client leaves: a write that is given
-// up half-way would be one of which nobody knows whether it happened.
-func (h *handler) write(r *http.Request, write protocol.Write) (publisher.Result, time.Duration, error) {
+// write blocks for the publisher's timeout at most, and a quarter longer when the reply of Redis is lost. It goes on
+// when the client disconnects, because the outcome of an abandoned write would be unknown.
+func (h *handler) write(r *http.Request, write cache.Write) (cache.Result, time.Duration, error) {
 	began := time.Now()
 	results, err := h.publisher.Write(context.WithoutCancel(r.Context()), write)
 	took := time.Since(began)
@@ -145,7 +145,7 @@ func (h *handler) write(r *http.Request, write protocol.Write) (publisher.Result
 
 var (
 	notFound   = httpkit.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
-	unexpected = httpkit.Problem{Status: http.StatusInternalServerError, Detail: "the write was not understood: nothing was written"}
+	unexpected = httpkit.Problem{Status: http.StatusInternalServerError, Detail: "the writer cannot send this write to Redis: nothing was written"}
 )
 
 func (h *handler) refuse(w http.ResponseWriter, op string, p *httpkit.Problem) {
@@ -160,9 +160,9 @@ func (h *handler) refuse(w http.ResponseWriter, op string, p *httpkit.Problem) {
 	h.fail(w, op, outcome, p)
 }
 
-// unknown is the answer to a write of which nobody knows whether it took place. What to do next depends on
-// the condition: a repetition that meets its own first attempt fails.
-func unknown(op string, c protocol.Condition) *httpkit.Problem {
+// unknown is the answer to a write whose outcome is unknown. Its advice depends on the condition: a conditional
+// write fails when it is repeated after it has taken place.
+func unknown(op string, c cache.Condition) *httpkit.Problem {
 	advice := "Read the post to find out; sending the same post again is safe"
 	switch conditional := c.Exists || len(c.Tags) > 0; {
 	case c.Absent:

@@ -34,7 +34,7 @@ const (
 // Compiles only if every post fits into one write, even when JSON escapes every byte of it.
 const _ = uint(protocol.MaxValue - post.MaxBody)
 
-// What becomes of a line.
+// Outcomes of a line.
 const (
 	lineCreated    = "created"
 	lineReplaced   = "replaced"
@@ -110,7 +110,7 @@ func (i *importer) ping(ctx context.Context) error {
 	return i.publisher.Check(ctx)
 }
 
-// Reasons to stop an import before its end, as the client is told.
+// Reasons to stop an import before its end, as its summary gives them.
 var (
 	errStopping = errors.New("the writer is stopping: send the lines that are left again")
 	errStalled  = fmt.Errorf("nothing was sent for %v: send the lines that are left again", stallTimeout)
@@ -188,8 +188,8 @@ type transfer struct {
 	refused refusals
 }
 
-// run reads the body to its end, or until ctx is done, and adds all lines of the answer. It returns what is to be
-// waited for until the body is free: after an early stop, until the client sends something or nothing for a while.
+// run reads the body to its end, or until ctx is done, and adds all lines of the answer. The caller must wait for
+// parsing before it returns: after an early stop, parse still reads from the body until its read ends or times out.
 func (t *transfer) run() (parsing *sync.WaitGroup) {
 	parsing = new(sync.WaitGroup)
 	parsing.Go(t.parse)
@@ -250,8 +250,8 @@ func (t *transfer) pass(b *batch) {
 func (t *transfer) parse() {
 	defer close(t.batches)
 	b := new(batch)
-	// A client that sends a line now and then has it written at once: while parse waits for more,
-	// run may have what there is.
+	// While parse waits for the client, run may take the batch that is not full. So single lines are written at
+	// once.
 	t.in.waiting = func() {
 		if b.last > 0 {
 			t.open <- b
@@ -305,7 +305,7 @@ func (t *transfer) publish(b *batch) error {
 	var results []publisher.Result
 	var err error
 	if len(b.writes) > 0 {
-		// A client that leaves does not make the fate of its last lines unknown.
+		// Not canceled when the client disconnects: the outcome of its last lines would be unknown.
 		results, err = t.publisher.Write(context.WithoutCancel(t.ctx), b.writes...)
 	}
 	var created, replaced int
@@ -353,7 +353,7 @@ func (t *transfer) count(outcome string, sum *int64, n int) {
 	t.metrics.lines.WithLabelValues(outcome).Add(float64(n))
 }
 
-// verdict returns what became of the lines of a batch whose write failed with err, and why.
+// verdict returns the outcome of the lines of a batch whose write failed with err, and the reason for the client.
 func verdict(err error) (status, reason string) {
 	switch {
 	case errors.Is(err, publisher.ErrUnknown):
@@ -374,7 +374,7 @@ func (b *batch) failed(status, reason string) []report {
 	return reports
 }
 
-// recover waits after a failed batch until Redis answers, recoverTimeout at most.
+// recover waits after a failed batch until Redis answers, but recoverTimeout at most.
 func (t *transfer) recover(began time.Time, err error) {
 	if errors.Is(err, publisher.ErrUnknown) {
 		// Until its deadline the batch may still land, and it must not land after the next one.

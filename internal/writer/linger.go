@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A body is read on in vain after its answer for lingerTimeout at most, and while no pause is longer than lingerIdle.
+// Bounds of reading and discarding a body after its answer: in all, and of a pause of the client.
 const (
 	lingerTimeout = 30 * time.Second
 	lingerIdle    = 5 * time.Second
@@ -27,10 +27,10 @@ func linger(next http.Handler) http.Handler {
 		watched := r.WithContext(r.Context()) // the server goes by the body of its own request
 		watched.Body = body
 		next.ServeHTTP(w, watched)
-		if body.ended || !body.begun && r.Header.Get("Expect") != "" { // nobody sends a body that is not asked for
+		if body.ended || !body.begun && r.Header.Get("Expect") != "" { // the client was not asked for its body, and does not send it
 			return
 		}
-		_ = conn.Flush() // what does not get through now never will
+		_ = conn.Flush() // if it fails, the client is gone
 		scrap := make([]byte, 8<<10)
 		for end := time.Now().Add(lingerTimeout); !body.ended && time.Now().Before(end); {
 			_ = conn.SetReadDeadline(time.Now().Add(lingerIdle)) // fails on a closed connection, as the read does

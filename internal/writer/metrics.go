@@ -39,7 +39,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"outcome"}),
 	}
 	reg.MustRegister(m.writes, m.publish, m.lines)
-	// Series that are there from the start can be alerted on.
+	// Alerts need series that exist from the start.
 	for _, op := range []string{opCreate, opReplace, opDelete} {
 		for _, outcome := range []string{outcomeOK, outcomeRefused, outcomeConflict, outcomeUnavailable, outcomeUnknown} {
 			m.writes.WithLabelValues(op, outcome)

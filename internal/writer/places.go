@@ -140,8 +140,8 @@ func (p *patientReader) idleAt(now time.Time) time.Duration {
 	return p.idle + now.Sub(p.since)
 }
 
-// interrupt ends the reading once ctx is done. It does not break off a read of a client that is sending: after a
-// timeout a chunked body can not be read any further, and linger could not drop the rest of it.
+// interrupt ends the reading once ctx is done. It does not time out the read of a client that is sending: after a
+// timeout a chunked body cannot be read any further, and linger could not discard the rest of it.
 func (p *patientReader) interrupt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

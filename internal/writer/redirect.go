@@ -7,8 +7,7 @@ import (
 	"strings"
 )
 
-// redirect answers reads of a post with the way to where posts are read, so that the Location of a new
-// post leads to it. Location itself stays relative: behind a proxy that gives writer and readers one
+// redirect redirects reads of a post to readerURL, so that the Location of a new post leads to it. Location itself stays relative: behind a proxy that gives writer and readers one
 // host, it is right without a detour. readerURL has no slash at its end.
 func redirect(readerURL string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
