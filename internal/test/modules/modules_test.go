@@ -39,9 +39,9 @@ func TestLinkedModules(t *testing.T) {
 		program string
 		allowed []string
 	}{
-		{"writer", slices.Concat(base, redis, json, store)},
+		{"writer", slices.Concat(base, redis, json)},
 		{"reader", slices.Concat(base, redis, json, store, memory)},
-		{"failover", slices.Concat(base, redis, store)},
+		{"failover", slices.Concat(base, redis)},
 		{"internal/gateway", base}, // a role of local, and nothing of Redis or the cache
 		{"local", slices.Concat(base, redis, json, store, memory, embedded)},
 	} {
