@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,22 +66,6 @@ func TestDashboardsFollowGrafanasSchema(t *testing.T) {
 			t.Errorf("the dashboard does not contain %q", test.old)
 		} else if valid([]byte(broken)) == nil {
 			t.Errorf("%s instead of %s is valid", test.new, test.old)
-		}
-	}
-}
-
-// TestProgramsDoNotLinkTestModules checks that the shipped programs do not link the large modules that only tests
-// and benchmarks need: Grafana's schema, the browser driver, plotting.
-func TestProgramsDoNotLinkTestModules(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "../writer", "../reader", "../failover", "../local").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, module := range []string{"github.com/grafana/", "github.com/chromedp/", "gonum.org/", "github.com/tsenart/"} {
-		for pkg := range strings.Lines(string(out)) {
-			if strings.HasPrefix(pkg, module) {
-				t.Errorf("a shipped program links %s", strings.TrimSpace(pkg))
-			}
 		}
 	}
 }
