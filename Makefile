@@ -80,11 +80,53 @@ clean: ## Stop the stack; delete its data, its logs or images, and the binaries
 	@local/stack.sh clean
 	@rm -rf bin
 
-test-redis: ## Run the tests of the protocol on Redis 8 and Valkey, from Debian's newer suites; needs apt-get
-	@$(GO) run ./test/redis
+##@ Developing
 
-test-compose: ## Run the stack in Docker, break it and check what it promises; needs root where no engine runs
-	@$(GO) test -tags compose -count=1 -timeout 0 -v ./test/compose $(ARGS)
+fmt: ## Format the Go code
+	gofmt -w .
+
+lint: ## Check formatting, go.mod, vet (also for macOS), staticcheck, shellcheck and, where installed, hadolint
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):" $$unformatted >&2; exit 1; }
+	$(GO) mod verify
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) vet -tags compose ./test/compose/...
+	GOOS=darwin $(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(STATICCHECK) -tags compose ./test/compose/...
+	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x
+	@if command -v hadolint >/dev/null; then echo hadolint Dockerfile; hadolint Dockerfile; \
+	else echo "hadolint is not installed, so the Dockerfile is not linted (Debian has no package of it)"; fi
+
+rules: ## Check Prometheus's configuration and what fires each alert (promtool)
+	promtool check config prometheus/prometheus.yml
+	promtool test rules prometheus/tests/*.yml
+
+# Many tests wait for timeouts and failovers, so twice as many packages as cores run at a time. The four that
+# take longest start first.
+test: ## Run all tests but those of Docker, with the race detector if there is a C compiler: make test [PKG=./internal/reader]
+	@race=; [ "$$($(GO) env CGO_ENABLED)" != 1 ] || race=-race; \
+	first=; [ '$(PKG)' != ./... ] || first='./internal/cache/replica ./internal/test/e2e ./internal/writer ./internal/stack'; \
+	set -- $$race -shuffle=on -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) $$first $(PKG); \
+	echo "Compiling the tests; the first time takes minutes. A line per package follows as it ends: go test $$*"; \
+	$(GO) run $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg $(GOTESTSUM_ARGS) -- "$$@"
+
+cover: ## Run the tests and write coverage.html: make cover [PKG=./internal/reader]
+	$(GO) test -coverpkg=./internal/... -coverprofile=coverage.out $(PKG)
+	$(GO) tool cover -html=coverage.out -o coverage.html
+	@$(GO) tool cover -func=coverage.out | tail -n 1
+
+sim: ## Run the protocol under random schedules: make sim [SCHEDULES=100000]
+	$(GO) test -count=1 -run 'TestSimulation$$' ./internal/cache/replica -sim.count=$(SCHEDULES)
+
+# By count: when a time limit ends, go test sometimes reports its own deadline as a failure of the target.
+fuzz: ## Run every fuzz target: make fuzz [FUZZ=1000000x]
+	@set -e; targets=$$(grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z]+' internal); \
+	echo "$$targets" | while IFS=: read -r file target; do \
+		target=$${target#func }; package=./$$(dirname "$$file"); \
+		echo "$(GO) test -fuzz ^$$target\$$ -fuzztime $(FUZZ) $$package"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) -fuzzminimizetime 100x "$$package" </dev/null; \
+	done
 
 bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
