@@ -2,12 +2,9 @@ package e2e
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
-	"strconv"
 	"testing"
 
 	"heavy-read-api/internal/daemon"
@@ -22,8 +19,6 @@ const roleVariable = "E2E_ROLE"
 func TestMain(m *testing.M) {
 	switch role := os.Getenv(roleVariable); role {
 	case "":
-		// Most tests wait for a fault to be noticed, so more run at once than there are cores.
-		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))) // a default; -parallel overrides it
 		os.Exit(m.Run())
 	case "writer":
 		endWithParent()
