@@ -131,8 +131,8 @@ fuzz: ## Run every fuzz target: make fuzz [FUZZ=1000000x]
 bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-benchmark: ## Measure the running stack and write a report to benchmark/results: make benchmark [ARGS=--full]
-	@benchmark/run_benchmark.sh $(ARGS)
+test-redis: ## Run the protocol's tests on Redis 8 and Valkey from Debian's newer suites; needs apt-get
+	@$(GO) run ./test/redis
 
 test-compose: ## Start the stack in Docker, break it and check its promises; needs root where no engine runs
 	@$(GO) test -tags compose -count=1 -timeout 0 -v ./test/compose $(ARGS)

@@ -24,9 +24,9 @@ func fileLimit() int {
 	return int(r.Cur)
 }
 
-// places divides the file descriptors of a process: up to defaultMaxConns for connections, some for
-// connections at the door, and the rest for Redis, the listener and the runtime.
-func places(files int) (conns, turned int) {
+// places divides the file descriptors of a process: up to defaultMaxConns connections, each of which takes
+// perConn of them, some connections at the door, and the rest for Redis, the listener and the runtime.
+func places(files, perConn int) (conns, turned int) {
 	reserve := min(512, files/2)
 	return min(defaultMaxConns, (files-reserve)/perConn), reserve / 2
 }
