@@ -22,8 +22,11 @@ const (
 // hazardPeriod is the time between two looks at the settings by which Redis loses posts.
 const hazardPeriod = 10 * time.Second
 
-// state tells others whether a write would be taken. watch keeps it up to date; all other methods may be
-// called by many goroutines.
+// statusNoRedis is the status of a writer whose Redis does not answer.
+const statusNoRedis = "no redis"
+
+// state is whether Redis would take a write. watch keeps it up to date; all other methods are safe for concurrent
+// use.
 type state struct {
 	publisher *publisher.Publisher
 	log       *slog.Logger
@@ -43,7 +46,7 @@ type checked struct {
 
 func newState(p *publisher.Publisher, log *slog.Logger) *state {
 	s := &state{publisher: p, log: log, suspected: make(chan struct{}, 1)}
-	s.checked.Store(&checked{status: "no redis", problem: "Redis has not been asked yet"})
+	s.checked.Store(&checked{status: statusNoRedis, problem: "Redis has not been asked yet"})
 	return s
 }
 

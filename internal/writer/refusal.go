@@ -13,14 +13,14 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// redisRefusals are the errors by which Redis says that it takes no writes, and what to do.
+// redisRefusals are the prefixes of errors with which Redis refuses writes, and what an operator can do.
 var redisRefusals = []struct{ prefix, advice string }{
 	{"OOM", "Redis is out of memory: raise its maxmemory, or delete posts, which still works"},
 	{"MISCONF", "Redis cannot write to its disk: its log says why, often there is no space left"},
 	{"NOREPLICAS", "the Redis primary has lost its Redis replicas: bring one back, or set REDIS_MIN_REPLICAS=0"},
 }
 
-// advice returns what to do about a refusal, "" where it says so itself.
+// advice returns what an operator can do about a refusal, "" where there is nothing to add.
 func advice(err error) string {
 	if protocol.Denied(err) {
 		return "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"
@@ -55,7 +55,7 @@ func unready(err error) (status, reason string) {
 	if errors.As(err, &answer) || errors.Is(err, redisnode.ErrNotPrimary) {
 		return "no writes", "Redis takes no writes: " + reason
 	}
-	return "no redis", "Redis does not answer: " + reason
+	return statusNoRedis, "Redis does not answer: " + reason
 }
 
 // notWritten is the answer to a write that Redis has refused with err.

@@ -87,7 +87,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	operations.Handle("/health", httpkit.Read(s.serveHealth))
 	operations.Handle("/ready", httpkit.Read(s.serveReady))
-	operations.Handle("/status", httpkit.Read(serveStatus(finder)))
+	operations.Handle("/status", httpkit.Read(serveStatus(finder, s)))
 	operations.Handle("/metrics", httpkit.Read(httpkit.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("writer started", "addr", ln.Addr().String(), "redis", strings.Join(cfg.Redis.Addr, ","), "token", cfg.Token != "")

@@ -164,6 +164,15 @@ func TestStatus(t *testing.T) {
 			s.Redis.Role != redisnode.Primary || b.Real() == (s.Redis.Product == "") {
 			t.Errorf("%d %s", res.status, res.body)
 		}
+		proxy.Refuse(true) // the primary dies
+		proxy.Reset()
+		eventually.Nil(t, func() error {
+			res := w.do(t, "GET", "/status", "")
+			if text := string(res.body); strings.Contains(text, proxy.Addr()+`","product`) || !strings.Contains(text, `"problem":"no primary is known: `) {
+				return fmt.Errorf("%s", text)
+			}
+			return nil
+		})
 	})
 }
 
