@@ -132,7 +132,7 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 
 // write blocks for the publisher's timeout at most, and a quarter longer when the reply of Redis is lost. It goes on
 // when the client disconnects, because the outcome of an abandoned write would be unknown.
-func (h *handler) write(r *http.Request, write cache.Write) (cache.Result, time.Duration, error) {
+func (h *handler) write(r *http.Request, write protocol.Write) (publisher.Result, time.Duration, error) {
 	began := time.Now()
 	results, err := h.publisher.Write(context.WithoutCancel(r.Context()), write)
 	took := time.Since(began)
@@ -162,7 +162,7 @@ func (h *handler) refuse(w http.ResponseWriter, op string, p *httpkit.Problem) {
 
 // unknown is the answer to a write whose outcome is unknown. Its advice depends on the condition: a conditional
 // write fails when it is repeated after it has taken place.
-func unknown(op string, c cache.Condition) *httpkit.Problem {
+func unknown(op string, c protocol.Condition) *httpkit.Problem {
 	advice := "Read the post to find out; sending the same post again is safe"
 	switch conditional := c.Exists || len(c.Tags) > 0; {
 	case c.Absent:
