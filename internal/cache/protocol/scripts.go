@@ -44,7 +44,7 @@ func RunLoaded(ctx context.Context, on redis.Scripter, run func() *redis.Cmd) *r
 	for _, s := range allScripts {
 		if err := s.Load(ctx, on).Err(); err != nil {
 			if Denied(err) {
-				err = fmt.Errorf("Redis does not have the script, and this user may not load it: start a writer of this version, or run SCRIPT LOAD: %w", err)
+				err = fmt.Errorf("the script is not loaded in Redis, and this user may not load it: start a writer of this version, or run SCRIPT LOAD: %w", err)
 			}
 			cmd.SetErr(err)
 			return cmd
