@@ -58,7 +58,7 @@ func (d *docker) images() (string, error) {
 	} {
 		cmd := d.compose.cmd(args...)
 		cmd.Stdout, cmd.Stderr = &log, &log
-		if err := cmd.Run(); err != nil {
+		if err := d.run(cmd); err != nil {
 			if log.Len() == 0 {
 				fmt.Fprintln(&log, err)
 			}

@@ -13,12 +13,7 @@ import (
 // exitError.
 func (p *program) runVisibly(cmd *exec.Cmd) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, p.out, p.err
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("run %s: %w", cmd.Args[0], err)
-	}
-	stop := context.AfterFunc(p.ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) }) // it may have ended
-	defer stop()
-	err := cmd.Wait()
+	err := p.run(cmd)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return exitError(max(1, exit.ExitCode()))
@@ -26,6 +21,16 @@ func (p *program) runVisibly(cmd *exec.Cmd) error {
 		return fmt.Errorf("run %s: %w", cmd.Args[0], err)
 	}
 	return nil
+}
+
+// run runs a command, which gets a SIGTERM when this one is interrupted.
+func (p *program) run(cmd *exec.Cmd) error {
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(p.ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) }) // it may have ended
+	defer stop()
+	return cmd.Wait()
 }
 
 // replaceBy replaces this process by a command, which then gets the signals of the terminal.

@@ -93,7 +93,7 @@ func (p *program) main(args []string, roles map[string]Role) int {
 		return 2
 	}
 	if name == "run" {
-		return p.run(args)
+		return p.supervise(args)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -183,8 +183,8 @@ func (p *program) command(name string, args []string) error {
 	return usage("there is no command %q; help lists them", name)
 }
 
-// run runs the supervisor until it is told to stop, and returns its exit code.
-func (p *program) run(args []string) int {
+// supervise runs the supervisor until it is told to stop, and returns its exit code.
+func (p *program) supervise(args []string) int {
 	// Without a handler, a write to a pipe whose reader has ended would end the supervisor without a drain.
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)

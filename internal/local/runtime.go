@@ -114,7 +114,9 @@ func (p *program) start(c choice) error {
 		return err
 	}
 	if d, ok := r.(*docker); ok {
-		if output, err := d.images(); err != nil {
+		if output, err := d.images(); p.ctx.Err() != nil {
+			return errors.New("interrupted while the images were pulled and built")
+		} else if err != nil {
 			if os.Getenv("RUNTIME") == inDocker {
 				fmt.Fprint(p.err, output)
 				return errors.New("RUNTIME=docker, but the images cannot be pulled or built, for the reason above; RUNTIME=local works without Docker")

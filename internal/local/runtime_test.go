@@ -1,6 +1,8 @@
 package local
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +32,24 @@ esac`, noRegistry},
 				t.Errorf("exit code %d, want one that is not 0, and each sentence once\n%s", code, out)
 			}
 		})
+	}
+}
+
+// Ctrl-C while the images are pulled is no reason to start the local stack.
+func TestInterruptedStartStartsNothing(t *testing.T) {
+	dir := t.TempDir()
+	path := pathWith(t, map[string]string{"docker": `#!/bin/sh
+case "$1 $2" in
+"compose version") echo 2.40.3 ;;
+"compose pull") kill -INT "$PPID"; exec sleep 60 ;;
+esac
+`})
+	out, code := inTree(t, append(testEnv(t), path, "RUNTIME=", "RUN_DIR="+dir), "start")
+	if code != 1 || !strings.HasSuffix(out, "error: interrupted while the images were pulled and built\n") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "stack.log")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a supervisor was started: %v", err)
 	}
 }
 
