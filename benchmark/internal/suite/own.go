@@ -19,7 +19,7 @@ import (
 
 const (
 	hotRank      = 123_456 // rank, modulo the number of posts, of the post that is asked for where the ids are not drawn
-	otherPosts   = 10_000  // posts of the stack that is updated for comparison and that the proxies ask
+	otherPosts   = 1000    // at most, posts of the stack that is updated for comparison and that the proxies ask
 	besideWrites = 500     // updates a second beside reads
 )
 
@@ -141,7 +141,8 @@ func (s *suite) pinned(ctx context.Context, u *lab.Upstream, cores lab.Cores, ow
 	if err != nil {
 		return err
 	}
-	if err := importPosts(ctx, other.Writer.Addr, "", min(s.posts, otherPosts), ownPost); err != nil {
+	few := min(s.posts, otherPosts)
+	if err := importPosts(ctx, other.Writer.Addr, "", few, ownPost); err != nil {
 		return err
 	}
 	upstream, err := keep(s.own.lab.Reader(ctx, other, cores.Clients, false))
@@ -153,6 +154,11 @@ func (s *suite) pinned(ctx context.Context, u *lab.Upstream, cores lab.Cores, ow
 		return err
 	}
 	defer hot.Close()
+	proxied, err := s.ownWrk(slices.Repeat([]int{hotRank % few}, 16)...)
+	if err != nil {
+		return err
+	}
+	defer proxied.Close()
 	drawn, err := s.ownWrk((&load.Reads{Posts: s.posts}).Draw(1, load.ListLength)...)
 	if err != nil {
 		return err
@@ -177,7 +183,7 @@ func (s *suite) pinned(ctx context.Context, u *lab.Upstream, cores lab.Cores, ow
 		return l
 	}
 	lanes = append(lanes, zipf(1), zipf(depth),
-		updated(report.LaneUpdated, u.Writer, s.posts), updated(report.LaneElsewhere, other.Writer, min(s.posts, otherPosts)))
+		updated(report.LaneUpdated, u.Writer, s.posts), updated(report.LaneElsewhere, other.Writer, few))
 	if own.Lanes, err = s.lanes(ctx, hot, lanes); err != nil {
 		return err
 	}
@@ -185,7 +191,7 @@ func (s *suite) pinned(ctx context.Context, u *lab.Upstream, cores lab.Cores, ow
 	if err != nil {
 		return err
 	}
-	if own.Proxies, err = s.lanes(ctx, hot, proxies); err != nil {
+	if own.Proxies, err = s.lanes(ctx, proxied, proxies); err != nil {
 		return err
 	}
 	stop()
