@@ -25,13 +25,17 @@ func During(what string, f func() error) error {
 	go func() { done <- f() }()
 	timer := time.NewTimer(slow)
 	defer timer.Stop()
-	for line := what; ; line = fmt.Sprintf("%s: still running after %.0f s", what, time.Since(began).Seconds()) {
+	for announced := false; ; announced = true {
 		select {
 		case err := <-done:
 			return err
 		case <-timer.C:
-			Printf("%s", line)
-			timer.Reset(interval)
 		}
+		if announced {
+			Printf("%s: still running after %.0f s", what, time.Since(began).Seconds())
+		} else {
+			Printf("%s", what)
+		}
+		timer.Reset(interval)
 	}
 }
