@@ -496,7 +496,7 @@ func TestBusyMachine(t *testing.T) {
 			if measured <= c.busy {
 				return func() machine.Activity { return busy }
 			}
-			return quiet(nil, nil, 0)
+			return quiet(t.Context(), nil, 0)
 		})
 		if err != nil || measured != c.measured || len(r.Activity) != 1 || r.Activity[0].Repeated != c.repeated || (r.Activity[0].Busy() != "") != c.stayBusy {
 			t.Errorf("%s: %d measurements (%v), %+v", c.name, measured, err, r.Activity)
