@@ -3,13 +3,16 @@ package fastlane
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/test/eventually"
 )
 
@@ -203,4 +206,31 @@ func TestAStopWaitsForTheFirstRequest(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A process may be told to stop before its server has begun to serve.
+func TestServeAfterShutdown(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	log := slog.New(slog.DiscardHandler)
+	f := New(Config{Std: httpkit.NewServer(http.NotFoundHandler(), log), Logger: log})
+	if err := f.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- f.Serve(ln) }()
+	select {
+	case err := <-served:
+		if err != http.ErrServerClosed {
+			t.Errorf("Serve: %v, want %v", err, http.ErrServerClosed)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Serve has not returned")
+	}
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept: %v, want a closed listener", err)
+	}
 }

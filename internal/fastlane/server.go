@@ -115,11 +115,16 @@ func (s *Server) problem(b []byte, status int, detail string, head bool) []byte 
 	return append(b, body...)
 }
 
-// Serve accepts connections on ln until Shutdown or Close. It returns http.ErrServerClosed then.
+// Serve accepts connections on ln until Shutdown or Close, either of which may come first. It returns
+// http.ErrServerClosed then.
 func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
 	s.listener = ln
 	s.mu.Unlock()
+	if s.stopping.Load() { // Shutdown may not have seen the listener
+		_ = ln.Close()
+		return http.ErrServerClosed
+	}
 	s.std.addr = ln.Addr()
 	served := make(chan error, 1)
 	go func() { served <- s.http.Server.Serve(s.std) }() // its connections are tracked here
