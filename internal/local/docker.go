@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"heavy-read-api/internal/stack/layout"
 	"heavy-read-api/internal/stack/rundir"
@@ -160,10 +159,11 @@ func (d *docker) awaitRotation() error {
 		if try == listTries {
 			return fmt.Errorf("the gateway does not list every reader: %s", strings.Join(missing, ", "))
 		}
-		time.Sleep(d.pause / 2)
+		if err := d.wait(d.pause / 2); err != nil {
+			return err
+		}
 	}
-	time.Sleep(d.pause) // APISIX reads the list once a second
-	return nil
+	return d.wait(d.pause) // APISIX reads the list once a second
 }
 
 // unlisted returns the readers that are not on the gateway's list, which nodes.sh writes.

@@ -1,12 +1,15 @@
 package local
 
 import (
+	"context"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fakeDocker stands in for docker with Compose. A container has the name of its service and a number. The
@@ -243,5 +246,22 @@ func checkAddress(t *testing.T, want string, published ...string) {
 	}
 	if _, _, err := net.SplitHostPort(want); want != "" && err != nil {
 		t.Error(err)
+	}
+}
+
+// An interrupt ends the wait for the gateway's list, which fails to be read from then on.
+func TestWaitForTheRotationIsInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	d := &docker{program: &program{ctx: ctx, out: io.Discard, pause: time.Minute}, compose: &compose{command: []string{"true"}}}
+	ended := make(chan error, 1)
+	go func() { ended <- d.awaitRotation() }()
+	select {
+	case err := <-ended:
+		if err == nil || err.Error() != "interrupted" {
+			t.Errorf("awaitRotation: %v, want an interruption", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("awaitRotation has not returned")
 	}
 }

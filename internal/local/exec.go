@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 )
 
 // runVisibly runs a command on the terminal of this one. An error that the command has printed itself becomes an
@@ -31,6 +32,16 @@ func (p *program) run(cmd *exec.Cmd) error {
 	stop := context.AfterFunc(p.ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) }) // it may have ended
 	defer stop()
 	return cmd.Wait()
+}
+
+// wait blocks for a time. It returns an error if this command is interrupted.
+func (p *program) wait(d time.Duration) error {
+	select {
+	case <-p.ctx.Done():
+		return errors.New("interrupted")
+	case <-time.After(d):
+		return nil
+	}
 }
 
 // replaceBy replaces this process by a command, which then gets the signals of the terminal.
