@@ -31,6 +31,7 @@ type state struct {
 	publisher *publisher.Publisher
 	log       *slog.Logger
 	suspected chan struct{} // holds a token when a write has failed since the last check
+	asked     chan struct{} // closed after the first check
 	checked   atomic.Pointer[checked]
 	stopping  atomic.Bool
 	repeated  loglimit.Limit
@@ -40,12 +41,12 @@ type state struct {
 type checked struct {
 	status  string   // of /ready
 	problem string   // why Redis would refuse a write, "" when it would take one
-	format  bool     // the problem is posts of another format, which Redis does not refuse: the writer must
+	format  bool     // there are posts of another format, which Redis does not refuse: the writer must
 	hazards []string // settings by which it loses posts
 }
 
 func newState(p *publisher.Publisher, log *slog.Logger) *state {
-	s := &state{publisher: p, log: log, suspected: make(chan struct{}, 1)}
+	s := &state{publisher: p, log: log, suspected: make(chan struct{}, 1), asked: make(chan struct{})}
 	s.checked.Store(&checked{status: statusNoRedis, problem: "Redis has not been asked yet"})
 	return s
 }
@@ -68,7 +69,8 @@ func (s *state) watch(ctx context.Context) {
 		now := &checked{status: "ready", hazards: last.hazards}
 		if err := s.check(ctx); err != nil {
 			now.status, now.problem = unready(err)
-			now.format = isFormat(err)
+			// Only a check that succeeds shows that they are gone: Redis may take a write after a check has timed out.
+			now.format = last.format || isFormat(err)
 		}
 		if now.problem == "" && time.Since(looked) >= hazardPeriod {
 			now.hazards, looked = s.hazards(ctx), time.Now()
@@ -77,6 +79,9 @@ func (s *state) watch(ctx context.Context) {
 			return
 		}
 		s.checked.Store(now)
+		if first {
+			close(s.asked)
+		}
 		switch {
 		case now.problem != "" && (first || last.problem == ""):
 			s.log.Warn("Redis takes no writes; clients get 503", "err", now.problem)
@@ -93,9 +98,11 @@ func (s *state) watch(ctx context.Context) {
 	}
 }
 
-// guard refuses writes while posts in Redis have another format.
+// guard refuses writes while posts in Redis have another format. The first writes of a process wait for its first check,
+// because that may find such posts.
 func (s *state) guard(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		<-s.asked // within checkTimeout
 		if now := s.checked.Load(); now.format {
 			w.Header().Set("Retry-After", "1")
 			httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "nothing was written: " + now.problem}.WriteTo(w)

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/logtest"
 	"heavy-read-api/internal/test/redistest"
 )
@@ -142,31 +143,35 @@ func TestReadyWarnsOfEviction(t *testing.T) {
 	}
 }
 
+// laterFormat is how the writer refers to a post that raiseFormat has changed.
+const laterFormat = "posts in Redis have format 2"
+
+// raiseFormat makes a post one of a later build, and returns the stored value that it had.
+func raiseFormat(t *testing.T, db *redis.Client, id string) (value string) {
+	t.Helper()
+	value, err := db.Get(t.Context(), writeOf(id)).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const format = 24 // offset of the format in a stored value
+	later := value[:format] + string([]byte{value[format] + 1}) + value[format+1:]
+	if err := db.Set(t.Context(), writeOf(id), later, 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
 // TestAnotherFormat has posts of a later build in Redis. The writer refuses to mix its own with them, and says so.
 func TestAnotherFormat(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		w := start(t, b.Addr())
 		db := b.Client(t)
 		wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
-		value, err := db.Get(t.Context(), writeOf("a")).Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		const format = 24 // offset of the format in a stored value
-		later := value[:format] + string([]byte{value[format] + 1}) + value[format+1:]
-		if err := db.Set(t.Context(), writeOf("a"), later, 0).Err(); err != nil {
-			t.Fatal(err)
-		}
-		const want = "posts in Redis have format 2"
-		eventually.Nil(t, func() error {
-			if res := w.do(t, "GET", "/ready", ""); res.status != 503 || !strings.Contains(string(res.body), `"no writes","reasons":["`+want) {
-				return fmt.Errorf("/ready: %d %s", res.status, res.body)
-			}
-			return nil
-		})
+		value := raiseFormat(t, db, "a")
+		w.waitReady(t, 503, `"no writes","reasons":["`+laterFormat)
 		before := version(t, db)
 		for target, method := range map[string]string{"/create": "POST", "/post?id=b": "PUT", "/post?id=a": "DELETE", "/import": "POST"} {
-			if p := wantProblem(t, w.do(t, method, target, line("b", "t")), 503, ""); !strings.Contains(p.Detail, want) {
+			if p := wantProblem(t, w.do(t, method, target, line("b", "t")), 503, ""); !strings.Contains(p.Detail, laterFormat) {
 				t.Errorf("%s %s: %s", method, target, p.Detail)
 			}
 		}
@@ -183,4 +188,40 @@ func TestAnotherFormat(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// A check that times out does not show that the posts of another format are gone, and a write has more time than a check.
+func TestAnotherFormatBehindASlowLink(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	link := faultnet.NewProxy(t, b.Addr())
+	w := start(t, link.Addr())
+	db := b.Client(t)
+	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
+	raiseFormat(t, db, "a")
+	w.waitReady(t, 503, laterFormat)
+	link.Delay(faultnet.ToClient, checkTimeout)
+	w.waitReady(t, 503, `"no redis"`)
+	before := version(t, db)
+	wantProblem(t, w.do(t, "POST", "/create", line("b", "t")), 503, "")
+	if after := version(t, db); after != before {
+		t.Errorf("version %s, want %s: something was written", after, before)
+	}
+}
+
+// The first write of a writer may come before its first check has ended.
+func TestAnotherFormatAtTheStart(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	db := b.Client(t)
+	wantSuccess(t, db, start(t, b.Addr()).do(t, "POST", "/create", line("a", "t")), 201, "a")
+	raiseFormat(t, db, "a")
+	before := version(t, db)
+	link := faultnet.NewProxy(t, b.Addr())
+	link.Delay(faultnet.ToClient, checkTimeout/20)
+	p := wantProblem(t, start(t, link.Addr()).do(t, "POST", "/create", line("b", "t")), 503, "")
+	if !strings.Contains(p.Detail, laterFormat) {
+		t.Errorf("the answer to a write: %s", p.Detail)
+	}
+	if after := version(t, db); after != before {
+		t.Errorf("version %s, want %s: something was written", after, before)
+	}
 }
