@@ -180,13 +180,28 @@ func (c *Common) Register(s *Settings, port int) {
 
 // Validate reports a common setting that is invalid.
 func (c *Common) Validate() error {
-	if c.Port < 0 || c.Port > 65535 {
-		return fmt.Errorf("PORT=%d: a TCP port is between 0 and 65535", c.Port)
+	if err := validatePort("PORT", c.Port); err != nil {
+		return err
 	}
 	if c.PProfAddr != "" {
 		if _, port, err := net.SplitHostPort(c.PProfAddr); err != nil || port == "" {
 			return fmt.Errorf("PPROF_ADDR=%q: write host:port, such as 127.0.0.1:6060", c.PProfAddr)
 		}
+	}
+	return nil
+}
+
+// ValidateMetricsPort returns an error if port cannot be METRICS_PORT, the port of what only operators need.
+func (c *Common) ValidateMetricsPort(port int) error {
+	if port != 0 && port == c.Port {
+		return fmt.Errorf("METRICS_PORT=%d is also PORT: choose another", port)
+	}
+	return validatePort("METRICS_PORT", port)
+}
+
+func validatePort(env string, port int) error {
+	if port < 0 || port > 65535 {
+		return fmt.Errorf("%s=%d: a TCP port is between 0 and 65535", env, port)
 	}
 	return nil
 }

@@ -54,11 +54,8 @@ func (c *Config) validate() error {
 	if err := c.Common.Validate(); err != nil {
 		return err
 	}
-	if c.MetricsPort < 0 || c.MetricsPort > 65535 {
-		return fmt.Errorf("METRICS_PORT=%d: a TCP port is between 0 and 65535", c.MetricsPort)
-	}
-	if c.MetricsPort != 0 && c.MetricsPort == c.Port {
-		return fmt.Errorf("METRICS_PORT=%d is also PORT: choose another", c.MetricsPort)
+	if err := c.ValidateMetricsPort(c.MetricsPort); err != nil {
+		return err
 	}
 	if len(c.Readers) == 0 && c.NodesFile == "" {
 		return errors.New("no readers: set GATEWAY_READERS or GATEWAY_NODES_FILE")

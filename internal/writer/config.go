@@ -74,11 +74,8 @@ func (c *Config) complete() error {
 	if c.LogLength < 0 {
 		return errors.New("CACHE_LOG_LENGTH is below 0: use at least as many as there are writes while a reader loads, such as 1000000")
 	}
-	if c.MetricsPort < 0 || c.MetricsPort > 65535 {
-		return fmt.Errorf("METRICS_PORT=%d: a TCP port is between 0 and 65535", c.MetricsPort)
-	}
-	if c.MetricsPort != 0 && c.MetricsPort == c.Port {
-		return fmt.Errorf("METRICS_PORT=%d is PORT too: choose another, or 0 to have everything on PORT", c.MetricsPort)
+	if err := c.ValidateMetricsPort(c.MetricsPort); err != nil {
+		return err
 	}
 	if c.Replicas < 0 {
 		return errors.New("WRITE_REPLICAS is below 0: use the number of Redis replicas that must have each write, or 0")
