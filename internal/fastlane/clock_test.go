@@ -81,7 +81,7 @@ func TestAResetConnectionIsNotServed(t *testing.T) {
 	_ = c.(*net.TCPConn).SetLinger(0)
 	_ = c.Close()
 	close(f.release)
-	eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+	eventually.True(t, "end of the connection", func() bool { return f.open() == 0 })
 	// The server notices the reset when it writes; a write before the reset arrives succeeds.
 	if n := f.waiting.Load(); n > 3 {
 		t.Errorf("%d of %d requests were served", n, requests)

@@ -37,7 +37,7 @@ func (f *fixture) fill(t *testing.T) {
 	for range f.maxConns {
 		send(t, dial(t, f), "GET /post")
 	}
-	eventually.True(t, "full house", func() bool { return f.Conns() == f.maxConns })
+	eventually.True(t, "full house", func() bool { return f.open() == f.maxConns })
 }
 
 const probe = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -103,7 +103,7 @@ func TestSilentConnectionsGoWhenPlacesAreShort(t *testing.T) {
 		for range 6 {
 			dial(t, f)
 		}
-		eventually.True(t, "end of the silent connections", func() bool { return f.Conns() == 2 })
+		eventually.True(t, "end of the silent connections", func() bool { return f.open() == 2 })
 		if took := time.Since(began); took < crowdedFresh {
 			t.Errorf("they were given up after %v, want %v at least", took, crowdedFresh)
 		}

@@ -180,7 +180,7 @@ func TestAWriteErrorEndsTheOtherLane(t *testing.T) {
 		_ = c.(*net.TCPConn).SetLinger(0)
 		_ = c.Close()
 		close(release)
-		eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+		eventually.True(t, "end of the connection", func() bool { return f.open() == 0 })
 		if n := 1 + len(arrived); n > 3 {
 			t.Errorf("%d requests were served", n)
 		}
@@ -193,7 +193,7 @@ func TestAStopWaitsForTheFirstRequest(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		f := start(t)
 		c := dial(t, f)
-		eventually.True(t, "connection", func() bool { return f.Conns() == 1 })
+		eventually.True(t, "connection", func() bool { return f.open() == 1 })
 		stopped := make(chan error, 1)
 		go func() { stopped <- f.Shutdown(t.Context()) }()
 		eventually.True(t, "stop", f.stopping.Load)

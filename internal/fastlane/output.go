@@ -54,9 +54,6 @@ func (o *Output) RemoteAddr() net.Addr { return o.conn.RemoteAddr() }
 // LocalAddr returns the address that the client has connected to.
 func (o *Output) LocalAddr() net.Addr { return o.conn.LocalAddr() }
 
-// Append adds bytes to the answer.
-func (o *Output) Append(b []byte) { o.buf = append(o.buf, b...) }
-
 // Buffer returns the buffer to append to; hand it back with SetBuffer.
 func (o *Output) Buffer() []byte { return o.buf }
 

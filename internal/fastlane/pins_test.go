@@ -76,7 +76,7 @@ func TestSlowClientsHoldABoundedMemory(t *testing.T) {
 			f.letPass(t, 2*slowTicks)
 			eventually.Nil(t, func() error {
 				answers, bytes := held()
-				if conns := f.Conns(); answers != tt.left || bytes > f.pins.most || conns != tt.left {
+				if conns := f.open(); answers != tt.left || bytes > f.pins.most || conns != tt.left {
 					return fmt.Errorf("%d answers hold %d bytes, %d connections; want %d", answers, bytes, conns, tt.left)
 				}
 				return nil

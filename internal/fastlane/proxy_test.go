@@ -18,14 +18,14 @@ type relay struct{}
 
 func (relay) Serve(out *Output, q *Request) {
 	if string(q.Query) == "broken" {
-		out.Append([]byte("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"))
+		out.Body("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
 		out.Flush()
-		out.Append([]byte("lost"))
+		out.Body("lost")
 		out.Abandon()
 		return
 	}
 	said := fmt.Sprint(out.RemoteAddr(), " ", out.LocalAddr(), "\n", string(q.Fields))
-	out.Append(fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(said), said))
+	out.SetBuffer(fmt.Appendf(out.Buffer(), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(said), said))
 }
 
 func (relay) Flushed() {}
@@ -57,7 +57,7 @@ func TestAbandonedAnswer(t *testing.T) {
 	if !strings.HasSuffix(string(all), "\r\n\r\nhalf") {
 		t.Errorf("the client gets %q", all)
 	}
-	eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+	eventually.True(t, "end of the connection", func() bool { return f.open() == 0 })
 }
 
 func TestStatesOfConnections(t *testing.T) {

@@ -216,7 +216,7 @@ func (s *Server) sweep(ctx context.Context) {
 	}
 }
 
-func (s *Server) crowded() bool { return s.Conns() > s.maxConns*7/8 }
+func (s *Server) crowded() bool { return s.open() > s.maxConns*7/8 }
 
 // each calls f for every connection, both lanes together, and returns their number.
 func (s *Server) each(f func(*conn)) int {
@@ -271,8 +271,8 @@ func (s *Server) closeListener() {
 	}
 }
 
-// Conns returns the number of open connections, both lanes together.
-func (s *Server) Conns() int {
+// open returns the number of open connections, both lanes together.
+func (s *Server) open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)

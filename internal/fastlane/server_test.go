@@ -261,7 +261,7 @@ func TestHeaderCutAtEveryByte(t *testing.T) {
 		expect(t, bufio.NewReader(c), "fast", "post abc")
 		_ = c.Close()
 		eventually.Nil(t, func() error {
-			if f.Conns() > 0 {
+			if f.open() > 0 {
 				return errors.New("the connection is still there")
 			}
 			return nil
@@ -411,7 +411,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 		_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
 		go func() { _, _ = io.WriteString(c, strings.Repeat(get("large"), 100)) }()
 		eventually.Nil(t, func() error { // without a read of ours
-			if f.Conns() > 0 {
+			if f.open() > 0 {
 				return errors.New("a client that does not read is still served")
 			}
 			return nil
@@ -525,7 +525,7 @@ func TestShutdownLosesNoHandOver(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if n := f.Conns(); n != 0 {
+		if n := f.open(); n != 0 {
 			t.Errorf("%d connections are left", n)
 		}
 	})

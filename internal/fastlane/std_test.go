@@ -50,7 +50,7 @@ func TestConnectionsComeBack(t *testing.T) {
 					answer(t, r)
 					expect(t, r, fast, "post 2")
 				}
-				if n := f.Conns(); n != 1 {
+				if n := f.open(); n != 1 {
 					t.Errorf("%d connections, want 1", n)
 				}
 			})
@@ -102,7 +102,7 @@ func TestHalfClosedBehindAHandler(t *testing.T) {
 		expect(t, r, "std", "post ")
 		expect(t, r, fast, "post 1")
 		closed(t, r)
-		eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+		eventually.True(t, "end of the connection", func() bool { return f.open() == 0 })
 	})
 }
 
@@ -149,7 +149,7 @@ func TestDoubtfulFramingEndsTheConnection(t *testing.T) {
 				send(t, c, request+get("smuggled")+"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
 				expectLast(t, r, "std", "post ")
 				_ = c.Close()
-				eventually.True(t, "end of the connection", func() bool { return f.Conns() == 0 })
+				eventually.True(t, "end of the connection", func() bool { return f.open() == 0 })
 			})
 		}
 	})

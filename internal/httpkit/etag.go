@@ -2,8 +2,8 @@ package httpkit
 
 import "errors"
 
-// ErrETagList reports a header that is no list of entity tags.
-var ErrETagList = errors.New(`is no list of entity tags: write "tag" in double quotes, several with commas between them, or * alone`)
+// errETagList reports a header that is no list of entity tags.
+var errETagList = errors.New(`is no list of entity tags: write "tag" in double quotes, several with commas between them, or * alone`)
 
 // NextETag takes the next entity tag off a list as If-Match and If-None-Match have it (RFC 9110,
 // section 8.8.3). tag has its quotes and is empty at the end of the list; weak says that W/ stood
@@ -20,21 +20,21 @@ func NextETag(list []byte) (tag []byte, weak bool, rest []byte, err error) {
 		weak, list = true, list[2:]
 	}
 	if list[0] != '"' {
-		return nil, false, nil, ErrETagList
+		return nil, false, nil, errETagList
 	}
 	end := 1
 	for end < len(list) && (list[end] == '!' || list[end] >= '#' && list[end] != 0x7f) {
 		end++
 	}
 	if end == len(list) || list[end] != '"' {
-		return nil, false, nil, ErrETagList
+		return nil, false, nil, errETagList
 	}
 	tag, rest = list[:end+1], list[end+1:]
 	for len(rest) > 0 && isSpace(rest[0]) {
 		rest = rest[1:]
 	}
 	if len(rest) > 0 && rest[0] != ',' {
-		return nil, false, nil, ErrETagList
+		return nil, false, nil, errETagList
 	}
 	return tag, weak, rest, nil
 }

@@ -1,3 +1,5 @@
+// Package httpkit is what the HTTP servers of the stack share: router, parameters, entity tags, problem documents, metrics,
+// and a server that drains before it stops.
 package httpkit
 
 import (

@@ -41,8 +41,8 @@ func (p Problem) Bytes() []byte {
 	return append(body, '\n')
 }
 
-// MethodNotAllowed answers 405 with the methods that the path has, such as "GET, HEAD".
-func MethodNotAllowed(w http.ResponseWriter, allow string) {
+// methodNotAllowed answers 405 with the methods that the path has, such as "GET, HEAD".
+func methodNotAllowed(w http.ResponseWriter, allow string) {
 	w.Header().Set("Allow", allow)
 	Problem{Status: http.StatusMethodNotAllowed, Detail: "this path answers " + allow}.WriteTo(w)
 }

@@ -54,7 +54,7 @@ func (r *Router) Handle(path string, methods Methods) {
 			h(w, req)
 			return
 		}
-		MethodNotAllowed(w, allow)
+		methodNotAllowed(w, allow)
 	}))
 }
 

@@ -45,13 +45,6 @@ func (p *Proxy) OnceContains(d Direction, text string, action Action) *Hook {
 // comes later.
 func (h *Hook) Fired() <-chan struct{} { return h.fired }
 
-// Remove disarms the hook if it has not fired.
-func (p *Proxy) Remove(h *Hook) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.hooks = slices.DeleteFunc(p.hooks, func(other *Hook) bool { return other == h })
-}
-
 // inspect calls the hooks before the bytes are forwarded, so that a hook for the reply is in effect before
 // the reply can arrive. It reports whether the connection must be closed now.
 func (p *Proxy) inspect(c *conn, d Direction, b []byte) (cut bool) {

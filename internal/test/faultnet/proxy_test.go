@@ -501,11 +501,6 @@ func TestHooks(t *testing.T) {
 			}
 		})
 	}
-	t.Run("removed", func(t *testing.T) {
-		_, p := start(t)
-		p.Remove(p.OnceContains(ToServer, "evalsha", CutNow))
-		ask(t, dial(t, p), request)
-	})
 }
 
 func TestNothingIsLeftBehind(t *testing.T) {
