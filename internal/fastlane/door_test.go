@@ -8,12 +8,12 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/proctest"
 )
 
 func TestPlaces(t *testing.T) {
@@ -132,32 +132,9 @@ func TestTheLimitOfOpenFiles(t *testing.T) {
 		return
 	}
 	const hard = 300
-	child := exec.Command("sh", "-c", fmt.Sprintf("ulimit -S -n 64 && ulimit -H -n %d && exec %q -test.run '^TestTheLimitOfOpenFiles$'", hard, os.Args[0]))
-	child.Env = append(os.Environ(), childFiles+"=1")
-	in, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	child.Stderr = os.Stderr
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close()
-		if err := child.Wait(); err != nil {
-			t.Error("the server: ", err)
-		}
-	})
 	var addr string
 	var limit int
-	if _, err := fmt.Fscanf(out, "listening %s %d\n", &addr, &limit); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _, _ = io.Copy(io.Discard, out) }()
+	proctest.StartSelf(t, fmt.Sprintf("ulimit -S -n 64 && ulimit -H -n %d", hard), []string{childFiles + "=1"}, &addr, &limit)
 	if limit < hard-1 { // Go leaves one
 		t.Errorf("%d files, want the hard limit, %d", limit, hard)
 	}

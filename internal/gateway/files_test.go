@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/proctest"
 )
 
 // limitedGateway is the environment variable that turns this test binary into a gateway for the readers that it lists.
@@ -48,31 +48,8 @@ func TestLimitOfOpenFiles(t *testing.T) {
 		addrs[i] = readers[i].addr
 	}
 	const files = 1200
-	child := exec.Command("sh", "-c", fmt.Sprintf("ulimit -n %d && exec %q -test.run '^TestLimitOfOpenFiles$'", files, os.Args[0]))
-	child.Env = append(os.Environ(), limitedGateway+"="+strings.Join(addrs, ","))
-	in, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	child.Stderr = os.Stderr
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close()
-		if err := child.Wait(); err != nil {
-			t.Error("the gateway: ", err)
-		}
-	})
 	g := new(gateway)
-	if _, err := fmt.Fscanf(out, "listening %s %s\n", &g.addr, &g.metrics); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _, _ = io.Copy(io.Discard, out) }()
+	proctest.StartSelf(t, fmt.Sprint("ulimit -n ", files), []string{limitedGateway + "=" + strings.Join(addrs, ",")}, &g.addr, &g.metrics)
 	g.awaitReady(t, 3)
 	defer release() // the readers close before the gateway
 

@@ -19,6 +19,7 @@ import (
 	"heavy-read-api/internal/stack/state"
 	"heavy-read-api/internal/stack/supervisor"
 	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/proctest"
 	"heavy-read-api/internal/test/redistest"
 )
 
@@ -181,7 +182,7 @@ func TestLayouts(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, p := range st.Processes {
-					eventually.True(t, "end of "+p.Name, func() bool { return gone(p.PID) })
+					eventually.True(t, "end of "+p.Name, func() bool { return proctest.Gone(p.PID) })
 				}
 				eventually.True(t, "a free run folder", func() bool { pid, _, err := rundir.Running(cfg.RunDir); return err == nil && pid == 0 })
 				st = start(env)

@@ -26,23 +26,11 @@ import (
 	"heavy-read-api/internal/stack/supervisor"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/pipetest"
+	"heavy-read-api/internal/test/proctest"
 	"heavy-read-api/internal/test/redistest"
 )
 
 const testWait = 30 * time.Second
-
-// gone reports whether a process has ended; a zombie has.
-func gone(pid int) bool {
-	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-		return true
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false // no /proc here, or gone this moment: the next look tells
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	return strings.HasPrefix(rest, "Z")
-}
 
 // run runs a stack in this process until the test ends or stop is called.
 func run(t *testing.T, cfg layout.Config) (stop func() error) {
@@ -130,7 +118,7 @@ func TestStackStartsAndStopsEverything(t *testing.T) {
 		t.Fatal("stop:", err)
 	}
 	for pid := range pids {
-		if !gone(pid) {
+		if !proctest.Gone(pid) {
 			t.Errorf("process %d is still there", pid)
 		}
 	}
@@ -387,7 +375,7 @@ func TestScale(t *testing.T) {
 	if err := scaleTo(t, cfg, 1); err != nil {
 		t.Fatal(err)
 	}
-	if !gone(third.PID) {
+	if !proctest.Gone(third.PID) {
 		t.Error("reader-3 still runs")
 	}
 	seen = events(t, path)
@@ -599,7 +587,7 @@ func TestCommands(t *testing.T) {
 		t.Fatalf("running: %d %v", pid, err)
 	}
 	expect(0, []string{"Stopped in"}, "stop")
-	if !gone(pid) {
+	if !proctest.Gone(pid) {
 		t.Error("the supervisor is still there")
 	}
 	expect(0, []string{"not running"}, "stop")
@@ -651,7 +639,7 @@ func TestNoOrphans(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range st.Processes {
-		eventually.True(t, p.Name+" has ended with the supervisor", func() bool { return gone(p.PID) })
+		eventually.True(t, p.Name+" has ended with the supervisor", func() bool { return proctest.Gone(p.PID) })
 	}
 	// And the next start is not confused by what was left.
 	if out, code := local(t, env, "start"); code != 0 {

@@ -8,13 +8,13 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/proctest"
 	"heavy-read-api/internal/test/redistest"
 )
 
@@ -158,31 +158,9 @@ func TestHalfOpenConnections(t *testing.T) {
 
 func testHalfOpen(t *testing.T, metrics string) {
 	const files, clients = 1200, 1500
-	child := exec.Command("sh", "-c", fmt.Sprintf("ulimit -n %d && exec %q -test.run '^TestHalfOpenConnections$'", files, os.Args[0]))
-	child.Env = append(os.Environ(), childRedis+"="+redistest.StartEmbedded(t).Addr(), childMetrics+"="+metrics)
-	in, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	child.Stderr = os.Stderr
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close()
-		if err := child.Wait(); err != nil {
-			t.Error("the writer: ", err)
-		}
-	})
 	var front, back string
-	if _, err := fmt.Fscanf(out, "listening %s %s\n", &front, &back); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _, _ = io.Copy(io.Discard, out) }()
+	env := []string{childRedis + "=" + redistest.StartEmbedded(t).Addr(), childMetrics + "=" + metrics}
+	proctest.StartSelf(t, fmt.Sprint("ulimit -n ", files), env, &front, &back)
 	ready := func() error { return ask(back, "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n", 200) }
 	eventually.Nil(t, ready)
 

@@ -17,6 +17,7 @@ import (
 	"heavy-read-api/internal/stack/state"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/pipetest"
+	"heavy-read-api/internal/test/proctest"
 )
 
 // A child that ignores SIGTERM, and its own child, are killed when their time is up.
@@ -47,7 +48,7 @@ func TestStubbornChildIsKilled(t *testing.T) {
 	case <-time.After(testWait):
 		t.Fatal("it was not killed")
 	}
-	if !gone(pid) {
+	if !proctest.Gone(pid) {
 		t.Error("it is still there")
 	}
 	if p.lastExit != "signal: killed" {
@@ -252,19 +253,6 @@ func TestPortThatMayNotBeBound(t *testing.T) {
 func notable(line string) bool { return !strings.Contains(line, "level=INFO") }
 
 const testWait = 30 * time.Second
-
-// gone reports whether a process has ended; one that nobody has reaped yet has.
-func gone(pid int) bool {
-	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-		return true
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false // no /proc here, or gone this moment: the next look tells
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	return strings.HasPrefix(rest, "Z")
-}
 
 // The kernel may have given the port to an outgoing connection, and keeps it for a minute after that has ended.
 func TestPortOfAnOutgoingConnection(t *testing.T) {
