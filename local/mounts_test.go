@@ -1,0 +1,27 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+)
+
+var mount = regexp.MustCompile(`- "?\./([^:\s]+):/`)
+
+// TestMountedFilesExist checks the files that containers mount: Docker makes an empty directory of a path that is missing.
+func TestMountedFilesExist(t *testing.T) {
+	content, err := os.ReadFile("../docker-compose.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts := mount.FindAllSubmatch(content, -1)
+	if len(mounts) == 0 {
+		t.Fatal("docker-compose.yaml mounts nothing")
+	}
+	for _, m := range mounts {
+		if _, err := os.Stat(filepath.Join("..", string(m[1]))); err != nil {
+			t.Error(err)
+		}
+	}
+}
