@@ -18,11 +18,11 @@ import (
 // A commit is the writes of one call of write.lua, under one write id. The writer encodes the frames, and the script
 // puts the stamp in front. A delete is published and logged but not stored.
 //
-// The format number covers all layouts. A build that changes one of them takes the next number, and either reads the
-// number before it or refuses it by CheckFormat.
+// The format number covers all layouts. A build that changes one of them uses the next number, and either reads the
+// previous format or rejects it in CheckFormat.
 const (
 	FrameFormat   = 1
-	lastFormat    = 8              // highest number that will ever be used; no text begins with such a byte
+	lastFormat    = 8              // highest format number that a build may use; text begins with larger bytes
 	FrameHeader   = 32             // size of a frame without key and value
 	StampSize     = 24             // size of the stamp of a stored value
 	tagOffset     = StampSize + 12 // offset of the tag in a stored value, where write.lua compares it
@@ -56,11 +56,11 @@ type Record struct {
 	Value     string
 }
 
-// ErrFrame is the error of bytes that are not in the format of this package.
+// ErrFrame reports bytes that are not in the format of this package.
 var ErrFrame = errors.New("malformed frame")
 
-// CheckFormat refuses a stored value in the format of another build. Such a value must not count as absent, as other
-// bytes do: the post exists, and a reader that cannot decode it must not answer 404.
+// CheckFormat rejects a stored value in the format of another build. Other bytes that cannot be decoded count as absent,
+// but such a value must not: the post exists, and a reader that cannot decode it must not answer 404.
 func CheckFormat(stored string) error {
 	if len(stored) <= StampSize {
 		return nil
@@ -82,7 +82,7 @@ func AppendFrame(dst []byte, w *Write, published time.Time) []byte {
 	return append(dst, w.Value...)
 }
 
-// AppendLogged appends a write to dst, as a log entry has it.
+// AppendLogged appends a write to dst in the layout of a log entry.
 func AppendLogged(dst []byte, w *Write) []byte {
 	dst = append(dst, byte(w.Op))
 	dst = binary.BigEndian.AppendUint16(dst, uint16(len(w.Key)))

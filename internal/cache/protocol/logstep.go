@@ -44,7 +44,7 @@ type LogEntry struct {
 	WriteID  uint64
 	Previous uint64 // write id of the previous commit
 	Writes   int    // number of writes; 0 for an entry that write.lua did not make
-	Size     int    // in bytes
+	Size     int    // size in bytes
 }
 
 // Value is the stored value of a key, or its absence.
@@ -55,7 +55,7 @@ type Value struct {
 	Skipped bool // not read, because the log step was full
 }
 
-// StepWrites bounds the writes of a log step. The rest of a commit comes on top.
+// StepWrites bounds the number of writes in a log step. The last commit may exceed it.
 const StepWrites = 8000
 
 // FetchStep runs step.lua, on a node or on one connection.

@@ -59,7 +59,7 @@ func (r *replyReader) entry(version, packed any) LogEntry {
 	return e
 }
 
-// value returns the value of key: nil stands for an absent value, a number for a skipped one.
+// value returns the value of key: nil is an absent value, a number a skipped one.
 func (r *replyReader) value(key string, v any) Value {
 	switch v := v.(type) {
 	case nil:

@@ -36,7 +36,7 @@ func (c Condition) encode() string {
 type Write struct {
 	Op    Op
 	Key   string
-	Value []byte // not kept after the call
+	Value []byte // the caller may reuse it after the call
 	Tag   Tag
 	If    Condition
 }

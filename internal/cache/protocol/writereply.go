@@ -14,7 +14,7 @@ type CommitState int64
 
 // The states.
 const (
-	NotCommitted CommitState = 0 // and never will be, because the deadline has passed
+	NotCommitted CommitState = 0 // not committed, and never will be, because the deadline has passed
 	Committed    CommitState = 1
 	Pending      CommitState = 2 // may still be committed; from settle.lua only
 	Unprovable   CommitState = 3 // the log does not show whether it was committed, and never will; from settle.lua only
@@ -23,7 +23,7 @@ const (
 // Outcome is the effect of a write that Redis answered.
 type Outcome byte
 
-// The outcomes. Only the first three mean a change.
+// The outcomes. Only the first three are changes.
 const (
 	Created         Outcome = 'C'
 	Replaced        Outcome = 'R'
@@ -72,9 +72,9 @@ func DecodeWriteReply(reply []any, writes int) (w WriteReply, err error) {
 
 // OutcomeQuery are the parameters of settle.lua, which finds out what became of a call of write.lua.
 type OutcomeQuery struct {
-	WriteID []byte // of the call
-	Expires int64  // of the call
-	Writes  int    // number of writes of the call
+	WriteID []byte // write id of the call
+	Expires int64  // deadline of the call by Redis's clock, Unix ms
+	Writes  int    // number of writes in the call
 	Before  Head   // head of the log before the call, without an epoch
 }
 

@@ -17,19 +17,19 @@ func TestDecodeWriteReply(t *testing.T) {
 		want  WriteReply
 		fails bool
 	}{
-		"a letter for each":    {[]any{int64(1), "5", epoch, "9", "CR"}, committed, false},
-		"one letter for all":   {[]any{int64(1), "5", epoch, "9", "C"}, one, false},
-		"past its deadline":    {[]any{int64(0), "5"}, WriteReply{State: NotCommitted, Micros: 5}, false},
-		"pending":              {[]any{int64(2), "5"}, WriteReply{State: Pending, Micros: 5}, false},
-		"unprovable":           {[]any{int64(3), "5"}, WriteReply{State: Unprovable, Micros: 5}, false},
-		"empty":                {nil, WriteReply{}, true},
-		"no time":              {[]any{int64(0)}, WriteReply{}, true},
-		"no state":             {[]any{"1", "5", epoch, "9", "CR"}, WriteReply{}, true},
-		"cut":                  {[]any{int64(1), "5", epoch, "9"}, WriteReply{}, true},
-		"version is no number": {[]any{int64(1), "5", epoch, "x", "CR"}, WriteReply{}, true},
-		"too many letters":     {[]any{int64(1), "5", epoch, "9", "CRC"}, WriteReply{}, true},
-		"no letter":            {[]any{int64(1), "5", epoch, "9", ""}, WriteReply{}, true},
-		"no outcome":           {[]any{int64(1), "5", epoch, "9", nil}, WriteReply{}, true},
+		"a letter for each":       {[]any{int64(1), "5", epoch, "9", "CR"}, committed, false},
+		"one letter for all":      {[]any{int64(1), "5", epoch, "9", "C"}, one, false},
+		"past its deadline":       {[]any{int64(0), "5"}, WriteReply{State: NotCommitted, Micros: 5}, false},
+		"pending":                 {[]any{int64(2), "5"}, WriteReply{State: Pending, Micros: 5}, false},
+		"unprovable":              {[]any{int64(3), "5"}, WriteReply{State: Unprovable, Micros: 5}, false},
+		"empty":                   {nil, WriteReply{}, true},
+		"no time":                 {[]any{int64(0)}, WriteReply{}, true},
+		"no state":                {[]any{"1", "5", epoch, "9", "CR"}, WriteReply{}, true},
+		"cut":                     {[]any{int64(1), "5", epoch, "9"}, WriteReply{}, true},
+		"version is not a number": {[]any{int64(1), "5", epoch, "x", "CR"}, WriteReply{}, true},
+		"too many letters":        {[]any{int64(1), "5", epoch, "9", "CRC"}, WriteReply{}, true},
+		"no letter":               {[]any{int64(1), "5", epoch, "9", ""}, WriteReply{}, true},
+		"no outcome":              {[]any{int64(1), "5", epoch, "9", nil}, WriteReply{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := DecodeWriteReply(tt.reply, 2)

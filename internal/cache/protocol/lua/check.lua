@@ -1,5 +1,5 @@
--- Fails as a write would now, and changes nothing. Returns the stamp and the format of the newest value, '' when there
--- is none: a build with an older format must not write.
+-- Fails if a write would fail now, and changes nothing. Returns the stamp and the format of the newest value, or '' if
+-- there is none: a build with an older format must not write.
 --
 -- KEYS: seq, epoch, log, a key that never has a value
 -- ARGV: channel

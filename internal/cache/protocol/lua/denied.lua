@@ -1,4 +1,4 @@
--- Put in front of the writer's scripts. denied returns an error reply for the first of the commands that the access
+-- Prepended to the writer's scripts. denied returns an error reply for the first of the commands that the access
 -- list denies to this user, and nil when all are permitted. Scripts check first, because Redis does not roll back a
 -- script that fails halfway. The embedded Redis has no access list.
 local function denied(commands)

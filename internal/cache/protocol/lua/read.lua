@@ -1,4 +1,4 @@
--- Put in front of every script that reads. read runs a read command. A key of an unexpected type counts as absent: it must
+-- Prepended to every script that reads. read runs a read command. A key of an unexpected type counts as absent: it must
 -- not stop replicas or writers, and the next write replaces it. Every other error ends the script.
 local function read(...)
   local reply = redis.pcall(...)

@@ -2,12 +2,12 @@
 -- its keys, the current values of missed keys, and the head. If log and values were read by two scripts, a value could be
 -- newer than the log that led to it.
 --
--- The head is the end of the log. The sequence number is only for write.lua: after somebody has set it back, no value has
--- changed yet, and the next write begins a new history.
+-- The head is the end of the log, not the sequence number, which only write.lua uses: after a client has set that back, no
+-- value has changed yet, and the next write begins a new history.
 --
 -- KEYS: epoch, log
 -- ARGV: version of the watermark, version of the newest write whose value the replica may hold,
---       most writes, most bytes of log entries and values, prefix of the value keys,
+--       largest number of writes, largest size of log entries and values in bytes, prefix of the value keys,
 --       write id of the entry after the watermark of which the last log step returned a part, number of the
 --       writes in that part,
 --       then the missed keys
@@ -17,15 +17,16 @@
 --   {version, entry as write.lua encodes it, ...}, {key, value or false, ...}, {value or false or 0, ...},
 --   write id of the entry of which a part is returned, number of the writes returned so far,
 --   server time in us}
--- An empty string stands for an absent epoch or write id. The list of entries ends when a bound is reached. An entry
+-- An absent epoch or write id is an empty string. The list of entries ends when a bound is reached. An entry
 -- whose values do not fit is returned in parts: the values first, and the entry with the last of them. For a missed key,
 -- 0 means that the bound was reached before it; the value of the first missed key is always read. The time is
 -- empty where TIME is refused: by an access list of an older version, or by the embedded Redis in read-only scripts.
 --
 -- Clients with write access can append entries that write.lua did not make. They are recognised by their ids, which have
 -- a sequence part, or by their contents. The first one ends the list, as an empty string: the replica has to take a
--- snapshot, and the next write begins a new history. The watermark stands for all entries of its millisecond part, and
--- the head for the last of them, so that a replica whose snapshot is later than such entries skips them.
+-- snapshot, and the next write begins a new history. Entries with the same millisecond part count as one version: a log
+-- step begins after all of them, and the head has the write id of the last. So a snapshot that is later than such entries
+-- gets the replica past them.
 
 local epoch, log = KEYS[1], KEYS[2]
 local watermark, most, room, prefix = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]

@@ -1,12 +1,12 @@
 -- One atomic commit: a write, or several sets in order. All checks come before the first change, because Redis does not
--- roll back a script that fails. A bulk import spends its time here, so the writer prepares as much as possible.
+-- roll back a script that fails. A bulk import is bound by this script, so the writer prepares as much as it can.
 --
 -- KEYS: seq, epoch, log, then the value key of each write; a key may occur twice
 -- ARGV: channel, deadline (Unix ms of this server's clock), log length in writes, epoch for a new history,
 --       offset of the tag in a stored value, condition, write id, the writes as the log has them, then the frame of
 --       each write
--- condition: '' none, '*' the key exists, '!' it does not exist, else 16-byte tags, one of which it has.
---   A delete, or a write with a condition, comes alone, so that of several writes all take place.
+-- condition: '' none, '*' the key exists, '!' it does not exist, else 16-byte tags, one of which the value must have.
+--   A delete or a conditional write is the only write of its call, so several writes always take place together.
 --
 -- Stores
 --   the values: epoch (8), version (8), write id (8), frame
@@ -28,7 +28,7 @@ local delete = string.byte(ARGV[frames], 2) == 2
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
--- A write whose client gave up must not land after a newer one.
+-- A write whose client has given up must not take effect after a newer one.
 if time[1] * 1000 + math.floor(time[2] / 1000) > deadline then
   return {0, now}
 end
