@@ -11,7 +11,7 @@ import (
 	"heavy-read-api/internal/test/nodetest"
 )
 
-// Calls with several writes are bounded, because replicas apply a commit as a whole.
+// The size of a call with several writes is bounded, because replicas apply a commit as a whole.
 func TestCommitsAreBounded(t *testing.T) {
 	p, err := New(Config{Redis: nodetest.New(t, "127.0.0.1:1")})
 	if err != nil {
@@ -31,7 +31,7 @@ func TestCommitsAreBounded(t *testing.T) {
 	}
 }
 
-// The log is trimmed by the number of writes, also when commits have several.
+// The log is trimmed by the number of writes, also if commits have several writes each.
 func TestLogKeepsWrites(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		c := client(t, addr)
@@ -90,7 +90,7 @@ func TestExpiredWriteDoesNotRun(t *testing.T) {
 		if !errors.Is(err, ErrNotWritten) {
 			t.Fatalf("a write after its deadline: %v", err)
 		}
-		// The refusal carried the time.
+		// The reply to the refused write carried Redis's time, so the next write is in time.
 		if got := write(t, p, set("a", "3"))[0].Token.Version; got != 2 {
 			t.Errorf("version %d after a refusal, want 2", got)
 		}

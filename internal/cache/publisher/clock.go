@@ -15,9 +15,9 @@ import (
 // clock. It adds the monotonic time since the last reply, so steps of this host's wall clock have no effect.
 //
 // A step of the node's clock shows only in its next reply. After a step forward, the node refuses a write that is still
-// within its deadline, and the refusal carries the new time. After a step back, a late write may land, late by at most
-// the step; readings expire to keep that window short. A failover to a server with another clock behind the same address
-// counts as such a step.
+// within its deadline, and the refusal carries the new time. After a step back, a write may take effect after its
+// deadline, by at most the step; readings expire to keep that window short. A failover behind the same address, to a
+// server with another clock, has the same effect.
 type serverClock struct {
 	now      func() time.Time // clock of this host; its result has a monotonic reading
 	log      string           // key of the log in Redis

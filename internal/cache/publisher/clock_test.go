@@ -15,8 +15,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// After a step of the writer's wall clock, a write whose deadline has passed does not land, and one that is in time is not
-// refused.
+// After a step of the writer's wall clock, a write whose deadline has passed does not take effect, and one that is in time
+// is not refused.
 func TestDeadlineSurvivesAClockStep(t *testing.T) {
 	redistest.Require(t)
 	for _, step := range []time.Duration{30 * time.Second, -30 * time.Second} {

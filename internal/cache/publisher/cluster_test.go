@@ -11,8 +11,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// In a Redis Cluster too, a write whose reply is lost is not sent again, and its outcome comes from the node that has its
-// slot.
+// In a Redis Cluster too, a write whose reply is lost is not sent again, and its outcome comes from the node that owns
+// its slot.
 func TestLostReplyInACluster(t *testing.T) {
 	redistest.Require(t)
 	proxy := faultnet.NewProxy(t, "127.0.0.1:1")

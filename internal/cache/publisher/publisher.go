@@ -26,7 +26,7 @@ type Config struct {
 	Channel   string           // Pub/Sub channel; default posts_updates
 	Namespace string           // first part of every key in Redis; default posts
 	LogLength int64            // least number of writes that the log keeps; default DefaultLogLength
-	Timeout   time.Duration    // of a write; default 1.5 s. When the reply is lost, Write takes up to a quarter longer
+	Timeout   time.Duration    // deadline of a write; default 1.5 s. If the reply is lost, Write takes up to a quarter longer
 	Replicas  int              // number of Redis replicas that must confirm a write; default 0
 	Now       func() time.Time // clock of this host, which tests replace; default time.Now
 }
@@ -39,7 +39,7 @@ type Publisher struct {
 }
 
 // DefaultLogLength is the default length of the log, in writes. A snapshot of a million values takes seconds, in which
-// hundreds of thousands of writes can land.
+// hundreds of thousands of writes can arrive.
 const DefaultLogLength = 1_000_000
 
 // New returns a Publisher. It does not connect.
@@ -114,7 +114,7 @@ func (p *Publisher) Write(ctx context.Context, writes ...protocol.Write) ([]Resu
 			return nil, fmt.Errorf("%w: %w", ErrNotWritten, err)
 		}
 		c := &call{node: n, writes: writes, deadline: deadline}
-		release := n.Acquire() // another write may be the first to detect that n must be left
+		release := n.Acquire() // keeps its connections open for the reply, also if another write finds that n must be left
 		results, err := p.send(inTime, c)
 		release()
 		if err == nil {
@@ -122,8 +122,8 @@ func (p *Publisher) Write(ctx context.Context, writes ...protocol.Write) ([]Resu
 		}
 		p.clock.forget()
 		p.cfg.Redis.ReportError(n, err)
-		// A server that is no longer a primary, or does not have this shard, has refused to run the script, and a node
-		// that was left has not sent it. So sending it to the right node cannot write twice.
+		// The script has not run: a server that is no longer a primary, or does not have this shard, refuses it, and a
+		// closed client does not send it. So sending it to the right node cannot write twice.
 		if redisnode.Refused(err) || errors.Is(err, redis.ErrClosed) {
 			continue
 		}
@@ -143,10 +143,10 @@ func validate(writes []protocol.Write) error {
 	for i := range writes {
 		err := writes[i].Validate()
 		if err == nil && len(writes) > 1 && (writes[i].Op == protocol.Delete || !writes[i].If.None()) {
-			err = errors.New("use a separate call for a delete, and for a write with a condition")
+			err = errors.New("a delete or a write with a condition is among others: use a separate call for it")
 		}
 		if size += len(writes[i].Key) + len(writes[i].Value); err == nil && len(writes) > 1 && size > MaxBytes {
-			err = fmt.Errorf("with it the call has %d bytes: use at most %d, or a separate call for each write", size, MaxBytes)
+			err = fmt.Errorf("the call has %d bytes up to here: use at most %d, or a separate call for each write", size, MaxBytes)
 		}
 		if err != nil {
 			return fmt.Errorf("write %d: %w", i+1, err)
@@ -279,7 +279,7 @@ func (p *Publisher) Check(ctx context.Context) error {
 type FormatError struct{ error }
 
 // Hazards describes settings with which Redis loses values without a write. The error says why they could not be read, for
-// instance because a managed service hides them. It blocks until ctx is done at most.
+// instance because a managed service hides them. It blocks at most until ctx is done.
 func (p *Publisher) Hazards(ctx context.Context) ([]string, error) {
 	n, err := p.cfg.Redis.Node(ctx)
 	if err != nil {
