@@ -21,7 +21,7 @@ type Census struct {
 	Expiring int64  // number of those keys that have an expiry
 }
 
-// Take reads the census of a server. It blocks until ctx is done at most.
+// Take reads the census of a server. It blocks at most until ctx is done.
 func Take(ctx context.Context, n *redisnode.Node) (c Census, err error) {
 	info, err := n.Info(ctx, "everything").Result()
 	if err != nil {

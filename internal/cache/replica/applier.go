@@ -10,8 +10,8 @@ import (
 	"heavy-read-api/internal/loglimit"
 )
 
-// applier keeps the store equal to Redis. All its methods run on one goroutine, that of run, or one after the other
-// in the simulation. Other goroutines read what it publishes.
+// applier keeps the store equal to Redis. All its methods run on the goroutine of run; the simulation calls them one
+// after the other. Other goroutines read what it publishes.
 type applier struct {
 	source  source
 	store   *store.Owner

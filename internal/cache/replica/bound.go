@@ -3,11 +3,11 @@ package replica
 import "sync/atomic"
 
 // byteBound limits the size of one reply of Redis, in bytes. It shrinks when requests fail, because a slow link cannot
-// carry a large reply before the timeout, and grows again when they succeed. It starts at most. Any goroutine may use
-// it.
+// carry a large reply before the timeout, and grows again when they succeed. It starts at its maximum. Any goroutine
+// may use it.
 type byteBound struct {
 	least, most int64
-	current     atomic.Int64 // 0 means most
+	current     atomic.Int64 // 0 until the first change: the bound is most
 }
 
 func (b *byteBound) get() int64 {

@@ -26,7 +26,7 @@ const (
 	maxSnapshots = 3
 )
 
-var errPaused = errors.New("no answer from Redis a moment ago")
+var errPaused = errors.New("the last request to Redis failed a moment ago")
 
 // resync catches up because messages may be missing. No message is applied until it succeeds.
 func (a *applier) resync(ctx context.Context, reason catchUpReason) {

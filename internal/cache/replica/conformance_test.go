@@ -38,7 +38,7 @@ func TestWritesReachReplicas(t *testing.T) {
 		}
 		holds(t, first, "a", "two")
 
-		late := startReplica(t, addr) // loads the values that were written before it started
+		late := startReplica(t, addr) // its snapshot has the values that were written before it started
 		ready(t, late)
 		if e, found := late.Get([]byte("a")); found != store.Hit || e.Value != "two" || entryToken(e) != (protocol.Token{Epoch: results[0].Token.Epoch, Version: 2}) {
 			t.Fatalf("a late replica has %+v %v", e, found)
@@ -325,7 +325,7 @@ func TestMissesAreAnsweredByRedis(t *testing.T) {
 			t.Errorf("unknown: %v, %v", present, err)
 		}
 		if _, found := r.Get([]byte("unknown")); found != store.Miss {
-			t.Errorf("a replica without the whole set answered %v from memory", found)
+			t.Errorf("a replica without the whole data set answered %v from memory", found)
 		}
 	})
 }

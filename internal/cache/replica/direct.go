@@ -27,7 +27,7 @@ func DirectConfig(c redisnode.Config) redisnode.Config {
 }
 
 // Direct reads key from Redis and bypasses the replica, for comparison with Get. Its answer may be newer than the next one
-// from memory. It blocks until ctx is done at most, and fails sooner when too many direct reads wait.
+// from memory. It blocks at most until ctx is done, and fails sooner when too many direct reads wait.
 func (r *Replica) Direct(ctx context.Context, key string) (e store.Entry, present bool, err error) {
 	if r.cfg.Direct == nil {
 		return e, false, fmt.Errorf("%w: the replica has no connections for direct reads", errUnavailable)

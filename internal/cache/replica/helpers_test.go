@@ -87,7 +87,7 @@ func write(t testing.TB, p *publisher.Publisher, writes ...protocol.Write) []pub
 	return results
 }
 
-// holds waits until the replica answers key from memory with value; "" stands for an absence.
+// holds waits until the replica answers key from memory with value; "" means absent.
 func holds(t testing.TB, r *Replica, key, value string) {
 	t.Helper()
 	eventually.Nil(t, func() error {

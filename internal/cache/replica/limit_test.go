@@ -8,8 +8,8 @@ import (
 	"heavy-read-api/internal/cache/protocol"
 )
 
-// A sequence number or a log close to the limit of versions, or beyond it, makes one write begin a new history; the next
-// writes continue it.
+// If the sequence number or the log is at the limit of versions, close to it or beyond it, one write begins a new history,
+// and the next writes continue that.
 func TestVersionsStartAgainAtTheirLimit(t *testing.T) {
 	k := protocol.NewKeys(protocol.DefaultNamespace)
 	const limit = 9_000_000_000_000_000
@@ -18,7 +18,7 @@ func TestVersionsStartAgainAtTheirLimit(t *testing.T) {
 	const ours = "write id" + "previous" + "\x01\x00\x01a"
 	for name, commands := range map[string][][]any{
 		"sequence at the last version":        {sequence(limit - 1)},
-		"sequence a little before":            {sequence(limit - 15)},
+		"sequence 15 before the limit":        {sequence(limit - 15)},
 		"sequence at the limit":               {sequence(limit)},
 		"log at the last version":             {entry(limit-1, "x")},
 		"log beyond the limit":                {entry(limit+1, "x")},
@@ -26,7 +26,7 @@ func TestVersionsStartAgainAtTheirLimit(t *testing.T) {
 		"both at the last version":            {sequence(limit - 1), entry(limit-1, ours)},
 		"both one commit before":              {sequence(limit - 2), entry(limit-2, ours)},
 		"both beyond the limit":               {sequence(limit + 5), entry(limit+5, ours)},
-		"sequence beyond, log not a commit":   {sequence(math.MaxUint64), entry(7, "x")},
+		"sequence beyond, invalid log entry":  {sequence(math.MaxUint64), entry(7, "x")},
 		"sequence before, log at the last id": {sequence(limit - 1), entry(uint64(math.MaxUint64), ours)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestVersionsStartAgainAtTheirLimit(t *testing.T) {
 					t.Fatalf("the first write has the token %v, want a low version of a new history", begun)
 				}
 				reached(t, r, begun)
-				loads := gathered(t, r, "cache_snapshots_total")
+				snapshots := gathered(t, r, "cache_snapshots_total")
 				for i := range 20 {
 					token := write(t, p, set("a", fmt.Sprint(i)))[0].Token
 					if want := (protocol.Token{Epoch: begun.Epoch, Version: begun.Version + uint64(i) + 1}); token != want {
@@ -55,8 +55,8 @@ func TestVersionsStartAgainAtTheirLimit(t *testing.T) {
 				}
 				holds(t, r, "a", "19")
 				holds(t, r, "d", "x")
-				if n := gathered(t, r, "cache_snapshots_total"); n != loads {
-					t.Errorf("the following writes caused %v snapshots", n-loads)
+				if n := gathered(t, r, "cache_snapshots_total"); n != snapshots {
+					t.Errorf("the following writes caused %v snapshots", n-snapshots)
 				}
 			})
 		})

@@ -50,7 +50,7 @@ func (a *applier) applyCommits(p *pendingCommits, to protocol.Head) {
 // applyMessages applies the messages that continue the watermark, and catches up at a gap.
 func (a *applier) applyMessages(ctx context.Context, messages []string) {
 	pending := pendingCommits{batch: store.NewBatch(len(messages))}
-	at := a.watermark  // after the pending commits
+	at := a.watermark  // head after the pending commits
 	confirmed := false // a log step that ran after these messages arrived has confirmed at
 	c := &a.decoded
 	for _, message := range messages {
@@ -87,14 +87,14 @@ func (a *applier) applyMessages(ctx context.Context, messages []string) {
 	clear(c.Records) // otherwise they keep the last message alive
 }
 
-// classify returns what is to be done with a commit when every commit up to at has been applied.
+// classify compares a commit with at, up to which every commit has been applied.
 func (a *applier) classify(c *protocol.Commit, at protocol.Head) messageResult {
 	same := c.Head.Epoch == at.Epoch
 	_, ignored := a.ignored[c.Head.Epoch]
 	switch {
 	case same && c.Head.Version == at.Version && c.Head.WriteID != at.WriteID,
 		same && c.Head.Version <= a.received:
-		return messageGap // the channel keeps the order, so a version comes again only after a rollback
+		return messageGap // the channel preserves the order, so a version is repeated only after a rollback
 	case !same && ignored, same && c.Head.Version <= at.Version:
 		return messageOld
 	case a.synced && same && c.Version(0) == at.Version+1 && c.Previous == at.WriteID:
@@ -109,7 +109,7 @@ const maxIgnored = 1024
 // ignore makes classify ignore the messages of epoch.
 func (a *applier) ignore(epoch uint64) {
 	if _, known := a.ignored[epoch]; !known && len(a.ignored) >= maxIgnored {
-		for any := range a.ignored { // evict one only, so that the others go on costing nothing
+		for any := range a.ignored { // evict only one: messages of the others still cost nothing
 			delete(a.ignored, any)
 			break
 		}

@@ -26,18 +26,18 @@ func newMetrics() *metrics {
 	vec := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
-	messages := vec("cache_messages_total", "Messages of the channel, by what became of them.", "result")
-	resubscriptions := vec("cache_resubscriptions_total", "Times that the replica closed a subscription to make a new one, by reason.", "reason")
+	messages := vec("cache_messages_total", "Messages received from the channel, by result.", "result")
+	resubscriptions := vec("cache_resubscriptions_total", "Subscriptions that the replica closed and replaced by a new one, by reason.", "reason")
 	fallbacks := vec("cache_fallbacks_total", "Reads that Redis answered, by result.", "result")
 	m := &metrics{
 		propagation: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "cache_propagation_seconds",
-			Help: "Time from the writer framing a value to this replica serving it, in seconds, for values that came by the channel. Both hosts use estimates of the clock of Redis.",
+			Help: "Time from the writer framing a value to this replica serving it, in seconds, for values that arrived on the channel. Both hosts use estimates of Redis's clock.",
 			Buckets: []float64{50e-6, 100e-6, 150e-6, 200e-6, 300e-6, 400e-6, 500e-6, 700e-6, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3,
 				7.5e-3, 10e-3, 20e-3, 35e-3, 50e-3, 75e-3, 100e-3, 200e-3, 500e-3, 1, 2, 5, 10},
 		}),
 		catchups:        vec("cache_catchups_total", "Catch-ups from the log, by reason.", "reason"),
-		snapshots:       vec("cache_snapshots_total", "Snapshots of the whole set, by reason.", "reason"),
+		snapshots:       vec("cache_snapshots_total", "Snapshots, by reason.", "reason"),
 		resubscriptions: resubscriptions.WithLabelValues("silent"),
 		removed:         counter("cache_reload_removed_total", "Entries that a snapshot dropped because Redis no longer has them."),
 		hits:            counter("cache_hits_total", "Reads answered from memory, absences included."),
@@ -76,10 +76,10 @@ func (m *metrics) register(reg prometheus.Registerer, r *Replica) {
 		gauge("cache_lag_versions", "Writes in Redis that are not applied yet, as of the last reply.", func(s Status) float64 { return float64(s.LagVersions) }),
 		gauge("cache_lag_seconds", "Time since the replica was last known to have every write, in seconds; 0 while it is in sync.", func(s Status) float64 { return s.Lag.Seconds() }),
 		gauge("cache_entries", "Entries in memory.", func(s Status) float64 { return float64(s.Entries) }),
-		gauge("cache_bytes", "Most memory that the entries may come to take, in bytes, index and dead space included.", func(s Status) float64 { return float64(s.Bytes) }),
-		gauge("cache_max_bytes", "Bound of cache_bytes, in bytes.", func(s Status) float64 { return float64(s.MaxBytes) }),
-		gauge("cache_ready", "1 once the whole set has been loaded and the subscription confirmed.", func(s Status) float64 { return flag(s.Ready) }),
-		gauge("cache_complete", "1 while the whole set is in memory.", func(s Status) float64 { return flag(s.Complete) }),
+		gauge("cache_bytes", "Upper bound of the memory that the entries take, in bytes, including the index and dead space.", func(s Status) float64 { return float64(s.Bytes) }),
+		gauge("cache_max_bytes", "Limit of cache_bytes, in bytes.", func(s Status) float64 { return float64(s.MaxBytes) }),
+		gauge("cache_ready", "1 once the first snapshot is complete and the subscription has been confirmed.", func(s Status) float64 { return flag(s.Ready) }),
+		gauge("cache_complete", "1 while the whole data set is in memory.", func(s Status) float64 { return flag(s.Complete) }),
 		gauge("cache_synced", "1 while the replica is known to have every write.", func(s Status) float64 { return flag(s.Synced) }),
 		gauge("cache_subscribed", "1 while the subscription is confirmed.", func(s Status) float64 { return flag(s.Subscribed) }),
 		counter("cache_evictions_total", "Entries evicted for lack of room.", func() float64 { return float64(r.store.Evictions()) }),

@@ -19,8 +19,8 @@ type missQueue struct {
 	now  func() time.Time
 
 	mu        sync.Mutex           // guards all fields below
-	closed    error                // why no read is answered any more
-	slow      map[string]time.Time // keys whose value did not arrive in time, with the end of their refusal
+	closed    error                // error of every read after close; nil before
+	slow      map[string]time.Time // keys whose value did not arrive in time; until this time their reads are refused
 	waiting   []*miss
 	pending   int                // number of reads in waiting and requested
 	requested map[string][]*miss // reads of the keys in the running log step
@@ -44,9 +44,9 @@ type missed struct {
 
 // Bounds of the queue.
 const (
-	maxMisses   = 4096 // waiting reads
-	maxStepKeys = 64   // missed keys of one log step
-	maxSlow     = 64   // refused keys
+	maxMisses   = 4096 // number of waiting reads
+	maxStepKeys = 64   // number of missed keys in one log step
+	maxSlow     = 64   // number of refused keys
 )
 
 // slowPause is the time for which a key is refused after its value did not arrive in time, so that a value that is too
@@ -55,14 +55,14 @@ const slowPause = 10 * time.Second
 
 var (
 	errTooManyMisses = errors.New("too many reads are waiting for Redis")
-	errSlowValue     = errors.New("the value did not arrive from Redis in time a moment ago")
+	errSlowValue     = errors.New("Redis did not deliver the value in time a moment ago")
 )
 
 func newMissQueue() *missQueue {
 	return &missQueue{wake: make(chan struct{}, 1), requested: make(map[string][]*miss), slow: make(map[string]time.Time), now: time.Now}
 }
 
-// ask returns the answer of the next log step. It blocks until ctx is done at most.
+// ask returns the answer of the next log step. It blocks at most until ctx is done.
 func (q *missQueue) ask(ctx context.Context, key string) missed {
 	m := &miss{key: key, done: make(chan missed, 1)}
 	if err := q.enqueue(m); err != nil {
@@ -122,8 +122,8 @@ func (q missOwner) empty() bool {
 	return len(q.waiting) == 0 && len(q.order) == 0
 }
 
-// keys returns at most most keys for a log step: those of an earlier log step that could not answer come first, then
-// those of waiting reads.
+// keys returns up to most keys for a log step: first those of an earlier log step that could not answer, then those of
+// waiting reads.
 func (q missOwner) keys(most int) []string {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -6,8 +6,8 @@ import (
 )
 
 // overEpochs records epochs of histories that are over, so that their tokens, which clients keep for long, do not cost a
-// request to Redis each time. It is valid while the replica is in the epoch in which Redis was then. Any goroutine may
-// use it; a lookup takes no lock.
+// request to Redis each time. It is valid while the replica's epoch is the one that Redis had at the record. Any goroutine
+// may use it; a lookup takes no lock.
 type overEpochs struct {
 	known atomic.Pointer[epochsOver]
 }

@@ -97,7 +97,7 @@ type redisPages struct {
 	reading  [pageReads]*redis.Conn
 
 	shard     protocol.Keys
-	run       string // of the server
+	run       string // run id of the server
 	size      int64
 	mean      *atomic.Int64 // meanValue of the source
 	limit     *byteBound    // pageLimit of the source
@@ -303,8 +303,8 @@ func (p *redisPages) close() {
 	}
 }
 
-// runID returns the id of the run of the server. The embedded Redis of the tests and of the stack without Redis has no
-// such section; it cannot be restarted under a connection either.
+// runID returns the run id of the server. It is empty for the embedded Redis, which has no server section in INFO; a
+// connection cannot outlive its process.
 func runID(ctx context.Context, conn *redis.Conn) (string, error) {
 	info, err := conn.Info(ctx, "server").Result()
 	if err != nil && strings.Contains(err.Error(), "not supported") {

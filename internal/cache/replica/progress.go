@@ -11,7 +11,7 @@ import (
 // published is the part of the applier's state that other goroutines read. Only the applier stores it.
 type published struct {
 	atomic.Pointer[progress]
-	ready   atomic.Bool // the whole set was loaded and the subscription confirmed; stays true
+	ready   atomic.Bool // the first snapshot is complete and the subscription was confirmed; stays true
 	hazards atomic.Pointer[[]string]
 	gate    gate // opens when progress changes
 }
@@ -31,7 +31,7 @@ type progress struct {
 	loaded    bool
 	noHistory bool
 	problem   string    // why the last log step failed, or why Redis may be stale
-	contact   time.Time // when the replica was last known to have every write
+	contact   time.Time // time at which the replica was last known to have every write
 	snapshot  *SnapshotProgress
 }
 
@@ -50,7 +50,7 @@ func (p *progress) lag() uint64 {
 type SnapshotProgress struct {
 	Reason string
 	Loaded int64
-	Total  int64 // an estimate: Redis counts other keys too
+	Total  int64 // estimate: Redis also counts the keys of other programs
 	Began  time.Time
 }
 

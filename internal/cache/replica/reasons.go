@@ -7,7 +7,7 @@ type catchUpReason uint8
 const (
 	noCatchUp         catchUpReason = iota
 	catchUpStart                    // the replica has started
-	catchUpSubscribed               // the subscription was confirmed: messages before that are missing
+	catchUpSubscribed               // the subscription was confirmed: earlier messages may be missing
 	catchUpOverflow                 // the inbox dropped messages
 	catchUpGap                      // a message does not continue the watermark
 	catchUpRetry                    // messages arrived after a catch-up that failed
@@ -42,7 +42,7 @@ func (r snapshotReason) String() string {
 	return [...]string{"", "start", "broken off", "no history", "vanished", "epoch", "history", "format", "trimmed"}[r]
 }
 
-// messageResult is what became of a message of the channel, a label of cache_messages_total.
+// messageResult classifies a message of the channel; it is a label of cache_messages_total.
 type messageResult uint8
 
 // The results.

@@ -19,7 +19,7 @@ import (
 // Config configures the read side. The caller owns the Finders, and closes them after Run.
 type Config struct {
 	Redis      *redisnode.Finder
-	Direct     *redisnode.Finder // for Replica.Direct, made with DirectConfig, not the same as Redis; nil where Direct is not called
+	Direct     *redisnode.Finder // for Replica.Direct, made with DirectConfig, not the same as Redis; nil if Direct is never called
 	Channel    string            // Pub/Sub channel; default posts_updates
 	Namespace  string            // first part of every key in Redis; default posts
 	Local      store.Config
@@ -103,13 +103,13 @@ func (r *Replica) CountHits(n int) { r.metrics.hits.Add(float64(n)) }
 // Errors of reads that need Redis.
 var (
 	errUnavailable = errors.New("no answer from Redis")
-	errBehind      = errors.New("the wanted version is not there yet")
+	errBehind      = errors.New("the requested version has not arrived yet")
 	errStopped     = errors.New("the replica has stopped")
 )
 
 // Fetch answers a read that memory could not, from the log step with which the replica catches up, so that the answer is
 // exactly as new as memory. It includes the write that min names, unless that is of a history that is over; the zero
-// token names no write. Fetch blocks until ctx is done at most. It fails when Redis does not reply, does not have that
+// token names no write. Fetch blocks at most until ctx is done. It fails when Redis does not reply, does not have that
 // write, or is a Redis replica and in another history.
 func (r *Replica) Fetch(ctx context.Context, key string, min protocol.Token) (e store.Entry, present bool, err error) {
 	r.metrics.misses.Inc()
@@ -150,7 +150,7 @@ func (r *Replica) Reached(t protocol.Token) bool {
 const channelWait = 100 * time.Millisecond
 
 // WaitFor waits briefly until the replica has reached the write that t names, and reports whether it has. It does not
-// wait for a token of another epoch. WaitFor blocks for channelWait at most, and not after ctx is done. After false,
+// wait for a token of another epoch. WaitFor blocks for at most channelWait, and not after ctx is done. After false,
 // call Fetch.
 //
 // With a Redis replica as the source, WaitFor waits for any token until ctx is done: the Redis replica may lack the write

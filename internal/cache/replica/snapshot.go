@@ -43,7 +43,7 @@ func (a *applier) needsSnapshot() snapshotReason {
 	return noSnapshot
 }
 
-// takeSnapshot reads the whole set into the store, and leaves the watermark at the end of the log.
+// takeSnapshot reads the whole data set into the store, and leaves the watermark at the end of the log.
 //
 // It reads the pages while it follows the log. It fetches the head first; from there the log shows every change, so
 // that no key is lost that is written, deleted or moved during the SCAN. Pages and log steps are both states at an
@@ -52,7 +52,7 @@ func (a *applier) needsSnapshot() snapshotReason {
 func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error {
 	a.metrics.snapshots.WithLabelValues(reason.String()).Inc()
 	began := a.now()
-	// The repeated snapshot of an empty Redis leaves the status as it is.
+	// The repeated snapshot of an empty Redis does not change the status.
 	quiet := reason == snapshotNoHistory && a.synced && !a.noHistory()
 	progress := SnapshotProgress{Reason: reason.String(), Began: began}
 	if !quiet {
@@ -113,7 +113,7 @@ func (a *applier) readSnapshot(ctx context.Context, progress *SnapshotProgress, 
 	}
 	defer pages.close()
 	progress.Total = pages.total()
-	// Not before a server was found: until then absences are answered from memory.
+	// Only once a server has been found: until then, absences are answered from memory.
 	a.store.BeginSnapshot(quiet)
 
 	a.ahead = protocol.Head{} // the snapshot replaces everything that the store holds now

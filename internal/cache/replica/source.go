@@ -9,7 +9,7 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// source is the Redis node that a replica reads from. All methods block until ctx is done at most.
+// source is the Redis node that a replica reads from. All methods block at most until ctx is done.
 type source interface {
 	// fetchStep returns the log after the watermark, the current values of its keys and of missed keys, and the
 	// head, all from one instant.

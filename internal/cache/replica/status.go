@@ -8,9 +8,9 @@ import (
 
 // Status is the state of a replica.
 type Status struct {
-	Ready       bool          // the whole set was loaded and the subscription confirmed; stays true
+	Ready       bool          // the first snapshot is complete and the subscription was confirmed; stays true
 	Synced      bool          // every write in Redis was applied as of the last probe
-	Complete    bool          // the whole set is in memory
+	Complete    bool          // the whole data set is in memory
 	Subscribed  bool          // the subscription is confirmed
 	Degraded    bool          // ready, but not known to be up to date
 	Problem     string        // why the replica is not known to be up to date, or ""
@@ -21,7 +21,7 @@ type Status struct {
 	Lag         time.Duration     // time since the replica was last known to have every write; 0 while it is synced
 	Snapshot    *SnapshotProgress // the running snapshot, or nil
 	Entries     int64
-	Bytes       int64 // most memory that the entries may come to take, index and dead space included
+	Bytes       int64 // upper bound of the memory that the entries take, including the index and dead space
 	Held        int64 // estimate of the heap that the entries take now, in bytes
 	MaxBytes    int64
 	SubProblem  string   // why the subscription is not confirmed, if known

@@ -12,11 +12,11 @@ import (
 )
 
 // vanishWatch detects values that Redis has lost without a write, which the log does not show: evicted, expired, or
-// deleted by another client. It belongs to the applier.
+// deleted by another client. Only the applier uses it.
 //
 // The server's counters and its number of keys show that a key has gone but not which one, so a snapshot decides.
-// Where other programs use the same Redis most snapshots find nothing missing, and the pause between two of them
-// doubles each time.
+// If other programs use the same Redis, most snapshots find nothing missing, so the pause between two of them doubles
+// each time.
 type vanishWatch struct {
 	redis *redisnode.Finder
 	log   *slog.Logger
@@ -24,10 +24,10 @@ type vanishWatch struct {
 	last      census.Census
 	others    int64         // number of other programs' keys at the last check; -1 when unknown
 	due       time.Time     // time of the next check
-	suspect   string        // why a snapshot is needed; "" when none is
+	suspect   string        // reason for a snapshot; "" if none is needed
 	notBefore time.Time     // earliest time of the next snapshot
 	pause     time.Duration // least time between two snapshots
-	found     string        // what the last such snapshot found missing; "" for nothing
+	found     string        // values that the last such snapshot found missing, in a sentence; "" if none were
 	foundAt   time.Time
 	failed    bool // the last check failed
 }
@@ -51,7 +51,7 @@ func (w *vanishWatch) begin(ctx context.Context) {
 	}
 }
 
-// census counts the keys of the server. It blocks for vanishTimeout at most.
+// census counts the keys of the server. It blocks for at most vanishTimeout.
 func (w *vanishWatch) census(ctx context.Context) (census.Census, error) {
 	ctx, cancel := context.WithTimeout(ctx, vanishTimeout)
 	defer cancel()
@@ -70,7 +70,7 @@ func (w *vanishWatch) compare(c census.Census, valid bool, others int64) {
 		case c.Evicted > w.last.Evicted:
 			w.suspect = fmt.Sprintf("Redis has evicted %d keys", c.Evicted-w.last.Evicted)
 		case c.Expired > w.last.Expired:
-			w.suspect = fmt.Sprintf("in Redis %d keys have expired", c.Expired-w.last.Expired)
+			w.suspect = fmt.Sprintf("%d keys have expired in Redis", c.Expired-w.last.Expired)
 		}
 	}
 	w.last = c
@@ -150,9 +150,9 @@ func (a *applier) dropVanished(ctx context.Context) {
 	if a.dropped > 0 && a.store.Complete() {
 		w.pause = vanishMinPause
 		w.foundAt = a.now()
-		w.found = fmt.Sprintf("posts that were gone from Redis without a write, found at %s and dropped from memory: %d (%s)",
+		w.found = fmt.Sprintf("at %s posts were missing in Redis without a write and were dropped from memory: %d (%s)",
 			w.foundAt.UTC().Format("15:04:05 UTC"), a.dropped, why)
-		w.log.Error("Redis has lost values without a write; dropped them from memory", "values", a.dropped, "reason", why)
+		w.log.Error("Redis has lost values without a write; reads of them return 404: write them again, and check maxmemory-policy, expiry and other clients of this Redis", "values", a.dropped, "reason", why)
 	}
 	w.notBefore = a.now().Add(max(w.pause, 10*a.snapshotTook))
 }
