@@ -39,7 +39,7 @@ func (p *Progress) Await(ctx context.Context, current func(context.Context) (sta
 				p.printed[proc.Name] = true
 				is := "ready on"
 				if proc.External {
-					is = "answers on" // without a login: writer and readers report whether Redis takes theirs
+					is = "answers on" // the check does not log in; writer and readers report whether Redis accepts their login
 				}
 				fmt.Fprintf(p.out, "  %-14s %s %s%s%s\n", proc.Name, is, proc.Address, pidText(proc), noteText(proc))
 			}
@@ -49,8 +49,8 @@ func (p *Progress) Await(ctx context.Context, current func(context.Context) (sta
 	return last
 }
 
-// announce prints when everything is ready, and the addresses. What is not ready after StartWait it prints once.
-// It returns an error when Redis refuses the settings of a process, which waiting cannot cure.
+// announce prints each process as it becomes ready, and the addresses once all are. After StartWait it prints once what
+// is missing. It returns an error if Redis refuses the settings of a process, because waiting would not change that.
 func (s *stack) announce(ctx context.Context) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
@@ -85,10 +85,10 @@ func (s *stack) announce(ctx context.Context) error {
 	return nil
 }
 
-// refusedWait is how long Redis may refuse a process before the start is given up.
+// refusedWait is the time for which Redis may refuse a process before the start fails.
 const refusedWait = 2 * time.Second
 
-// refusals are errors by which Redis refuses a setting, and the setting.
+// refusals maps errors with which Redis refuses a setting to that setting.
 var refusals = []struct{ words, settings string }{
 	{"WRONGPASS", "REDIS_USERNAME and REDIS_PASSWORD"},
 	{"invalid password", "REDIS_PASSWORD"},
@@ -99,7 +99,7 @@ var refusals = []struct{ words, settings string }{
 	{"NOPERM", "the access list of Redis"},
 }
 
-// refused returns why Redis refuses a process, and which settings to change, "" when it refuses none.
+// refused returns why Redis refuses a process and which settings to change, or "" if it refuses none.
 func refused(st state.Stack) string {
 	for _, p := range st.Processes {
 		for _, r := range refusals {

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	scaleReadyWait = 15 * time.Second // for new readers to become ready; after that they are listed anyway
+	scaleReadyWait = 15 * time.Second // for new readers to become ready; after that they are listed regardless
 	gatewayWait    = 3 * time.Second  // for the gateway to follow the nodes file, which it reads twice a second
 )
 
@@ -25,7 +25,7 @@ var errScaling = errors.New("another scale is under way: try again when it is do
 // Scale brings the number of readers in rotation to n, 1 to layout.MaxReaders: new ones get traffic once
 // they are ready; the ones with the highest numbers stop after the gateway has dropped them, so that
 // no read fails. It blocks until the gateway has followed, for 20 s or so at most; then the error says
-// which reader is missing and why. Of two calls at the same time one is refused.
+// which reader is missing and why. A second call at the same time is refused.
 func (s *stack) Scale(ctx context.Context, n int) error {
 	select {
 	case s.scaling <- struct{}{}:
@@ -63,7 +63,7 @@ func (s *stack) scaleUp(ctx context.Context, from, to int) error {
 	var added []*supervisor.Process
 	for _, sp := range specs {
 		p, err := s.procs.Launch(sp, func(p *supervisor.Process, e supervisor.End) bool {
-			return scaling.Err() == nil && report(p, e) // after that, nobody reads failed
+			return scaling.Err() == nil && report(p, e) // nothing receives from failed once scaling has ended
 		})
 		if err != nil {
 			s.procs.Remove(added)
@@ -126,7 +126,7 @@ func (s *stack) scaleDown(ctx context.Context, n int) error {
 	wait, cancel := context.WithTimeout(ctx, gatewayWait)
 	defer cancel()
 	if !poll.Until(wait, func() bool { return !s.gatewayHasAny(wait, leaving) }) {
-		s.cfg.Logger.Warn("the gateway still lists a reader that is about to stop", "waited", gatewayWait)
+		s.cfg.Logger.Warn("the gateway still lists a reader that is about to stop; some reads may be retried", "waited", gatewayWait)
 	}
 	s.procs.Remove(leaving)
 	return nil

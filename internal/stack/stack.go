@@ -26,14 +26,14 @@ import (
 // without Redis, but would fill their logs with errors.
 const redisWait = 20 * time.Second
 
-// StartWait bounds a start that is watched.
+// StartWait bounds the time for which a start waits until everything is ready.
 const StartWait = 60 * time.Second
 
 // stack is the running system.
 type stack struct {
 	cfg     layout.Config
 	procs   *supervisor.Supervisor
-	fatal   chan error    // receives the first reason for which the stack cannot start
+	fatal   chan error    // receives the first error because of which the stack cannot start
 	scaling chan struct{} // holds one token while Scale runs
 }
 
@@ -96,7 +96,7 @@ func (s *stack) run(ctx context.Context) error {
 		srv := httpkit.NewServer(dashboard.LocalOnly(control.Handler(s, web)), s.cfg.Logger)
 		served <- httpkit.Serve(webCtx, ln, srv, 0, nil)
 	})
-	// First all that use Redis, then the Sentinels, which would otherwise start a failover, and Redis last.
+	// First the processes that use Redis, then the Sentinels, which would otherwise start a failover, and Redis last.
 	defer s.procs.StopAll(state.Sentinel, state.Redis)
 
 	startCtx, cancel := context.WithCancelCause(ctx)

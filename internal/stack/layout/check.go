@@ -17,15 +17,15 @@ import (
 // CheckTimeout bounds the health check of one process.
 const CheckTimeout = 800 * time.Millisecond
 
-// checkClient opens a connection per check: on a process that hangs, a connection from before may still work.
+// checkClient opens a connection per check, because an old connection to a process that hangs may still work.
 var checkClient = &http.Client{
 	Timeout:   CheckTimeout,
 	Transport: &http.Transport{DisableKeepAlives: true},
 }
 
-// checkHTTP returns a check that sends a GET to url. A process that answers 200 is ready, and degraded when the
-// body says so or a gateway does not use all its readers. Reasons beside any other 200, such as that Redis
-// evicts posts, become the note.
+// checkHTTP returns a check that sends a GET to url. A process that answers 200 is ready, and degraded if the body says
+// so or a gateway does not use all its readers. The reasons in any other 200, such as that Redis evicts posts, become
+// the note.
 func checkHTTP(url string) func(context.Context) state.Health {
 	return func(ctx context.Context) state.Health {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -45,7 +45,7 @@ func checkHTTP(url string) func(context.Context) state.Health {
 			Readers int `json:"readers"` // listed by a gateway
 			Ready   int `json:"ready"`   // used by it
 		}
-		// Without a JSON body the status code has to do.
+		// Without a JSON body, only the status code counts.
 		_ = json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&body)
 		why := strings.Join(body.Reasons, ", ")
 		if res.StatusCode == http.StatusOK {
@@ -74,7 +74,7 @@ func checkRedis(addresses []string, password string) func(context.Context) state
 	}
 }
 
-// ShortNetError drops the addresses from a network error, for output that has them anyway.
+// ShortNetError drops the addresses from a network error, for output that shows them already.
 func ShortNetError(err error) string {
 	text := err.Error()
 	for _, known := range []string{"connection refused", "connection reset by peer", "timeout", "deadline exceeded"} {

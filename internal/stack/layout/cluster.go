@@ -89,7 +89,7 @@ func (c *Config) clusterNode(g *clusterGroup, p peer, at, bus supervisor.Port) (
 }
 
 // awaitReplacement delays the start of a primary that died until the others have promoted another node, for
-// replaceWait or until ctx is done at most: a quick restart would prevent the promotion (see replicaOf). The node
+// at most replaceWait or until ctx is done: a quick restart would prevent the promotion (see replicaOf). The node
 // becomes a Redis replica once it rejoins.
 func (g *clusterGroup) awaitReplacement(ctx context.Context, self peer) {
 	if !g.view().canReplace(self) {
@@ -175,8 +175,8 @@ func (g *clusterGroup) view() clusterView {
 	})
 }
 
-// canReplace reports whether the other nodes can promote one of them in the place of self: it has a
-// Redis replica, and most of the primaries are there to elect it.
+// canReplace reports whether the other nodes can promote one of them in place of self: self has a Redis replica, and a
+// majority of the primaries is up to elect it.
 func (l clusterView) canReplace(self peer) bool {
 	voters, follower := 0, false
 	for _, v := range l.nodes {
@@ -252,9 +252,8 @@ func (l clusterView) node(p peer) state.Health {
 	return h
 }
 
-// form makes one cluster of the nodes, which run. It keeps what is configured already, so it also completes a
-// creation that was interrupted, and rejoins nodes whose ports were changed. It blocks until that is done or ctx
-// ends.
+// form joins the running nodes into one cluster. It keeps the configuration that it finds, so it also completes a
+// creation that was interrupted, and rejoins nodes whose ports were changed. It blocks until that is done or ctx ends.
 func (g *clusterGroup) form(ctx context.Context) error {
 	var l clusterView
 	if !poll.Until(ctx, func() bool {
@@ -348,7 +347,7 @@ func (g *clusterGroup) assignReplicas(ctx context.Context, l clusterView) error 
 	return nil
 }
 
-// awaitAll waits until ok holds for every node; what names that in the error.
+// awaitAll waits until ok holds for every node; what describes the condition in the error.
 func (g *clusterGroup) awaitAll(ctx context.Context, what string, ok func(nodeView) bool) error {
 	if !poll.Until(ctx, func() bool {
 		return !slices.ContainsFunc(g.view().nodes, func(v nodeView) bool { return v.err != nil || !ok(v) })

@@ -27,21 +27,21 @@ type Config struct {
 	Redis       string   // layout of the stack's own Redis: single, sentinel or cluster
 	RedisServer string   // program name of the Redis server, or "embedded"
 	MinReplicas int      // number of connected Redis replicas below which the primary refuses writes, with Sentinel
-	Background  bool     // warnings of the children go to their log files alone, not to Err
+	Background  bool     // warnings of the children go only to their log files, not to Err
 
 	// Out receives progress and addresses, Err the children's warnings. A write that blocks would block the
 	// supervisor and its children. nil discards.
 	Out, Err io.Writer
 
 	WriterPort, DirectPort, GatewayPort, GatewayMetricsPort int
-	// Ports of the first of several processes; the others have the next ones.
+	// Ports of the first process of a kind; the others have the next ones.
 	ReaderPort, RedisPort, RedisBusPort, SentinelPort int
 
 	Env      []string // environment of the children, in the form of os.Environ
 	Password string   // of the stack's own Redis; set before Stages
 }
 
-// ParseConfig reads the supervisor's settings. Settings of the children alone (CACHE_MAX_SIZE, ...) reach them
+// ParseConfig reads the supervisor's settings. Settings that only the children have, such as CACHE_MAX_SIZE, reach them
 // through the environment.
 func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	c := Config{Common: daemon.Common{Host: supervisor.Host, Logger: slog.Default()}, Env: os.Environ()}
@@ -54,7 +54,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.List(&c.RedisAddr, "REDIS_ADDR", nil, "addresses of a Redis to use; unset: the stack starts its own")
 	s.String(&c.Redis, "REDIS", "", "layout of the stack's own Redis, each with posts of its own: single; sentinel (a primary, two Redis replicas, three Sentinels); cluster (a Redis Cluster of six nodes); empty: the layout that was started last, at first single")
 	s.String(&c.RedisServer, "REDIS_SERVER", defaultServer, `program of the Redis server, on PATH; "embedded": the Redis in this program, in memory only`)
-	s.Int(&c.MinReplicas, "REDIS_MIN_REPLICAS", 1, "with REDIS=sentinel, number of Redis replicas without which the primary refuses writes: 1 bounds the loss of a primary that was cut off, 0 takes writes without any Redis replica")
+	s.Int(&c.MinReplicas, "REDIS_MIN_REPLICAS", 1, "with REDIS=sentinel, number of connected Redis replicas below which the primary refuses writes: 1 bounds the writes that a primary loses when it is cut off, 0 accepts writes without any Redis replica")
 	s.Int(&c.RedisPort, "REDIS_PORT", 6379, "port of the stack's own Redis, or of redis-1; the next servers have the next ports")
 	s.Int(&c.SentinelPort, "SENTINEL_PORT", 26379, "port of sentinel-1; the next Sentinels have the next ports")
 	s.Int(&c.RedisBusPort, "REDIS_BUS_PORT", 16379, "cluster bus port of redis-1; the next nodes have the next ports")
@@ -140,7 +140,7 @@ func (c *Config) File(name string) string { return filepath.Join(c.RunDir, name)
 
 // childEnv returns the environment of every child: that of the supervisor, with the addresses of the stack.
 func (c *Config) childEnv() []string {
-	env := append([]string{}, c.Env...) // of two entries with one name the last counts
+	env := append([]string{}, c.Env...) // the last of two entries with the same name counts
 	env = append(env, c.redisEnv()...)
 	return append(env,
 		"HOST="+supervisor.Host,

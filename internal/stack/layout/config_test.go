@@ -51,7 +51,7 @@ func TestExternalRedisNeedsNoPort(t *testing.T) {
 	}
 }
 
-// What a process says beside its 200 is shown, and what it says beside its 503 is the reason.
+// The reasons in a 200 answer become the note, those in a 503 answer the detail.
 func TestCheckHTTPPassesReasonsOn(t *testing.T) {
 	for _, tt := range []struct {
 		code int
@@ -75,7 +75,7 @@ func TestCheckHTTPPassesReasonsOn(t *testing.T) {
 	}
 }
 
-// The writer sends readers of posts to the gateway, or where the user says.
+// The writer redirects reads to the gateway, or to the user's READER_URL.
 func TestWriterKnowsWherePostsAreRead(t *testing.T) {
 	for env, want := range map[string]string{
 		"READER_URL=":                      "http://127.0.0.1:%d",

@@ -16,7 +16,7 @@ import (
 // loopback interface, which every user of the machine can reach.
 const PasswordFile = "redis.password"
 
-// ReadPassword returns the password of the stack's own Redis, "" when an earlier version started it without.
+// ReadPassword returns the password of the stack's own Redis, "" if an earlier version started it without one.
 func ReadPassword(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -39,8 +39,8 @@ func EnsurePassword(path string) (string, error) {
 }
 
 // configure writes the password into a configuration file that Redis rewrites, in lines of the form "name %q".
-// A new file starts with content. From a file that is there it first removes the lines of these names, and all
-// users: what an earlier version left has a default user without a password.
+// A new file starts with content. From an existing file it first removes the lines with these names, and all users: in
+// the files of earlier versions the default user has no password.
 //
 // The password is in a file because ps shows arguments to every user.
 func configure(path, content, password string, lines ...string) error {

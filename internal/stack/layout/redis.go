@@ -24,10 +24,10 @@ const (
 	Cluster      = "cluster"
 )
 
-// defaultServer is the Redis that is started when none is asked for and it is on PATH.
+// defaultServer is the Redis program that is started by default, if it is on PATH.
 const defaultServer = "redis-server"
 
-// Embedded as REDIS_SERVER asks for the embedded Redis even where a redis-server is on PATH.
+// Embedded is the value of REDIS_SERVER that selects the embedded Redis even if redis-server is on PATH.
 const Embedded = "embedded"
 
 // peer is one process of the stack's own Redis.
@@ -195,8 +195,7 @@ func (c *Config) DataDirs() []string {
 
 func (c *Config) redisDir() string { return c.File(redisDirs[c.Redis]) }
 
-// redisServer returns the spec of a redis-server with its data in dir. more overrides the arguments that all
-// servers have.
+// redisServer returns the spec of a redis-server with its data in dir. more overrides the common arguments.
 func (c *Config) redisServer(name, dir string, p supervisor.Port, more ...string) (supervisor.Spec, error) {
 	conf := filepath.Join(dir, "redis.conf")
 	s, err := c.redisProcess(state.Redis, name, p)
@@ -221,7 +220,7 @@ func (c *Config) redisServer(name, dir string, p supervisor.Port, more ...string
 		}
 		if strings.Contains(line, "reading the append only file") {
 			data := filepath.Join(dir, "appendonlydir")
-			cure = fmt.Sprintf("; what is damaged is cut off by redis-check-aof --fix %s (first copy %s)", filepath.Join(data, "appendonly.aof.manifest"), data)
+			cure = fmt.Sprintf("; copy %s, then run redis-check-aof --fix %s, which cuts off the damaged end", data, filepath.Join(data, "appendonly.aof.manifest"))
 		}
 		return line, cure
 	}
@@ -256,14 +255,14 @@ func redisClient(addr, password string) *redis.Client {
 	})
 }
 
-// embedded reports whether the stack's own Redis is the embedded one: because REDIS_SERVER says so, or because
-// it says nothing and there is no redis-server.
+// embedded reports whether the stack's own Redis is the embedded one: REDIS_SERVER selects it, or REDIS_SERVER is the
+// default and there is no redis-server.
 func (c *Config) embedded() bool {
 	_, err := exec.LookPath(c.RedisServer)
 	return c.RedisServer == Embedded || err != nil && c.RedisServer == defaultServer
 }
 
-// RedisNote describes in a line what keeps the posts.
+// RedisNote describes in one line where the posts are kept.
 func (c *Config) RedisNote() string {
 	switch {
 	case !c.OwnRedis():

@@ -199,7 +199,7 @@ func TestConfigure(t *testing.T) {
 	}
 }
 
-// What listens on the port of our Redis and does not take our password is not ours.
+// A process on the port of the stack's Redis that refuses its password is another Redis.
 func TestCheckRedisLogsIn(t *testing.T) {
 	embedded := redistest.StartEmbedded(t)
 	embedded.RequireAuth("right")

@@ -22,14 +22,14 @@ import (
 const (
 	sentinelServers = 3       // one of them the primary
 	sentinels       = 3       // two of them decide
-	masterName      = "posts" // of the primary at the Sentinels
+	masterName      = "posts" // name of the primary at the Sentinels
 )
 
 // replaceWait bounds how long a primary that died stays down until another server has been promoted. A failover
 // takes 3 s until the primary counts as down, and 1 to 2 s more.
 const replaceWait = 10 * time.Second
 
-// heldBack is logged when the start of a server is delayed for that.
+// heldBack is logged when the start of a server is delayed for a promotion.
 const heldBack = "the primary died; it stays down until another server has been promoted"
 
 // sentinelSettings is the content of a new sentinel.conf. Sentinel rewrites the file at every change, so later
@@ -50,7 +50,7 @@ type sentinelGroup struct {
 	servers, sentinels []peer
 	dir                string // holds a folder for each of them
 	minReplicas        int    // connected Redis replicas without which the primary refuses writes
-	password           string // of all of them
+	password           string // password of servers and Sentinels
 	log                *slog.Logger
 	views              shared[groupView]
 }
@@ -95,7 +95,7 @@ func (c *Config) sentinelServer(g *sentinelGroup, p peer, at supervisor.Port) (s
 	s, err := c.redisServer(p.name, dir, at,
 		"--repl-ping-replica-period", "1", // a Redis replica detects a dead link within 2 s
 		"--repl-diskless-sync-delay", "0", // by default the first full synchronization waits 5 s for more Redis replicas
-		"--repl-backlog-size", "64mb", // no full synchronization after an absence of seconds
+		"--repl-backlog-size", "64mb", // no full synchronization after an outage of seconds
 		// A primary that lost all of its Redis replicas refuses writes after 2 s, so one that was cut off and replaced
 		// loses 2 s of writes at most. The price: while both Redis replicas are down, the primary refuses all writes.
 		"--min-replicas-to-write", strconv.Itoa(c.MinReplicas), "--min-replicas-max-lag", "2",
@@ -137,11 +137,11 @@ func (c *Config) sentinel(g *sentinelGroup, p peer, at supervisor.Port, primary 
 const sentinelConf = "sentinel.conf"
 
 // replicaOf returns the arguments that start a server in the role that the Sentinels have for it, so that an old
-// primary takes no write before they turn it into a Redis replica.
+// primary accepts no write before they turn it into a Redis replica.
 //
-// A primary that died is replaced rather than restarted: with many posts it loads longer than a failover takes,
-// and what killed it may kill it again. So replicaOf blocks until the Sentinels have promoted another server, if
-// they can, for replaceWait or until ctx is done at most.
+// A primary that died is replaced rather than restarted: with many posts a restart takes longer than a failover, and the
+// fault may occur again. So replicaOf blocks until the Sentinels have promoted another server, if they can, but at most
+// for replaceWait or until ctx is done.
 func (g *sentinelGroup) replicaOf(ctx context.Context, self peer) []string {
 	l := g.view()
 	primary := l.primary
@@ -193,7 +193,7 @@ func parseSentinelConf(text string) (primary string, epoch int64) {
 		case len(f) == 6 && f[0] == "sentinel" && f[1] == "monitor" && f[2] == masterName:
 			primary = net.JoinHostPort(f[3], f[4])
 		case len(f) == 4 && f[0] == "sentinel" && f[1] == "config-epoch" && f[2] == masterName:
-			epoch, _ = strconv.ParseInt(f[3], 10, 64) // 0 for what is no number
+			epoch, _ = strconv.ParseInt(f[3], 10, 64) // 0 if it is not a number
 		}
 	}
 	return primary, epoch

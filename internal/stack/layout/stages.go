@@ -8,15 +8,16 @@ import (
 	"heavy-read-api/internal/stack/supervisor"
 )
 
-// Stage is a part of the stack whose processes are started without waiting for each other.
+// Stage is a group of processes that are started together, without waiting for each other.
 type Stage struct {
 	Specs []supervisor.Spec
-	// Form, when set, joins the processes, which run, to one system. It blocks until that is done or ctx is.
+	// Form joins the running processes into one system, such as a Redis Cluster. It blocks until that is done or ctx
+	// ends. It is nil if there is nothing to join.
 	Form func(ctx context.Context) error
 }
 
-// Stages returns the stages in the order of their start: those of the stack's own Redis, then the rest as the
-// last one.
+// Stages returns the stages in the order of their start: first those of the stack's own Redis, then one with all other
+// processes.
 func (c *Config) Stages() (stages []Stage, err error) {
 	if c.OwnRedis() {
 		var what string
@@ -25,7 +26,7 @@ func (c *Config) Stages() (stages []Stage, err error) {
 		}
 		c.Logger.Info("Redis is " + what)
 	} else {
-		c.Logger.Info("Redis is the one of REDIS_ADDR, none is started", "addr", strings.Join(c.RedisAddr, ","))
+		c.Logger.Info("using the Redis of REDIS_ADDR; the stack starts none", "addr", strings.Join(c.RedisAddr, ","))
 	}
 	var rest []supervisor.Spec
 	var errs []error

@@ -29,13 +29,13 @@ func (l *shared[T]) do(view func(context.Context) T) T {
 // serverView is the state of a Redis server, as the server itself reports it.
 type serverView struct {
 	peer
-	err      error // of a server that did not answer; then the rest is empty
+	err      error // error of the request; if not nil, all other fields are empty
 	loading  bool
 	primary  bool
 	upstream string // address of a Redis replica's primary
 	linkUp   bool   // link to upstream
 	replicas int    // connected Redis replicas of a primary
-	good     int    // those of replicas that count for min-replicas-to-write
+	good     int    // Redis replicas that count for min-replicas-to-write
 	required int    // min-replicas-to-write
 }
 
@@ -57,7 +57,7 @@ func viewServer(ctx context.Context, c *redis.Client, p peer) serverView {
 // sentinelView is the state of a Sentinel, as the Sentinel itself reports it.
 type sentinelView struct {
 	peer
-	err     error  // of a Sentinel that did not answer; then the rest is empty
+	err     error  // error of the request; if not nil, all other fields are empty
 	primary string // address of the primary that it names
 	epoch   int64  // configuration epoch of that primary
 	down    bool   // it does not reach the primary, or a failover is under way

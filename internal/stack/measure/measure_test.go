@@ -54,7 +54,7 @@ func TestParseSample(t *testing.T) {
 		t.Errorf("started %v", s.started)
 	}
 	if _, err := parseSample(strings.NewReader("<html>"), "reader"); err == nil {
-		t.Error("a page that is no metrics was taken for some")
+		t.Error("a page without metrics was parsed as metrics")
 	}
 }
 

@@ -28,7 +28,7 @@ type source struct {
 	name   string
 	family string
 	match  func(labels map[string]string) bool // nil takes every series
-	scale  float64                             // factor from the unit of the family to ours; 0 stands for 1
+	scale  float64                             // factor from the unit of the family to ours; 0 means 1
 }
 
 func label(name, value string) func(map[string]string) bool {

@@ -16,7 +16,7 @@ type track struct {
 	recent map[string][]histogram // growth of each histogram in the last scrapes, quantileWindow at most
 }
 
-// add records a scrape and returns its values: gauges as they are, rates per second since the scrape before,
+// add records a scrape and returns its values: gauges unchanged, rates per second since the previous scrape, and
 // quantiles over the last quantileWindow scrapes. A rate without an earlier scrape and a quantile without an
 // observation are absent.
 func (t *track) add(at time.Time, s sample) Values {

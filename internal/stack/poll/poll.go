@@ -1,4 +1,4 @@
-// Package poll waits for what can only be asked.
+// Package poll waits for conditions that send no notification.
 package poll
 
 import (

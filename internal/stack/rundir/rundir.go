@@ -1,5 +1,5 @@
-// Package rundir lets one supervisor at a time use a run folder, and tells other commands which one does. The
-// folder holds posts, logs and a password: its owner alone can read it.
+// Package rundir lets one supervisor at a time use a run folder, and finds that supervisor for other commands. The
+// folder holds posts, logs and a password, so only its owner can read it.
 package rundir
 
 import (
@@ -64,7 +64,7 @@ func Take(dir, control string) (*Claim, error) {
 	return c, nil
 }
 
-// Make makes the folder, and closes one that an earlier version left open to other users.
+// Make makes the folder, and removes other users' access to one that an earlier version made.
 func Make(dir string) error {
 	if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700)); err != nil {
 		return fmt.Errorf("make the run folder: %w", err)
@@ -84,7 +84,7 @@ func tryLock(f *os.File) error {
 	return err
 }
 
-// Release ends the claim. The lock file stays: a lock on a file that was removed excludes nobody.
+// Release ends the claim. The lock file stays: a lock on a removed file excludes no other process.
 func (c *Claim) Release() {
 	Forget(c.dir)
 	c.lock.Close()
@@ -123,7 +123,7 @@ func Running(dir string) (pid int, control string, err error) {
 	return pid, strings.TrimSpace(string(addr)), nil
 }
 
-// WriteFile replaces a file in one step, so that nobody reads half of it.
+// WriteFile replaces a file atomically, so that no process reads half of it.
 func WriteFile(path, content string) error {
 	next := path + ".next"
 	if err := os.WriteFile(next, []byte(content), 0o600); err != nil {

@@ -1,7 +1,7 @@
-// Package state describes the running stack: its processes, what each of them does, and how it is.
+// Package state describes the running stack: its processes, their roles and their health.
 package state
 
-// Roles of processes. Each but Sentinel is also the first argument with which the program runs as one.
+// Roles of processes. Each except Sentinel is also the first argument that makes the program take this role.
 const (
 	Redis    = "redis"
 	Sentinel = "sentinel"
@@ -27,7 +27,7 @@ type Process struct {
 	PID      int    `json:"pid,omitempty"`
 	Restarts int    `json:"restarts"`
 	State    string `json:"state"`
-	Note     string `json:"note,omitempty"` // what it is at the moment, such as "primary"
+	Note     string `json:"note,omitempty"` // role in Redis or a warning, such as "primary"
 	Detail   string `json:"detail,omitempty"`
 	External bool   `json:"external,omitempty"` // not started by the stack
 	Metrics  string `json:"metrics,omitempty"`  // URL of its metrics, "" when it has none
@@ -36,7 +36,7 @@ type Process struct {
 // Up reports whether the process does its job.
 func (p Process) Up() bool { return p.State == Ready || p.State == Degraded }
 
-// Settled reports whether a start is done with p. A reader that is degraded has lost Redis and serves from
+// Settled reports whether a start no longer waits for p. A reader that is degraded has lost Redis and serves from
 // memory. A degraded gateway does not use all readers yet, and a degraded Redis or Sentinel has not found
 // the others yet.
 func (p Process) Settled() bool {
@@ -58,7 +58,7 @@ func (p Process) StateText() string {
 // Health is the result of one health check.
 type Health struct {
 	Ready  bool
-	Note   string // what the process is at the moment, such as "primary"
+	Note   string // role in Redis or a warning, such as "primary"
 	Detail string // why it is not ready, or its problem although it is ready
 }
 

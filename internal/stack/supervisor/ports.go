@@ -25,8 +25,8 @@ type Port struct {
 type portInUseError struct {
 	port Port
 	name string // of the process that needs it
-	// No program listens: the kernel has given the port to an outgoing connection, and keeps it for a minute after
-	// that has ended (TIME-WAIT).
+	// No program listens: the kernel has given the port to an outgoing connection, and keeps it for a minute after that
+	// connection has ended (TIME-WAIT).
 	outgoing bool
 }
 

@@ -40,7 +40,7 @@ func nextBackoff(previous, lived time.Duration) time.Duration {
 type Spec struct {
 	Name    string   // unique, such as reader-1
 	Role    string   // as package state names it
-	Ports   []Port   // that it listens on; the first is its address
+	Ports   []Port   // ports that it listens on; the first one is in its address
 	Path    string   // program
 	Argv    []string // its name in ps and its arguments
 	Env     []string
@@ -50,8 +50,8 @@ type Spec struct {
 	// which a stop of the process causes. With an error the start fails.
 	Prepare func(ctx context.Context) ([]string, error)
 	Notable func(line string) bool // whether a line of its output is for the terminal
-	// Cure, when set, gets the last line of a process that ended. It returns the message in the line, and the
-	// remedy for an error that no restart can help, else "".
+	// Cure, when set, is called with the last line of a process that ended. It returns the message in that line, and
+	// the remedy if a restart cannot help, else "".
 	Cure func(line string) (message, remedy string)
 }
 
@@ -70,7 +70,7 @@ type Process struct {
 	started  chan struct{} // closed by run once the child runs, or its first start failed
 	done     chan struct{} // closed by run at its end, when no child runs
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards all fields below
 	pid      int        // 0 while no child runs
 	restarts int
 	lastExit string
@@ -83,7 +83,7 @@ func newProcess(spec Spec, starter *starter, log *slog.Logger, output *logFile, 
 	}
 }
 
-// stop tells the child to stop and returns at once; done is closed once the child has ended.
+// stop starts the stop of the child and returns at once; done is closed once the child has ended.
 func (p *Process) stop() { p.stopOnce.Do(func() { close(p.stopping) }) }
 
 // Stopping reports whether the process was told to stop.

@@ -7,7 +7,7 @@ import "syscall"
 func Self() (string, error) { return "/proc/self/exe", nil }
 
 // childAttr ties a child to the supervisor: the kernel kills it when the supervisor dies, also by
-// SIGKILL, which no handler of ours could see.
+// SIGKILL, which no handler can catch.
 func childAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -13,8 +13,8 @@ import (
 // firstStart is the age below which the exit of a process can mean that it cannot start at all.
 const firstStart = 5 * time.Second
 
-// maxAttempts is how often a process that ends young is started: a fault that two restarts have not cured,
-// further ones will not cure either.
+// maxAttempts is the number of starts of a process that keeps ending young: a fault that persists over two restarts
+// will persist over further ones.
 const maxAttempts = 3
 
 // Supervisor starts processes, starts those again that die, and stops them.
@@ -24,7 +24,7 @@ type Supervisor struct {
 	terminal io.Writer // for the processes' warnings; must not block
 	starter  *starter
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards all fields below
 	procs   []*Process // in the order of their start
 	closing bool       // no further process is started
 }
@@ -74,8 +74,8 @@ func (s *Supervisor) Remove(procs []*Process) {
 	s.procs = slices.DeleteFunc(s.procs, func(p *Process) bool { return slices.Contains(procs, p) })
 }
 
-// StopAll starts nothing any more and stops every process: the processes with the given roles last and in that
-// order, all others before them and at the same time.
+// StopAll prevents further starts and stops every process: first, at the same time, all without one of the given roles,
+// then those with the roles, in the order of the roles.
 func (s *Supervisor) StopAll(last ...string) {
 	s.mu.Lock()
 	s.closing = true
@@ -125,8 +125,8 @@ func ReportTo(failed chan<- error) Verdict {
 	}
 }
 
-// cannotStart returns why a process that ended can never start, nil when it may: its port was taken after the
-// check, a restart would fail in the same way, or it has ended young maxAttempts times.
+// cannotStart returns why a process that ended can never start, or nil if it may: its port was taken after the check,
+// a restart would fail in the same way, or it has ended young maxAttempts times.
 func cannotStart(p *Process, e End) error {
 	message, remedy := e.lastError, ""
 	if p.Cure != nil {

@@ -20,7 +20,7 @@ type Terminal struct {
 	wake chan struct{} // holds a token while run has something to do
 	done chan struct{} // closed by run when it ends
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards all fields below
 	queue   []byte
 	dropped int // number of lines dropped since run last emptied the queue
 	closed  bool
@@ -77,7 +77,7 @@ func (t *Terminal) run() {
 		lines, dropped, closed := t.queue, t.dropped, t.closed
 		t.queue, t.dropped = nil, 0
 		t.mu.Unlock()
-		// The log files have the lines too, so a closed terminal is no error.
+		// The log files have the lines too, so a closed terminal is not an error.
 		_, _ = t.out.Write(lines)
 		if dropped > 0 {
 			fmt.Fprintf(t.out, "(%d lines dropped because the terminal was blocked; see the log files)\n", dropped)
