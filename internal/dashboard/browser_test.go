@@ -17,8 +17,8 @@ import (
 
 const browserWait = 60 * time.Second
 
-// TestInBrowser looks at the page as a visitor does: nothing is reported on the console (a script
-// or style that the policy refuses would be), the state is shown, and a post is seen to arrive.
+// TestInBrowser opens the page as a visitor does: the console stays empty (it would report a script or style that the
+// policy refuses), the state is shown, and a post is seen to arrive.
 func TestInBrowser(t *testing.T) {
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
@@ -86,7 +86,7 @@ func TestInBrowser(t *testing.T) {
 	sees("#link", "live")
 	sees("#processes li", "reader-2ready")
 	sees("#processes .primary", "primary, 2 Redis replicas")
-	sees("#banners", "make test-write") // nothing was written yet: it tells what to do
+	sees("#banners", "make test-write") // nothing was written yet: the banner says what to do
 	sees(".chart h2", "Propagation")
 	sees(".legend", "reader-1")
 

@@ -14,14 +14,14 @@ import (
 	"heavy-read-api/internal/stack/state"
 )
 
-// fakeStack is a writer and readers that do what the dashboard looks at: readers show a write when
-// the test says so.
+// fakeStack is a writer and readers with the endpoints that the dashboard uses. A reader shows a write when the test
+// applies it.
 type fakeStack struct {
 	token string
-	// deliver says what happens to a write of the given version; nil applies it to every reader.
+	// deliver is called for a write with the given version; nil applies the write to every reader.
 	deliver func(f *fakeStack, version int64)
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards all fields below
 	state   map[string]string
 	version map[string]int64 // of the one post, by reader; 0 is absent
 

@@ -7,7 +7,7 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// LocalOnly passes requests of this machine's own pages and tools alone. The listener is on the loopback interface,
+// LocalOnly passes only requests of this machine's own pages and tools. The listener is on the loopback interface,
 // but a browser on this machine also runs pages of other sites: a cross-origin request is recognized by its Origin,
 // and a site whose name resolves to 127.0.0.1 (DNS rebinding) by its Host.
 func LocalOnly(h http.Handler) http.Handler {
@@ -18,15 +18,14 @@ func LocalOnly(h http.Handler) http.Handler {
 	sameOrigin := guard.Handler(h)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !localHost(r.Host) {
-			httpkit.Problem{Status: http.StatusForbidden, Detail: "use http://localhost: this page is for its own machine alone"}.WriteTo(w)
+			httpkit.Problem{Status: http.StatusForbidden, Detail: "use http://localhost: this page answers only requests to its own machine"}.WriteTo(w)
 			return
 		}
 		sameOrigin.ServeHTTP(w, r)
 	})
 }
 
-// localHost reports whether a Host header names this machine. The port is free, because an SSH
-// tunnel may have changed it.
+// localHost reports whether a Host header names this machine. Any port is accepted, because an SSH tunnel may change it.
 func localHost(hostport string) bool {
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {

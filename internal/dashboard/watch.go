@@ -124,7 +124,7 @@ func get(ctx context.Context, client *http.Client, url, etag string) (seen, stri
 	}
 }
 
-// token is a version token: <epoch in hex>-<version>. The zero token stands for no version.
+// token is a version token: <epoch in hex>-<version>. The zero token names no version.
 type token struct {
 	text    string
 	epoch   string
@@ -135,7 +135,7 @@ func parseToken(text string) (token, error) {
 	epoch, number, ok := strings.Cut(text, "-")
 	version, err := strconv.ParseUint(number, 10, 64)
 	if !ok || epoch == "" || err != nil {
-		return token{}, fmt.Errorf("%q is no version token", text)
+		return token{}, fmt.Errorf("%q is not a version token", text)
 	}
 	return token{text: text, epoch: epoch, version: version}, nil
 }

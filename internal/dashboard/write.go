@@ -34,9 +34,9 @@ type event struct {
 	Reader  string `json:"reader,omitempty"` // of arrived and missed
 	Status  int    `json:"status,omitempty"` // the writer's, of written and failed
 	Version string `json:"version,omitempty"`
-	// Milliseconds from just before the request to the writer was sent.
+	// Time in milliseconds since just before the request to the writer was sent.
 	Sent *float64 `json:"ms,omitempty"`
-	// Milliseconds from the writer's answer; below zero when the post was there before it.
+	// Time in milliseconds since the writer's answer; negative if the post arrived before it.
 	Answered *float64 `json:"ms_from_answer,omitempty"`
 	Detail   string   `json:"detail,omitempty"`
 }

@@ -253,7 +253,7 @@ $('write').addEventListener('submit', async (e) => {
   button.disabled = false;
 });
 
-// The token is no form data: it is kept in its field alone.
+// The token is not part of the form data, so it is not sent with the post; only its field keeps it.
 function authorization() {
   const token = document.querySelector('#token input').value;
   return token ? { Authorization: 'Bearer ' + token } : {};

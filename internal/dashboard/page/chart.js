@@ -59,7 +59,7 @@ class Chart {
     this.root.append(title, element('p', 'note', def.note), this.canvas, this.legend, this.tip);
     parent.append(this.root);
     this.data = { points: [], lines: [], now: Date.now() };
-    this.canvas.addEventListener('pointermove', (e) => { this.at = e.offsetX; this.draw(); this.tell(); });
+    this.canvas.addEventListener('pointermove', (e) => { this.at = e.offsetX; this.draw(); this.showTip(); });
     this.canvas.addEventListener('pointerleave', () => { this.at = undefined; this.tip.hidden = true; this.draw(); });
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
@@ -67,7 +67,7 @@ class Chart {
   update(points, processes, now) {
     this.data = { points, lines: this.def.lines(processes), now };
     this.draw();
-    this.tell();
+    this.showTip();
     this.writeLegend();
   }
 
@@ -101,8 +101,8 @@ class Chart {
     this.canvas.setAttribute('aria-label', `${this.def.title}, ${this.def.note}. Now: ${spoken.join('; ')}`);
   }
 
-  // tell shows the values at the pointer.
-  tell() {
+  // showTip shows the values at the pointer.
+  showTip() {
     const { points, lines } = this.data;
     if (this.at === undefined || !this.scaleX || points.length === 0) return;
     let best = points[0];
