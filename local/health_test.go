@@ -56,6 +56,6 @@ func TestHealthChecksAskNoProxy(t *testing.T) {
 	}
 }
 
-// unreachable is a proxy at which nobody listens, for every kind of request.
+// unreachable is the address of a proxy that does not listen, for every kind of request.
 var unreachable = []string{"http_proxy=http://127.0.0.1:1", "https_proxy=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1",
 	"all_proxy=http://127.0.0.1:1", "ALL_PROXY=http://127.0.0.1:1", "no_proxy=", "NO_PROXY="}

@@ -36,12 +36,12 @@ start | build) compile=yes ;;
 esac
 if [ $compile = yes ]; then
 	[ -x bin/local ] || echo "Compiling; the first time takes a minute or two." >&2
-	if "$go" list -m >/dev/null 2>&1; then # it is there, and new enough
+	if "$go" list -m >/dev/null 2>&1; then # Go is installed and new enough
 		"$go" build -o bin/local ./local
 	elif why=$(docker version 2>&1 >/dev/null); then
 		compile_in_docker
 	elif command -v "$go" >/dev/null; then
-		"$go" build -o bin/local ./local # which says what is wrong with it
+		"$go" build -o bin/local ./local # fails with the reason
 	else
 		command -v docker >/dev/null || why='docker is not installed'
 		fail "the stack needs Docker ($(echo "$why" | tail -n 1)), or Go 1.26 or newer on PATH (https://go.dev/dl)"

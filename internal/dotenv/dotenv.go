@@ -1,5 +1,5 @@
-// Package dotenv reads the file .env, so that one file serves both ways to run the stack. It refuses what Docker
-// Compose would read in another way.
+// Package dotenv reads the file .env, so that one file serves both ways to run the stack. It refuses lines that Docker
+// Compose would interpret differently.
 package dotenv
 
 import (
@@ -17,7 +17,7 @@ var (
 	ambiguous = regexp.MustCompile(`["'$\r]|\s#|^\s|\s$`)
 )
 
-// Load sets the variables of the file that the environment does not have. A missing file has none.
+// Load sets the variables of the file that the environment does not have. A missing file is not an error.
 func Load(path string) error {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

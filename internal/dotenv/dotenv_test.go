@@ -36,7 +36,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// Compose reads each of these in another way than as a name and the bytes behind the =.
+// Compose does not read these lines as a name and the bytes after the =.
 func TestLoadRefuses(t *testing.T) {
 	for _, line := range []string{
 		"export A=1", "A =1", "A= 1", "A=1 ", "A='1'", `A="1"`, "A=$HOME", "A=1 # comment", "A=1\r", "1A=1", "A-B=1", "A", "=1", "A=1\t#",

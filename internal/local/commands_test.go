@@ -149,7 +149,7 @@ func TestComposeThatIsTooOld(t *testing.T) {
 	}
 }
 
-// As many readers can run in Docker as without, and fewer when READER_PORTS has fewer ports.
+// Docker has the same limit of readers as the local stack, or the number of ports in READER_PORTS if that is lower.
 func TestReadersInDockerAreLimited(t *testing.T) {
 	for _, tt := range []struct {
 		ports, readers string

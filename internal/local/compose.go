@@ -50,7 +50,7 @@ func newCompose() *compose {
 					files += string(filepath.ListSeparator) + override
 				}
 			}
-			// In the place of the variable: of two with one name, Compose reads the first.
+			// Replaced, not appended: Compose reads the first of two variables with the same name.
 			c.env = slices.DeleteFunc(c.env, func(e string) bool { return strings.HasPrefix(e, "COMPOSE_FILE=") })
 			c.env = append(c.env, "COMPOSE_FILE="+files+string(filepath.ListSeparator)+overlay)
 		}
@@ -100,7 +100,7 @@ const leastMinor = 24
 
 var versionPattern = regexp.MustCompile(`^v?(\d+)\.(\d+)`)
 
-// missing returns in a few words why the stack cannot run in Docker, "" when it can.
+// missing returns why the stack cannot run in Docker, in a few words, or "" if it can.
 func (c *compose) missing(ctx context.Context) string {
 	if _, err := os.Stat("docker-compose.yaml"); err != nil {
 		return "there is no docker-compose.yaml"
@@ -132,7 +132,7 @@ func (c *compose) runs(ctx context.Context) bool {
 	return err == nil && strings.TrimSpace(ids) != ""
 }
 
-// container is what docker inspect prints of a container.
+// container is the part of the output of docker inspect that the commands use.
 type container struct {
 	Name   string
 	Config struct{ Labels map[string]string }
@@ -179,7 +179,7 @@ func (c container) name() string { return strings.TrimPrefix(c.Name, "/") }
 func (c container) service() string { return c.Config.Labels["com.docker.compose.service"] }
 
 // address returns where a client on this machine reaches a port of the container, "" when it is not published. A
-// published address that stands for all of this machine's becomes the loopback address.
+// wildcard address becomes the loopback address.
 func (c container) address(port int) string {
 	bindings := slices.Clone(c.NetworkSettings.Ports[fmt.Sprintf("%d/tcp", port)])
 	slices.SortStableFunc(bindings, func(a, b binding) int { // IPv4 first

@@ -106,7 +106,7 @@ func (d *docker) start() error {
 	return d.printAddresses()
 }
 
-// printState prints what can be learnt of the containers after a failed command.
+// printState prints the state of the containers after a failed command, as far as docker reports it.
 func (d *docker) printState() {
 	if st, err := d.state(); err == nil {
 		printHealth(d.out, st)
@@ -240,8 +240,8 @@ func (d *docker) clean() error {
 	if err := d.runVisibly(d.compose.cmd("down", "--volumes", "--remove-orphans")); err != nil {
 		return err
 	}
-	// By the label of Compose's project: the last stack may have had another number of Redis servers, and reader
-	// and reader-direct share the name of an image. What is still in use stays, without an error.
+	// Images are found by the label of Compose's project, because the last stack may have had another number of Redis
+	// servers, and reader and reader-direct share an image. An image that is still in use stays, without an error.
 	mine := "label=com.docker.compose.project=" + cmp.Or(os.Getenv("COMPOSE_PROJECT_NAME"), "heavy-read-api")
 	for _, kind := range []struct{ list, remove []string }{
 		{[]string{"network", "ls", "--quiet"}, []string{"network", "rm"}},

@@ -220,7 +220,7 @@ func TestStateOfAContainer(t *testing.T) {
 	}
 }
 
-// What Docker publishes on all addresses is reached on the loopback, over IPv4 where there is a choice.
+// A port that Docker publishes on all addresses is reached on the loopback address, over IPv4 if there is a choice.
 func TestAddressOfAContainer(t *testing.T) {
 	for want, published := range map[string][]string{
 		"127.0.0.1:80": {"127.0.0.1"}, "192.0.2.7:80": {"192.0.2.7"}, "[::1]:80": {"::1"}, "[2001:db8::7]:80": {"2001:db8::7"},

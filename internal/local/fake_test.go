@@ -28,8 +28,8 @@ import (
 	"heavy-read-api/internal/writer"
 )
 
-// TestMain makes the test binary the program `local`, with fake roles or realChildren, where childEnvironment is
-// set: the stack under test starts its own program again for each process.
+// TestMain runs the test binary as the program `local` if childEnvironment is set, because the stack under test starts its
+// own program again for each process. The roles are fakes, or the real ones for the value realChildren.
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnvironment) == "" {
 		os.Exit(m.Run())
@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 
 const (
 	childEnvironment = "STACK_TEST_CHILD"
-	realChildren     = "real" // value of it with which writer and readers are the real ones
+	realChildren     = "real" // value of childEnvironment that selects the real writer and readers
 )
 
 // fake is a process with the interfaces that the supervisor uses. Its settings make it misbehave.
@@ -62,12 +62,12 @@ type fake struct {
 	metricsPort  int
 
 	stealPort int           // FAKE_STEAL: the reader called reader-1 listens on this port too
-	refuse    string        // FAKE_REFUSE: the process on this port says that its configuration cannot work
-	panics    string        // FAKE_PANIC: reader-1 panics while this file exists, which it deletes before
-	events    string        // FAKE_EVENTS: file that gets a line for what matters to an order
+	refuse    string        // FAKE_REFUSE: the process on this port reports that its configuration cannot work
+	panics    string        // FAKE_PANIC: reader-1 deletes this file and panics, if the file exists
+	events    string        // FAKE_EVENTS: file that gets a line for each event whose order a test checks
 	reload    time.Duration // FAKE_RELOAD: how often the gateway reads its nodes
-	load      time.Duration // FAKE_LOAD: how long a process takes to be ready
-	take      time.Duration // FAKE_TAKE: how long the gateway takes to use a reader that it lists
+	load      time.Duration // FAKE_LOAD: time until a process is ready
+	take      time.Duration // FAKE_TAKE: time until the gateway uses a reader that it lists
 	unused    string        // FAKE_UNUSED: port of a reader that the gateway never uses
 }
 
@@ -90,7 +90,7 @@ func parseFake(args []string, getenv func(string) string) (fake, error) {
 		return f, err
 	}
 	if f.refuse == fmt.Sprint(f.Port) {
-		return f, errors.New("FAKE_REFUSE is not to its liking")
+		return f, errors.New("FAKE_REFUSE names this port")
 	}
 	return f, nil
 }
@@ -134,7 +134,7 @@ func (f *fake) isGateway() bool {
 
 // gateway follows the nodes file as the real one does and lists the nodes in its metrics.
 func (f *fake) gateway(ctx context.Context) error {
-	if f.stealPort == f.Port { // let the thief come first
+	if f.stealPort == f.Port { // wait until reader-1 has taken the port
 		poll.Until(ctx, func() bool {
 			conn, err := net.Dial("tcp", supervisor.Address(f.Port))
 			if err == nil {
@@ -152,9 +152,9 @@ func (f *fake) gateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var mu sync.Mutex // guards what follows
+	var mu sync.Mutex // guards nodes and listed
 	var nodes []string
-	listed := make(map[string]time.Time) // since when
+	listed := make(map[string]time.Time) // time at which a node was listed
 	used := func(node string) bool {
 		return time.Since(listed[node]) >= f.take && !strings.HasSuffix(node, ":"+f.unused)
 	}
@@ -230,11 +230,10 @@ const firstTestPort, lastTestPort = 10000, 20000
 // Processes of the layouts of Redis.
 const sentinels, sentinelServers, clusterNodes = 3, 3, 6
 
-// Ports of a stack: one each, then the readers, the Sentinels, the nodes of a cluster and their buses.
+// Ports of a stack: five single ports, the readers, the Sentinels, the nodes of a cluster and their buses.
 const portsPerStack = 5 + layout.MaxReaders + sentinels + 2*clusterNodes
 
-// testConfig returns the configuration of a stack of its own, on free ports, with fake children and
-// the embedded Redis.
+// testConfig returns the configuration of a separate stack on free ports, with fake children and the embedded Redis.
 func testConfig(t *testing.T, env ...string) layout.Config {
 	t.Helper()
 	all := append(testEnv(t), env...)
@@ -247,7 +246,7 @@ func testConfig(t *testing.T, env ...string) layout.Config {
 	return cfg
 }
 
-// testEnv returns the environment of such a stack.
+// testEnv returns the environment for testConfig.
 func testEnv(t *testing.T) []string {
 	t.Helper()
 	base := freeBlock(t)
@@ -271,7 +270,8 @@ next:
 			portBlock.Store(firstTestPort)
 			continue
 		}
-		// Of the number of the first port: it excludes other test processes, and is not in the way of TCP.
+		// The UDP port with the number of the first TCP port reserves the block: other test processes cannot bind it, and
+		// the stack does not use UDP.
 		reservation, err := net.ListenPacket("udp", supervisor.Address(base))
 		if err != nil {
 			continue
@@ -310,7 +310,7 @@ func testProgram(t *testing.T) string {
 	return path
 }
 
-// execute runs a command in a folder, with env beside the environment of the test.
+// execute runs a command in a folder, with env added to the environment of the test.
 func execute(t *testing.T, dir string, env []string, command ...string) (output string, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)

@@ -28,8 +28,8 @@ type Role func(args []string) int
 
 const help = `usage: local command
 
-In Docker or as processes of this machine, as RUNTIME=docker or RUNTIME=local says; by default as the stack runs
-now, else in Docker where that works:
+These commands control the stack in Docker or as local processes. RUNTIME (docker or local) selects one; the default
+is the runtime in which the stack runs, else Docker if it works:
   start            start the stack and wait until everything is ready
   stop             stop it; the posts stay
   health           print a line per process or container; fail when one is not ready
@@ -44,7 +44,7 @@ now, else in Docker where that works:
   runtime          print "docker" or "local", and the reason
   compose ARGS...  run docker compose with the files of the stack that was started last
 
-As processes of this machine alone:
+Without Docker only:
   run              start the stack and stay in the foreground; Ctrl-C stops it; run -help lists the settings
 `
 
@@ -59,7 +59,7 @@ type program struct {
 	out, err io.Writer
 
 	startWait time.Duration // bound of a start without Docker
-	pause     time.Duration // between two looks at the gateway's list in Docker, and between two measurements
+	pause     time.Duration // between two polls of the gateway's list in Docker, and between two measurements
 }
 
 // Main runs the command that args name, or one of roles, and returns the exit code: the stack starts this

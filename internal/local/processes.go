@@ -138,8 +138,8 @@ func (r *processes) stop() error {
 	if !poll.Until(ctx, func() bool { now, _, err := rundir.Running(r.cfg.RunDir); return err == nil && now != pid }) {
 		return fmt.Errorf("the supervisor (pid %d) has not stopped after %s, see %s", pid, time.Since(begun).Round(time.Second), r.cfg.File("stack.log"))
 	}
-	// All that is left is the process itself, which writes its last lines. Where nobody reaps orphans it stays as a
-	// zombie, which is no failure.
+	// Only the process itself is left, which writes its last lines. It stays a zombie where no process reaps orphans;
+	// that is not an error.
 	ctx, cancel = context.WithTimeout(r.ctx, exitWait)
 	defer cancel()
 	poll.Until(ctx, func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })

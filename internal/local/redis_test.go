@@ -110,7 +110,7 @@ func checkModes(t *testing.T, dir string) {
 	}
 }
 
-// Both layouts go through the same life: start, death of the primary, failover, stop and start.
+// Both layouts pass through the same events: start, death of the primary, failover, stop and start.
 func TestLayouts(t *testing.T) {
 	redistest.Require(t)
 	for _, tt := range []struct {
@@ -176,7 +176,7 @@ func TestLayouts(t *testing.T) {
 				t.Errorf("status: exit code %d, %q is not in\n%s", code, want, out)
 			}
 
-			// The posts and the primary survive a stop in order, and one that leaves nobody time.
+			// The posts and the primary survive a graceful stop, and a kill of all processes.
 			for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 				if err := syscall.Kill(st.PID, signal); err != nil {
 					t.Fatal(err)
@@ -192,7 +192,7 @@ func TestLayouts(t *testing.T) {
 				served(t, cfg, "first", "second", "third")
 			}
 
-			// And the first start of this version in a run folder whose Redis had no password.
+			// They also survive the first start of this version in a run folder whose Redis had no password.
 			if out, code := local(t, env, "stop"); code != 0 {
 				t.Fatalf("stop: exit code %d\n%s", code, out)
 			}

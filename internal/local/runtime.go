@@ -20,8 +20,7 @@ const (
 	inDocker    = "docker"
 )
 
-// runtime is where the stack runs. Its methods block until what they do is done, and print what the user should
-// know of it.
+// runtime is where the stack runs. Its methods block until their work is done, and print results for the user.
 type runtime interface {
 	start() error
 	stop() error
@@ -49,8 +48,8 @@ func runDir() string { return cmp.Or(os.Getenv("RUN_DIR"), ".run") }
 // runtimeFile is the file in the run folder with the runtime that was started last.
 const runtimeFile = "runtime"
 
-// choose picks the runtime: RUNTIME, else the one in which the stack runs, of two the one that was started last,
-// else Docker where it works.
+// choose picks the runtime: RUNTIME, else the one in which the stack runs (if it runs in both, the one that was started
+// last), else Docker if it works.
 func choose(ctx context.Context) (choice, error) {
 	forced := os.Getenv("RUNTIME")
 	switch forced {
@@ -101,8 +100,8 @@ func (p *program) runtime(c choice) (runtime, error) {
 	return &processes{program: p, cfg: cfg}, nil
 }
 
-// start starts the stack in the chosen runtime, and without Docker where the images cannot be pulled or built and
-// RUNTIME leaves the choice.
+// start starts the stack in the chosen runtime. If the images cannot be pulled or built, it starts the stack without
+// Docker, unless RUNTIME demands Docker.
 func (p *program) start(c choice) error {
 	hint := "; RUNTIME=local or docker forces it"
 	if os.Getenv("RUNTIME") != "" {

@@ -13,7 +13,7 @@ import (
 	"heavy-read-api/internal/stack/rundir"
 )
 
-// RUNTIME=docker that cannot work prints the reason once, and what works.
+// If RUNTIME=docker cannot work, the reason is printed once, with a setting that works.
 func TestDockerThatCannotWork(t *testing.T) {
 	const (
 		noDaemon   = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
@@ -35,7 +35,7 @@ esac`, noRegistry},
 	}
 }
 
-// Ctrl-C while the images are pulled is no reason to start the local stack.
+// Ctrl-C while the images are pulled does not start the local stack.
 func TestInterruptedStartStartsNothing(t *testing.T) {
 	dir := t.TempDir()
 	path := pathWith(t, map[string]string{"docker": `#!/bin/sh

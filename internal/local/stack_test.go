@@ -32,6 +32,19 @@ import (
 
 const testWait = 30 * time.Second
 
+// gone reports whether a process has ended; a zombie has.
+func gone(pid int) bool {
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return true
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false // no /proc here, or it has just ended: the next poll decides
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(rest, "Z")
+}
+
 // run runs a stack in this process until the test ends or stop is called.
 func run(t *testing.T, cfg layout.Config) (stop func() error) {
 	t.Helper()
@@ -205,7 +218,7 @@ func TestConfigurationThatCannotWorkEndsTheStart(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Env = append(cfg.Env, fmt.Sprintf("FAKE_REFUSE=%d", cfg.WriterPort))
 	err := runToEnd(t, cfg)
-	if err == nil || err.Error() != "writer cannot start: FAKE_REFUSE is not to its liking" {
+	if err == nil || err.Error() != "writer cannot start: FAKE_REFUSE names this port" {
 		t.Errorf("error %v", err)
 	}
 }
@@ -468,7 +481,7 @@ func TestScaleUpThatCannotWorkIsUndone(t *testing.T) {
 	cfg.Env = append(cfg.Env, fmt.Sprintf("FAKE_REFUSE=%d", cfg.ReaderPort+3))
 	run(t, cfg)
 	readyState(t, cfg)
-	const want = "reader-4 cannot start: FAKE_REFUSE is not to its liking"
+	const want = "reader-4 cannot start: FAKE_REFUSE names this port"
 	if err := scaleTo(t, cfg, 4); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %q", err, want)
 	}
