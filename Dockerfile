@@ -33,7 +33,7 @@ FROM scratch AS writer
 ARG VERSION=devel
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="heavy-read-api-writer" \
-      org.opencontainers.image.description="Takes posts and publishes them to the readers through Redis" \
+      org.opencontainers.image.description="Accepts posts and publishes them to the readers through Redis" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.licenses="MIT"

@@ -3,7 +3,7 @@
 # from .env (see .env.example).
 
 GO ?= go
-# Taken literally: make would expand a $, and the shell whatever is pasted into a recipe.
+# Not expanded: make would expand a $, and the shell would interpret a value that is pasted into a recipe.
 override POST_ID := $(value POST_ID)
 override N := $(value N)
 ARGS ?=
@@ -16,7 +16,7 @@ FUZZ ?= 100000x
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTESTSUM ?= gotest.tools/gotestsum@v1.13.0
 
-# The images' version, which their build cannot see for itself. Unset without git.
+# The version of the images, whose build context has no .git. Unset without git.
 start restart build: export VERSION = $(shell git describe --tags --always --dirty 2>/dev/null)
 start restart build: export REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 
@@ -30,7 +30,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / { printf "%s%s:\n", gap, substr($$0, 5); gap = "\n" } \
 		/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-start: ## Start the stack, in Docker if that works, else local: make start [RUNTIME=local] [REDIS=sentinel]
+start: ## Start the stack, in Docker if that works, else as local processes: make start [RUNTIME=local] [REDIS=sentinel]
 	@local/stack.sh start
 
 stop: ## Stop the stack; the data in Redis stays
@@ -104,7 +104,7 @@ rules: ## Check Prometheus's configuration and what fires each alert (promtool)
 
 # Many tests wait for timeouts and failovers, so twice as many packages as cores run at a time. The four that
 # take longest start first.
-test: ## Run all tests but those of Docker, with the race detector if there is a C compiler: make test [PKG=./internal/reader]
+test: ## Run all tests except those of Docker, with the race detector if there is a C compiler: make test [PKG=./internal/reader]
 	@race=; [ "$$($(GO) env CGO_ENABLED)" != 1 ] || race=-race; \
 	first=; [ '$(PKG)' != ./... ] || first='./internal/cache/replica ./internal/test/e2e ./internal/writer ./internal/stack'; \
 	set -- $$race -shuffle=on -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) $$first $(PKG); \
@@ -119,7 +119,7 @@ cover: ## Run the tests and write coverage.html: make cover [PKG=./internal/read
 sim: ## Run the protocol under random schedules: make sim [SCHEDULES=100000]
 	$(GO) test -count=1 -run 'TestSimulation$$' ./internal/cache/replica -sim.count=$(SCHEDULES)
 
-# By count: when a time limit ends, go test sometimes reports its own deadline as a failure of the target.
+# Bounded by a count: at the end of a time limit, go test sometimes reports its own deadline as a failure of the target.
 fuzz: ## Run every fuzz target: make fuzz [FUZZ=1000000x]
 	@set -e; targets=$$(grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z]+' internal); \
 	echo "$$targets" | while IFS=: read -r file target; do \
