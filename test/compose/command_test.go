@@ -75,7 +75,7 @@ func execute(ctx context.Context, args []string, input string, stdout, stderr io
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdin = strings.NewReader(input)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	// A process group of its own, of which all members get the signal when ctx ends: make passes none on.
+	// A new process group, all of which gets the signal when ctx ends: make does not forward signals.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = killWait

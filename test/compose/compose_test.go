@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// stack is what a check finds running.
+// stack is the set of services that runs during a check.
 type stack int
 
 const (
@@ -26,7 +26,7 @@ type check struct {
 	run   func(t *testing.T)
 }
 
-// checks run in this order. What they write and start stays for the next ones.
+// checks run in this order. The posts that they write and the services that they start stay for the next ones.
 var checks = []check{
 	{"check_start", "make start: everything becomes healthy, and three readers are in rotation", single, func(*testing.T) {}},
 	{"check_readme", "README: the quick start's curl lines answer as it says", single, checkReadme},
@@ -98,7 +98,7 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// environment is what previous checks have started.
+// environment records what the previous checks have started.
 type environment struct {
 	started, sentinels bool
 }

@@ -75,7 +75,7 @@ func checkReaderDisconnected(t *testing.T) {
 		connect()
 		eventually(t, 30*time.Second, inRotation(3))
 		eventually(t, 20*time.Second, converged)
-		// Without Redis it goes on from memory and reports that it is degraded.
+		// Without Redis the reader serves from memory and reports that it is degraded.
 		connect = disconnect(t, "data", "reader", 1)
 		mustPut(t, "check", "written once more")
 		eventually(t, 20*time.Second, degraded)

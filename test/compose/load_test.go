@@ -20,7 +20,7 @@ type reads struct {
 	stop   chan struct{} // closed by end
 	all    sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards all fields below
 	done   int
 	failed int
 	first  error
@@ -128,7 +128,7 @@ type writes struct {
 	stop   chan struct{} // closed by end
 	ended  chan struct{} // closed by run when no write is in flight any more
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards all fields below
 	ids      []string   // of the posts that were acknowledged
 	last     time.Time  // of an acknowledgement
 	pause    time.Duration

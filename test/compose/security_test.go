@@ -66,7 +66,7 @@ func checkProcess(t *testing.T, c container) {
 		t.Errorf("%s has %d sets of capabilities, want 5", c.Name, len(capabilities))
 	}
 	if !privilegeLine.MatchString(status) {
-		t.Errorf("%s can get privileges", c.Name)
+		t.Errorf("%s can gain privileges", c.Name)
 	}
 	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", c.State.Pid))
 	if err != nil {
@@ -222,7 +222,7 @@ func checkMemoryLimit(t *testing.T) {
 }
 
 func checkAccessCounters(t *testing.T) {
-	// The refusals that the checks before provoked are not in the log: the restart of Redis has cleared it.
+	// The restart of Redis has cleared its log of the refusals that earlier checks provoked.
 	var entries []struct{ Username, Object string }
 	text := run(t, "docker", "compose", "exec", "-T", "redis", "redis-cli", "--json", "acl", "log", "100")
 	if err := json.Unmarshal([]byte(text), &entries); err != nil {

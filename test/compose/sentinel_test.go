@@ -157,7 +157,7 @@ func checkSentinelUsers(t *testing.T) {
 		"sentinel reset posts", "sentinel config get announce-ip", "publish __sentinel__:hello x", "acl list", "shutdown")
 	contains(t, combined("docker", "compose", "exec", "-T", "-e", "REDISCLI_AUTH=", "sentinel-1", "redis-cli", "-p", "26379", "ping"), "NOAUTH")
 
-	// What was refused above is all that was refused.
+	// Redis has refused only the commands above.
 	for _, service := range servers {
 		for _, user := range refusedUsers(t, service) {
 			if user != "replica" && user != "sentinel" || service != "redis" {

@@ -1,6 +1,6 @@
 // Command redis runs the tests of the protocol on other servers than the installed redis-server: Redis 8, Valkey 8
-// and Valkey 9 of Debian's newer suites. It fails when a test fails on one of them. A server that cannot be fetched
-// is named as skipped.
+// and Valkey 9 of Debian's newer suites. It fails if a test fails on one of them. A server that cannot be fetched is
+// reported as skipped.
 //
 //	go run ./test/redis [SUITE PRODUCT]    one server alone, such as: forky valkey
 package main

@@ -1,5 +1,5 @@
 // Command apisix stands in for the entry point of APISIX's image in the test of the Docker stack: it runs the local
-// gateway on the nodes that nodes.sh writes for APISIX, which it reads once a second as APISIX does.
+// gateway with the nodes that nodes.sh writes for APISIX. Like APISIX, it reads them once a second.
 package main
 
 import (

@@ -166,7 +166,7 @@ func findLoader(root string) (string, error) {
 	return filepath.Rel(root, loader)
 }
 
-// apt calls apt-get with package lists of its own; those of the machine stay as they are.
+// apt calls apt-get with separate package lists and leaves those of the machine unchanged.
 type apt struct {
 	work    string
 	options []string

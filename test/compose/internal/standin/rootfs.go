@@ -156,7 +156,7 @@ func (r *rootfs) copyTree(source, path string, skip func(name string) bool) erro
 
 func everything(string) bool { return false }
 
-// programs writes programs of this machine with the libraries that they are linked with.
+// programs writes programs of this machine and the libraries that they are linked to.
 func (r *rootfs) programs(names ...string) error {
 	for _, name := range names {
 		path, err := exec.LookPath(name)

@@ -17,14 +17,15 @@ import (
 	"heavy-read-api/test/redis/debian"
 )
 
-// fetchTimeout bounds the fetch of Redis 8 and the build of Prometheus, each. After it the installed one is used.
+// fetchTimeout bounds the fetch of Redis 8, and separately the build of Prometheus. After that the installed program is
+// used.
 const fetchTimeout = 5 * time.Minute
 
 // RedisImage is the image of Redis.
 const RedisImage = "redis:8.2.3-alpine"
 
-// Build makes the images, with temporary files in dir, in the repository's folder. It returns the names and versions
-// of the programs that stand in for the ones in the real images.
+// Build makes the images. The working directory must be the repository's folder; dir takes temporary files. Build
+// returns the names and versions of the programs that stand in for those of the real images.
 func Build(ctx context.Context, dir string) ([]string, error) {
 	var used []string
 	for _, image := range []struct {
@@ -136,8 +137,8 @@ func makeExporter(ctx context.Context, _ string) (string, error) {
 	})
 }
 
-// makePrometheus uses Prometheus of the pinned version, without its web pages, where it builds in time, or else the
-// installed one.
+// makePrometheus uses the pinned version of Prometheus, without its web pages, if it builds in time, else the installed
+// one.
 func makePrometheus(ctx context.Context, dir string) (string, error) {
 	program := filepath.Join(dir, "prometheus")
 	bounded, cancel := context.WithTimeout(ctx, fetchTimeout)
@@ -179,7 +180,7 @@ func makePrometheus(ctx context.Context, dir string) (string, error) {
 	})
 }
 
-// makeApisix puts the local gateway in the place of APISIX, beside the real nodes.sh, with Debian's shell and tools.
+// makeApisix uses the local gateway instead of APISIX, with the real nodes.sh and Debian's shell and tools.
 func makeApisix(ctx context.Context, dir string) (string, error) {
 	program := filepath.Join(dir, "apisix")
 	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./test/compose/apisix")
