@@ -7,7 +7,7 @@ import (
 )
 
 // Estimate estimates Redis's clock as closely as its replies allow, so that times of different hosts can be compared
-// whatever their own clocks show. It must not be used for deadlines, because its error can have either sign.
+// even if their own clocks differ. It must not be used for deadlines, because its error can have either sign.
 //
 // A reply gives two bounds: Redis read its clock after the request was sent and before the reply arrived. The bounds of
 // several replies narrow each other, apart from the drift between them. Bounds that contradict each other mean that the

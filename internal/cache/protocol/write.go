@@ -57,7 +57,7 @@ func (w *Write) Validate() error {
 // WriteCall is one call of write.lua.
 type WriteCall struct {
 	Channel   string
-	LogLength int64 // least number of writes that the log keeps
+	LogLength int64 // minimum number of writes that the log keeps
 	Writes    []Write
 	Published time.Time // estimate of Redis's time
 	Expires   int64     // deadline by Redis's clock, Unix ms

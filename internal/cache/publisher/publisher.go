@@ -25,7 +25,7 @@ type Config struct {
 	Redis     *redisnode.Finder
 	Channel   string           // Pub/Sub channel; default posts_updates
 	Namespace string           // first part of every key in Redis; default posts
-	LogLength int64            // least number of writes that the log keeps; default DefaultLogLength
+	LogLength int64            // minimum number of writes that the log keeps; default DefaultLogLength
 	Timeout   time.Duration    // deadline of a write; default 1.5 s. If the reply is lost, Write takes up to a quarter longer
 	Replicas  int              // number of Redis replicas that must confirm a write; default 0
 	Now       func() time.Time // clock of this host, which tests replace; default time.Now
@@ -81,7 +81,7 @@ var (
 // a write, and replicas apply a commit as a whole. A call costs Redis one fsync.
 const (
 	MaxWrites = 1000
-	MaxBytes  = 4 << 20 // of keys and values
+	MaxBytes  = 4 << 20 // size of keys and values, in bytes
 )
 
 // call is a call of write.lua.
@@ -242,7 +242,7 @@ func resultsOf(reply protocol.WriteReply, writes []protocol.Write) ([]Result, er
 		}
 		results[i].Token = token
 	}
-	if len(writes) > 1 { // of several writes of one key, all but the first replace
+	if len(writes) > 1 { // among several writes of one key, all but the first replace
 		seen := make(map[string]bool, len(writes))
 		for i := range writes {
 			if seen[writes[i].Key] {

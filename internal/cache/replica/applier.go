@@ -23,7 +23,7 @@ type applier struct {
 	log     *slog.Logger
 	metrics *metrics
 	now     func() time.Time
-	clock   *clock.Estimate // of Redis's clock, from log steps
+	clock   *clock.Estimate // estimate of Redis's clock, from log steps
 
 	// watermark is a head up to which every write is in the store. While synced, the store holds exactly the
 	// state at the watermark. Otherwise single values may be newer, and no message may be applied until a log step
@@ -39,7 +39,7 @@ type applier struct {
 
 	failed time.Time // time of the last request to Redis, if it failed; else zero
 	err    error     // error of that request
-	stale  error     // why the server may lack writes of its primary, as of the last probe
+	stale  error     // reason for which the server may lack writes of its primary, as of the last probe; else nil
 
 	stepLimit byteBound     // size of a log step, in bytes
 	part      protocol.Part // part of the log entry after the watermark whose values are in the store
@@ -77,7 +77,7 @@ func newApplier(src source, st *store.Owner, in *inbox, misses *missQueue, log *
 		stepLimit: byteBound{least: stepLeast, most: stepBytes}, ignored: make(map[uint64]struct{})}
 }
 
-// noHistory reports whether memory holds values of a Redis without a history: somebody deleted the sequence, the epoch
+// noHistory reports whether memory holds values of a Redis without a history: a client deleted the sequence, the epoch
 // or the log, and until the next write nothing shows deletes.
 func (a *applier) noHistory() bool {
 	return a.loaded && a.watermark.Epoch == 0 && a.store.Entries() > 0

@@ -16,7 +16,7 @@ const (
 	stepTimeout = time.Second
 	// missTimeout bounds a log step for one missed key: no read waits longer.
 	missTimeout = 450 * time.Millisecond
-	// retryPause is the least time between a failed request and the next one, so that a Redis that is down costs its
+	// retryPause is the minimum time between a failed request and the next one, so that a Redis that is down costs its
 	// replicas nothing, and a miss fails at once.
 	retryPause = 200 * time.Millisecond
 	// lagTolerance is the time that a Redis replica may be behind what this replica has from another node, before the
@@ -135,7 +135,7 @@ func (a *applier) fetchStep(ctx context.Context, w protocol.Head) (protocol.LogS
 	return st, err
 }
 
-// fetchHead fetches the head alone.
+// fetchHead fetches only the head.
 func (a *applier) fetchHead(ctx context.Context) (protocol.Head, error) {
 	if a.paused() {
 		return protocol.Head{}, errPaused

@@ -29,7 +29,7 @@ func changeOf(v *protocol.Value, epoch uint64) (store.Change, error) {
 func (a *applier) change(v *protocol.Value, epoch uint64) store.Change {
 	c, err := changeOf(v, epoch)
 	if err != nil {
-		a.invalidValues.Log(a.log.Error, a.now(), "a value in Redis was not stored by the write script; it counts as absent", "key", v.Key, "err", err)
+		a.invalidValues.Log(a.log.Error, a.now(), "a value in Redis was not stored by the write script; reads of its key return 404 until it is written again", "key", v.Key, "err", err)
 	}
 	return c
 }

@@ -52,7 +52,7 @@ func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 	for range 20 {
 		one, cancel := context.WithTimeout(ctx, 5*time.Second)
 		if _, present, err := r.Fetch(one, "unknown", protocol.Token{}); err != nil || present {
-			t.Errorf("a miss beside direct reads: %v, %v", present, err)
+			t.Errorf("a miss during direct reads: %v, %v", present, err)
 		}
 		cancel()
 	}

@@ -524,7 +524,7 @@ func TestSnapshotReportsItsProgress(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)
 	p := newPublisher(t, server.Addr())
-	const keys = 12_000 // of 256 KiB a page
+	const keys = 12_000 // number of keys; a page has 256 KiB
 	for i := range keys / 500 {
 		batch := make([]protocol.Write, 500)
 		for k := range batch {
@@ -555,7 +555,7 @@ func TestSnapshotReportsItsProgress(t *testing.T) {
 	}
 }
 
-// A snapshot that fits is complete even when it does not fit beside the entries that it replaces.
+// A snapshot that fits is complete even if it does not fit together with the entries that it replaces.
 func TestSnapshotReplacesAFullCache(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p := newPublisher(t, addr)

@@ -15,12 +15,12 @@ import (
 
 // Bounds of the reads that Replica.Direct sends to one Redis node.
 const (
-	directReads = 8                      // connections, so reads at a time
+	directReads = 8                      // number of connections, and so of reads at a time
 	directWait  = 100 * time.Millisecond // longest wait for a connection
 )
 
-// DirectConfig returns c with a pool that bounds the reads of Replica.Direct: their number at a time and the wait of
-// the others.
+// DirectConfig returns c with a pool that bounds the number of concurrent reads of Replica.Direct, and the time for which
+// further ones wait.
 func DirectConfig(c redisnode.Config) redisnode.Config {
 	c.PoolSize, c.PoolTimeout = directReads, directWait
 	return c

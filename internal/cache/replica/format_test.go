@@ -24,8 +24,8 @@ func message(head protocol.Head, w protocol.Write) []byte {
 	return protocol.AppendFrame(b, &w, time.Now())
 }
 
-// A writer of a later build writes beside two readers of this build: one that runs and one that starts. Both report it, keep
-// their entries, and answer no 404 for the new post. Once the value is gone, they continue.
+// A writer of a later build writes while one reader of this build runs and another one starts. Both report it, keep their
+// entries, and do not answer 404 for the new post. Once the value is gone, they continue.
 func TestAnotherFormat(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		k, c := protocol.NewKeys(protocol.DefaultNamespace), client(t, addr)

@@ -15,10 +15,10 @@ type inbox struct {
 	mu       sync.Mutex // guards all fields below
 	messages []string
 	bytes    int
-	reason   catchUpReason   // why messages may be missing, or noCatchUp
+	reason   catchUpReason   // reason for which messages may be missing, or noCatchUp
 	epoch    uint64          // epoch of the watermark; messages of other epochs do not prove that the subscription works
 	newest   uint64          // newest version of epoch in a message
-	scratch  protocol.Commit // of push
+	scratch  protocol.Commit // scratch space of push
 }
 
 // Bounds of the inbox. Catch-up costs less than a longer queue.

@@ -57,7 +57,7 @@ func (a *applier) applyMessages(ctx context.Context, messages []string) {
 		if err := c.Decode(message); err != nil {
 			// If this was a damaged message of a writer, the next one shows the gap.
 			a.metrics.messages[messageInvalid].Inc()
-			a.invalidMessages.Log(a.log.Warn, a.now(), "ignored a message that the write script did not publish", "err", err)
+			a.invalidMessages.Log(a.log.Warn, a.now(), "ignored a message that the write script did not publish; check which other program uses this channel", "err", err)
 			continue
 		}
 		if confirmed && c.Head.Epoch != at.Epoch {

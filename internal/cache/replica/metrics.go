@@ -16,7 +16,7 @@ type metrics struct {
 	hits            prometheus.Counter
 	misses          prometheus.Counter
 
-	vecs []prometheus.Collector // of messages, resubscriptions and fallbacks
+	vecs []prometheus.Collector // vectors of messages, resubscriptions and fallbacks
 }
 
 func newMetrics() *metrics {

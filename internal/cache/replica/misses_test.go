@@ -159,8 +159,8 @@ func TestRefusedKeyIsNotSlow(t *testing.T) {
 		_, _, err := r.Fetch(ctx, "z", protocol.Token{})
 		return err
 	}
-	// First the log step with the key fails, then the fetch of the key alone.
-	eventually.True(t, "fetch of the key alone", func() bool {
+	// First the log step with the key fails, then the separate fetch of the key.
+	eventually.True(t, "separate fetch of the key", func() bool {
 		err := fetch()
 		return err != nil && !errors.Is(err, errPaused) && r.Status().Synced
 	})

@@ -44,7 +44,7 @@ type page struct {
 const (
 	scanKeys       = 1000                // COUNT of a SCAN
 	pageBytes      = 2 << 20 / pageReads // target size of a page's values, in bytes
-	pageLeast      = 16 << 10            // least target size, after snapshots that failed
+	pageLeast      = 16 << 10            // minimum of the target size, after failed snapshots
 	firstMeanValue = pageBytes / 8       // assumed mean size of a value before the first page, in bytes
 
 	pageReads = 2 // pages in flight at a time, each on a connection of its own

@@ -30,7 +30,7 @@ type progress struct {
 	synced    bool
 	loaded    bool
 	noHistory bool
-	problem   string    // why the last log step failed, or why Redis may be stale
+	problem   string    // reason of a failed log step or of a stale Redis; "" if there is none
 	contact   time.Time // time at which the replica was last known to have every write
 	snapshot  *SnapshotProgress
 }

@@ -19,7 +19,7 @@ import (
 // Config configures the read side. The caller owns the Finders, and closes them after Run.
 type Config struct {
 	Redis      *redisnode.Finder
-	Direct     *redisnode.Finder // for Replica.Direct, made with DirectConfig, not the same as Redis; nil if Direct is never called
+	Direct     *redisnode.Finder // Finder of Replica.Direct, made with DirectConfig, not the same as Redis; nil if Direct is never called
 	Channel    string            // Pub/Sub channel; default posts_updates
 	Namespace  string            // first part of every key in Redis; default posts
 	Local      store.Config
@@ -40,7 +40,7 @@ type Replica struct {
 	over    overEpochs
 	metrics *metrics
 	source  *redisSource
-	applier *applier // for Run and Close
+	applier *applier // only Run and Close use it
 }
 
 // New returns a Replica that is empty. It does not connect; Run does.

@@ -16,16 +16,16 @@ import (
 // visible meanwhile.
 const (
 	followPause      = 20 * time.Millisecond
-	firstFollowPause = 200 * time.Millisecond // nobody waits for writes before the first snapshot is complete
+	firstFollowPause = 200 * time.Millisecond // no read is served before the first snapshot is complete
 )
 
 // progressEvery is the time between two log lines about the progress of a snapshot.
 const progressEvery = time.Second
 
-// noHistoryPause is the least time between two snapshots of a Redis without a history.
+// noHistoryPause is the minimum time between two snapshots of a Redis without a history.
 const noHistoryPause = 5 * time.Second
 
-// endOfLog is a watermark after every entry of a log: a log step from there returns the head alone.
+// endOfLog is a watermark after every entry of a log: a log step from there returns only the head.
 var endOfLog = protocol.Head{Version: math.MaxUint64}
 
 // needsSnapshot returns why a snapshot is needed before catch-up can continue. A snapshot that failed may have left
@@ -74,12 +74,12 @@ func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error
 			a.failed, a.err = a.now(), err
 			a.publish(protocol.Head{}, nil)
 			a.snapshotFailing = true
-			a.failedSnapshots.Log(a.log.Warn, a.failed, "the snapshot failed and will be repeated", "reason", reason, "err", err)
+			a.failedSnapshots.Log(a.log.Warn, a.failed, "the snapshot failed and will be repeated; until then reads may be stale, and a starting reader is not ready", "reason", reason, "err", err)
 			return fmt.Errorf("take a snapshot (%s): %w", reason, err)
 		}
 		gone := a.store.FinishSnapshot()
 		dropped += gone
-		// Values that did not fit beside entries that are now gone may fit in a second round.
+		// Values that did not fit may fit in a second round, now that old entries have been dropped.
 		if gone == 0 || !a.store.Overflowed() || round == 2 {
 			break
 		}
@@ -96,7 +96,7 @@ func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error
 	a.publish(at, nil)
 	if dropped > 0 {
 		a.metrics.removed.Add(float64(dropped))
-		a.log.Warn("dropped entries that Redis no longer has", "entries", dropped, "reason", reason)
+		a.log.Warn("dropped entries that Redis no longer has; reads of them return 404", "entries", dropped, "reason", reason)
 	}
 	a.log.Log(ctx, level, "snapshot complete", "reason", reason, "entries", a.store.Entries(), "version", at.Version,
 		"holds_all", a.store.Complete(), "took", a.snapshotTook.Round(time.Millisecond))

@@ -13,7 +13,7 @@ type Status struct {
 	Complete    bool          // the whole data set is in memory
 	Subscribed  bool          // the subscription is confirmed
 	Degraded    bool          // ready, but not known to be up to date
-	Problem     string        // why the replica is not known to be up to date, or ""
+	Problem     string        // reason for which the replica may not be up to date, or ""
 	NoHistory   bool          // Redis has values, but sequence, epoch or log were deleted: not synced until the next write
 	Applied     protocol.Head // every write up to here is applied
 	Newest      protocol.Head // newest head that Redis has returned
@@ -24,7 +24,7 @@ type Status struct {
 	Bytes       int64 // upper bound of the memory that the entries take, including the index and dead space
 	Held        int64 // estimate of the heap that the entries take now, in bytes
 	MaxBytes    int64
-	SubProblem  string   // why the subscription is not confirmed, if known
+	SubProblem  string   // reason for which the subscription is not confirmed, if known
 	Hazards     []string // how Redis may lose values without a write, or has just lost some
 }
 

@@ -26,14 +26,14 @@ type vanishWatch struct {
 	due       time.Time     // time of the next check
 	suspect   string        // reason for a snapshot; "" if none is needed
 	notBefore time.Time     // earliest time of the next snapshot
-	pause     time.Duration // least time between two snapshots
+	pause     time.Duration // minimum time between two snapshots
 	found     string        // values that the last such snapshot found missing, in a sentence; "" if none were
 	foundAt   time.Time
 	failed    bool // the last check failed
 }
 
 const (
-	vanishPeriod   = 5 * time.Second // between two checks
+	vanishPeriod   = 5 * time.Second // time between two checks
 	vanishMinPause = 5 * time.Second
 	vanishMaxPause = time.Hour
 	vanishShown    = 10 * time.Minute // time for which a finding is reported
@@ -138,7 +138,7 @@ func (a *applier) checkVanished(ctx context.Context) {
 	a.reportHazards()
 }
 
-// dropVanished takes a snapshot, which drops the entries that Redis does not have any more.
+// dropVanished takes a snapshot, which drops the entries that Redis no longer has.
 func (a *applier) dropVanished(ctx context.Context) {
 	w := a.vanish
 	why := w.suspect

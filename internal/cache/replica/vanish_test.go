@@ -38,7 +38,7 @@ func TestVanishedValues(t *testing.T) {
 			return c.PExpire(t.Context(), prefix+"a", time.Millisecond).Err()
 		},
 		// Keys of other programs hide the number of missing keys.
-		"evicted beside other keys": func(t *testing.T, c *redis.Client) error {
+		"evicted among other keys": func(t *testing.T, c *redis.Client) error {
 			if err := c.Expire(t.Context(), prefix+"a", time.Hour).Err(); err != nil {
 				return err
 			}
@@ -142,7 +142,7 @@ func TestVanishWatchCompares(t *testing.T) {
 	step(false, true, 5, same)
 	step(false, true, 6, same)
 	step(true, true, 5, same)
-	step(false, false, -3, same) // not of the same instant
+	step(false, false, -3, same) // census and memory are not of the same instant
 	step(true, true, 5, func(c *census.Census) { c.Evicted++ })
 	step(true, true, 5, func(c *census.Census) { c.Expired++ })
 	step(false, true, 5, func(c *census.Census) { c.Run, c.Evicted, c.Expired = "2", 100, 100 })
