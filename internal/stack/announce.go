@@ -54,7 +54,7 @@ func (p *Progress) Await(ctx context.Context, current func(context.Context) (sta
 func (s *stack) announce(ctx context.Context) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	var since time.Time // of the first refusal by Redis
+	var since time.Time // time of the first refusal by Redis
 	check := func(ctx context.Context) (state.Stack, error) {
 		st := s.State(ctx)
 		switch why := refused(st); {

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	scaleReadyWait = 15 * time.Second // for new readers to become ready; after that they are listed regardless
-	gatewayWait    = 3 * time.Second  // for the gateway to follow the nodes file, which it reads twice a second
+	scaleReadyWait = 15 * time.Second // longest wait for new readers; after it they are listed even if they are not ready
+	gatewayWait    = 3 * time.Second  // longest wait for the gateway to apply the nodes file, which it reads twice a second
 )
 
 var errScaling = errors.New("another scale is under way: try again when it is done")

@@ -21,7 +21,7 @@ type Stack interface {
 	Scale(ctx context.Context, n int) error
 }
 
-// Handler returns the API, with web for all other paths. It is for this machine alone: see dashboard.LocalOnly.
+// Handler returns the API, with web for all other paths. Only this machine may use it: see dashboard.LocalOnly.
 func Handler(s Stack, web http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", web)

@@ -38,9 +38,9 @@ const reunionWait = 5 * time.Second
 // clusterGroup is a Redis Cluster.
 type clusterGroup struct {
 	nodes    []peer
-	busPort  int // of the first node
+	busPort  int // bus port of the first node
 	password string
-	key      string // of the posts; its slot decides which primary has them
+	key      string // key of the shard; the owner of its slot has the posts
 	log      *slog.Logger
 	views    shared[clusterView]
 }

@@ -15,7 +15,7 @@ import (
 	"heavy-read-api/internal/stack/supervisor"
 )
 
-// MaxReaders is the most readers that the stack puts into rotation.
+// MaxReaders is the maximum number of readers in rotation.
 const MaxReaders = 20
 
 // Config holds the settings of the stack on one machine. Common.Port is the dashboard's port.
@@ -38,7 +38,7 @@ type Config struct {
 	ReaderPort, RedisPort, RedisBusPort, SentinelPort int
 
 	Env      []string // environment of the children, in the form of os.Environ
-	Password string   // of the stack's own Redis; set before Stages
+	Password string   // password of the stack's own Redis; set before Stages
 }
 
 // ParseConfig reads the supervisor's settings. Settings that only the children have, such as CACHE_MAX_SIZE, reach them

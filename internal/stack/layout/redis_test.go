@@ -140,7 +140,7 @@ func TestSentinelsKeepTheirPorts(t *testing.T) {
 	if err := configure(conf, "sentinel monitor posts 127.0.0.1 1234 2\nsentinel config-epoch posts 7\n", "secret"); err != nil {
 		t.Fatal(err)
 	}
-	if err := configure(conf, "sentinel monitor posts 127.0.0.1 1 2\n", "secret"); err != nil { // what a restart does
+	if err := configure(conf, "sentinel monitor posts 127.0.0.1 1 2\n", "secret"); err != nil { // as a restart does
 		t.Fatal(err)
 	}
 	_, err := cfg.Stages()

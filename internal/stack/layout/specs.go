@@ -74,7 +74,7 @@ func (c *Config) gateway() (supervisor.Spec, error) {
 	return s, err
 }
 
-// notable reports whether a log line of our own programs is for the terminal: a warning, an error, or no log
+// notable reports whether a log line of this project's programs is for the terminal: a warning, an error, or no log
 // line at all, such as a panic.
 func notable(line string) bool {
 	return !strings.Contains(line, "level=INFO") && !strings.Contains(line, "level=DEBUG")

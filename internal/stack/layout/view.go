@@ -174,7 +174,7 @@ func (l groupView) server(p peer) state.Health {
 	return h
 }
 
-// health returns the health of a server by its own state alone.
+// health returns the health of a server without regard to the Sentinels.
 func (v serverView) health(name func(addr string) string) state.Health {
 	switch {
 	case v.err != nil:

@@ -164,7 +164,7 @@ func TestTrackRates(t *testing.T) {
 func TestTrackQuantilesForgetAfterTheWindow(t *testing.T) {
 	at := time.Unix(1000, 0)
 	var tr track
-	slow := hist(0, 0, 100, 100) // between 2 and 4
+	slow := hist(0, 0, 100, 100) // all observations are between 2 and 4
 	tr.add(at, sample{started: 1, histograms: map[string]histogram{"propagation": hist(0, 0, 0, 0)}})
 	for i := 1; i <= quantileWindow+1; i++ {
 		at = at.Add(time.Second)

@@ -14,7 +14,7 @@ import (
 	"heavy-read-api/internal/stack/state"
 )
 
-// sample holds the values of one scrape of one process, under short names of our own.
+// sample holds the values of one scrape of one process, under the short names of the sources below.
 type sample struct {
 	started    float64 // when the process started, Unix seconds
 	counters   map[string]float64
@@ -24,7 +24,7 @@ type sample struct {
 
 // source defines the value of a name: the sum over the series of a family that match.
 type source struct {
-	role   string // of the processes that are measured
+	role   string // role of the processes that have the family
 	name   string
 	family string
 	match  func(labels map[string]string) bool // nil takes every series

@@ -11,7 +11,7 @@ const quantileWindow = 5
 
 // track turns the scrapes of one process into rates and quantiles.
 type track struct {
-	at     time.Time // of the newest scrape; zero before the first
+	at     time.Time // time of the newest scrape; zero before the first one
 	newest sample
 	recent map[string][]histogram // growth of each histogram in the last scrapes, quantileWindow at most
 }

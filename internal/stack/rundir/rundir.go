@@ -20,7 +20,7 @@ import (
 const (
 	PIDFile     = "stack.pid"
 	lockFile    = "stack.lock"
-	addressFile = "stack.addr" // of the control API
+	addressFile = "stack.addr" // address of the control API
 )
 
 // ErrRunning is returned when another supervisor uses the folder.
@@ -28,7 +28,7 @@ var ErrRunning = errors.New("the stack is already running")
 
 // Claim is a supervisor's exclusive use of a run folder.
 //
-// The pid file alone proves nothing: its process may have ended and the number belong to another one. The lock
+// The pid file alone proves nothing: its process may have ended, and another process may have the pid. The lock
 // decides: the kernel releases it however the process ends, and no child inherits it (Go opens files
 // close-on-exec).
 type Claim struct {
@@ -97,7 +97,7 @@ func Forget(dir string) {
 }
 
 // Running returns pid and control address of the supervisor that has claimed the folder. The pid is 0 when
-// there is none, whatever a stale pid file says.
+// there is none, even if a stale pid file exists.
 func Running(dir string) (pid int, control string, err error) {
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {

@@ -59,7 +59,7 @@ func (p Process) StateText() string {
 type Health struct {
 	Ready  bool
 	Note   string // role in Redis or a warning, such as "primary"
-	Detail string // why it is not ready, or its problem although it is ready
+	Detail string // reason for which it is not ready, or problem of a ready process
 }
 
 // SetHealth sets the state of p from a health check.

@@ -7,7 +7,7 @@ import (
 
 // Stack is the state of all processes.
 type Stack struct {
-	PID       int         `json:"pid"`     // of the supervisor
+	PID       int         `json:"pid"`     // pid of the supervisor
 	RunDir    string      `json:"run_dir"` // folder with the password of the stack's own Redis
 	Redis     RedisServer `json:"redis"`
 	Complete  bool        `json:"complete"` // every process was launched

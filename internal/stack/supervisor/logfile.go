@@ -20,7 +20,7 @@ type logFile struct {
 	path string
 	max  int64    // size at which the file is rotated, in bytes
 	file *os.File // at path, unless it was removed or a rotation failed halfway
-	size int64    // of file, in bytes
+	size int64    // size of file, in bytes
 }
 
 func openLog(path string, limit int64) (*logFile, error) {
@@ -36,7 +36,7 @@ func openLog(path string, limit int64) (*logFile, error) {
 }
 
 // OpenOwnLog opens the file to which a supervisor in the background writes its own output, and returns its size. The
-// supervisor writes little, so the file is rotated here alone, when it is more than half full.
+// supervisor writes little, so the file is rotated only here, when it is more than half full.
 func OpenOwnLog(path string) (file *os.File, size int64, err error) {
 	log, err := openLog(path, maxLogBytes)
 	if err != nil {

@@ -24,7 +24,7 @@ type Port struct {
 // portInUseError reports a port that something else uses.
 type portInUseError struct {
 	port Port
-	name string // of the process that needs it
+	name string // name of the process that needs the port
 	// No program listens: the kernel has given the port to an outgoing connection, and keeps it for a minute after that
 	// connection has ended (TIME-WAIT).
 	outgoing bool

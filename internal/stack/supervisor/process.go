@@ -39,7 +39,7 @@ func nextBackoff(previous, lived time.Duration) time.Duration {
 // Spec describes a process: how it is started, and how its health is checked.
 type Spec struct {
 	Name    string   // unique, such as reader-1
-	Role    string   // as package state names it
+	Role    string   // role, a constant of package state
 	Ports   []Port   // ports that it listens on; the first one is in its address
 	Path    string   // program
 	Argv    []string // its name in ps and its arguments
@@ -59,10 +59,10 @@ type Spec struct {
 type Process struct {
 	Spec
 	starter  *starter
-	grace    time.Duration // from SIGTERM to SIGKILL
+	grace    time.Duration // time from SIGTERM to SIGKILL
 	log      *slog.Logger
 	output   *logFile
-	terminal io.Writer // for notable lines; must not block
+	terminal io.Writer // receives notable lines; must not block
 	hopeless Verdict   // nil restarts the child after every exit
 
 	stopOnce sync.Once
@@ -163,7 +163,7 @@ func (p *Process) arguments() ([]string, error) {
 // once starts the child and waits for its end. After stop it ends the child.
 func (p *Process) once(argv []string, begun func()) (lastError string, exit error) {
 	cmd := &exec.Cmd{Path: p.Path, Args: argv, Env: p.Env}
-	// A pipe of our own, not cmd.StdoutPipe: its reading end survives Wait, so that the last lines of a child that
+	// Not cmd.StdoutPipe but a separate pipe: its reading end survives Wait, so that the last lines of a child that
 	// crashed are not lost.
 	r, w, err := os.Pipe()
 	if err != nil {

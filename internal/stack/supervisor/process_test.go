@@ -254,7 +254,7 @@ func notable(line string) bool { return !strings.Contains(line, "level=INFO") }
 
 const testWait = 30 * time.Second
 
-// gone reports whether a process has ended; one that nobody has reaped yet has.
+// gone reports whether a process has ended; a zombie has.
 func gone(pid int) bool {
 	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		return true

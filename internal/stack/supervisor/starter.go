@@ -33,7 +33,7 @@ func newStarter() *starter {
 }
 
 // start starts cmd, which ends with the supervisor (see childAttr), in a process group of its own, so that Ctrl-C
-// on the terminal reaches the supervisor alone. It blocks until the process exists.
+// on the terminal reaches only the supervisor. It blocks until the process exists.
 func (s *starter) start(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = childAttr()
 	done := make(chan error, 1)

@@ -19,9 +19,9 @@ const maxAttempts = 3
 
 // Supervisor starts processes, starts those again that die, and stops them.
 type Supervisor struct {
-	dir      string // of the log files
+	dir      string // folder of the log files
 	log      *slog.Logger
-	terminal io.Writer // for the processes' warnings; must not block
+	terminal io.Writer // receives the processes' warnings; must not block
 	starter  *starter
 
 	mu      sync.Mutex // guards all fields below
@@ -101,7 +101,7 @@ func stop(procs []*Process) {
 type End struct {
 	exit      error
 	lived     time.Duration
-	lastError string // as copyLines returns it
+	lastError string // last line with an error, else the last line; see copyLines
 	attempt   int    // number of the start, from 1
 }
 
