@@ -25,7 +25,7 @@ func TestInBrowser(t *testing.T) {
 		t.Skip("chromium not on PATH")
 	}
 	f := newFakeStack(t)
-	f.procs[0].Note = "primary, 2 Redis replicas" // of a Redis server; here any process will do
+	f.procs[0].Note = "primary, 2 Redis replicas" // a Redis server has such a note; for the page any process will do
 	d, srv := f.dashboard(t)
 	ctx, cancel := context.WithTimeout(t.Context(), browserWait)
 	defer cancel()

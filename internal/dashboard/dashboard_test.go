@@ -124,7 +124,7 @@ func TestWriteIsWatchedUntilItArrives(t *testing.T) {
 	const delay = 30 * time.Millisecond
 	f.deliver = func(f *fakeStack, version int64) {
 		f.apply("reader-2", version)
-		time.AfterFunc(delay, func() { f.apply("reader-1", version+1) }) // overwritten by somebody by then: as good
+		time.AfterFunc(delay, func() { f.apply("reader-1", version+1) }) // another write has replaced the post by then, which counts as its arrival
 	}
 	_, srv := f.dashboard(t)
 	status, got := write(t, srv, `{"id":"a b&c","title":"t"}`, "Bearer secret")

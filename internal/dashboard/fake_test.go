@@ -23,7 +23,7 @@ type fakeStack struct {
 
 	mu      sync.Mutex // guards all fields below
 	state   map[string]string
-	version map[string]int64 // of the one post, by reader; 0 is absent
+	version map[string]int64 // version of the post by reader; 0 means absent
 
 	writes atomic.Int64
 	procs  []state.Process

@@ -29,7 +29,7 @@ type series struct {
 // history measures every process once a second and keeps the points of the last five minutes.
 type history struct {
 	processes func(context.Context) []state.Process
-	collector *measure.Collector // used by the goroutine that runs collect alone
+	collector *measure.Collector // only the goroutine that runs collect uses it
 
 	mu     sync.Mutex // guards newest
 	newest series     // its slices are replaced, never changed, so that callers of since may keep them

@@ -20,19 +20,19 @@ import (
 const (
 	maxWriting   = 2                      // number of posts that are watched at the same time
 	maxPost      = 2 << 20                // bytes of a request; the writer has its own, finer limits
-	writeTimeout = 5 * time.Second        // for the writer's answer
-	watchTimeout = 5 * time.Second        // for the post to arrive everywhere
+	writeTimeout = 5 * time.Second        // longest wait for the writer's answer
+	watchTimeout = 5 * time.Second        // longest wait for the post in all readers
 	pollQuickly  = 500 * time.Microsecond // pause between two polls of a reader, at first
 	pollSlowly   = 5 * time.Millisecond   // pause after quickFor
 	quickFor     = 100 * time.Millisecond
-	getTimeout   = 800 * time.Millisecond // for one answer of a reader
+	getTimeout   = 800 * time.Millisecond // longest wait for one answer of a reader
 )
 
 // event is one line of the answer of POST /api/write.
 type event struct {
 	Event   string `json:"event"`            // "written", "arrived", "missed" or "failed"
-	Reader  string `json:"reader,omitempty"` // of arrived and missed
-	Status  int    `json:"status,omitempty"` // the writer's, of written and failed
+	Reader  string `json:"reader,omitempty"` // name of the reader; only in arrived and missed
+	Status  int    `json:"status,omitempty"` // status of the writer; only in written and failed
 	Version string `json:"version,omitempty"`
 	// Time in milliseconds since just before the request to the writer was sent.
 	Sent *float64 `json:"ms,omitempty"`

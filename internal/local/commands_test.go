@@ -87,7 +87,7 @@ func TestPostIDIsTakenLiterally(t *testing.T) {
 var unreachable = []string{"http_proxy=http://127.0.0.1:1", "https_proxy=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1",
 	"all_proxy=http://127.0.0.1:1", "ALL_PROXY=http://127.0.0.1:1", "no_proxy=", "NO_PROXY="}
 
-// BIND_ADDRESS moves writer and gateway in Docker alone. Requests to this machine ignore proxies.
+// BIND_ADDRESS moves writer and gateway only in Docker. Requests to this machine ignore proxies.
 func TestCommandsReachTheStack(t *testing.T) {
 	server, last := answering(t)
 	_, port, _ := strings.Cut(server.Listener.Addr().String(), ":")

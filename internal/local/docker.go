@@ -28,8 +28,8 @@ type docker struct {
 // role and no port.
 type service struct {
 	role          string
-	port, metrics int    // in the container; 0 when there is none
-	metricsPath   string // of port metrics
+	port, metrics int    // port numbers in the container; 0 if there is none
+	metricsPath   string // URL path on the port metrics
 }
 
 var services = map[string]service{

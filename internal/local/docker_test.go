@@ -144,7 +144,7 @@ func TestRedisInDocker(t *testing.T) {
 	}
 }
 
-// A program that is run in the place of this one may read the first of two variables with one name.
+// A program that replaces this one may read the first of two variables with the same name.
 func TestComposeFileIsSetOnce(t *testing.T) {
 	t.Setenv("REDIS", "sentinel")
 	t.Setenv("COMPOSE_FILE", "docker-compose.yaml")

@@ -59,7 +59,7 @@ type program struct {
 	out, err io.Writer
 
 	startWait time.Duration // bound of a start without Docker
-	pause     time.Duration // between two polls of the gateway's list in Docker, and between two measurements
+	pause     time.Duration // time between two polls of the gateway's list in Docker, and between two measurements
 }
 
 // Main runs the command that args name, or one of roles, and returns the exit code: the stack starts this
@@ -76,7 +76,7 @@ func (p *program) main(args []string, roles map[string]Role) int {
 		name, args = args[0], args[1:]
 	}
 	if name != "build" {
-		syscall.Umask(0o077) // posts and logs are readable by this user alone, also those that Redis writes
+		syscall.Umask(0o077) // only this user can read posts and logs, also those that Redis writes
 	}
 	if role, ok := roles[name]; ok {
 		return role(args)

@@ -30,7 +30,7 @@ const (
 	// followWait bounds the wait for writer, readers and the other servers after a failover: their connections move
 	// within a second or two, and the nodes of a cluster learn of a new Redis replica by gossip.
 	followWait = 15 * time.Second
-	exitWait   = 2 * time.Second // for the end of the supervisor's process after it has released the run folder
+	exitWait   = 2 * time.Second // longest wait for the end of the supervisor's process after it has released the run folder
 )
 
 // processes is the runtime without Docker: a supervisor in the background runs the stack.

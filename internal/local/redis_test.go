@@ -115,7 +115,7 @@ func TestLayouts(t *testing.T) {
 	redistest.Require(t)
 	for _, tt := range []struct {
 		layout    string
-		processes int // of Redis
+		processes int // number of Redis processes
 	}{
 		{layout.WithSentinel, sentinelServers + sentinels},
 		{layout.Cluster, clusterNodes},

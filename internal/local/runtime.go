@@ -40,7 +40,7 @@ type runtime interface {
 // choice is a runtime and the reason for it, in a few words.
 type choice struct {
 	name, reason string
-	compose      *compose // of the runtime in Docker
+	compose      *compose // set only for the runtime in Docker
 }
 
 func runDir() string { return cmp.Or(os.Getenv("RUN_DIR"), ".run") }

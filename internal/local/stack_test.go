@@ -292,7 +292,7 @@ func TestClosedTerminalStopsInOrder(t *testing.T) {
 	seen := events(t, path)
 	for _, name := range []string{"reader-1", "reader-2", "reader-direct"} {
 		if !slices.Contains(seen, "term "+name) {
-			t.Errorf("%s was not stopped in order: %v", name, seen)
+			t.Errorf("%s was not stopped gracefully: %v", name, seen)
 		}
 	}
 }
@@ -569,7 +569,7 @@ func TestCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A pid file that a killed supervisor left, its number now another process's: ours.
+	// A pid file that a killed supervisor left, whose pid now belongs to another process: the test.
 	if err := os.WriteFile(cfg.File(rundir.PIDFile), fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -630,7 +630,7 @@ func TestStartTellsWhyItFailed(t *testing.T) {
 // The supervisor is killed by SIGKILL, so that no handler of its own can run.
 func TestNoOrphans(t *testing.T) {
 	if self, _ := supervisor.Self(); self != "/proc/self/exe" {
-		t.Skip("children are tied to the supervisor on Linux alone")
+		t.Skip("children are tied to the supervisor only on Linux")
 	}
 	env := testEnv(t)
 	cfg, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(env, name) })
