@@ -21,7 +21,7 @@ const (
 
 type check struct {
 	name  string
-	says  string // what holds
+	says  string // claim that it checks
 	needs stack
 	run   func(t *testing.T)
 }
@@ -39,7 +39,7 @@ var checks = []check{
 	{"check_passwords", "no command line has a password; every default password can be changed", single, checkPasswords},
 	{"check_redis_users", "a reader's password cannot write to Redis, and nothing can be done without a password", single, checkRedisUsers},
 	{"check_redis_reach", "the gateway and Prometheus cannot reach Redis", single, checkRedisReach},
-	{"check_redis_calls_nobody", "Redis's networks have no way to the outside", single, checkRedisCallsNobody},
+	{"check_redis_calls_nobody", "Redis has no route to the outside", single, checkRedisCallsNobody},
 	{"check_memory_limit", "a reader adopts its container's memory limit", single, checkMemoryLimit},
 	{"check_prometheus_targets", "Prometheus scrapes every service, and each reader on its own", single, checkPrometheusTargets},
 	{"check_prometheus_rules", "Prometheus loads its rules without an error; no alert fires", single, checkPrometheusRules},

@@ -113,7 +113,7 @@ func mustPut(t testing.TB, id, content string) {
 // refusesWrites is a condition for eventually.
 func refusesWrites() error {
 	if _, err := put("check", "refused"); err == nil {
-		return errors.New("the writer takes writes")
+		return errors.New("the writer accepts writes")
 	}
 	return nil
 }

@@ -124,15 +124,15 @@ const maxInFlight = 200
 // writes creates posts at a steady rate.
 type writes struct {
 	client *http.Client
-	prefix string        // of the ids
+	prefix string        // prefix of the ids
 	stop   chan struct{} // closed by end
 	ended  chan struct{} // closed by run when no write is in flight any more
 
 	mu       sync.Mutex // guards all fields below
-	ids      []string   // of the posts that were acknowledged
-	last     time.Time  // of an acknowledgement
+	ids      []string   // ids of the acknowledged posts
+	last     time.Time  // time of the last acknowledgement
 	pause    time.Duration
-	failures map[string]int // by response
+	failures map[string]int // number of failed writes by response
 }
 
 // startWrites creates 100 posts a second until end is called.

@@ -15,9 +15,9 @@ import (
 type query struct {
 	from      string     // file and panel, or rule
 	expr      string     // with the dashboard's variables in it
-	variables []variable // of the dashboard
+	variables []variable // variables of the dashboard
 	alert     bool       // may return no data, because the alert does not fire; its metrics must exist
-	missing   error      // why the last attempt returned no data; nil if it returned some
+	missing   error      // reason for which the last attempt returned no data; nil if it returned some
 }
 
 // variable is a dashboard variable: the values of a label of a metric.

@@ -88,7 +88,7 @@ func TestRun(t *testing.T) {
 	for _, test := range []struct {
 		name, panel, alert string
 		answers            server
-		want               string // in the output; "" for success
+		want               string // text in the output; "" for success
 	}{
 		{"an alert that does not fire", "a", "b > 1", well, ""},
 		{"each reader", `a{instance="$reader"}`, "b", well, ""},

@@ -2,7 +2,7 @@
 // and Valkey 9 of Debian's newer suites. It fails if a test fails on one of them. A server that cannot be fetched is
 // reported as skipped.
 //
-//	go run ./test/redis [SUITE PRODUCT]    one server alone, such as: forky valkey
+//	go run ./test/redis [SUITE PRODUCT]    only one server, such as: forky valkey
 package main
 
 import (

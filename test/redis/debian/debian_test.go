@@ -22,7 +22,7 @@ main http://other.example.org/debian/
 	}
 }
 
-// TestWrappers runs a program through its wrapper, with a script in the place of the loader that prints its arguments.
+// TestWrappers runs a program through its wrapper, with a script instead of the loader, which prints its arguments.
 func TestWrappers(t *testing.T) {
 	dir, target := t.TempDir(), filepath.Join(t.TempDir(), "moved here")
 	for path, content := range map[string]string{

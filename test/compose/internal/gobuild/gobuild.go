@@ -12,7 +12,7 @@ import (
 // Program is a command of a module.
 type Program struct {
 	Package string // import path of the command
-	Version string // of its module
+	Version string // version of its module
 	Ldflags string
 }
 

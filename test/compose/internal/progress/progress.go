@@ -10,7 +10,7 @@ var start = time.Now()
 
 const (
 	slow     = 2 * time.Second  // work that is faster is not worth a line
-	interval = 15 * time.Second // between two lines about work that goes on
+	interval = 15 * time.Second // time between two lines about the same work
 )
 
 // Printf prints a line that begins with the seconds since the start of the process.
