@@ -10,21 +10,21 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// maxName is the size in bytes, quotes and escapes included, above which a
-// member name is not even looked at. The known names need at most 44.
+// maxName is the maximum length of a member name in bytes, including quotes and
+// escapes; longer names are not decoded. The known names need at most 44.
 const maxName = 64
 
 const knownMembers = "send only id, title, content and author, in lower case"
 
-// byteOrderMark is put in front of UTF-8 by editors and tools of Windows. It is no JSON.
+// byteOrderMark is the prefix that Windows editors and tools add to UTF-8. JSON does not allow it.
 var byteOrderMark = []byte("\ufeff")
 
 // Decode parses and validates the JSON of one post. data must be one JSON
-// object, after a byte order mark or none, whose members are strings, each at
-// most once, named exactly id, title, content and author; content and author may
-// be absent or null. The members that [Post.Encode] adds, timestamp and hash,
-// are ignored, so that a post can be sent back as it was read. Any error is a
-// [*FieldError]. The post shares no memory with data.
+// object with the string members id, title, content and author, each at most
+// once; content and author may be absent or null. The members timestamp and hash,
+// which [Post.Encode] adds, are ignored, so that clients can send back a post
+// that they have read. A byte order mark before the object is skipped. Every
+// error is a [*FieldError]. The post shares no memory with data.
 func Decode(data []byte) (Post, error) {
 	if len(data) > MaxBody {
 		return Post{}, &FieldError{
@@ -44,10 +44,10 @@ func Decode(data []byte) (Post, error) {
 	return p, nil
 }
 
-// request is a Post that reads itself token by token. The struct decoder of the
-// library would take null for an empty title, and would parse a value of the
-// wrong type to its end; here a value is looked at before it is parsed, so no
-// nesting and no number is ever descended into.
+// request is a Post that is decoded token by token. The library's struct decoder
+// would accept null as an empty title and would parse a value of the wrong type
+// to its end. This decoder checks the kind of each value before parsing it, so
+// it never parses nested values or long numbers.
 type request Post
 
 func (r *request) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
@@ -65,13 +65,13 @@ func (r *request) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		if err != nil {
 			return err
 		}
-		name := tok.String() // the next call of dec voids tok
+		name := tok.String() // a copy: the next call of dec invalidates tok
 		m, err := r.member(name)
 		if err != nil {
 			return err
 		}
 		k := dec.PeekKind()
-		if err := m.refuses(k); err != nil {
+		if err := m.checkKind(k); err != nil {
 			return err
 		}
 		if tok, err = dec.ReadToken(); err != nil {
@@ -85,11 +85,11 @@ func (r *request) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	return err
 }
 
-// member is what a request may have under a name.
+// member describes a member that a request may have.
 type member struct {
 	name     string
-	value    *string // nil for one that is ignored
-	optional bool    // null counts as absent
+	value    *string // destination; nil if the member is ignored
+	optional bool    // null is accepted and counts as absent
 }
 
 func (r *request) member(name string) (member, error) {
@@ -104,29 +104,29 @@ func (r *request) member(name string) (member, error) {
 		return member{name, &r.Author, true}, nil
 	case "timestamp", "hash":
 		return member{name, nil, true}, nil
-	case "": // as a Field it would blame the body
+	case "": // a FieldError with this name would refer to the whole body
 		return member{}, &FieldError{Reason: "has a member with an empty name; " + knownMembers}
 	}
-	return member{}, &FieldError{Field: name, Reason: "is not known here; " + knownMembers}
+	return member{}, &FieldError{Field: name, Reason: "is not a known member; " + knownMembers}
 }
 
-// refuses returns why the member cannot have a value of kind k.
-func (m member) refuses(k jsontext.Kind) error {
+// checkKind returns an error if the member must not have a value of kind k.
+func (m member) checkKind(k jsontext.Kind) error {
 	switch {
 	case k == jsontext.KindString || k == jsontext.KindInvalid || k == jsontext.KindNull && m.optional:
 		return nil
 	case m.value != nil:
 		return &FieldError{Field: m.name, Reason: "must be a JSON string, not " + kindName(k)}
 	case k != jsontext.KindNumber:
-		return &FieldError{Field: m.name, Reason: "is ignored, but cannot be " + kindName(k) + "; leave it out"}
+		return &FieldError{Field: m.name, Reason: "is ignored, but cannot be " + kindName(k) + "; omit it"}
 	}
 	return nil
 }
 
-// longName reports whether the next token, in the unread bytes after a value, is
-// a string of more than maxName bytes. The decoder copies a name several times,
-// to find duplicates and to report errors: a request that is one long name
-// would cost 16 times its size.
+// longName reports whether the next token in the unread bytes is a string of
+// more than maxName bytes. The decoder copies a name several times, to detect
+// duplicates and to report errors: a request that consists of one long name
+// would allocate 16 times its size.
 func longName(unread []byte) bool {
 	b := bytes.TrimLeft(unread, ", \t\r\n")
 	if len(b) <= maxName || b[0] != '"' {
@@ -143,13 +143,13 @@ func longName(unread []byte) bool {
 	return true
 }
 
-// requestError turns an error of the JSON library into a *FieldError.
+// requestError converts an error of the JSON library to a *FieldError.
 func requestError(err error) error {
 	if fe, ok := errors.AsType[*FieldError](err); ok {
 		return fe
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return &FieldError{Reason: "ends before its JSON object does; send the whole object"}
+		return &FieldError{Reason: "ends before the end of its JSON object; send the whole object"}
 	}
 	se, ok := errors.AsType[*jsontext.SyntacticError](err)
 	if !ok {
@@ -157,7 +157,7 @@ func requestError(err error) error {
 	}
 	field := se.JSONPointer.LastToken()
 	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return &FieldError{Field: field, Reason: "is there more than once; send it once"}
+		return &FieldError{Field: field, Reason: "is present more than once; send it once"}
 	}
 	return &FieldError{
 		Field:  field,

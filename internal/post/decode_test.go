@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// marshalRequest encodes with the standard library, so that the tests do not
-// rest on the encoder they test. p must be valid UTF-8.
+// marshalRequest encodes p with the standard library, so that the tests do not
+// depend on the encoder under test. p must be valid UTF-8.
 func marshalRequest(tb testing.TB, p Post) []byte {
 	tb.Helper()
 	b, err := stdjson.Marshal(map[string]string{"id": p.ID, "title": p.Title, "content": p.Content, "author": p.Author})
@@ -36,10 +36,10 @@ func TestDecode(t *testing.T) {
 		{"escapes", `{"id":"\u00e9\ud83d\ude00\/","title":"\"\\\b\f\n\r\t\u0000"}`, Post{ID: "é😀/", Title: "\"\\\b\f\n\r\t\x00"}},
 		{"raw multi-byte", `{"id":"é😀","title":"€"}`, Post{ID: "é😀", Title: "€"}},
 		{"null optional members", `{"id":"i","title":"t","content":null,"author":null}`, Post{ID: "i", Title: "t"}},
-		{"as a reader sends it", string(full.Encode(time.Now()).Body), full},
-		{"as an older reader sent it", `{"id":"i","title":"t","content":"c","author":"a","timestamp":1735787045000000006,"hash":"f9bc5b4b6c153c7958ff5eeb2140b68f"}`, full},
+		{"as served by a reader", string(full.Encode(time.Now()).Body), full},
+		{"as served by an older reader", `{"id":"i","title":"t","content":"c","author":"a","timestamp":1735787045000000006,"hash":"f9bc5b4b6c153c7958ff5eeb2140b68f"}`, full},
 		{"timestamp and hash of any scalar", `{"hash":null,"timestamp":"1","id":"i","title":"t"}`, Post{ID: "i", Title: "t"}},
-		{"timestamp without sense", `{"hash":"","timestamp":-1e999,"id":"i","title":"t"}`, Post{ID: "i", Title: "t"}},
+		{"meaningless timestamp", `{"hash":"","timestamp":-1e999,"id":"i","title":"t"}`, Post{ID: "i", Title: "t"}},
 		{"byte order mark", "\ufeff" + `{"id":"i","title":"t"}`, Post{ID: "i", Title: "t"}},
 		{"byte order mark and white space", "\ufeff\r\n " + `{"id":"i","title":"t"}`, Post{ID: "i", Title: "t"}},
 		{"hash and numbers inside strings", `{"id":"1","title":"{\"id\":2}"}`, Post{ID: "1", Title: `{"id":2}`}},
@@ -72,7 +72,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"not JSON", `id=i&title=t`, "", "not valid JSON"},
 		{"byte order mark alone", "\ufeff", "", "ends before"},
 		{"two byte order marks", "\ufeff\ufeff{" + it + "}", "", "not valid JSON"},
-		{"byte order mark behind the brace", "{\ufeff" + it + "}", "", "not valid JSON"},
+		{"byte order mark after the brace", "{\ufeff" + it + "}", "", "not valid JSON"},
 		{"comment", `{` + it + `/* */}`, "", "not valid JSON"},
 		{"single quotes", `{'id':'i'}`, "", "not valid JSON"},
 		{"two objects", `{` + it + `}{` + it + `}`, "", "not valid JSON"},
@@ -100,14 +100,14 @@ func TestDecodeRefuses(t *testing.T) {
 		{"author array", `{` + it + `,"author":["a"]}`, "author", "not an array"},
 		{"id with control character", `{"id":"a\u0085","title":"t"}`, "id", "U+0085"},
 
-		{"unknown member", `{` + it + `,"tags":"x"}`, "tags", "not known"},
-		{"unknown member, any value", `{` + it + `,"tags":[[{"a":1e999}]]}`, "tags", "not known"},
+		{"unknown member", `{` + it + `,"tags":"x"}`, "tags", "not a known member"},
+		{"unknown member, any value", `{` + it + `,"tags":[[{"a":1e999}]]}`, "tags", "not a known member"},
 		{"nested timestamp", `{` + it + `,"timestamp":[1]}`, "timestamp", "cannot be an array"},
 		{"nested hash", `{` + it + `,"hash":{}}`, "hash", "cannot be an object"},
 		{"two timestamps", `{` + it + `,"timestamp":1,"timestamp":1}`, "timestamp", "more than once"},
-		{"upper-case hash", `{` + it + `,"Hash":"1"}`, "Hash", "not known"},
+		{"upper-case hash", `{` + it + `,"Hash":"1"}`, "Hash", "not a known member"},
 		{"upper case", `{"ID":"i","title":"t"}`, "ID", "lower case"},
-		{"Kelvin sign is no k", "{" + it + ",\"\u212a\":\"\"}", "\u212a", "not known"},
+		{"Kelvin sign is not k", "{" + it + ",\"\u212a\":\"\"}", "\u212a", "not a known member"},
 		{"empty name", `{` + it + `,"":"x"}`, "", "empty name"},
 
 		{"duplicate", `{` + it + `,"id":"i"}`, "id", "more than once"},
@@ -133,11 +133,11 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Fatalf("Decode = %+v, want an error", p)
 			}
 			if p != (Post{}) {
-				t.Errorf("Decode = %+v beside an error", p)
+				t.Errorf("Decode = %+v with an error, want the zero Post", p)
 			}
 			fe := wantFieldError(t, err, tt.field, 0)
 			if !strings.Contains(fe.Error(), tt.says) {
-				t.Errorf("error %q does not say %q", fe, tt.says)
+				t.Errorf("error %q, want one that contains %q", fe, tt.says)
 			}
 		})
 	}
@@ -151,15 +151,15 @@ func TestDecodeTruncated(t *testing.T) {
 	}
 	for n := range len(data) {
 		if p, err := Decode([]byte(data[:n])); err == nil {
-			t.Errorf("cut after %d bytes: Decode = %+v, want an error", n, p)
+			t.Errorf("truncated to %d bytes: Decode = %+v, want an error", n, p)
 		} else if _, ok := err.(*FieldError); !ok {
-			t.Errorf("cut after %d bytes: error is a %T", n, err)
+			t.Errorf("truncated to %d bytes: error is a %T, want a *FieldError", n, err)
 		}
 	}
 }
 
-// A request that spends as many bytes as JSON allows on a legal post still
-// fits MaxBody, and is decoded.
+// The longest JSON of a valid post, with every byte escaped, fits into MaxBody
+// and is decoded.
 func TestMaxBodyHoldsTheLargestPost(t *testing.T) {
 	escapes := make([]string, 0x80)
 	for c := range escapes {
@@ -213,12 +213,12 @@ func TestDecodeSharesNoMemory(t *testing.T) {
 	got, err := Decode(data)
 	clear(data)
 	if want := (Post{"i", "t", "c", "a"}); err != nil || got != want {
-		t.Errorf("after the input was overwritten the post is %+v, %v; want %+v", got, err, want)
+		t.Errorf("after the input was overwritten, the post is %+v, %v; want %+v", got, err, want)
 	}
 }
 
-// allocated returns the bytes that f allocates, the least of a few runs since
-// the runtime allocates too.
+// allocated returns the number of bytes that f allocates: the minimum of a few
+// runs, because the runtime allocates too.
 func allocated(f func()) uint64 {
 	least := ^uint64(0)
 	for range 5 {
@@ -231,7 +231,8 @@ func allocated(f func()) uint64 {
 	return least
 }
 
-// What Decode allocates is bounded by the size of its input, whatever that holds.
+// The size of the input bounds the memory that Decode allocates, whatever the
+// content.
 func TestDecodeHostileInputAllocatesLittle(t *testing.T) {
 	const n = 1 << 20
 	many := func() string {
@@ -242,33 +243,33 @@ func TestDecodeHostileInputAllocatesLittle(t *testing.T) {
 		}
 		return b.String() + "}"
 	}
-	// Refused at a glance: a small constant is all that may be spent.
-	// Strings: one copy while the escapes are taken out, one for the string.
-	const glance, strs = 0, 3
+	// Multiples of the input size that Decode may allocate: nothing if it does not
+	// copy the large value, else one copy to unescape it and one for the string.
+	const none, strs = 0, 3
 	tests := []struct {
 		name, data string
 		factor     int
 		ok         bool
 	}{
-		{"arrays", strings.Repeat("[", n), glance, false},
-		{"objects", strings.Repeat(`{"id":`, n/6), glance, false},
-		{"arrays in a member", `{"id":` + strings.Repeat("[", n), glance, false},
-		{"arrays in an unknown member", `{"x":` + strings.Repeat("[", n), glance, false},
-		{"number", strings.Repeat("9", n), glance, false},
-		{"number in a member", `{"id":` + strings.Repeat("9", n) + `}`, glance, false},
-		{"exponent", `{"title":1e` + strings.Repeat("9", n) + `}`, glance, false},
-		{"number in an ignored member", `{"timestamp":` + strings.Repeat("9", n) + `,"id":"i","title":"t"}`, glance, true},
-		{"string in an ignored member", `{"hash":"` + strings.Repeat(`\u0000`, n/6) + `","id":"i","title":"t"}`, glance, true},
-		{"arrays in an ignored member", `{"timestamp":` + strings.Repeat("[", n), glance, false},
-		{"many members", many(), glance, false},
-		{"white space", strings.Repeat(" ", n), glance, false},
-		{"over MaxBody", strings.Repeat(" ", MaxBody+1), glance, false},
+		{"arrays", strings.Repeat("[", n), none, false},
+		{"objects", strings.Repeat(`{"id":`, n/6), none, false},
+		{"arrays in a member", `{"id":` + strings.Repeat("[", n), none, false},
+		{"arrays in an unknown member", `{"x":` + strings.Repeat("[", n), none, false},
+		{"number", strings.Repeat("9", n), none, false},
+		{"number in a member", `{"id":` + strings.Repeat("9", n) + `}`, none, false},
+		{"exponent", `{"title":1e` + strings.Repeat("9", n) + `}`, none, false},
+		{"number in an ignored member", `{"timestamp":` + strings.Repeat("9", n) + `,"id":"i","title":"t"}`, none, true},
+		{"string in an ignored member", `{"hash":"` + strings.Repeat(`\u0000`, n/6) + `","id":"i","title":"t"}`, none, true},
+		{"arrays in an ignored member", `{"timestamp":` + strings.Repeat("[", n), none, false},
+		{"many members", many(), none, false},
+		{"white space", strings.Repeat(" ", n), none, false},
+		{"over MaxBody", strings.Repeat(" ", MaxBody+1), none, false},
 		{"long id", `{"id":"` + strings.Repeat("a", n) + `","title":"t"}`, strs, false},
-		{"long name", `{"` + strings.Repeat("a", n) + `":""}`, glance, false},
-		{"long escaped name", `{"` + strings.Repeat(`\u0000`, n/6) + `":""}`, glance, false},
-		{"long name, then cut", `{"` + strings.Repeat("~/", n/2) + `"`, glance, false},
-		{"long name of quotes", `{"` + strings.Repeat(`\"`, n/2) + `":""}`, glance, false},
-		{"long second name", `{"id":"i"` + strings.Repeat(" ", n) + `,"` + strings.Repeat("a", n) + `":""}`, glance, false},
+		{"long name", `{"` + strings.Repeat("a", n) + `":""}`, none, false},
+		{"long escaped name", `{"` + strings.Repeat(`\u0000`, n/6) + `":""}`, none, false},
+		{"long name, then cut", `{"` + strings.Repeat("~/", n/2) + `"`, none, false},
+		{"long name of quotes", `{"` + strings.Repeat(`\"`, n/2) + `":""}`, none, false},
+		{"long second name", `{"id":"i"` + strings.Repeat(" ", n) + `,"` + strings.Repeat("a", n) + `":""}`, none, false},
 		{"string without end", `{"content":"` + strings.Repeat(`\\`, n/2), strs, false},
 		{"long escaped title", `{"id":"i","title":"` + strings.Repeat(`\u0000`, n/6) + `"}`, strs, false},
 		{"escaped content", `{"id":"i","title":"t","content":"` + strings.Repeat(`\n`, n/2) + `"}`, strs, true},
@@ -289,7 +290,7 @@ func TestDecodeHostileInputAllocatesLittle(t *testing.T) {
 	}
 }
 
-// The longest name that is looked at has maxName bytes with its quotes.
+// A name is decoded if it has at most maxName bytes, including its quotes.
 func TestDecodeNameLength(t *testing.T) {
 	for _, unit := range []string{"a", "é", "😀", `\n`, `\"`, `\\`, `\u0000`} {
 		for n := range 100 {
@@ -300,7 +301,7 @@ func TestDecodeNameLength(t *testing.T) {
 				if err := stdjson.Unmarshal([]byte(`"`+raw+`"`), &name); err != nil {
 					t.Fatal(err)
 				}
-				says := "not known"
+				says := "not a known member"
 				if name == "" {
 					says = "empty name"
 				}

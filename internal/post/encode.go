@@ -12,28 +12,32 @@ import (
 
 // Encoded is a post as it is stored and served.
 type Encoded struct {
-	Body []byte   // the JSON; whoever holds it must not change it
+	Body []byte   // the JSON; must not be modified
 	Sum  [16]byte // MD5 of the JSON object without its hash member
 }
 
-// maxTimestamp is the length of the longest int64, sign included.
+// maxTimestamp is the length of the longest int64, including its sign.
 const maxTimestamp = len("-9223372036854775808")
 
-// Encode returns the JSON that is served for p from now on:
+// Encode returns the JSON that is served for p:
 //
 //	{"id":"..","title":"..","content":"..","author":"..","timestamp":N,"hash":".."}
 //
-// timestamp is now in Unix milliseconds: more digits than a float64 holds would be
-// changed by JavaScript and jq, and the hash of what they write would not match.
-// (Posts of older writers have nanoseconds; they are served as they are.) hash is the last member, so that the
-// JSON it is computed over is the body without `,"hash":"..."`: it changes
-// exactly when the served bytes change. MD5 names a version here and protects
-// nothing: whoever can write a post can also write its hash.
+// timestamp is now in Unix milliseconds, which a float64 represents exactly:
+// JavaScript and jq would round nanoseconds, and the hash of a body that they
+// write again would not match. (Posts of older writers have nanoseconds and are
+// served unchanged.)
 //
-// Strings are escaped only where JSON demands it: <, >, &, U+2028 and U+2029
-// stay as they are, and the body must not be pasted unescaped into a script
-// element. Encode allocates once. p must be valid: it does not check the limits,
-// and invalid UTF-8 becomes U+FFFD.
+// hash is computed over the JSON object without its hash member, so it changes
+// if and only if the served bytes change. Because it is the last member, that
+// object is the body without `,"hash":"..."`. MD5 only identifies a version
+// here. It protects nothing, because a client that can write a post can also
+// compute its hash.
+//
+// Strings are escaped only where JSON requires it: <, >, &, U+2028 and U+2029
+// are not escaped, so the body must not be pasted into a script element. Encode
+// allocates once. p must be valid: Encode does not check the limits and replaces
+// invalid UTF-8 by U+FFFD.
 func (p Post) Encode(now time.Time) Encoded {
 	size := len(`{"id":,"title":,"content":,"author":,"timestamp":`) + maxTimestamp + hashTailLen +
 		quotedLen(p.ID) + quotedLen(p.Title) + quotedLen(p.Content) + quotedLen(p.Author)
@@ -45,28 +49,28 @@ func (p Post) Encode(now time.Time) Encoded {
 	b = strconv.AppendInt(append(b, `,"timestamp":`...), now.UnixMilli(), 10)
 
 	end := len(b)
-	sum := md5.Sum(append(b, '}')) // the brace gives way to the hash member
+	sum := md5.Sum(append(b, '}')) // the hash member will overwrite this brace
 	return Encoded{Body: appendHashTail(b[:end], sum), Sum: sum}
 }
 
-// Verify recomputes the hash of a served body and returns an error unless it is
-// the one that the body carries. It does not parse the JSON.
+// Verify returns an error unless the hash of a served body matches its content.
+// It does not parse the JSON.
 func Verify(body []byte) error {
 	end := len(body) - hashTailLen
 	if end < 0 {
-		return fmt.Errorf("verify post: %d bytes are too few to hold a hash", len(body))
+		return fmt.Errorf("verify post: a body of %d bytes is too short to contain a hash", len(body))
 	}
 	h := md5.New()
 	h.Write(body[:end])
 	h.Write([]byte{'}'})
 	sum := [md5.Size]byte(h.Sum(nil))
 	if want := appendHashTail(nil, sum); string(body[end:]) != string(want) {
-		return fmt.Errorf("verify post: body ends in %q, its bytes call for %q", body[end:], want)
+		return fmt.Errorf("verify post: the body ends in %q, but the hash of its content requires %q", body[end:], want)
 	}
 	return nil
 }
 
-// stored is the served JSON in full, for code that decodes it.
+// stored has all members of the served JSON, for Remarshal.
 type stored struct {
 	ID        string `json:"id"`
 	Title     string `json:"title"`
@@ -76,9 +80,9 @@ type stored struct {
 	Hash      string `json:"hash"`
 }
 
-// Remarshal parses a served body into a struct and marshals that again. It is
-// what a reader without prepared bytes does on every read, kept as a baseline
-// to measure against: the result is byte-identical to body.
+// Remarshal parses a served body into a struct and marshals the struct. The
+// result is byte-identical to body. It is a baseline for benchmarks: a reader
+// that stores structs would do this on every read.
 func Remarshal(body []byte) ([]byte, error) {
 	var s stored
 	if err := json.Unmarshal(body, &s, json.RejectUnknownMembers(true)); err != nil {
@@ -91,14 +95,14 @@ func Remarshal(body []byte) ([]byte, error) {
 	return b, nil
 }
 
-// appendQuoted appends s as a JSON string. The only error there is, invalid
-// UTF-8, still leaves a JSON string behind; see Encode.
+// appendQuoted appends s as a JSON string. AppendQuote fails only for invalid
+// UTF-8, and then it still appends a valid JSON string.
 func appendQuoted(dst []byte, s string) []byte {
 	dst, _ = jsontext.AppendQuote(dst, s)
 	return dst
 }
 
-// quotedLen is the number of bytes appendQuoted appends for valid UTF-8.
+// quotedLen returns the number of bytes that appendQuoted appends for valid UTF-8.
 func quotedLen(s string) int {
 	n := len(`""`) + len(s)
 	for i := range len(s) {

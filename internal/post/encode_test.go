@@ -16,13 +16,13 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the encoded bodies in testdata")
 
-// checkEncoded holds every promise of Encode against p, with the standard
-// library as the judge of what the JSON says.
+// checkEncoded checks every promise of Encode for p. It parses the JSON with the
+// standard library.
 func checkEncoded(t *testing.T, p Post, now time.Time) Encoded {
 	t.Helper()
 	e := p.Encode(now)
 
-	// A pointer for each member tells an absent one from an empty one.
+	// Pointers distinguish absent members from empty ones.
 	var got struct {
 		ID, Title, Content, Author, Hash *string
 		Timestamp                        *int64
@@ -33,7 +33,7 @@ func checkEncoded(t *testing.T, p Post, now time.Time) Encoded {
 		t.Fatalf("body %q: %v", e.Body, err)
 	}
 	if dec.InputOffset() != int64(len(e.Body)) {
-		t.Fatalf("body %q goes on after the object", e.Body)
+		t.Fatalf("body %q continues after the object", e.Body)
 	}
 	if got.ID == nil || got.Title == nil || got.Content == nil || got.Author == nil || got.Timestamp == nil || got.Hash == nil {
 		t.Fatalf("body %q lacks a member", e.Body)
@@ -62,8 +62,8 @@ func checkEncoded(t *testing.T, p Post, now time.Time) Encoded {
 	if again := p.Encode(now); again.Sum != e.Sum || !bytes.Equal(again.Body, e.Body) {
 		t.Fatalf("encoded again: %q, then %q", e.Body, again.Body)
 	}
-	// The buffer was neither outgrown nor much too large: the only guess is
-	// the number of digits of the timestamp.
+	// The buffer was allocated with the right size. Only the number of digits of
+	// the timestamp is estimated.
 	if spare := cap(e.Body) - len(e.Body); spare >= maxTimestamp {
 		t.Fatalf("a body of %d bytes has %d to spare", len(e.Body), spare)
 	}
@@ -71,7 +71,7 @@ func checkEncoded(t *testing.T, p Post, now time.Time) Encoded {
 }
 
 type goldenCase struct {
-	path    string // of the body
+	path    string // path of the file with the body
 	request []byte
 }
 
@@ -92,8 +92,8 @@ func goldenCases(tb testing.TB) []goldenCase {
 	return cases
 }
 
-// The bytes of a stored post are a format: what these files say must stay
-// readable, and must not change by accident.
+// The stored bytes are a format: posts like these files must stay readable, and
+// the encoding must not change by accident.
 func TestGolden(t *testing.T) {
 	now := time.Date(2025, 1, 2, 3, 4, 5, 6, time.UTC)
 	for _, c := range goldenCases(t) {
@@ -129,20 +129,19 @@ func TestEncodeRandom(t *testing.T) {
 	}
 }
 
-// A number that JavaScript and jq read and write again is the same number: the hash of what they write
-// matches as long as theirs is the same JSON otherwise.
-func TestTimestampSurvivesAFloat(t *testing.T) {
+// JavaScript and jq parse numbers as float64 and must write the timestamp back unchanged, or the hash would not match.
+func TestTimestampSurvivesFloat64(t *testing.T) {
 	body := Post{ID: "i", Title: "t"}.Encode(time.Now()).Body
 	var parsed struct{ Timestamp float64 }
 	if err := stdjson.Unmarshal(body, &parsed); err != nil {
 		t.Fatal(err)
 	}
 	if again := fmt.Sprintf(`"timestamp":%.0f,`, parsed.Timestamp); parsed.Timestamp > 1<<53 || !bytes.Contains(body, []byte(again)) {
-		t.Errorf("%s is read as %s", body, again)
+		t.Errorf("the timestamp of %s is written back as %s", body, again)
 	}
 }
 
-// Older writers stored nanoseconds. What they stored is still a post.
+// Older writers stored nanoseconds. Their posts are still valid.
 func TestNanosecondsOfOlderWriters(t *testing.T) {
 	body, err := os.ReadFile("testdata/nanoseconds.json")
 	if err != nil {
@@ -168,8 +167,8 @@ func TestEncodeLargest(t *testing.T) {
 	}, time.Unix(0, 1<<63-1))
 }
 
-// Every single character is escaped where JSON demands it and nowhere else.
-func TestEncodeEscapesOnlyWhatItMust(t *testing.T) {
+// A character is escaped if and only if JSON requires it.
+func TestEncodeEscapesNoMoreThanRequired(t *testing.T) {
 	for c := range rune(0x3000) {
 		if c >= 0xd800 && c <= 0xdfff {
 			continue
@@ -177,7 +176,7 @@ func TestEncodeEscapesOnlyWhatItMust(t *testing.T) {
 		e := checkEncoded(t, Post{ID: "i", Title: "t", Content: "<" + string(c) + ">"}, time.Unix(0, 0))
 		must := c < ' ' || c == '"' || c == '\\'
 		if raw := bytes.Contains(e.Body, []byte(`"<`+string(c)+`>"`)); raw == must {
-			t.Errorf("%U: body %q, escape wanted: %v", c, e.Body, must)
+			t.Errorf("%U: body %q, want it escaped: %v", c, e.Body, must)
 		}
 	}
 }
@@ -196,7 +195,7 @@ func TestHashChangesWithTheBody(t *testing.T) {
 		"content and author": Post{"i", "t", "ca", ""}.Encode(now),
 	} {
 		if other, ok := seen[e.Sum]; ok {
-			t.Errorf("%s and %s have one hash", name, other)
+			t.Errorf("%s and %s have the same hash", name, other)
 		}
 		seen[e.Sum] = name
 	}
@@ -221,16 +220,16 @@ func TestVerifyRefuses(t *testing.T) {
 	body := Post{ID: "i", Title: "t", Content: "c", Author: "a"}.Encode(time.Unix(0, 1)).Body
 	for n := range len(body) {
 		if Verify(body[:n]) == nil {
-			t.Errorf("accepted the body cut after %d of %d bytes", n, len(body))
+			t.Errorf("accepted a body truncated to %d of %d bytes", n, len(body))
 		}
 		changed := bytes.Clone(body)
 		changed[n] ^= 1
 		if Verify(changed) == nil {
-			t.Errorf("accepted the body with byte %d changed: %s", n, changed)
+			t.Errorf("accepted a body whose byte %d was changed: %s", n, changed)
 		}
 	}
 	if Verify(append(body, '\n')) == nil {
-		t.Error("accepted a body with a byte too many")
+		t.Error("accepted a body with an additional byte")
 	}
 }
 
@@ -238,10 +237,10 @@ func TestRemarshalRefuses(t *testing.T) {
 	body := Post{ID: "i", Title: "t"}.Encode(time.Unix(0, 1)).Body
 	for n := range len(body) {
 		if b, err := Remarshal(body[:n]); err == nil {
-			t.Errorf("remarshalled the body cut after %d bytes to %q", n, b)
+			t.Errorf("remarshalled a body truncated to %d bytes to %q", n, b)
 		}
 	}
 	if b, err := Remarshal(bytes.Replace(body, []byte("title"), []byte("other"), 1)); err == nil {
-		t.Errorf("remarshalled an unknown member to %q", b)
+		t.Errorf("remarshalled a body with an unknown member to %q", b)
 	}
 }

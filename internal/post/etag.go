@@ -2,27 +2,28 @@ package post
 
 import "encoding/hex"
 
-// A served body ends in its hash member and the brace that closes the object:
+// A served body ends with its hash member and the closing brace of the object:
 //
 //	,"hash":"0123456789abcdef0123456789abcdef"}
 //
-// A strong ETag is a quoted string, and so is the value of that member: the tag
-// of a body is a substring of it.
+// A strong ETag is a quoted string, like the value of that member, so the ETag
+// of a body is a substring of the body.
 const (
 	hashKey     = `,"hash":`
 	etagLen     = len(`"`) + 2*16 + len(`"`)
 	hashTailLen = len(hashKey) + etagLen + len(`}`)
 )
 
-// AppendETag appends the strong ETag of sum, quotes included, to dst.
+// AppendETag appends the strong ETag of sum to dst, including the quotes.
 func AppendETag(dst []byte, sum [16]byte) []byte {
 	dst = append(dst, '"')
 	dst = hex.AppendEncode(dst, sum[:])
 	return append(dst, '"')
 }
 
-// ParseETag is the inverse of [AppendETag]. It accepts nothing else: no weak
-// tag, no list, no upper-case digit, because ETags are compared byte by byte.
+// ParseETag is the inverse of [AppendETag]. It rejects all other forms, such as
+// weak tags, lists and upper-case digits, because ETags are compared byte by
+// byte.
 func ParseETag(s string) (sum [16]byte, ok bool) {
 	if !isETag(s) {
 		return sum, false
@@ -31,9 +32,9 @@ func ParseETag(s string) (sum [16]byte, ok bool) {
 	return sum, err == nil
 }
 
-// ETag returns the ETag, quotes included, of a body that [Post.Encode] made: a
-// substring of body, so it allocates nothing and is valid as long as body is.
-// It returns "" if body does not end like an encoded post.
+// ETag returns the ETag of a body that [Post.Encode] returned, including the
+// quotes. The ETag is a substring of body, so nothing is allocated. ETag returns
+// "" if body does not end like an encoded post.
 func ETag(body string) string {
 	start := len(body) - hashTailLen
 	if start < 0 || body[start:start+len(hashKey)] != hashKey || body[len(body)-1] != '}' {

@@ -26,12 +26,12 @@ func TestParseETag(t *testing.T) {
 		strings.Replace(someTag, "0", ":", 1), strings.Replace(someTag, "00", "é", 1),
 	} {
 		if sum, ok := ParseETag(s); ok || sum != [16]byte{} {
-			t.Errorf("ParseETag(%s) = %x, %v; want refusal", s, sum, ok)
+			t.Errorf("ParseETag(%s) = %x, %v; want it rejected", s, sum, ok)
 		}
 	}
 }
 
-func TestETagOfWhatIsNoBody(t *testing.T) {
+func TestETagOfInvalidBodies(t *testing.T) {
 	tail := `,"hash":` + someTag + `}`
 	if got := ETag(tail); got != someTag {
 		t.Fatalf("ETag of a bare tail = %q, want %q", got, someTag)
@@ -43,7 +43,7 @@ func TestETagOfWhatIsNoBody(t *testing.T) {
 		if got := ETag(tail[n+1:]); got != "" {
 			t.Errorf("ETag(%q) = %q", tail[n+1:], got)
 		}
-		for _, c := range []string{"g", "`", ":", "/", "F", " ", "\x00", "\xff"} { // what stands beside hex digits
+		for _, c := range []string{"g", "`", ":", "/", "F", " ", "\x00", "\xff"} { // the neighbors of the hex digits, and others
 			changed := tail[:n] + c + tail[n+1:]
 			if got := ETag(changed); got != "" && changed != tail {
 				t.Errorf("ETag(%q) = %q", changed, got)
@@ -57,7 +57,7 @@ func TestETagOfWhatIsNoBody(t *testing.T) {
 	}
 }
 
-// No field of a post can pass for the hash.
+// The content of a field is never mistaken for the hash.
 func TestETagCannotBeForged(t *testing.T) {
 	forged := `,"hash":` + someTag + `}`
 	p := Post{ID: forged, Title: forged, Content: forged, Author: forged}
@@ -89,20 +89,20 @@ func FuzzETag(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		// Parsing and appending are inverse to each other.
+		// AppendETag is the inverse of ParseETag.
 		sum, ok := ParseETag(s)
 		if back := string(AppendETag(nil, sum)); ok != (back == s) {
-			t.Errorf("ParseETag(%q) = %x, %v, and back %s", s, sum, ok, back)
+			t.Errorf("ParseETag(%q) = %x, %v, which AppendETag turns into %s", s, sum, ok, back)
 		}
-		// The tag of a body is one, and it stands where it must.
+		// If ETag returns a tag, it is valid and at the end of the body.
 		if tag := ETag(s); tag != "" {
 			if _, ok := ParseETag(tag); !ok || !strings.HasSuffix(s, `,"hash":`+tag+`}`) {
 				t.Errorf("ETag(%q) = %q", s, tag)
 			}
 		}
-		// A body made around s is recognised whatever s is.
+		// A hash member after any s is found.
 		if want := `"` + someHex + `"`; ETag(s+`,"hash":`+want+`}`) != want {
-			t.Errorf("no ETag behind %q", s)
+			t.Errorf("no ETag after %q", s)
 		}
 	})
 }

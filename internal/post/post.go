@@ -1,9 +1,9 @@
-// Package post defines a post: its limits, the JSON a client sends and the JSON
-// that is served.
+// Package post defines a post: its limits, the JSON that clients send and the
+// JSON that is served.
 //
-// A post is encoded exactly once, by the writer. Everybody else treats the
-// served JSON as opaque bytes: the tail of the body carries its own ETag, so
-// not even the answer to a conditional request needs a parser (see [ETag]).
+// The writer encodes each post exactly once. All other code treats the served
+// JSON as opaque bytes: the body ends with its own ETag, so even a conditional
+// request is answered without parsing (see [ETag]).
 package post
 
 import (
@@ -20,27 +20,28 @@ const (
 	MaxContent = 1 << 20
 )
 
-// MaxBody is the size in bytes above which no request body is read: a legal
-// post fits even when every byte of it is escaped as \u00XX, with room for
-// member names and white space.
+// MaxBody is the maximum size of a request body, in bytes. A valid post fits
+// even if each of its bytes is escaped as \u00XX, with room for member names
+// and white space.
 const MaxBody = 6*(MaxID+MaxTitle+MaxAuthor+MaxContent) + 16<<10
 
-// Post is what a client sends. The writer adds a timestamp and a hash, see
-// [Post.Encode].
+// Post holds the fields that a client sends. [Post.Encode] adds a timestamp and
+// a hash.
 type Post struct {
 	ID, Title, Content, Author string
 }
 
-// FieldError names which part of a request must change, and how. Its text is
-// meant for the client: it quotes at most the beginning of what was sent.
+// FieldError reports which part of a request is invalid and how to correct it.
+// Its text is meant for the client and quotes at most the beginning of the
+// request.
 type FieldError struct {
-	Field    string // the JSON member, or "" for the body as a whole
-	Reason   string // the rest of a sentence that starts with the field
+	Field    string // the JSON member, or "" for the whole body
+	Reason   string // the rest of a sentence that begins with the field
 	Limit    int    // the limit in bytes that was exceeded; 0 if none was
 	TooLarge bool   // a size limit was exceeded: HTTP 413 rather than 400
 }
 
-// Error returns one sentence that says what to change.
+// Error returns a sentence that tells the client what to change.
 func (e *FieldError) Error() string {
 	if e.Field == "" {
 		return "the body " + e.Reason
@@ -48,8 +49,8 @@ func (e *FieldError) Error() string {
 	return fmt.Sprintf("%q %s", e.Field, e.Reason)
 }
 
-// Validate checks the limits of all fields. Its error is a [*FieldError] for
-// the first field, in the order of the encoding, that must change.
+// Validate checks the limits of all fields. It returns a [*FieldError] for the
+// first invalid field, in the order of the encoding.
 func (p Post) Validate() error {
 	if err := ValidateID(p.ID); err != nil {
 		return err
@@ -63,8 +64,8 @@ func (p Post) Validate() error {
 	return validateText("author", p.Author, 0, MaxAuthor)
 }
 
-// ValidateID checks an id, of a post or of a request's ?id= parameter: 1 to
-// [MaxID] bytes of UTF-8 without control characters. Its error is a
+// ValidateID checks the id of a post or of a request's ?id= parameter: it must
+// be 1 to [MaxID] bytes of UTF-8 without control characters. The error is a
 // [*FieldError] for the field "id".
 func ValidateID(id string) error {
 	if err := validateText("id", id, 1, MaxID); err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// wantFieldError checks that err is a *FieldError with these properties and a
-// sentence that can go to a client.
+// wantFieldError checks that err is a *FieldError with these properties and that
+// its text is a short sentence about the field.
 func wantFieldError(t *testing.T, err error, field string, limit int) *FieldError {
 	t.Helper()
 	fe, ok := errors.AsType[*FieldError](err)
@@ -29,7 +29,7 @@ func wantFieldError(t *testing.T, err error, field string, limit int) *FieldErro
 	return fe
 }
 
-// fill returns n bytes made of unit, padded with ASCII at the front.
+// fill returns n bytes: repetitions of unit after ASCII padding.
 func fill(unit string, n int) string {
 	return strings.Repeat("a", n%len(unit)) + strings.Repeat(unit, n/len(unit))
 }
@@ -37,7 +37,7 @@ func fill(unit string, n int) string {
 func TestLimits(t *testing.T) {
 	fields := []struct {
 		name     string
-		max      int // spelled out: the limits are a promise to clients
+		max      int // literal numbers, because the limits are a promise to clients
 		required bool
 		set      func(*Post, string)
 	}{
@@ -50,7 +50,7 @@ func TestLimits(t *testing.T) {
 		for _, unit := range []string{"a", "é", "€", "😀"} { // 1 to 4 bytes each
 			t.Run(f.name+"/"+unit, func(t *testing.T) {
 				p := Post{ID: "i", Title: "t"}
-				check := func(what, value string, bad bool, limit int) {
+				check := func(name, value string, bad bool, limit int) {
 					t.Helper()
 					f.set(&p, value)
 					direct := p.Validate()
@@ -59,7 +59,7 @@ func TestLimits(t *testing.T) {
 						if bad {
 							wantFieldError(t, err, f.name, limit)
 						} else if err != nil {
-							t.Errorf("%s: %v", what, err)
+							t.Errorf("%s: %v", name, err)
 						}
 					}
 				}
@@ -92,7 +92,7 @@ func TestValidateID(t *testing.T) {
 		if control {
 			fe := wantFieldError(t, err, "id", 0)
 			if !strings.Contains(fe.Reason, "byte 2") {
-				t.Errorf("ValidateID with %U: %v, want the position named", c, fe)
+				t.Errorf("ValidateID with %U: %v, want the position of the character", c, fe)
 			}
 		} else if err != nil {
 			t.Errorf("ValidateID with %U = %v", c, err)
@@ -102,7 +102,7 @@ func TestValidateID(t *testing.T) {
 	wantFieldError(t, ValidateID(strings.Repeat("€", 85)+"ab"), "id", MaxID)
 }
 
-func TestValidateNamesTheFirstField(t *testing.T) {
+func TestValidateReportsTheFirstField(t *testing.T) {
 	long := strings.Repeat("x", MaxContent+1)
 	p := Post{ID: long, Title: long, Content: long, Author: long}
 	wantFieldError(t, p.Validate(), "id", MaxID)
@@ -114,7 +114,7 @@ func TestValidateNamesTheFirstField(t *testing.T) {
 	wantFieldError(t, p.Validate(), "author", MaxAuthor)
 }
 
-// awkward holds what an encoder can get wrong.
+// awkward has characters that an encoder may handle wrongly.
 var awkward = []rune("aZ0 \"\\/<>&'\b\f\n\r\t\x00\x01\x1f\x7f\u0080\u009fé\u07ff\u0800€\u2027\u2028\u2029\ud7ff\ue000\ufffd\ufeff\uffff\U00010000😀\U0010ffff")
 
 func randomText(r *rand.Rand, atMost int) string {
@@ -141,7 +141,7 @@ func randomPost(r *rand.Rand) Post {
 		Content: randomText(r, 4096),
 		Author:  randomText(r, MaxAuthor),
 	}
-	if ValidateID(p.ID) != nil { // nearly always: a control character
+	if ValidateID(p.ID) != nil { // nearly always, because of a control character
 		p.ID = "id" + strings.Repeat("é", r.IntN(MaxID/2))
 	}
 	return p
