@@ -11,25 +11,25 @@ import (
 )
 
 const (
-	maxReported = 1000    // refused lines with a report of their own
-	maxReasons  = 100     // different ones by which the others are counted
-	maxUnsent   = 4 << 20 // size of the answer that the client has not read, in bytes, above which an import stops
+	maxReported = 1000    // maximum number of refused lines that are reported one by one
+	maxReasons  = 100     // maximum number of reasons by which the other refused lines are counted
+	maxUnsent   = 4 << 20 // maximum unsent part of the answer, in bytes; an import that exceeds it stops
 )
 
-// otherReasons is what lines are counted under when there are too many different reasons.
+// otherReasons counts the lines whose reasons exceed maxReasons.
 const otherReasons = "other reasons"
 
-// report is the line of the answer for a line that was refused, was not written or has an unknown outcome.
+// report is the answer to one line that was refused, was not written or has an unknown outcome.
 type report struct {
-	Line   int64  `json:"line"` // number of the line, from 1
+	Line   int64  `json:"line"` // line number, from 1
 	Status string `json:"status"`
 	ID     string `json:"id,omitempty"`
 	Field  string `json:"field,omitempty"`
 	Reason string `json:"reason"`
 }
 
-// summary is the last line of the answer. A line has a report, or is among Unreported, or is written, or is
-// empty, up to Lines; after a stop it goes on with the line after that.
+// summary is the last line of the answer. Each of the first Lines lines was written, was empty, has a report or is
+// counted in Unreported. After a stop, the client continues with line Lines+1.
 type summary struct {
 	Status     string       `json:"status"` // "done" or "stopped"
 	Reason     string       `json:"reason,omitempty"`
@@ -44,7 +44,7 @@ type summary struct {
 	Seconds    float64      `json:"seconds"`
 }
 
-// unreported counts lines that were refused for one reason.
+// unreported counts the unreported lines that were refused for the same reason.
 type unreported struct {
 	Field  string `json:"field,omitempty"`
 	Reason string `json:"reason"`
@@ -57,10 +57,10 @@ type refusals struct {
 	others   map[unreported]int64 // by field and reason; Lines is 0
 }
 
-// report reports whether a line gets a report.
+// report decides whether r is added to the answer. If not, it counts r.
 func (c *refusals) report(r report) bool {
 	if r.Status != lineRefused {
-		return true // the client has to know which lines to send again
+		return true // the client must send these lines again
 	}
 	if c.reported < maxReported {
 		c.reported++
@@ -77,7 +77,7 @@ func (c *refusals) report(r report) bool {
 	return false
 }
 
-// unreported returns the lines without a report, the most frequent reason first.
+// unreported returns the counts of the lines without a report, the most frequent reason first.
 func (c *refusals) unreported() []unreported {
 	var all []unreported
 	for why, lines := range c.others {
@@ -90,23 +90,23 @@ func (c *refusals) unreported() []unreported {
 	return all
 }
 
-// answer is the answer to an import. add never waits for the client: many clients read nothing before they have
-// sent everything, so waiting for them would be a deadlock.
+// answer is the answer to an import. add never blocks: many clients read nothing until they have sent the whole body,
+// so waiting for them would be a deadlock.
 type answer struct {
 	w       io.Writer
 	conn    *http.ResponseController
-	more    chan struct{} // has a token while queue may have lines; end closes it
+	more    chan struct{} // holds a token while queue may not be empty; closed by end
 	sending sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
-	queue  []byte     // lines that send has not taken
-	unsent int        // size of the lines that are not written, in bytes
+	mu     sync.Mutex // guards the rest
+	queue  []byte     // lines that send has not taken yet
+	unsent int        // size of the lines that are not written to w, in bytes
 }
 
 // newAnswer returns an answer whose lines are sent to w in the background. The caller must call end.
 func newAnswer(w io.Writer, conn *http.ResponseController) *answer {
 	a := &answer{w: w, conn: conn, more: make(chan struct{}, 1)}
-	_ = conn.SetWriteDeadline(time.Time{}) // the import goes on for as long as the client sends
+	_ = conn.SetWriteDeadline(time.Time{}) // the import continues as long as the client sends
 	a.sending.Go(a.send)
 	return a
 }
@@ -115,7 +115,7 @@ func newAnswer(w io.Writer, conn *http.ResponseController) *answer {
 func (a *answer) add(line any) {
 	text, err := json.Marshal(line)
 	if err != nil {
-		panic(err) // strings and numbers alone always marshal
+		panic(err) // cannot happen: strings and numbers always marshal
 	}
 	a.mu.Lock()
 	a.queue = append(append(a.queue, text...), '\n')
@@ -127,13 +127,14 @@ func (a *answer) add(line any) {
 	}
 }
 
-// size returns how many bytes are not sent.
+// size returns the number of unsent bytes.
 func (a *answer) size() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.unsent
 }
 
+// send writes queued lines until end is called. After a failed write it discards them.
 func (a *answer) send() {
 	var failed error
 	for range a.more {
@@ -141,7 +142,7 @@ func (a *answer) send() {
 		lines := a.queue
 		a.queue = nil
 		a.mu.Unlock()
-		if failed == nil { // after an error the client is gone
+		if failed == nil {
 			if _, failed = a.w.Write(lines); failed == nil {
 				failed = a.conn.Flush()
 			}
@@ -152,7 +153,7 @@ func (a *answer) send() {
 	}
 }
 
-// end returns when the client has taken all lines, or after stallTimeout. No add may follow.
+// end waits until all lines are sent, for at most stallTimeout. add must not be called afterwards.
 func (a *answer) end() {
 	_ = a.conn.SetWriteDeadline(time.Now().Add(stallTimeout))
 	close(a.more)

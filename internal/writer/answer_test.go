@@ -8,9 +8,9 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// TestImportIsReadLast imports far more bad lines than any buffer holds reports for, and reads the answer when
-// everything is sent, as Python's http.client, wget and others do.
-func TestImportIsReadLast(t *testing.T) {
+// TestImportAnswerIsReadLast imports so many invalid lines that their reports fit into no buffer, and reads the answer
+// after the whole body has been sent, as Python's http.client, wget and others do.
+func TestImportAnswerIsReadLast(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr())
 	const bad, good = 100_000, 1000
@@ -28,16 +28,16 @@ func TestImportIsReadLast(t *testing.T) {
 	r := decodeResult(t, s.answer(t))
 	const last = bad + 1 + good
 	if u := r.Unreported; len(u) != 2 || u[0].Field != "author" || u[0].Reason == "" || u[0].Lines != bad-maxReported || u[1].Field != "" || u[1].Reason == "" || u[1].Lines != 1 {
-		t.Errorf("not reported: %+v", u)
+		t.Errorf("unreported lines: %+v", u)
 	}
 	r.Unreported = nil
 	r.want(t, summary{Status: "done", Lines: last, Written: good, Created: good, Refused: bad + 1})
 	if len(r.reports) != maxReported || r.reports[maxReported-1].Line != maxReported {
-		t.Errorf("%d reports, want those of the first %d lines", len(r.reports), maxReported)
+		t.Errorf("%d reports, want one for each of the first %d lines", len(r.reports), maxReported)
 	}
 }
 
-// TestRefusalsAreBounded refuses lines for thousands of reasons.
+// TestRefusalsAreBounded refuses lines for hundreds of different reasons.
 func TestRefusalsAreBounded(t *testing.T) {
 	var c refusals
 	reported := 0
@@ -64,16 +64,16 @@ func TestRefusalsAreBounded(t *testing.T) {
 		}
 	}
 	if all[0].Reason != "frequent" && all[1].Reason != "frequent" || all[0].Reason != otherReasons && all[1].Reason != otherReasons {
-		t.Errorf("the most frequent are %+v", all[:2])
+		t.Errorf("the most frequent reasons are %+v", all[:2])
 	}
 	if total := maxReported + 5*maxReasons; reported != 2*total+maxReported || lines != 2*total-maxReported {
-		t.Errorf("%d reported, %d counted of %d", reported, lines, 4*total)
+		t.Errorf("%d lines reported and %d counted, want %d and %d", reported, lines, 2*total+maxReported, 2*total-maxReported)
 	}
 }
 
-// TestImportStopsUnread has a client that reads nothing while more and more lines have an unknown outcome: they
-// are kept for it, but not without end.
-func TestImportStopsUnread(t *testing.T) {
+// TestImportStopsWhenAnswerIsNotRead has a client that reads nothing while more and more lines have an unknown outcome:
+// their reports are buffered, but only up to a limit.
+func TestImportStopsWhenAnswerIsNotRead(t *testing.T) {
 	tr := newTransfer(t)
 	b := &batch{}
 	for n := range int64(maxBatchLines) {
@@ -81,13 +81,13 @@ func TestImportStopsUnread(t *testing.T) {
 	}
 	for n := 0; tr.ctx.Err() == nil; n++ {
 		if n > maxUnsent/maxBatchLines/100 {
-			t.Fatalf("%d bytes are kept", tr.answer.size())
+			t.Fatalf("%d bytes are buffered, and the import has not stopped", tr.answer.size())
 		}
 		if err := tr.publish(b); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := tr.answer.size(); n < maxUnsent || n > maxUnsent+maxBatchLines*200 {
-		t.Errorf("stopped at %d bytes", n)
+		t.Errorf("the import stopped at %d bytes, want %d to %d", n, maxUnsent, maxUnsent+maxBatchLines*200)
 	}
 }

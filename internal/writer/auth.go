@@ -9,23 +9,23 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// lock admits requests that carry the token.
-type lock struct {
-	open bool
-	sum  [sha256.Size]byte // of the token
+// tokenGuard refuses requests that do not carry the bearer token.
+type tokenGuard struct {
+	open bool              // no token is required
+	sum  [sha256.Size]byte // hash of the token
 }
 
-// newLock returns a lock for token. With an empty token it admits every request.
-func newLock(token string) *lock {
-	return &lock{open: token == "", sum: sha256.Sum256([]byte(token))}
+// newTokenGuard returns a guard for token. If token is empty, it accepts every request.
+func newTokenGuard(token string) *tokenGuard {
+	return &tokenGuard{open: token == "", sum: sha256.Sum256([]byte(token))}
 }
 
-func (l *lock) guard(next http.HandlerFunc) http.HandlerFunc {
-	if l.open {
+func (g *tokenGuard) guard(next http.HandlerFunc) http.HandlerFunc {
+	if g.open {
 		return next
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
-		if !l.fits(r.Header["Authorization"]) {
+		if !g.authorized(r.Header["Authorization"]) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			httpkit.Problem{
 				Status: http.StatusUnauthorized,
@@ -38,12 +38,12 @@ func (l *lock) guard(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-func (l *lock) fits(headers []string) bool {
+func (g *tokenGuard) authorized(headers []string) bool {
 	if len(headers) != 1 {
 		return false
 	}
 	scheme, token, _ := strings.Cut(headers[0], " ")
-	// Sums have equal lengths: comparing the tokens themselves would leak the length of ours.
+	// Compare hashes, which all have the same length: comparing the tokens would leak the length of the secret.
 	sum := sha256.Sum256([]byte(strings.TrimLeft(token, " ")))
-	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], l.sum[:]) == 1
+	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(sum[:], g.sum[:]) == 1
 }

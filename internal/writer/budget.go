@@ -10,27 +10,28 @@ import (
 	"heavy-read-api/internal/post"
 )
 
-// Bounds of what clients may have in flight, in bytes of request bodies. The memory behind it is up to five
-// times as much: a body, its post, the JSON of that and the frame for Redis. Compose gives the writer 512 MiB.
+// Limits for the bodies of all requests in flight, in bytes. A request needs up to five times the size of its body: for
+// the body, the decoded post, its JSON and the frame for Redis. Compose gives the writer 512 MiB.
 const (
 	maxInFlight = 48 << 20
-	maxLarge    = 40 << 20 // part of maxInFlight for bodies above smallBody: slow ones leave room for the others
+	maxLarge    = 40 << 20 // limit for bodies above smallBody, so that slow large requests leave room for small ones
 	smallBody   = 64 << 10
 )
 
-// budget counts the bytes of all requests in flight. It is safe for many goroutines.
+// budget accounts for the bodies of all requests in flight. It is safe for concurrent use.
 type budget struct {
-	mu         sync.Mutex // guards what follows
-	all, large int64
+	mu         sync.Mutex // guards the rest
+	all, large int64      // bytes claimed by all requests, and by those above smallBody
 }
 
-// claim is a request's part of the budget. It belongs to one goroutine.
+// claim is the share of a request in the budget. One goroutine uses it at a time.
 type claim struct {
 	budget *budget
-	size   int64
+	size   int64 // bytes
 }
 
-// resize changes the claim, and reports whether it fits. It never blocks, and making a claim smaller never fails.
+// resize changes the size of the claim and reports whether the budget has room for it. It never blocks. Shrinking a
+// claim always succeeds.
 func (c *claim) resize(size int64) bool {
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
@@ -49,17 +50,17 @@ func largeBytes(size int64) int64 {
 	return size
 }
 
-// errBusy ends the reading of a body that has outgrown the budget.
+// errBusy is the read error of a body for which the budget has no room.
 var errBusy = errors.New("too many bytes are in flight")
 
-var busy = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "nothing was written, because too many large requests are under way: send the request again"}
+var busy = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "nothing was written, because too many large requests are in flight: send the request again"}
 
-// admit answers a request for which the budget has no room at once, before its body is read. next runs with the
-// others; the claim ends with it.
+// admit calls next if the budget has room for the request, and holds the claim until next returns. Otherwise it refuses
+// the request before its body is read.
 func (h *handler) admit(op string, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c := &claim{budget: h.budget}
-		if r.ContentLength <= post.MaxBody && !c.resize(max(r.ContentLength, 0)) { // a larger body is never read
+		if r.ContentLength <= post.MaxBody && !c.resize(max(r.ContentLength, 0)) { // readBody refuses a larger body unread
 			h.refuse(w, op, &busy)
 			return
 		}
@@ -69,11 +70,11 @@ func (h *handler) admit(op string, next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// claimedBody extends the claim of a body that does not say how long it is.
+// claimedBody enlarges the claim while a body without a Content-Length is read.
 type claimedBody struct {
 	io.ReadCloser
 	claim *claim
-	read  int64 // bytes
+	read  int64 // bytes read so far
 }
 
 func (b *claimedBody) Read(p []byte) (int, error) {

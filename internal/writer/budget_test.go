@@ -10,7 +10,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// withhold sends all of a body but its last byte.
+// withhold sends a request without the last byte of its body.
 func (w *instance) withhold(t testing.TB, request string, size int) socket {
 	t.Helper()
 	s := w.dial(t)
@@ -19,8 +19,8 @@ func (w *instance) withhold(t testing.TB, request string, size int) socket {
 	return s
 }
 
-// TestBudget withholds the ends of large bodies until the writer takes no more. All others are answered at once,
-// small ones are written, and everything goes on when the bodies end.
+// TestBudget fills the budget with large bodies whose last bytes are withheld. Other large requests are refused at once,
+// small ones are written, and large ones succeed again when the first bodies have ended.
 func TestBudget(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr())
@@ -29,7 +29,7 @@ func TestBudget(t *testing.T) {
 	for range maxLarge / post.MaxBody {
 		held = append(held, w.withhold(t, "POST /create", post.MaxBody))
 	}
-	// Clients that send everything before they read get their answer too.
+	// A client that sends the whole body before it reads still receives the answer.
 	large := strings.Repeat("x", post.MaxBody)
 	refused := func(request string, length int, body string) {
 		t.Helper()
@@ -51,7 +51,7 @@ func TestBudget(t *testing.T) {
 	})
 	refused("POST /create", len(large), large)
 	refused("PUT /post?id=a", len(large), large)
-	refused("POST /create", len(large), "") // at once, before the body is sent
+	refused("POST /create", len(large), "") // answered before the body is sent
 	refused("POST /import", len(large), large)
 	refused("POST /import", -1, chunk(large)+chunk(""))
 	refused("POST /create", -1, chunk(large)+chunk(""))
@@ -80,10 +80,10 @@ func TestBudget(t *testing.T) {
 	r.want(t, summary{Status: "done", Lines: 1, Written: 1, Created: 1})
 }
 
-// TestClaims fills the budget with claims of all sizes, and gives all back.
+// TestClaims fills the budget with claims of different sizes and releases them all.
 func TestClaims(t *testing.T) {
 	b := &budget{}
-	take := func(size int64) *claim {
+	claimed := func(size int64) *claim {
 		c := &claim{budget: b}
 		if !c.resize(size) {
 			return nil
@@ -92,7 +92,7 @@ func TestClaims(t *testing.T) {
 	}
 	var all []*claim
 	for _, size := range []int64{post.MaxBody, 1 << 20, smallBody + 1, smallBody, 1} {
-		for c := take(size); c != nil; c = take(size) {
+		for c := claimed(size); c != nil; c = claimed(size) {
 			all = append(all, c)
 		}
 		if size > smallBody && b.all > maxLarge {
@@ -100,18 +100,18 @@ func TestClaims(t *testing.T) {
 		}
 	}
 	if b.all != maxInFlight || b.large > maxLarge || b.large < maxLarge-smallBody-1 {
-		t.Errorf("%d bytes, %d of them large", b.all, b.large)
+		t.Errorf("%d bytes are claimed, %d of them large; want %d and about %d", b.all, b.large, maxInFlight, maxLarge)
 	}
 	small := all[len(all)-1]
 	if small.resize(small.size + 1) {
-		t.Error("a claim outgrew the budget")
+		t.Error("a claim exceeded the budget")
 	}
 	for _, c := range all {
 		if !c.resize(min(c.size, smallBody)) || !c.resize(c.size) || !c.resize(0) {
-			t.Errorf("a claim could not be given back")
+			t.Errorf("a claim could not be released")
 		}
 	}
 	if b.all != 0 || b.large != 0 {
-		t.Errorf("%d bytes are left, %d large", b.all, b.large)
+		t.Errorf("%d bytes are still claimed, %d of them large", b.all, b.large)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"heavy-read-api/internal/post"
 )
 
-// condition returns what the headers of a write demand of the post that is there, or the answer to a
-// condition that is malformed or that no post can meet.
+// condition returns the condition that the headers of a write set for the current post. If the condition is malformed
+// or no post can satisfy it, condition returns the answer to the request instead.
 func condition(h http.Header, mayCreate bool) (c protocol.Condition, problem *httpkit.Problem) {
 	ifMatch, ifNoneMatch := h["If-Match"], h["If-None-Match"]
 	switch {
@@ -18,7 +18,7 @@ func condition(h http.Header, mayCreate bool) (c protocol.Condition, problem *ht
 		return c, badHeader("If-None-Match", "cannot be combined with If-Match: send one of them")
 	case len(ifNoneMatch) > 0:
 		if !mayCreate || !httpkit.AnyETag([]byte(strings.Join(ifNoneMatch, ", "))) {
-			return c, badHeader("If-None-Match", "of a write can only be *, which creates a post and replaces none; to change what you have read, send its ETag as If-Match")
+			return c, badHeader("If-None-Match", "of a write must be *, which creates a post and never replaces one; to change a post that you have read, send its ETag as If-Match")
 		}
 		return protocol.Condition{Absent: true}, nil
 	case len(ifMatch) > 0:
@@ -31,7 +31,7 @@ func ifMatchCondition(list []byte) (c protocol.Condition, problem *httpkit.Probl
 	if httpkit.AnyETag(list) {
 		return protocol.Condition{Exists: true}, nil
 	}
-	none := &preconditionFailed // why no tag is left
+	none := &preconditionFailed // answer if the list contains no usable tag
 	for {
 		tag, weak, rest, err := httpkit.NextETag(list)
 		if err != nil {
@@ -41,8 +41,8 @@ func ifMatchCondition(list []byte) (c protocol.Condition, problem *httpkit.Probl
 			break
 		}
 		list = rest
-		// The comparison is the strong one: a weak tag matches nothing (RFC 9110, section 13.1.1), and
-		// no post has a tag that is not one of ours.
+		// If-Match uses the strong comparison, so a weak tag matches nothing (RFC 9110, section 13.1.1). A tag
+		// that the writer cannot have made matches no post either.
 		sum, ok := post.ParseETag(string(tag))
 		switch {
 		case weak:
@@ -58,8 +58,8 @@ func ifMatchCondition(list []byte) (c protocol.Condition, problem *httpkit.Probl
 }
 
 var (
-	preconditionFailed = httpkit.Problem{Status: http.StatusPreconditionFailed, Detail: "the post is not the one that If-Match or If-None-Match names: read it, and try again with its ETag"}
-	weakETag           = httpkit.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "If-Match has only weak ETags (W/ in front), which never match: something between you and the reader made them weak, a gateway that compresses for instance. Send the ETag without W/"}
+	preconditionFailed = httpkit.Problem{Status: http.StatusPreconditionFailed, Detail: "the post does not match If-Match or If-None-Match: read it and try again with its ETag"}
+	weakETag           = httpkit.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "If-Match has only weak ETags (with the prefix W/), which never match. A proxy that compresses answers makes ETags weak: send the ETag without W/"}
 )
 
 func badHeader(name, reason string) *httpkit.Problem {

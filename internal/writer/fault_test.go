@@ -18,31 +18,31 @@ import (
 	"heavy-read-api/internal/test/servicetest"
 )
 
-// tooLong is how long no write may take, whatever happens: over the promised 2 s, because the
-// machine of the tests is busy.
-const tooLong = 4 * time.Second
+// maxAnswerTime bounds the answer to every write during a fault. It exceeds the promised 2 s, because the machine that
+// runs the tests is busy.
+const maxAnswerTime = 4 * time.Second
 
-// unavailable is a write that got 503: it was not written, or nobody knows.
+// wantUnavailable sends a write and expects a 503 whose detail contains detail.
 func (w *instance) wantUnavailable(t *testing.T, method, target, body, detail string, header ...string) {
 	t.Helper()
 	began := time.Now()
 	res := w.do(t, method, target, body, header...)
-	if took := time.Since(began); took > tooLong {
-		t.Errorf("%s %s: the answer took %v", method, target, took)
+	if took := time.Since(began); took > maxAnswerTime {
+		t.Errorf("%s %s: the answer took %v, want at most %v", method, target, took, maxAnswerTime)
 	}
 	p := wantProblem(t, res, 503, "")
 	if !strings.Contains(p.Detail, detail) || res.header.Get("Retry-After") != "1" {
-		t.Errorf("%s %s: Retry-After %q, %q, want %q", method, target, res.header.Get("Retry-After"), p.Detail, detail)
+		t.Errorf("%s %s: Retry-After %q and detail %q, want \"1\" and %q", method, target, res.header.Get("Retry-After"), p.Detail, detail)
 	}
 }
 
 const (
-	surelyNot = "nothing was written"
-	maybe     = "may have taken place"
+	notWrittenDetail = "nothing was written"
+	unknownDetail    = "may or may not have taken place"
 )
 
-// TestRedisAway tries to write while Redis is away in several ways, and again when it is back.
-func TestRedisAway(t *testing.T) {
+// TestRedisOutage writes during several kinds of outages and again after each one.
+func TestRedisOutage(t *testing.T) {
 	for name, tt := range map[string]struct {
 		begin, end func(*faultnet.Proxy)
 		detail     string
@@ -50,34 +50,34 @@ func TestRedisAway(t *testing.T) {
 		"refused": {
 			func(p *faultnet.Proxy) { p.Refuse(true); p.Reset() },
 			func(p *faultnet.Proxy) { p.Refuse(false) },
-			"", // the first write may find a connection whose end it has not noticed
+			"", // the first write may use a connection whose end has not been noticed yet
 		},
 		"black hole": {
 			func(p *faultnet.Proxy) { p.BlackHole(faultnet.ToServer, true) },
 			func(p *faultnet.Proxy) { p.Heal() },
-			maybe,
+			unknownDetail,
 		},
 		"silent": {
 			func(p *faultnet.Proxy) { p.BlackHole(faultnet.ToClient, true) },
 			func(p *faultnet.Proxy) { p.Heal() },
-			maybe,
+			unknownDetail,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := redistest.StartEmbedded(t)
 			proxy := faultnet.NewProxy(t, b.Addr())
-			w := start(t, proxy.Addr(), prompt)
+			w := start(t, proxy.Addr(), defaultTimeout)
 			db := b.Client(t)
 			wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
 			tt.begin(proxy)
 			w.wantUnavailable(t, "POST", "/create", line("b", "t"), tt.detail)
 			w.wantUnavailable(t, "PUT", "/post?id=c", `{"title":"t"}`, "")
 			w.wantUnavailable(t, "DELETE", "/post?id=a", "", "")
-			// What is wrong with the request is told without Redis.
+			// An invalid request is refused without Redis.
 			wantProblem(t, w.do(t, "POST", "/create", `{}`), 400, "id")
 			w.waitReady(t, 503, `"no redis"`)
 			if res := w.do(t, "GET", "/health", ""); res.status != 200 {
-				t.Errorf("/health: %d", res.status)
+				t.Errorf("GET /health: %d, want 200", res.status)
 			}
 			tt.end(proxy)
 			w.waitReady(t, 200, "")
@@ -86,16 +86,16 @@ func TestRedisAway(t *testing.T) {
 	}
 }
 
-// TestNeverThere writes to a Redis that was never there: such a write has certainly not happened.
-func TestNeverThere(t *testing.T) {
+// TestRedisNeverReachable writes to a Redis that was never reachable: such a write has certainly not taken place.
+func TestRedisNeverReachable(t *testing.T) {
 	proxy := faultnet.NewProxy(t, redistest.StartEmbedded(t).Addr())
 	proxy.Refuse(true)
-	w := start(t, proxy.Addr(), prompt)
-	w.wantUnavailable(t, "POST", "/create", line("a", "t"), surelyNot)
-	w.wantUnavailable(t, "DELETE", "/post?id=a", "", surelyNot)
+	w := start(t, proxy.Addr(), defaultTimeout)
+	w.wantUnavailable(t, "POST", "/create", line("a", "t"), notWrittenDetail)
+	w.wantUnavailable(t, "DELETE", "/post?id=a", "", notWrittenDetail)
 }
 
-// TestReplyLost loses the reply to a write, or the request. The answer says what happened, and the write takes
+// TestReplyLost loses the reply to a write, or the write itself. The answer reports the outcome, and the write takes
 // place at most once.
 func TestReplyLost(t *testing.T) {
 	redistest.Require(t)
@@ -117,7 +117,7 @@ func TestReplyLost(t *testing.T) {
 				t.Parallel()
 				b := redistest.Start(t)
 				proxy := faultnet.NewProxy(t, b.Addr())
-				// A quarter of the timeout is what is left to ask what happened: on a busy machine that has to be enough.
+				// A quarter of the timeout is left to check the outcome, which has to be enough on a busy machine.
 				w := start(t, proxy.Addr(), func(c *Config) { c.Timeout = 2500 * time.Millisecond })
 				db := b.Client(t)
 				etag := wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "old")), 201, "a")
@@ -129,26 +129,26 @@ func TestReplyLost(t *testing.T) {
 				if tt.status == 201 {
 					id = "b"
 				}
-				proxy.OnceContains(faultnet.ToServer, writeOf(id), action)
+				proxy.OnceContains(faultnet.ToServer, postKey(id), action)
 				began := time.Now()
 				res := w.do(t, tt.method, tt.target, tt.body, header...)
-				if took := time.Since(began); took > tooLong {
-					t.Errorf("the answer took %v", took)
+				if took := time.Since(began); took > maxAnswerTime {
+					t.Errorf("the answer took %v, want at most %v", took, maxAnswerTime)
 				}
 				if action == faultnet.CutNow {
-					if p := wantProblem(t, res, 503, ""); !strings.Contains(p.Detail, surelyNot) || version(t, db) != "1" {
-						t.Errorf("%q at version %s", p.Detail, version(t, db))
+					if p := wantProblem(t, res, 503, ""); !strings.Contains(p.Detail, notWrittenDetail) || version(t, db) != "1" {
+						t.Errorf("detail %q and version %s, want %q and version 1", p.Detail, version(t, db), notWrittenDetail)
 					}
-					res = w.do(t, tt.method, tt.target, tt.body, header...) // as the answer says
+					res = w.do(t, tt.method, tt.target, tt.body, header...) // the retry that the answer advises
 				}
 				token, err := protocol.ParseToken(res.header.Get("X-Version"))
 				if res.status != tt.status || err != nil || token.Version != 2 || version(t, db) != "2" {
-					t.Errorf("%d, version %v (%v), %s; Redis has version %s", res.status, token, err, res.body, version(t, db))
+					t.Errorf("%d, version %v (%v), %s; Redis has version %s; want %d and version 2", res.status, token, err, res.body, version(t, db), tt.status)
 				}
 				switch id := "a"; tt.status {
 				case 204:
 					if have := stored(t, db, id); have != "" {
-						t.Errorf("Redis has %s", have)
+						t.Errorf("Redis has %s, want no post", have)
 					}
 				case 201:
 					id = "b"
@@ -161,34 +161,34 @@ func TestReplyLost(t *testing.T) {
 	}
 }
 
-// TestConditionFailsUnheard loses the reply to a write whose condition does not hold: nothing is written, and a
-// retry gets 412.
-func TestConditionFailsUnheard(t *testing.T) {
+// TestFailedConditionReplyLost loses the reply to a write whose condition does not hold: nothing is written, and a
+// retry is answered with 412.
+func TestFailedConditionReplyLost(t *testing.T) {
 	redistest.Require(t)
 	b := redistest.Start(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
-	w := start(t, proxy.Addr(), prompt)
+	w := start(t, proxy.Addr(), defaultTimeout)
 	db := b.Client(t)
 	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "old")), 201, "a")
 	for _, header := range [][]string{{"If-Match", `"00000000000000000000000000000000"`}, {"If-None-Match", "*"}} {
-		proxy.OnceContains(faultnet.ToServer, writeOf("a"), faultnet.CutAtReply)
-		w.wantUnavailable(t, "PUT", "/post?id=a", `{"title":"new"}`, surelyNot, header...)
+		proxy.OnceContains(faultnet.ToServer, postKey("a"), faultnet.CutAtReply)
+		w.wantUnavailable(t, "PUT", "/post?id=a", `{"title":"new"}`, notWrittenDetail, header...)
 		wantProblem(t, w.do(t, "PUT", "/post?id=a", `{"title":"new"}`, header...), 412, "")
 	}
 	if have := stored(t, db, "a"); !strings.Contains(have, "old") {
-		t.Errorf("Redis has %s", have)
+		t.Errorf("Redis has %s, want the old post", have)
 	}
 }
 
-// TestImportReplyLost loses the reply to the lines of an import.
+// TestImportReplyLost loses the reply to a batch of an import.
 func TestImportReplyLost(t *testing.T) {
 	redistest.Require(t)
 	b := redistest.Start(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
-	w := start(t, proxy.Addr(), prompt)
+	w := start(t, proxy.Addr(), defaultTimeout)
 	wantSuccess(t, b.Client(t), w.do(t, "POST", "/create", line("a", "old")), 201, "a")
 	for _, want := range []string{`"created":2,"replaced":1`, `"created":0,"replaced":3`} {
-		proxy.OnceContains(faultnet.ToServer, writeOf("a"), faultnet.CutAtReply)
+		proxy.OnceContains(faultnet.ToServer, postKey("a"), faultnet.CutAtReply)
 		res := w.do(t, "POST", "/import", line("a", "new")+"\n"+line("b", "t")+"\n"+line("c", "t")+"\n")
 		if !strings.Contains(string(res.body), `"written":3,`+want) || strings.Contains(string(res.body), `"unknown":1`) {
 			t.Errorf("%d %s, want %s", res.status, res.body, want)
@@ -196,9 +196,9 @@ func TestImportReplyLost(t *testing.T) {
 	}
 }
 
-// TestAdvice has a Redis that takes writes and whose replies never arrive. What to do next depends on the
-// condition of the write.
-func TestAdvice(t *testing.T) {
+// TestAdviceForUnknownOutcomes loses all replies of Redis. The advice in the answer depends on the condition of the
+// write.
+func TestAdviceForUnknownOutcomes(t *testing.T) {
 	for name, tt := range map[string]struct {
 		method, target, body string
 		header, value        string
@@ -206,17 +206,17 @@ func TestAdvice(t *testing.T) {
 	}{
 		"create":               {"POST", "/create", line("b", "t"), "", "", "sending the same post again is safe"},
 		"put":                  {"PUT", "/post?id=b", `{"title":"t"}`, "", "", "sending the same post again is safe"},
-		"put if it matches":    {"PUT", "/post?id=a", `{"title":"t"}`, "If-Match", "TAG", "still has the ETag that you named"},
-		"put if there":         {"PUT", "/post?id=a", `{"title":"t"}`, "If-Match", "*", "still has the ETag that you named"},
+		"put if it matches":    {"PUT", "/post?id=a", `{"title":"t"}`, "If-Match", "TAG", "still has the ETag that you sent"},
+		"put if there":         {"PUT", "/post?id=a", `{"title":"t"}`, "If-Match", "*", "still has the ETag that you sent"},
 		"create only":          {"PUT", "/post?id=c", `{"title":"t"}`, "If-None-Match", "*", "this write created it"},
 		"delete":               {"DELETE", "/post?id=a", "", "", "", "a 404 may then mean"},
-		"delete if it matches": {"DELETE", "/post?id=a", "", "If-Match", "TAG", "if it is gone, this may have deleted it"},
+		"delete if it matches": {"DELETE", "/post?id=a", "", "If-Match", "TAG", "if the post is gone, this request may have deleted it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := redistest.StartEmbedded(t)
 			proxy := faultnet.NewProxy(t, b.Addr())
-			w := start(t, proxy.Addr(), prompt)
+			w := start(t, proxy.Addr(), defaultTimeout)
 			etag := wantSuccess(t, b.Client(t), w.do(t, "POST", "/create", line("a", "t")), 201, "a")
 			var header []string
 			if tt.header != "" {
@@ -228,7 +228,7 @@ func TestAdvice(t *testing.T) {
 	}
 }
 
-// TestRefusedByRedis has a Redis that answers and cannot write.
+// TestRefusedByRedis writes to a Redis server that is a replica.
 func TestRefusedByRedis(t *testing.T) {
 	redistest.Require(t)
 	b := redistest.Start(t)
@@ -238,19 +238,18 @@ func TestRefusedByRedis(t *testing.T) {
 	if err := db.Do(t.Context(), "REPLICAOF", "127.0.0.1", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.wantUnavailable(t, "POST", "/create", line("b", "t"), surelyNot)
+	w.wantUnavailable(t, "POST", "/create", line("b", "t"), notWrittenDetail)
 	if err := db.Do(t.Context(), "REPLICAOF", "NO", "ONE").Err(); err != nil {
 		t.Fatal(err)
 	}
 	wantSuccess(t, db, w.do(t, "POST", "/create", line("b", "t")), 201, "b")
 }
 
-// TestClientLeaves loses the client while its write waits for a connection to Redis: the write is
-// not given up half-way.
-func TestClientLeaves(t *testing.T) {
+// TestClientDisconnects disconnects a client while its write waits for Redis: the write is completed.
+func TestClientDisconnects(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
-	w := start(t, proxy.Addr(), prompt)
+	w := start(t, proxy.Addr(), defaultTimeout)
 	db := b.Client(t)
 	proxy.Stall(faultnet.ToServer, true)
 
@@ -281,22 +280,22 @@ func TestClientLeaves(t *testing.T) {
 	proxy.Stall(faultnet.ToServer, false)
 	eventually.Nil(t, func() error {
 		if stored(t, db, "a") == "" {
-			return errors.New("a is not there")
+			return errors.New("post a is not in Redis")
 		}
 		return nil
 	})
 }
 
-// TestStop stops a writer while a write is under way: /ready says so first, the write gets its
-// answer.
-func TestStop(t *testing.T) {
+// TestStopDuringWrite stops a writer while a write is in flight: /ready reports the stop at once, the writer serves
+// requests until the end of the drain, and the write is answered.
+func TestStopDuringWrite(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
-	w := start(t, proxy.Addr(), prompt, func(c *Config) { c.Drain = time.Second })
+	w := start(t, proxy.Addr(), defaultTimeout, func(c *Config) { c.Drain = time.Second })
 	db := b.Client(t)
 	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
 
-	hook := proxy.OnceContains(faultnet.ToServer, writeOf("b"), faultnet.SwallowReply)
+	hook := proxy.OnceContains(faultnet.ToServer, postKey("b"), faultnet.SwallowReply)
 	answer := make(chan string, 1)
 	go func() {
 		res, err := servicetest.Client.Post(w.URL+"/create", "application/json", strings.NewReader(line("b", "t")))
@@ -319,7 +318,7 @@ func TestStop(t *testing.T) {
 	})
 	wantSuccess(t, db, w.do(t, "POST", "/create", line("c", "t")), 201, "c")
 	if got := <-answer; got != "201 Created" {
-		t.Error(got)
+		t.Errorf("the write in flight was answered with %q, want 201 Created", got)
 	}
 	for err := range w.Done {
 		if err != nil {
@@ -327,13 +326,13 @@ func TestStop(t *testing.T) {
 		}
 	}
 	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the stop took %v", took)
+		t.Errorf("the stop took %v, want at most 10s", took)
 	}
 }
 
-// TestRaceOfConditions lets clients replace one post, each on the condition that it is still the one
-// they read: exactly one of each round wins.
-func TestRaceOfConditions(t *testing.T) {
+// TestConcurrentConditionalWrites has clients replace one post, each with the ETag of the version that all have read:
+// exactly one of them succeeds in each round.
+func TestConcurrentConditionalWrites(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		w := start(t, b.Addr())
 		db := b.Client(t)
@@ -358,7 +357,7 @@ func TestRaceOfConditions(t *testing.T) {
 				}
 			}
 			if won != 1 || next != post.ETag(stored(t, db, "a")) {
-				t.Fatalf("%d clients won", won)
+				t.Fatalf("%d clients replaced the post with ETag %s, want 1; Redis has %s", won, next, stored(t, db, "a"))
 			}
 			etag = next
 		}

@@ -18,8 +18,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// exchange sends request on a connection of its own. It returns the first answer, and whether that was the
-// last one.
+// exchange sends request on a new connection. It returns the first answer and whether the connection closes after it.
 func (w *instance) exchange(t *testing.T, method, request string) (res response, last bool) {
 	t.Helper()
 	s := w.dial(t)
@@ -28,22 +27,22 @@ func (w *instance) exchange(t *testing.T, method, request string) (res response,
 	r := bufio.NewReader(s)
 	answer, err := http.ReadResponse(r, &http.Request{Method: method})
 	if err != nil {
-		t.Fatalf("there is no answer: %v", err)
+		t.Fatalf("read the answer: %v", err)
 	}
 	body, err := io.ReadAll(answer.Body)
 	if err != nil {
-		t.Fatalf("the answer breaks off: %v", err)
+		t.Fatalf("read the body of the answer: %v", err)
 	}
 	if answer.Close {
 		if rest, err := io.ReadAll(r); len(rest) > 0 || err != nil {
-			t.Errorf("after the last answer: %.100q, %v", rest, err)
+			t.Errorf("after the last answer: %.100q, %v; want the end of the connection", rest, err)
 		}
 	}
 	return response{answer.StatusCode, answer.Header, body}, answer.Close
 }
 
-// A request whose length can be read in two ways is answered, and its connection is closed: what follows it
-// is not taken for another request.
+// After a request with ambiguous framing the connection is closed, so that no part of its body is parsed as a second
+// request.
 func TestAmbiguousFraming(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr())
@@ -61,7 +60,7 @@ func TestAmbiguousFraming(t *testing.T) {
 	}{
 		"length, then encoding":          {head + fmt.Sprintf("Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n", len(chunked)) + chunked, 201},
 		"encoding, then length":          {head + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n" + chunked, 201},
-		"length of the smuggled":         {head + "Content-Length: 1000\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked, 201},
+		"length beyond the body":         {head + "Content-Length: 1000\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked, 201},
 		"other case":                     {head + "content-length: 4\r\ntransfer-ENCODING: Chunked\r\n\r\n" + chunked, 201},
 		"HTTP/1.0 with an encoding":      {head10 + "Transfer-Encoding: chunked\r\n\r\n" + chunked, 400},
 		"HTTP/1.0 with both":             {head10 + fmt.Sprintf("Transfer-Encoding: chunked\r\nContent-Length: %d\r\n\r\n", len(good)) + good, 201},
@@ -95,7 +94,7 @@ func TestAmbiguousFraming(t *testing.T) {
 	}
 }
 
-// Requests that no handler gets are refused with problem documents, as those of handlers are.
+// Requests that are refused before they reach a handler are answered with problem documents too.
 func TestRefusedBeforeTheHandler(t *testing.T) {
 	w := start(t, redistest.StartEmbedded(t).Addr())
 	long := strings.Repeat("x", 20<<10)
@@ -126,16 +125,14 @@ func TestRefusedBeforeTheHandler(t *testing.T) {
 	}
 }
 
-// Environment variables that make this test binary a writer: where Redis is, and whether /ready has a port of
-// its own.
+// Environment variables for the child process of TestHalfOpenConnections.
 const (
-	childRedis   = "WRITER_TEST_REDIS"
-	childMetrics = "WRITER_TEST_METRICS"
+	childRedis   = "WRITER_TEST_REDIS"   // address of Redis; makes the test binary a writer
+	childMetrics = "WRITER_TEST_METRICS" // if set, /ready has a port of its own
 )
 
-// Clients that send half a header take all connections that the process may have. The others are refused at
-// once rather than kept waiting, probes are answered, and writes are taken again when the headers have taken
-// too long.
+// Clients that send half a header occupy all connections that the process may have. Other clients are refused at once,
+// probes are answered, and writes succeed again after the half-sent headers have timed out.
 func TestHalfOpenConnections(t *testing.T) {
 	if addr := os.Getenv(childRedis); addr != "" {
 		listening := make(chan string, 1)
@@ -149,7 +146,7 @@ func TestHalfOpenConnections(t *testing.T) {
 			listening <- front
 		}
 		fmt.Println("listening", front, <-listening)
-		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent ends
+		_, _ = io.Copy(io.Discard, os.Stdin) // blocks until the parent closes it
 		return
 	}
 	t.Run("one port", func(t *testing.T) { testHalfOpen(t, "") })
@@ -175,7 +172,7 @@ func testHalfOpen(t *testing.T, metrics string) {
 	body := line("a", "t")
 	write := fmt.Sprintf("POST /create HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	if err := ask(front, write, 503); err != nil {
-		t.Error("a write while there is no place: ", err)
+		t.Error("a write while all connections are taken: ", err)
 	}
 	if err := ready(); err != nil {
 		t.Error(err)
@@ -183,7 +180,7 @@ func testHalfOpen(t *testing.T, metrics string) {
 	eventually.Nil(t, func() error { return ask(front, write, 201) })
 }
 
-// ask sends a request by a new connection, and expects an answer of that status soon.
+// ask sends a request on a new connection and returns an error unless the answer has the status.
 func ask(addr, request string, status int) error {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {

@@ -31,7 +31,7 @@ type success struct {
 	PostID          string `json:"post_id"`
 	Hash            string `json:"hash"`
 	Version         uint64 `json:"version"`
-	PublishDuration string `json:"publish_duration"` // round trip of the script
+	PublishDuration string `json:"publish_duration"` // round trip of the script, as a Go duration
 }
 
 func (h *handler) serveCreate(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +69,7 @@ func (h *handler) decode(w http.ResponseWriter, r *http.Request, decode func([]b
 	return p, nil
 }
 
-// set writes a post. op is its operation in the metrics until Redis has answered whether it replaced another.
+// set writes a post. op is the operation for the metrics until Redis reports whether the post existed.
 func (h *handler) set(w http.ResponseWriter, r *http.Request, p post.Post, op string) {
 	c, problem := condition(r.Header, true)
 	if problem != nil {
@@ -130,8 +130,8 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// write blocks for the publisher's timeout at most, and a quarter longer when the reply of Redis is lost. It goes on
-// when the client disconnects, because the outcome of an abandoned write would be unknown.
+// write blocks for at most the publisher's timeout, and a quarter longer if the reply of Redis is lost. It continues
+// after the client has disconnected, because the outcome of an abandoned write would be unknown.
 func (h *handler) write(r *http.Request, write protocol.Write) (publisher.Result, time.Duration, error) {
 	began := time.Now()
 	results, err := h.publisher.Write(context.WithoutCancel(r.Context()), write)
@@ -160,23 +160,23 @@ func (h *handler) refuse(w http.ResponseWriter, op string, p *httpkit.Problem) {
 	h.fail(w, op, outcome, p)
 }
 
-// unknown is the answer to a write whose outcome is unknown. Its advice depends on the condition: a conditional
-// write fails when it is repeated after it has taken place.
+// unknown is the answer to a write whose outcome is unknown. The advice depends on the condition, because a conditional
+// write that took place fails when it is repeated.
 func unknown(op string, c protocol.Condition) *httpkit.Problem {
 	advice := "Read the post to find out; sending the same post again is safe"
 	switch conditional := c.Exists || len(c.Tags) > 0; {
 	case c.Absent:
-		advice = "Read the post before you send it again: if it is the one that you sent, this write created it, and a repetition would be answered with 412"
+		advice = "Read the post before you send it again: if it is the one that you sent, this write created it, and a retry would be answered with 412"
 	case op == opDelete && conditional:
-		advice = "Read the post before you send this again: if it is gone, this may have deleted it, and a repetition would be answered with 412"
+		advice = "Read the post before you send the request again: if the post is gone, this request may have deleted it, and a retry would be answered with 412"
 	case op == opDelete:
-		advice = "Sending it again is safe; a 404 may then mean that the first one deleted the post"
+		advice = "Sending the request again is safe; a 404 may then mean that the first request deleted the post"
 	case conditional:
-		advice = "Read the post before you send it again: if it is the one that you sent, this write took place, and a repetition would be answered with 412; if it still has the ETag that you named, send the write again"
+		advice = "Read the post before you send it again: if it is the one that you sent, this write took place, and a retry would be answered with 412; if it still has the ETag that you sent, send the write again"
 	}
 	return &httpkit.Problem{
 		Status: http.StatusServiceUnavailable,
-		Detail: "Redis did not confirm in time, and could not be asked: the write may have taken place, or not; it will not take place later. " + advice,
+		Detail: "Redis did not confirm the write in time, and the outcome could not be checked: the write may or may not have taken place, but it cannot take place later. " + advice,
 	}
 }
 

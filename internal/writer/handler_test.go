@@ -26,15 +26,15 @@ func TestCreate(t *testing.T) {
 				t.Errorf("Location %q, want %q", got, want)
 			}
 			if have := stored(t, db, id); !strings.HasPrefix(have, strings.TrimSuffix(body, "}")+`,"timestamp":`) {
-				t.Errorf("Redis has %s", have)
+				t.Errorf("%s was sent, Redis has %s", body, have)
 			}
-			later(t)
+			waitForNextTimestamp(t)
 			res = w.do(t, "POST", "/create", body, "Content-Type", "application/json; charset=UTF-8")
 			if second := wantSuccess(t, db, res, 200, id); second == first {
-				t.Error("a later timestamp has the same ETag")
+				t.Error("the ETag is the same for a later timestamp")
 			}
 			if got := res.header.Get("Location"); got != "" {
-				t.Errorf("Location %q of a post that was there", got)
+				t.Errorf("Location %q for a post that existed, want none", got)
 			}
 		}
 	})
@@ -89,12 +89,12 @@ func TestPut(t *testing.T) {
 		wantProblem(t, w.do(t, "PUT", "/post"+tt.query, tt.body), tt.status, tt.field)
 	}
 	if after := version(t, db); after != before {
-		t.Errorf("version %s became %s by requests that were refused", before, after)
+		t.Errorf("refused requests changed version %s to %s", before, after)
 	}
 }
 
-// TestRefused sends posts that cannot be taken; nothing is written.
-func TestRefused(t *testing.T) {
+// TestInvalidPosts sends invalid posts; nothing is written.
+func TestInvalidPosts(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr())
 	db := b.Client(t)
@@ -142,15 +142,16 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	if got := version(t, db); got != "0" {
-		t.Errorf("version %s: something was written", got)
+		t.Errorf("version %s, want 0: an invalid post was written", got)
 	}
 	if keys := b.Keys(); len(keys) != 0 {
 		t.Errorf("keys %q were written", keys)
 	}
 }
 
-// TestAsRead sends back what a reader sent, changed by an editor, and posts as clients of other kinds write them.
-func TestAsRead(t *testing.T) {
+// TestAcceptedForms sends a post back in the form in which readers serve it, and posts in other forms that clients
+// produce.
+func TestAcceptedForms(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr())
 	db := b.Client(t)
@@ -177,7 +178,7 @@ func TestAsRead(t *testing.T) {
 	lines := "\ufeff" + stored(t, db, "a") + "\n" + stored(t, db, "b") + "\n" + `{"id":"c","title":"t","author":null}`
 	res := w.do(t, "POST", "/import", lines, "Content-Type", "application/x-ndjson; charset=UTF8")
 	if !strings.Contains(string(res.body), `"written":3,"created":1,"replaced":2`) {
-		t.Errorf("import of what was read: %d %s", res.status, res.body)
+		t.Errorf("import of served posts: %d %s", res.status, res.body)
 	}
 	for _, charset := range []string{"utf-8", "UTF-8", "Utf-8", "utf8", "UTF8", `"utf-8"`} {
 		wantSuccess(t, db, w.do(t, "PUT", "/post?id=b", `{"title":"t"}`, "Content-Type", "application/json;charset="+charset), 200, "b")
@@ -215,10 +216,10 @@ func TestConditions(t *testing.T) {
 		db := b.Client(t)
 		other := `"00000000000000000000000000000000"`
 		const there, absent = true, false
-		const weak = -412 // with the reason that the tag is weak
+		const weak = -412 // 412 whose detail explains that the tag is weak
 		for i, tt := range []struct {
 			exists bool
-			header []string // TAG stands for the ETag of the post
+			header []string // TAG is replaced with the ETag of the post
 			put    int      // status of a PUT
 			delete int      // status of a DELETE
 		}{
@@ -234,7 +235,7 @@ func TestConditions(t *testing.T) {
 			{there, []string{"If-Match", "W/TAG, TAG"}, 200, 204},
 			{absent, []string{"If-Match", "W/TAG"}, weak, weak},
 			{there, []string{"If-Match", `"foreign"`}, 412, 412},
-			{there, []string{"If-Match", ""}, 412, 412}, // an empty list has no tag that could match
+			{there, []string{"If-Match", ""}, 412, 412}, // an empty list contains no matching tag
 			{there, []string{"If-Match", "*"}, 200, 204},
 			{there, []string{"If-Match", "TAG x"}, 400, 400},
 			{there, []string{"If-Match", "x"}, 400, 400},
@@ -277,7 +278,7 @@ func TestConditions(t *testing.T) {
 					wantProblem(t, res, 404, "id")
 				case want == weak:
 					if p := wantProblem(t, res, 412, "If-Match"); !strings.Contains(p.Detail, "W/") {
-						t.Errorf("%s %v: %q does not name W/", method, header, p.Detail)
+						t.Errorf("%s %v: detail %q does not mention W/", method, header, p.Detail)
 					}
 				default:
 					wantProblem(t, res, 412, "")
@@ -315,7 +316,7 @@ func TestPaths(t *testing.T) {
 	for _, path := range []string{"/", "/posts", "/create/", "//create"} {
 		wantProblem(t, w.do(t, "POST", path, `{"id":"a","title":"t"}`), 404, "")
 	}
-	eventually.True(t, "writer that has asked Redis", func() bool { return w.do(t, "GET", "/ready", "").status == 200 })
+	eventually.True(t, "ready writer", func() bool { return w.do(t, "GET", "/ready", "").status == 200 })
 	for _, path := range []string{"/health", "/ready", "/metrics"} {
 		if res := w.do(t, "GET", path, ""); res.status != 200 || len(res.body) == 0 {
 			t.Errorf("GET %s: %d %s", path, res.status, res.body)
@@ -326,24 +327,24 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestRedirect follows the Location of a new post to where posts are read.
+// TestRedirect follows the Location of a new post to the reader.
 func TestRedirect(t *testing.T) {
 	b := redistest.StartEmbedded(t)
-	asked := []string{""}
+	received := []string{""} // requests to the reader
 	reader := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked = append(asked, r.Method+" "+r.URL.RequestURI())
+		received = append(received, r.Method+" "+r.URL.RequestURI())
 	}))
 	defer reader.Close()
 	w := start(t, b.Addr(), func(c *Config) { c.ReaderURL, c.Token = reader.URL+"/", "secret" })
 	res := w.do(t, "POST", "/create", `{"id":"a b&c/ü","title":"t"}`, "Authorization", "Bearer secret")
 	location := res.header.Get("Location")
-	for _, target := range []string{location, "/post"} { // the reader is to say that the id is missing
-		for _, method := range []string{"GET", "HEAD"} { // without a token: anybody may read
+	for _, target := range []string{location, "/post"} { // a missing id is redirected too, and the reader reports it
+		for _, method := range []string{"GET", "HEAD"} { // without a token: reads require none
 			req, err := http.NewRequest(method, w.URL+target, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			res, err := http.DefaultTransport.RoundTrip(req) // does not follow
+			res, err := http.DefaultTransport.RoundTrip(req) // does not follow redirects
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -351,9 +352,9 @@ func TestRedirect(t *testing.T) {
 			if got, want := res.Header.Get("Location"), reader.URL+target; res.StatusCode != 307 || got != want {
 				t.Errorf("%s %s: %d, Location %q, want %q", method, target, res.StatusCode, got, want)
 			}
-			w.do(t, method, target, "") // follows
-			if last := asked[len(asked)-1]; last != method+" "+target {
-				t.Errorf("the reader was asked %q, want %q", last, method+" "+target)
+			w.do(t, method, target, "") // follows redirects
+			if last := received[len(received)-1]; last != method+" "+target {
+				t.Errorf("the reader received %q, want %q", last, method+" "+target)
 			}
 		}
 	}
@@ -400,7 +401,7 @@ func TestToken(t *testing.T) {
 		}
 	}
 	if got := version(t, db); got != "0" {
-		t.Errorf("version %s: something was written", got)
+		t.Errorf("version %s, want 0: a request without the token was executed", got)
 	}
 	for _, write := range writes {
 		for _, scheme := range []string{"Bearer", "bearer", "BEARER "} {
@@ -412,7 +413,7 @@ func TestToken(t *testing.T) {
 	}
 	for _, path := range []string{"/health", "/ready", "/metrics"} {
 		if res := w.do(t, "GET", path, ""); res.status != 200 {
-			t.Errorf("%s needs a token: %d", path, res.status)
+			t.Errorf("GET %s without a token: %d, want 200", path, res.status)
 		}
 	}
 }

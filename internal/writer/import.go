@@ -22,16 +22,16 @@ import (
 )
 
 const (
-	maxImports     = 4                   // at the same time
-	maxBatchLines  = publisher.MaxWrites // of one script call
-	maxBatchBytes  = 1 << 20             // of ids and encoded posts in a script call; a larger post goes alone
-	importClaim    = post.MaxBody        // of the budget, in bytes: the largest line sets what an import may take
-	stallTimeout   = 30 * time.Second    // for a client that neither sends nor, at the end, reads
-	maxFailures    = 5                   // batches in a row, after which an import gives up
-	recoverTimeout = 3 * time.Second     // that Redis is given after each of them
+	maxImports     = 4                   // maximum number of concurrent imports
+	maxBatchLines  = publisher.MaxWrites // maximum number of posts in a batch
+	maxBatchBytes  = 1 << 20             // maximum size of a batch (ids and encoded posts), in bytes; a larger post is a batch of its own
+	importClaim    = post.MaxBody        // share of an import in the budget, in bytes: the largest possible line
+	stallTimeout   = 30 * time.Second    // timeout of a client that sends nothing, or at the end reads nothing
+	maxFailures    = 5                   // number of consecutive failed batches after which an import stops
+	recoverTimeout = 3 * time.Second     // maximum wait for Redis after a failed batch
 )
 
-// Compiles only if every post fits into one write, even when JSON escapes every byte of it.
+// The next line compiles only if every post fits into one write, even if JSON escapes each of its bytes.
 const _ = uint(protocol.MaxValue - post.MaxBody)
 
 // Outcomes of a line.
@@ -43,15 +43,15 @@ const (
 	lineNotWritten = "not_written"
 )
 
-// importer writes posts that come as lines of JSON. One batch is parsed while the one before it is
-// on its way to Redis, and no more than one is: so lines take effect in their order.
+// importer writes posts that are sent as lines of JSON. It parses a batch while the previous one is written. Only one
+// batch at a time is in flight to Redis, so that lines take effect in order.
 type importer struct {
-	stopping  context.Context // done when the process is to end
+	stopping  context.Context // done when the process stops
 	publisher *publisher.Publisher
-	timeout   time.Duration // of a write of publisher
+	timeout   time.Duration // timeout of publisher for a write
 	metrics   *metrics
 	log       *slog.Logger
-	// Clients decide how many imports end, are refused or fail.
+	// Log lines about imports are limited, because clients determine how many there are.
 	ended, refusals, failures loglimit.Limit
 	budget                    *budget
 	places                    places
@@ -72,7 +72,7 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.resize(0)
-	// The request's context ends when the client closes its sending side, which it may do after the last line.
+	// Not the request's own context, which ends when the client half-closes the connection after the last line.
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
 	defer cancel(nil)
 	defer context.AfterFunc(i.stopping, func() { cancel(errStopping) })()
@@ -86,7 +86,7 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 	t.in = &patientReader{r: r.Body, ctx: ctx, conn: conn, now: time.Now}
 	defer context.AfterFunc(ctx, t.in.interrupt)()
 	if !i.places.enter(t, i.timeout) {
-		i.refuse(w, &crowded)
+		i.refuse(w, &tooManyImports)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -94,9 +94,9 @@ func (i *importer) serve(w http.ResponseWriter, r *http.Request) {
 	t.answer = newAnswer(w, conn)
 	parsing := t.run()
 	i.places.leave(t)
-	c.resize(int64(t.answer.size())) // a client may take longer to read than its import had a place
+	c.resize(int64(t.answer.size())) // from here on, only the unsent answer takes memory
 	t.answer.end()
-	parsing.Wait() // nobody may read the body once the handler has returned
+	parsing.Wait() // the body must not be read after the handler has returned
 }
 
 func (i *importer) refuse(w http.ResponseWriter, p *httpkit.Problem) {
@@ -110,37 +110,37 @@ func (i *importer) ping(ctx context.Context) error {
 	return i.publisher.Check(ctx)
 }
 
-// Reasons to stop an import before its end, as its summary gives them.
+// Reasons to stop an import before its end. They are returned in the summary.
 var (
-	errStopping = errors.New("the writer is stopping: send the lines that are left again")
-	errStalled  = fmt.Errorf("nothing was sent for %v: send the lines that are left again", stallTimeout)
-	errBroken   = errors.New("the body broke off: send the lines that are left again")
-	errNoRedis  = errors.New("no write gets through to Redis: send the lines that are left again later")
-	errIdle     = errors.New("another import needs the place, and this one mostly waits for its client: send the lines that are left again")
-	errUnread   = errors.New("too much of the answer is unread: send the lines that are left again, and read meanwhile")
+	errStopping = errors.New("the writer is stopping: send the remaining lines again")
+	errStalled  = fmt.Errorf("the client sent nothing for %v: send the remaining lines again", stallTimeout)
+	errBroken   = errors.New("the connection broke before the end of the body: send the remaining lines again")
+	errNoRedis  = errors.New("writes to Redis keep failing: send the remaining lines again later")
+	errIdle     = errors.New("another import needed the place, and this one mostly waited for its client: send the remaining lines again")
+	errUnread   = errors.New("too much of the answer is unread: send the remaining lines again, and read the answer while sending")
 )
 
-var crowded = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: fmt.Sprintf("nothing was written, because %d imports are running: send the request again", maxImports)}
+var tooManyImports = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: fmt.Sprintf("nothing was written, because %d imports are running: send the request again", maxImports)}
 
-// batch is some lines that follow each other.
+// batch is a sequence of consecutive lines.
 type batch struct {
 	writes  []protocol.Write
-	lines   []int64 // numbers of the lines of writes
+	lines   []int64 // line number of each write
 	refused []report
-	bytes   int   // size of writes: keys and encoded values
-	last    int64 // number of the last line, empty ones included
+	bytes   int   // total size of the writes: keys and encoded values
+	last    int64 // number of the last line, which may be empty
 }
 
 func (b *batch) full() bool {
 	return len(b.writes) == maxBatchLines || len(b.refused) == maxBatchLines || b.bytes >= maxBatchBytes
 }
 
-// fits reports whether w may join the batch. An empty batch takes a write of any size.
+// fits reports whether w can be added to the batch. An empty batch has room for a write of any size.
 func (b *batch) fits(w *protocol.Write) bool {
 	return len(b.writes) == 0 || b.bytes+size(w) <= maxBatchBytes
 }
 
-// add appends a line: its write, its refusal, or neither if it is empty.
+// add appends a line, which is a write, a refusal or, if both are nil, empty.
 func (b *batch) add(number int64, w *protocol.Write, refused *report) {
 	b.last = number
 	switch {
@@ -155,11 +155,11 @@ func (b *batch) add(number int64, w *protocol.Write, refused *report) {
 
 func size(w *protocol.Write) int { return len(w.Key) + len(w.Value) }
 
-// decodeLine returns the write that a line asks for, or its refusal; neither for an empty line. It does not
-// hold on to line.
+// decodeLine returns the write or the refusal of a line, or neither if the line is empty. The result shares no memory
+// with line.
 func decodeLine(number int64, line []byte, tooLong bool) (w *protocol.Write, refused *report) {
 	if tooLong {
-		return nil, &report{Line: number, Status: lineRefused, Reason: fmt.Sprintf("the line has more than %d bytes; send one post a line", post.MaxBody)}
+		return nil, &report{Line: number, Status: lineRefused, Reason: fmt.Sprintf("the line has more than %d bytes; send one post per line", post.MaxBody)}
 	}
 	if len(bytes.TrimSpace(line)) == 0 {
 		return nil, nil
@@ -176,20 +176,20 @@ func decodeLine(number int64, line []byte, tooLong bool) (w *protocol.Write, ref
 // transfer is one import.
 type transfer struct {
 	*importer
-	ctx     context.Context // its cause is why the import stops early
+	ctx     context.Context // canceled to stop the import early; the cause is the reason
 	cancel  context.CancelCauseFunc
 	in      *patientReader
 	answer  *answer
 	began   time.Time
-	batches chan *batch // full ones, from parse to run; parse closes it
-	open    chan *batch // holds the batch that is not full while parse waits for the client: run may take it
-	err     error       // why parse ended before the end of the body; read it after batches is closed
+	batches chan *batch // full batches, sent by parse to run; closed by parse
+	open    chan *batch // holds the unfinished batch while parse waits for the client, so that run can take it
+	err     error       // read error that ended parse; valid once batches is closed
 	sum     summary
 	refused refusals
 }
 
-// run reads the body to its end, or until ctx is done, and adds all lines of the answer. The caller must wait for
-// parsing before it returns: after an early stop, parse still reads from the body until its read ends or times out.
+// run imports the body until its end or until ctx is done, and adds all lines to the answer. The handler must wait for
+// parsing before it returns: after an early stop, parse may still be reading the body.
 func (t *transfer) run() (parsing *sync.WaitGroup) {
 	parsing = new(sync.WaitGroup)
 	parsing.Go(t.parse)
@@ -223,7 +223,7 @@ func (t *transfer) run() (parsing *sync.WaitGroup) {
 	return parsing
 }
 
-// next returns the batch after the last one; nil after the last of all, and when ctx is done.
+// next returns the next batch, or nil after the last one or when ctx is done.
 func (t *transfer) next() *batch {
 	if t.ctx.Err() != nil {
 		return nil
@@ -238,7 +238,7 @@ func (t *transfer) next() *batch {
 	}
 }
 
-// pass hands a batch over to next.
+// pass hands b to next, unless ctx is done.
 func (t *transfer) pass(b *batch) {
 	select {
 	case t.batches <- b:
@@ -246,12 +246,11 @@ func (t *transfer) pass(b *batch) {
 	}
 }
 
-// parse makes batches of the lines until the body or ctx ends.
+// parse splits the lines into batches until the body ends or ctx is done.
 func (t *transfer) parse() {
 	defer close(t.batches)
 	b := new(batch)
-	// While parse waits for the client, run may take the batch that is not full. So single lines are written at
-	// once.
+	// While parse waits for the client, run may take the unfinished batch, so that single lines are written at once.
 	t.in.waiting = func() {
 		if b.last > 0 {
 			t.open <- b
@@ -264,7 +263,7 @@ func (t *transfer) parse() {
 		select {
 		case <-t.open:
 		default:
-			b = new(batch) // run has taken the other one
+			b = new(batch) // run has taken the previous one
 		}
 	}
 	lines := newLineReader(t.in, post.MaxBody)
@@ -299,13 +298,13 @@ func broken(err error) error {
 	return errBroken
 }
 
-// publish writes a batch and reports what was not written. It returns an error only when Redis failed: one
-// that does not accept writes, or whose reply is missing.
+// publish writes a batch and reports the lines that were not written. It returns an error only if Redis failed: it
+// accepted no writes, or its reply was lost.
 func (t *transfer) publish(b *batch) error {
 	var results []publisher.Result
 	var err error
 	if len(b.writes) > 0 {
-		// Not canceled when the client disconnects: the outcome of its last lines would be unknown.
+		// Not canceled when the import stops, because the outcome of its last lines would be unknown.
 		results, err = t.publisher.Write(context.WithoutCancel(t.ctx), b.writes...)
 	}
 	var created, replaced int
@@ -357,14 +356,14 @@ func (t *transfer) count(outcome string, sum *int64, n int) {
 func verdict(err error) (status, reason string) {
 	switch {
 	case errors.Is(err, publisher.ErrUnknown):
-		return lineUnknown, "Redis did not confirm in time: the post may have been written; send the line again"
+		return lineUnknown, "Redis did not confirm the write in time: the post may have been written; send the line again"
 	case errors.Is(err, publisher.ErrNotWritten):
-		return lineNotWritten, cmp.Or(advice(err), "Redis cannot take writes: send the line again")
+		return lineNotWritten, cmp.Or(advice(err), "Redis accepts no writes: send the line again")
 	}
 	return lineRefused, "the post cannot be written: " + err.Error() // the publisher sent nothing to Redis
 }
 
-// failed returns the reports of all lines of a batch that was not written, in their order.
+// failed returns the reports of all lines of a batch whose write failed, in order.
 func (b *batch) failed(status, reason string) []report {
 	reports := b.refused
 	for i, w := range b.writes {
@@ -374,10 +373,10 @@ func (b *batch) failed(status, reason string) []report {
 	return reports
 }
 
-// recover waits after a failed batch until Redis answers, but recoverTimeout at most.
+// recover waits after a failed batch until Redis accepts writes, but at most recoverTimeout.
 func (t *transfer) recover(began time.Time, err error) {
 	if errors.Is(err, publisher.ErrUnknown) {
-		// Until its deadline the batch may still land, and it must not land after the next one.
+		// Redis may execute the batch until its deadline, and must not execute it after the next one.
 		t.sleep(time.Until(began.Add(t.timeout)))
 	}
 	for until := time.Now().Add(recoverTimeout); time.Now().Before(until) && t.ctx.Err() == nil; {

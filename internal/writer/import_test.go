@@ -63,12 +63,12 @@ func strict(data []byte, v any) error {
 	return d.Decode(v)
 }
 
-// want checks the numbers of a summary, all but its seconds.
+// want compares the summary with want, without Seconds and Reason.
 func (r *result) want(t testing.TB, want summary) {
 	t.Helper()
 	got := r.summary
 	if got.Seconds <= 0 {
-		t.Errorf("it took %v seconds", got.Seconds)
+		t.Errorf("seconds is %v, want a positive number", got.Seconds)
 	}
 	got.Seconds, got.Reason = 0, ""
 	if !reflect.DeepEqual(got, want) {
@@ -78,14 +78,14 @@ func (r *result) want(t testing.TB, want summary) {
 
 func line(id, title string) string { return fmt.Sprintf("{\"id\":%q,\"title\":%q}\n", id, title) }
 
-// TestImport imports a file of good and bad lines.
+// TestImport imports a file with valid, invalid and empty lines.
 func TestImport(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		w := start(t, b.Addr())
 		db := b.Client(t)
 		wantSuccess(t, db, w.do(t, "POST", "/create", line("post-3", "old")), 201, "post-3")
 
-		bad := map[int]struct{ line, field string }{ // by line number
+		bad := map[int]struct{ line, field string }{ // invalid lines by line number
 			1:    {"not json", ""},
 			2:    {`{"id":"x"}`, "title"},
 			700:  {"{\"id\":\"x\",\"title\":\"\xff\"}", "title"},
@@ -139,7 +139,7 @@ func TestImport(t *testing.T) {
 	})
 }
 
-// TestImportOrder imports the same few ids again and again: the last line counts.
+// TestImportOrder imports the same few ids again and again: the last line of each id wins.
 func TestImportOrder(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr())
@@ -159,21 +159,21 @@ func TestImportOrder(t *testing.T) {
 	}
 }
 
-// escaped is the line of a post whose encoding is six times as large as its content and author.
+// escaped returns the line of a post whose encoding is six times as large as its content and author.
 func escaped(id string, content, author int) string {
 	return fmt.Sprintf(`{"id":%q,"title":"t","content":"%s","author":"%s"}`+"\n", id,
 		strings.Repeat(`\u0001`, content), strings.Repeat(`\u0001`, author))
 }
 
-// Lines that do not fit into a batch half full of small posts: large exceeds what the publisher accepts for
-// several writes together, and largest has the largest encoding of all posts.
+// Lines that do not fit into a batch that is half full of small posts. large exceeds the publisher's limit for a batch
+// of several writes, and largest has the largest encoding that a post can have.
 var (
 	medium  = func(id string) string { return escaped(id, 100<<10, 0) }
 	large   = func(id string) string { return escaped(id, publisher.MaxBytes/6+1, 0) }
 	largest = func(id string) string { return escaped(id, post.MaxContent, post.MaxAuthor) }
 )
 
-// TestImportEscapes imports posts that escapes make large, among small ones.
+// TestImportEscapes imports small posts and posts whose encoding is large because of escapes.
 func TestImportEscapes(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
@@ -211,8 +211,8 @@ func TestImportEscapes(t *testing.T) {
 	wantSuccess(t, db, w.do(t, "PUT", "/post?id=largest", largest("largest")), 200, "largest")
 }
 
-// TestBatchesAreBounded cuts bodies into batches. Together they have all lines in their order, and the
-// publisher accepts each.
+// TestBatchesAreBounded splits bodies into batches. Together they contain all lines in order, and the publisher accepts
+// each of them.
 func TestBatchesAreBounded(t *testing.T) {
 	small := strings.Repeat(line("a", strings.Repeat("x", 800)), 600)
 	for name, body := range map[string]string{
@@ -248,13 +248,13 @@ func TestBatchesAreBounded(t *testing.T) {
 				last = b.last
 			}
 			if want := int64(strings.Count(body, "\n")); last != want || lines != want-int64(strings.Count(body, "\n\n")) {
-				t.Errorf("%d lines up to line %d, want %d", lines, last, want)
+				t.Errorf("the batches have %d lines up to line %d, want %d up to line %d", lines, last, want-int64(strings.Count(body, "\n\n")), want)
 			}
 		})
 	}
 }
 
-// TestImportRefusesABatch publishes a batch that the publisher does not accept. That is not a failure of Redis.
+// TestImportRefusesABatch publishes a batch that the publisher refuses. That does not count as a failure of Redis.
 func TestImportRefusesABatch(t *testing.T) {
 	tr := newTransfer(t)
 	w := protocol.Write{Op: protocol.Set, Key: "a", Value: make([]byte, protocol.MaxValue+1)}
@@ -287,7 +287,7 @@ func newTransfer(t *testing.T) *transfer {
 	}
 }
 
-// recorder is the client's end of an import.
+// recorder is an http.ResponseWriter that supports deadlines.
 type recorder struct{ bytes.Buffer }
 
 func (*recorder) Header() http.Header              { return http.Header{} }
@@ -310,12 +310,12 @@ func TestImportSmall(t *testing.T) {
 		{strings.Repeat("x\n", 3000), summary{Status: "done", Lines: 3000, Refused: 3000}},
 	} {
 		r := decodeResult(t, w.do(t, "POST", "/import", tt.body))
-		told := int64(len(r.reports))
+		accounted := int64(len(r.reports))
 		for _, u := range r.Unreported {
-			told += u.Lines
+			accounted += u.Lines
 		}
-		if told != tt.want.Refused {
-			t.Errorf("%d refused lines are accounted for, want %d", told, tt.want.Refused)
+		if accounted != tt.want.Refused {
+			t.Errorf("%d refused lines are accounted for, want %d", accounted, tt.want.Refused)
 		}
 		r.Unreported = nil
 		r.want(t, tt.want)
@@ -333,12 +333,12 @@ func TestImportSmall(t *testing.T) {
 	}
 }
 
-// stream is an import whose lines a test sends one by one.
+// stream is an import to which a test sends lines one by one.
 type stream struct {
 	*io.PipeWriter
 	answer *bufio.Scanner
 	cancel context.CancelFunc
-	opened chan *http.Response // has the answer once it begins; closed after it
+	opened chan *http.Response // receives the answer once it begins, then is closed
 }
 
 func (w *instance) stream(t *testing.T) *stream {
@@ -358,7 +358,7 @@ func (w *instance) stream(t *testing.T) *stream {
 		}
 	}()
 	t.Cleanup(func() {
-		cancel() // closes the body of the answer too
+		cancel() // also closes the body of the answer
 		_ = pw.Close()
 	})
 	return s
@@ -384,17 +384,17 @@ func (s *stream) line(t *testing.T) []byte {
 	if s.answer == nil {
 		res, ok := <-s.opened
 		if !ok {
-			t.Fatal("there is no answer")
+			t.Fatal("the import was not answered")
 		}
 		s.answer = bufio.NewScanner(res.Body)
 	}
 	if !s.answer.Scan() {
-		t.Fatalf("the answer ends: %v", s.answer.Err())
+		t.Fatalf("the answer ended: %v", s.answer.Err())
 	}
 	return s.answer.Bytes()
 }
 
-// TestImportStreams sends lines and waits for what becomes of each before it sends the next.
+// TestImportStreams sends lines and waits for the result of each before it sends the next.
 func TestImportStreams(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr())
@@ -424,9 +424,9 @@ func TestImportStreams(t *testing.T) {
 	}
 }
 
-// TestImportBreaksOff loses the client in the middle: what had come is written, and the slot is free
-// again.
-func TestImportBreaksOff(t *testing.T) {
+// TestImportClientDisconnects disconnects the client in the middle of an import: the lines that have arrived are
+// written, and the place becomes free.
+func TestImportClientDisconnects(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr())
 	db := b.Client(t)
@@ -454,12 +454,12 @@ func TestImportBreaksOff(t *testing.T) {
 	}
 }
 
-// TestHalfClosed closes the sending side after the last byte, as many programs do that have nothing else to
-// say. What has arrived is written, and the answer is complete.
+// TestHalfClosed half-closes the connection after the last byte, as many programs do. The lines that have arrived are
+// written, and the answer is complete.
 func TestHalfClosed(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
-	proxy.Delay(faultnet.ToClient, 50*time.Millisecond) // the end is there long before the last line is written
+	proxy.Delay(faultnet.ToClient, 50*time.Millisecond) // the end arrives long before the last line is written
 	w := start(t, proxy.Addr())
 	db := b.Client(t)
 	const lines = 5000
@@ -508,7 +508,7 @@ func TestHalfClosed(t *testing.T) {
 			n := int64(tt.lines)
 			r.want(t, summary{Status: tt.status, Lines: n, Written: n, Created: n})
 			if tt.status == "stopped" && r.Reason != errBroken.Error() {
-				t.Errorf("reason %q", r.Reason)
+				t.Errorf("reason %q, want %q", r.Reason, errBroken)
 			}
 		})
 	}
@@ -556,7 +556,7 @@ func TestTooManyImports(t *testing.T) {
 	if got := res.header.Get("Retry-After"); got == "" {
 		t.Error("no Retry-After")
 	}
-	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a") // a single post needs no slot
+	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a") // a single post needs no place
 	if err := streams[0].Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -568,8 +568,8 @@ func TestTooManyImports(t *testing.T) {
 	})
 }
 
-// TestImportStops stops the writer under an import: the client is told how far it came.
-func TestImportStops(t *testing.T) {
+// TestStopDuringImport stops the writer during an import: the summary reports how far the import got.
+func TestStopDuringImport(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr())
 	s := w.stream(t)
@@ -588,7 +588,7 @@ func TestImportStops(t *testing.T) {
 		}
 	}
 	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the stop took %v", took)
+		t.Errorf("the stop took %v, want at most 10s", took)
 	}
 }
 
@@ -625,11 +625,11 @@ func TestStoppedImportIsReadLast(t *testing.T) {
 	}
 }
 
-// TestImportWithoutRedis is answered before anything is read.
+// TestImportWithoutRedis refuses an import before its body is read.
 func TestImportWithoutRedis(t *testing.T) {
 	proxy := faultnet.NewProxy(t, redistest.StartEmbedded(t).Addr())
 	proxy.Refuse(true)
-	w := start(t, proxy.Addr(), prompt)
+	w := start(t, proxy.Addr(), defaultTimeout)
 	res := w.do(t, "POST", "/import", line("a", "t"))
 	wantProblem(t, res, 503, "")
 	if got := res.header.Get("Retry-After"); got != "1" {
@@ -637,29 +637,29 @@ func TestImportWithoutRedis(t *testing.T) {
 	}
 }
 
-// TestImportLosesRedis cuts Redis off under an import, in several ways, and brings it back or not.
-// Every line has its report or is in Redis, and one that was reported as not written is not.
-func TestImportLosesRedis(t *testing.T) {
+// TestImportDuringRedisOutage cuts the connection to Redis during an import, in several ways and with or without a
+// recovery. Every line has a report or is in Redis, and a line that is reported as not written is not in Redis.
+func TestImportDuringRedisOutage(t *testing.T) {
 	for name, tt := range map[string]struct {
 		fault   func(*faultnet.Proxy)
 		returns bool
 		status  string
-		settled bool // no line is reported: the writer finds all of them in Redis
+		settled bool // no line is reported, because the writer finds all of them in Redis
 	}{
 		"refused for a moment": {func(p *faultnet.Proxy) { p.Refuse(true); p.Reset() }, true, "done", false},
 		"refused for good":     {func(p *faultnet.Proxy) { p.Close() }, false, "stopped", false},
 		"reply lost": {func(p *faultnet.Proxy) {
-			p.OnceContains(faultnet.ToServer, writeOf("post-"), faultnet.CutAtReply)
+			p.OnceContains(faultnet.ToServer, postKey("post-"), faultnet.CutAtReply)
 		}, true, "done", true},
 		"request lost": {func(p *faultnet.Proxy) {
-			p.OnceContains(faultnet.ToServer, writeOf("post-"), faultnet.CutNow)
+			p.OnceContains(faultnet.ToServer, postKey("post-"), faultnet.CutNow)
 		}, true, "done", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := redistest.StartEmbedded(t)
 			proxy := faultnet.NewProxy(t, b.Addr())
-			w := start(t, proxy.Addr(), prompt)
+			w := start(t, proxy.Addr(), defaultTimeout)
 			db := b.Client(t)
 			s := w.stream(t)
 			const before, after = 1500, 4500
@@ -672,13 +672,13 @@ func TestImportLosesRedis(t *testing.T) {
 				<-sent
 				for n := before; n < before+after; n++ {
 					if _, err := io.WriteString(s, line(fmt.Sprint("post-", n), "t")); err != nil {
-						return // stopped
+						return // the import was stopped
 					}
 				}
 			}()
 			eventually.Nil(t, func() error {
 				if stored(t, db, fmt.Sprint("post-", before-1)) == "" {
-					return fmt.Errorf("not yet")
+					return fmt.Errorf("post-%d is not in Redis", before-1)
 				}
 				return nil
 			})
@@ -702,47 +702,47 @@ func TestImportLosesRedis(t *testing.T) {
 				}
 			}
 			if sum.Status != tt.status || sum.Written+sum.Unknown+sum.NotWritten != sum.Lines || int64(len(reports)) != sum.Unknown+sum.NotWritten {
-				t.Errorf("%d reports, %+v", len(reports), sum)
+				t.Errorf("%d reports and summary %+v, want status %q and a result for each line", len(reports), sum, tt.status)
 			}
 			if settled := len(reports) == 0; settled != tt.settled {
-				t.Errorf("%d lines are reported: %+v", len(reports), sum)
+				t.Errorf("%d lines are reported, want none: %v; summary %+v", len(reports), tt.settled, sum)
 			}
 			if tt.returns && sum.Lines != before+after {
-				t.Errorf("%d of %d lines", sum.Lines, before+after)
+				t.Errorf("the import ended after %d of %d lines", sum.Lines, before+after)
 			}
-			became := map[int64]string{}
+			status := map[int64]string{} // reported status by line number
 			for _, rep := range reports {
 				if rep.ID != fmt.Sprint("post-", rep.Line-1) {
 					t.Fatalf("%+v", rep)
 				}
-				became[rep.Line] = rep.Status
+				status[rep.Line] = rep.Status
 			}
 			for n := int64(1); n <= sum.Lines; n++ {
 				have := stored(t, db, fmt.Sprint("post-", n-1)) != ""
-				if became[n] == "" && !have || became[n] == lineNotWritten && have {
-					t.Fatalf("line %d: in Redis: %v, reported: %q", n, have, became[n])
+				if status[n] == "" && !have || status[n] == lineNotWritten && have {
+					t.Fatalf("line %d: in Redis: %v, reported: %q", n, have, status[n])
 				}
 			}
 			for n := sum.Lines; n < before+after; n++ {
 				if stored(t, db, fmt.Sprint("post-", n)) != "" {
-					t.Fatalf("line %d is in Redis, but not among the %d that count", n+1, sum.Lines)
+					t.Fatalf("line %d is in Redis, but the summary covers only %d lines", n+1, sum.Lines)
 				}
 			}
 		})
 	}
 }
 
-// TestUnknownBatchIsNotOvertaken loses all replies from a batch on: until its deadline nobody knows that
-// it is not still on its way, and the lines after it must not overtake it.
+// TestUnknownBatchIsNotOvertaken loses all replies from one batch on. Redis may still execute that batch until its
+// deadline, and the following lines must not overtake it.
 func TestUnknownBatchIsNotOvertaken(t *testing.T) {
 	redistest.Require(t)
 	b := redistest.Start(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
-	w := start(t, proxy.Addr(), prompt)
+	w := start(t, proxy.Addr(), defaultTimeout)
 	db := b.Client(t)
 	s := w.stream(t)
 	s.send(t, line("warm-up", "t"))
-	eventually.True(t, "line that the writer knows to be written", func() bool {
+	eventually.True(t, "line counted as written", func() bool {
 		return strings.Contains(string(w.do(t, "GET", "/metrics", "").body), `writer_import_lines_total{outcome="created"} 1`)
 	})
 	began := time.Now()
@@ -760,9 +760,8 @@ func TestUnknownBatchIsNotOvertaken(t *testing.T) {
 		}
 		return nil
 	})
-	// Until its deadline the first batch might still be on its way.
 	if took := time.Since(began); took < 3*time.Second {
-		t.Errorf("the next batch was sent after %v, want 3 s at least", took)
+		t.Errorf("the next batch was written after %v, want at least 3s, the deadline of the first one", took)
 	}
 	_ = s.Close()
 	var sum summary
@@ -771,8 +770,8 @@ func TestUnknownBatchIsNotOvertaken(t *testing.T) {
 	}
 }
 
-// TestImportsAtOnce runs as many imports as may run, over the same ids.
-func TestImportsAtOnce(t *testing.T) {
+// TestConcurrentImports runs the maximum number of imports, all with the same ids.
+func TestConcurrentImports(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		w := start(t, b.Addr())
 		db := b.Client(t)
@@ -803,14 +802,14 @@ func TestImportsAtOnce(t *testing.T) {
 	})
 }
 
-// Clients cannot fill the disk with log lines.
-func TestImportsLogLittle(t *testing.T) {
+// Clients must not be able to fill the disk with log lines.
+func TestImportLogIsLimited(t *testing.T) {
 	var log logtest.Buffer
 	w := start(t, redistest.StartEmbedded(t).Addr(), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	for range 100 {
 		w.do(t, "POST", "/import", "x\n")
 	}
 	if n := strings.Count(log.String(), "import ended"); n != 1 {
-		t.Errorf("%d lines for 100 imports", n)
+		t.Errorf("%d log lines for 100 imports, want 1", n)
 	}
 }

@@ -6,23 +6,23 @@ import (
 	"io"
 )
 
-// lineReader cuts a stream into lines, in memory that is bounded by its limit.
+// lineReader splits a stream into lines. Its limit bounds the memory that it uses.
 type lineReader struct {
 	r     *bufio.Reader
-	limit int    // bytes of a line
-	long  []byte // a line that does not fit into the buffer of r
+	limit int    // maximum length of a line, in bytes
+	long  []byte // current line, if it does not fit into the buffer of r
 }
 
-// readAhead is the size of the pieces that are read from the client, in bytes.
+// readAhead is the size of the read buffer, in bytes.
 const readAhead = 256 << 10
 
 func newLineReader(r io.Reader, limit int) *lineReader {
 	return &lineReader{r: bufio.NewReaderSize(r, readAhead), limit: limit}
 }
 
-// next returns a line without its "\n"; the last line needs none. The line is valid until the next
-// call. A line over the limit is skipped to its end: tooLong is set and line is empty. The error is
-// io.EOF at the end; where the stream breaks off, its incomplete last line is not returned.
+// next returns the next line without its "\n", which the last line may lack. The line is valid until the next call.
+// For a line above the limit, next skips the line and returns tooLong and no bytes. At the end of the stream the error
+// is io.EOF. After any other read error, the incomplete last line is not returned.
 func (l *lineReader) next() (line []byte, tooLong bool, err error) {
 	l.long = l.long[:0]
 	for {

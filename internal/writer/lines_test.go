@@ -11,7 +11,7 @@ import (
 	"testing/iotest"
 )
 
-// readLines reads all lines; one that is too long shows as "!".
+// readLines reads all lines. It returns "!" in the place of a line that is too long.
 func readLines(r io.Reader, limit int) (lines []string, err error) {
 	l := newLineReader(r, limit)
 	for {
@@ -58,8 +58,8 @@ func TestLineReader(t *testing.T) {
 	}
 }
 
-// TestLineReaderBreaksOff gets an error where the stream breaks off, and no part of a line.
-func TestLineReaderBreaksOff(t *testing.T) {
+// TestLineReaderReadError has a stream that fails: the reader returns the error and no part of a line.
+func TestLineReaderReadError(t *testing.T) {
 	broken := errors.New("broken")
 	for _, in := range []string{"", "a\n", "a\nb", "a\n" + strings.Repeat("x", readAhead+1), "a\n" + strings.Repeat("x", 5*readAhead)} {
 		got, err := readLines(io.MultiReader(strings.NewReader(in), iotest.ErrReader(broken)), 3*readAhead)
@@ -69,14 +69,14 @@ func TestLineReaderBreaksOff(t *testing.T) {
 	}
 }
 
-// TestLineReaderForgets reads a line that is far too long: it must not be kept.
-func TestLineReaderForgets(t *testing.T) {
+// TestLineReaderDropsLongLines reads a line that is far too long: the reader must not keep it.
+func TestLineReaderDropsLongLines(t *testing.T) {
 	l := newLineReader(io.MultiReader(bytes.NewReader(make([]byte, 64*readAhead)), strings.NewReader("\na\n")), 2*readAhead)
 	if _, tooLong, err := l.next(); !tooLong || err != nil {
 		t.Fatal(tooLong, err)
 	}
 	if cap(l.long) != 0 {
-		t.Errorf("%d bytes are kept", cap(l.long))
+		t.Errorf("the reader keeps %d bytes of a line that is too long", cap(l.long))
 	}
 	if line, tooLong, err := l.next(); string(line) != "a" || tooLong || err != nil {
 		t.Errorf("%q, %v, %v", line, tooLong, err)

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Bounds of reading and discarding a body after its answer: in all, and of a pause of the client.
+// Bounds for discarding the rest of a body after its answer.
 const (
-	lingerTimeout = 30 * time.Second
-	lingerIdle    = 5 * time.Second
+	lingerTimeout = 30 * time.Second // total time
+	lingerIdle    = 5 * time.Second  // time without a byte from the client
 )
 
-// linger lets next answer before it has read the body. The answer is sent at once, and then the rest of the body
-// is read and dropped for a while: many clients read no answer before they have sent everything, and closing the
-// connection while they send would reset it, and lose the answer.
+// linger lets next answer before it has read the whole body. The answer is sent immediately, and then the rest of the
+// body is read and discarded: many clients read no answer until they have sent everything, and if the connection were
+// closed while they send, the kernel would reset it and the client would lose the answer.
 func linger(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body == http.NoBody {
@@ -22,24 +22,24 @@ func linger(next http.Handler) http.Handler {
 			return
 		}
 		conn := http.NewResponseController(w)
-		_ = conn.EnableFullDuplex() // HTTP/2 always is
+		_ = conn.EnableFullDuplex() // fails for HTTP/2, which is always full duplex
 		body := &watchedBody{ReadCloser: r.Body}
-		watched := r.WithContext(r.Context()) // the server goes by the body of its own request
+		watched := r.WithContext(r.Context()) // a copy: the server still uses the Body of its own request
 		watched.Body = body
 		next.ServeHTTP(w, watched)
-		if body.ended || !body.begun && r.Header.Get("Expect") != "" { // the client was not asked for its body, and does not send it
+		if body.ended || !body.begun && r.Header.Get("Expect") != "" { // without a 100 Continue the client sends no body
 			return
 		}
-		_ = conn.Flush() // if it fails, the client is gone
-		scrap := make([]byte, 8<<10)
+		_ = conn.Flush() // fails only if the client is gone
+		discard := make([]byte, 8<<10)
 		for end := time.Now().Add(lingerTimeout); !body.ended && time.Now().Before(end); {
 			_ = conn.SetReadDeadline(time.Now().Add(lingerIdle)) // fails on a closed connection, as the read does
-			_, _ = body.Read(scrap)
+			_, _ = body.Read(discard)
 		}
 	})
 }
 
-// watchedBody notes how far a body was read.
+// watchedBody records whether reading has begun and whether it has ended.
 type watchedBody struct {
 	io.ReadCloser
 	begun, ended bool

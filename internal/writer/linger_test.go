@@ -10,7 +10,8 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// TestEarlyAnswers sends all of a large body before it reads an answer that does not need it.
+// TestEarlyAnswers sends a large body completely before it reads the answer, which the writer sends without reading the
+// body.
 func TestEarlyAnswers(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr(), func(c *Config) { c.Token = "token" })
@@ -32,12 +33,12 @@ func TestEarlyAnswers(t *testing.T) {
 		s.write(t, large)
 		wantProblem(t, s.answer(t), tt.status, tt.field)
 	}
-	// A client that asks before it sends need not send.
+	// With Expect: 100-continue the client need not send the body.
 	s := w.dial(t)
 	s.begin(t, "POST /create", len(large), "Expect: 100-continue")
 	res := s.answer(t)
 	wantProblem(t, res, 401, "Authorization")
 	if _, err := s.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("the connection goes on: %v", err)
+		t.Errorf("read after the answer: %v, want EOF", err)
 	}
 }

@@ -2,19 +2,19 @@ package writer
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Operations and outcomes, as labels of writer_writes_total.
+// Operations and outcomes are the labels of writer_writes_total.
 const (
 	opCreate  = "create"
 	opReplace = "replace"
 	opDelete  = "delete"
 
 	outcomeOK          = "ok"
-	outcomeRefused     = "refused"     // the request was wrong
-	outcomeConflict    = "conflict"    // its condition did not hold
-	outcomeNotFound    = "not_found"   // nothing to delete
-	outcomeBusy        = "busy"        // not written, too many bytes in flight
-	outcomeUnavailable = "unavailable" // not written, for lack of Redis
-	outcomeUnknown     = "unknown"     // Redis may have it
+	outcomeRefused     = "refused"     // the request was invalid
+	outcomeConflict    = "conflict"    // the condition did not hold
+	outcomeNotFound    = "not_found"   // there was nothing to delete
+	outcomeBusy        = "busy"        // not written: too many bytes in flight
+	outcomeUnavailable = "unavailable" // not written: Redis was unreachable or refused
+	outcomeUnknown     = "unknown"     // Redis may have executed the write
 )
 
 type metrics struct {
@@ -27,11 +27,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "writer_writes_total",
-			Help: "Writes of single posts, by operation and outcome. Until it is known whether a post was there, a write counts as create on /create and as replace on /post.",
+			Help: "Writes of single posts, by operation and outcome. A write that fails before Redis reports whether the post existed counts as create on /create and as replace on /post.",
 		}, []string{"op", "outcome"}),
 		publish: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "writer_publish_seconds",
-			Help:    "Round trip of the script that writes and publishes one post, in seconds. Imports, which write many at once, do not count.",
+			Help:    "Round trip of the script that writes and publishes one post, in seconds. Imports are not included.",
 			Buckets: []float64{50e-6, 100e-6, 150e-6, 200e-6, 300e-6, 400e-6, 500e-6, 700e-6, 1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 10e-3, 20e-3, 50e-3, 100e-3, 200e-3, 500e-3, 1, 2},
 		}),
 		lines: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -39,7 +39,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"outcome"}),
 	}
 	reg.MustRegister(m.writes, m.publish, m.lines)
-	// Alerts need series that exist from the start.
+	// Create all series now, because alerts need series that exist from the start.
 	for _, op := range []string{opCreate, opReplace, opDelete} {
 		for _, outcome := range []string{outcomeOK, outcomeRefused, outcomeConflict, outcomeUnavailable, outcomeUnknown} {
 			m.writes.WithLabelValues(op, outcome)

@@ -10,13 +10,13 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// originGuard refuses writes that a web page sends through its visitor's browser. A page of another
-// origin is recognized by Sec-Fetch-Site or Origin; one whose own name was made to resolve to this
-// writer (DNS rebinding) has the right Origin and is recognized by its Host.
+// originGuard refuses writes that a foreign web page sends through the browser of a visitor. A cross-origin request is
+// detected by Sec-Fetch-Site or Origin. With DNS rebinding, the page's own name resolves to this writer: its requests
+// are same-origin and are detected by their Host.
 type originGuard struct {
 	crossOrigin *http.CrossOriginProtection
-	anyHost     bool     // a page that was rebound does not have the writer's token
-	hosts       []string // names in Host besides those that no page on the web can have
+	anyHost     bool     // writes require a token, which a rebound page does not have, so Host is not checked
+	hosts       []string // names that are accepted besides addresses, localhost and names without a dot
 }
 
 func newOriginGuard(token string, hosts []string) *originGuard {
@@ -29,7 +29,7 @@ func (g *originGuard) guard(next http.HandlerFunc) http.HandlerFunc {
 			httpkit.Problem{
 				Status: http.StatusForbidden,
 				Field:  "Origin",
-				Detail: "a web page of another origin may not write: send the request from a program, or from a page that this host serves",
+				Detail: "cross-origin writes are refused: send the request from a program, or from a web page that this host serves",
 			}.WriteTo(w)
 			return
 		}
@@ -37,7 +37,7 @@ func (g *originGuard) guard(next http.HandlerFunc) http.HandlerFunc {
 			httpkit.Problem{
 				Status: http.StatusMisdirectedRequest,
 				Field:  "Host",
-				Detail: "without a WRITER_TOKEN the writer takes writes by address, localhost or a name without a dot: use one of these, or add the name to ALLOWED_HOSTS",
+				Detail: "without a WRITER_TOKEN the writer accepts writes only if Host is an address, localhost or a name without a dot: use one of these, or add the name to ALLOWED_HOSTS",
 			}.WriteTo(w)
 			return
 		}
@@ -45,8 +45,8 @@ func (g *originGuard) guard(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// serves reports whether a Host header names the writer. The port is free: it may be a mapped one.
-// HTTP/1.0 needs no Host, and no browser sends it.
+// serves reports whether a Host header is accepted. It ignores the port, which may be a mapped one. An empty Host is
+// accepted: only HTTP/1.0 allows it, and browsers do not use that version.
 func (g *originGuard) serves(hostport string) bool {
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
@@ -56,6 +56,7 @@ func (g *originGuard) serves(hostport string) bool {
 	if _, err := netip.ParseAddr(host); err == nil || !strings.Contains(host, ".") {
 		return true
 	}
-	host = strings.TrimSuffix(host, ".") // which a name without another dot may not have: it is a top-level domain
+	// Only now, because a trailing dot makes a name without another dot a top-level domain, which a page may have.
+	host = strings.TrimSuffix(host, ".")
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || slices.Contains(g.hosts, host)
 }

@@ -7,7 +7,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// writingRequests are one request for every writing route.
+// writingRequests has one request for each route that writes.
 var writingRequests = []struct{ method, target, body string }{
 	{"POST", "/create", `{"id":"a","title":"t"}`},
 	{"POST", "/import", `{"id":"a","title":"t"}`},
@@ -15,7 +15,7 @@ var writingRequests = []struct{ method, target, body string }{
 	{"DELETE", "/post?id=a", ""},
 }
 
-func TestPagesOfOtherOriginsMayNotWrite(t *testing.T) {
+func TestCrossOriginWritesAreRefused(t *testing.T) {
 	redis := redistest.StartEmbedded(t)
 	for _, token := range []string{"", "secret"} {
 		w := start(t, redis.Addr(), func(c *Config) { c.Token = token })
@@ -47,9 +47,9 @@ func TestPagesOfOtherOriginsMayNotWrite(t *testing.T) {
 	}
 }
 
-// A name that a page has rebound to the writer's address is in Host, and is refused unless writes need
-// the token, which the page does not have.
-func TestReboundNamesMayNotWrite(t *testing.T) {
+// With DNS rebinding, Host is the name of the attacking page. It is refused unless writes require the token, which the
+// page does not have.
+func TestDNSRebindingIsRefused(t *testing.T) {
 	redis := redistest.StartEmbedded(t)
 	open := start(t, redis.Addr(), func(c *Config) { c.Hosts = []string{"Posts.Example.org."} })
 	locked := start(t, redis.Addr(), func(c *Config) { c.Token = "secret" })
@@ -75,8 +75,8 @@ func TestReboundNamesMayNotWrite(t *testing.T) {
 	}
 }
 
-// A body without a type is what a page can send to any host without asking (a Blob, sendBeacon).
-func TestBodiesNeedAType(t *testing.T) {
+// Browsers let a page send bodies without a type (a Blob, sendBeacon) or with a form's type to any host.
+func TestBodiesRequireAType(t *testing.T) {
 	w := start(t, redistest.StartEmbedded(t).Addr())
 	for _, r := range writingRequests {
 		if r.body == "" {

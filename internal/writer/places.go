@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// defaultPatience is by how much the waiting for a client may exceed the work on its lines before the import gives
-// up its place to another. An import that keeps the writer busy may take as long as it needs; one that has the
-// writer wait, at whatever rate its client sends, holds a place only as long as nobody else wants it.
+// defaultPatience is the idle time after which an import must give up its place to another. An import that keeps the
+// writer busy may take as long as it needs. One that mostly waits for its client, at whatever rate the client sends,
+// keeps its place only while no other import needs it.
 const defaultPatience = 5 * time.Second
 
-// interruptAfter is how long a client may be silent once its import has stopped.
+// interruptAfter is the read timeout once the import has stopped.
 const interruptAfter = time.Second
 
-// places are the imports that run, maxImports at most.
+// places limits the number of running imports to maxImports.
 type places struct {
-	taken    chan struct{} // has a token for each
-	patience time.Duration // idle time from which on an import gives up its place to another
+	taken    chan struct{} // holds a token for each place that is taken
+	patience time.Duration // idle time after which an import must give up its place to another
 
 	mu      sync.Mutex // guards running
 	running map[*transfer]bool
@@ -29,8 +29,8 @@ func newPlaces(patience time.Duration) places {
 	return places{taken: make(chan struct{}, maxImports), patience: patience, running: make(map[*transfer]bool)}
 }
 
-// enter takes a place for t, and reports whether there is one. While all are taken, it stops the import with the
-// longest idle time if that is too long, and waits for its place until timeout.
+// enter takes a place for t and reports whether it got one. If all are taken, enter stops the import with the longest
+// idle time, provided that it exceeds patience, and waits for its place for at most timeout.
 func (p *places) enter(t *transfer, timeout time.Duration) bool {
 	select {
 	case p.taken <- struct{}{}:
@@ -52,7 +52,7 @@ func (p *places) enter(t *transfer, timeout time.Duration) bool {
 	return true
 }
 
-// stopIdlest reports whether there was an import that is idle for too long.
+// stopIdlest stops the import with the longest idle time if that exceeds patience. It reports whether it stopped one.
 func (p *places) stopIdlest() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,12 +66,12 @@ func (p *places) stopIdlest() bool {
 	if idlest == nil {
 		return false
 	}
-	delete(p.running, idlest) // its place is promised: no other import may wait for it
+	delete(p.running, idlest) // its place is promised to the caller: no other import may wait for it
 	idlest.cancel(errIdle)
 	return true
 }
 
-// leave gives the place of t back.
+// leave releases the place of t.
 func (p *places) leave(t *transfer) {
 	p.mu.Lock()
 	delete(p.running, t)
@@ -79,20 +79,21 @@ func (p *places) leave(t *transfer) {
 	<-p.taken
 }
 
-// patientReader reads from the client as long as it sends something now and then.
+// patientReader reads the body of an import and measures how long it waits for the client. A read fails after
+// stallTimeout.
 type patientReader struct {
 	r       io.Reader
 	ctx     context.Context
 	conn    *http.ResponseController
 	waiting func() // called before each read
-	resumed func() // called after it
+	resumed func() // called after each read
 
 	now func() time.Time
 
-	mu    sync.Mutex    // guards what follows, and orders the deadlines: that of interrupt comes last
-	since time.Time     // beginning of the read that is under way, else zero
+	mu    sync.Mutex    // guards the rest; also ensures that no read replaces the deadline set by interrupt
+	since time.Time     // start of the current read, zero if there is none
 	until time.Time     // end of the last read
-	idle  time.Duration // idle time at the last change of since
+	idle  time.Duration // idle time when since was last changed
 }
 
 func (p *patientReader) Read(b []byte) (int, error) {
@@ -124,15 +125,15 @@ func (p *patientReader) end() {
 	p.since, p.until, p.idle = time.Time{}, now, p.idleAt(now)
 }
 
-// idleTime returns by how much the waiting for the client exceeds the rest of the time, in which its lines are
-// parsed and written. Work makes up for earlier waiting, but not for waiting to come.
+// idleTime returns the time spent waiting for the client minus the time spent on its lines. Work reduces the idle time
+// to zero but not below, so it is not credited against later waits.
 func (p *patientReader) idleTime() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.idleAt(p.now())
 }
 
-// idleAt returns idleTime. The caller holds mu.
+// idleAt computes idleTime. The caller holds mu.
 func (p *patientReader) idleAt(now time.Time) time.Duration {
 	if p.since.IsZero() {
 		return max(0, p.idle-now.Sub(p.until))
@@ -140,10 +141,10 @@ func (p *patientReader) idleAt(now time.Time) time.Duration {
 	return p.idle + now.Sub(p.since)
 }
 
-// interrupt ends the reading once ctx is done. It does not time out the read of a client that is sending: after a
-// timeout a chunked body cannot be read any further, and linger could not discard the rest of it.
+// interrupt ends a read that waits for a silent client, once ctx is done. It gives the client interruptAfter to send
+// something, because a chunked body cannot be read any further after a timeout, and linger could not discard the rest.
 func (p *patientReader) interrupt() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_ = p.conn.SetReadDeadline(time.Now().Add(interruptAfter)) // fails on a closed connection, which needs none
+	_ = p.conn.SetReadDeadline(time.Now().Add(interruptAfter)) // fails only on a closed connection
 }

@@ -14,8 +14,9 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// TestTricklingImports has clients that hold all places and send 50 KB/s each. Others get their turn.
-func TestTricklingImports(t *testing.T) {
+// TestSlowImportsGiveUpTheirPlaces has slow clients that hold all places and send 50 KB/s each. Other imports still get
+// places.
+func TestSlowImportsGiveUpTheirPlaces(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	w := start(t, b.Addr(), func(c *Config) { c.patience = 500 * time.Millisecond })
 	db := b.Client(t)
@@ -37,7 +38,7 @@ func TestTricklingImports(t *testing.T) {
 			defer tick.Stop()
 			for range tick.C {
 				if _, err := io.WriteString(s, strings.Repeat("\n", 1<<10)); err != nil {
-					return // closed by the writer, or with the test
+					return // closed by the writer or at the end of the test
 				}
 			}
 		}()
@@ -53,38 +54,38 @@ func TestTricklingImports(t *testing.T) {
 	select {
 	case sum := <-ended:
 		if sum.Status != "stopped" || sum.Reason != errIdle.Error() || sum.Written != 1 {
-			t.Errorf("it ended with %+v", sum)
+			t.Errorf("a slow import ended with %+v, want it stopped with reason %q", sum, errIdle)
 		}
 	case <-time.After(time.Minute):
-		t.Error("no client was told that it has to give up its place")
+		t.Error("no slow import was stopped")
 	}
 }
 
-// TestPlaces asks for a place while none is free: only an import that is idle for too long gives up its own, and of
-// several the one that is idle longest.
+// TestPlaces enters while all places are taken: the import with the longest idle time is stopped, and only if that is
+// too long.
 func TestPlaces(t *testing.T) {
 	const patience = 5 * time.Second
 	now := time.Now()
-	waits := func(idle, since time.Duration) *patientReader {
+	waiting := func(idle, since time.Duration) *patientReader {
 		return &patientReader{now: func() time.Time { return now }, idle: idle, since: now.Add(-since)}
 	}
-	works := func(idle, since time.Duration) *patientReader {
+	working := func(idle, since time.Duration) *patientReader {
 		return &patientReader{now: func() time.Time { return now }, idle: idle, until: now.Add(-since)}
 	}
 	for name, tt := range map[string]struct {
 		running []*patientReader
 		idlest  int // -1 for none
 	}{
-		"busy":              {[]*patientReader{works(0, 0), works(patience-1, 0), waits(0, patience-1), waits(patience/2, patience/2-1)}, -1},
-		"one waits":         {[]*patientReader{works(0, 0), works(1, 0), waits(0, patience), waits(0, 1)}, 2},
-		"one has waited":    {[]*patientReader{works(0, 0), works(0, 0), works(patience, 0), works(1, 0)}, 2},
-		"waits again":       {[]*patientReader{works(0, 0), waits(patience/2, patience/2), works(0, 0), works(1, 0)}, 1},
-		"works again":       {[]*patientReader{works(patience, 1), works(2*patience, patience+1), works(0, 0), works(1, 0)}, -1},
-		"all":               {[]*patientReader{waits(0, 2*patience), waits(0, 3*patience), waits(0, 2*patience), waits(0, patience)}, 1},
-		"all, the last one": {[]*patientReader{waits(0, patience), waits(0, patience+1), waits(0, patience+2), waits(0, patience+3)}, 3},
+		"busy":              {[]*patientReader{working(0, 0), working(patience-1, 0), waiting(0, patience-1), waiting(patience/2, patience/2-1)}, -1},
+		"one waits":         {[]*patientReader{working(0, 0), working(1, 0), waiting(0, patience), waiting(0, 1)}, 2},
+		"one has waited":    {[]*patientReader{working(0, 0), working(0, 0), working(patience, 0), working(1, 0)}, 2},
+		"waits again":       {[]*patientReader{working(0, 0), waiting(patience/2, patience/2), working(0, 0), working(1, 0)}, 1},
+		"works again":       {[]*patientReader{working(patience, 1), working(2*patience, patience+1), working(0, 0), working(1, 0)}, -1},
+		"all":               {[]*patientReader{waiting(0, 2*patience), waiting(0, 3*patience), waiting(0, 2*patience), waiting(0, patience)}, 1},
+		"all, the last one": {[]*patientReader{waiting(0, patience), waiting(0, patience+1), waiting(0, patience+2), waiting(0, patience+3)}, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for range 5 { // imports that run have no order
+			for range 5 { // the order of the map of running imports is random
 				p := newPlaces(patience)
 				enterOneTooMany(t, &p, tt.running, tt.idlest)
 			}
@@ -92,8 +93,8 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// enterOneTooMany fills p with imports that read from running, and asks for one more place. That is to be the place
-// of the import with index idlest, if that is not below 0.
+// enterOneTooMany fills p with imports that read from running, and enters one more. It expects that the import with
+// index idlest is stopped, or none if idlest is negative.
 func enterOneTooMany(t *testing.T, p *places, running []*patientReader, idlest int) {
 	t.Helper()
 	var all []*transfer
@@ -101,7 +102,7 @@ func enterOneTooMany(t *testing.T, p *places, running []*patientReader, idlest i
 		tr := newTransfer(t)
 		tr.in = in
 		if !p.enter(tr, 0) {
-			t.Fatal("there is no place")
+			t.Fatal("no place is free")
 		}
 		all = append(all, tr)
 	}
@@ -112,59 +113,59 @@ func enterOneTooMany(t *testing.T, p *places, running []*patientReader, idlest i
 		select {
 		case <-all[idlest].ctx.Done():
 		case <-time.After(5 * time.Second):
-			t.Fatalf("import %d was not stopped", idlest)
+			t.Fatalf("import %d, the idlest, was not stopped", idlest)
 		}
 		p.leave(all[idlest])
 	}
 	if entered := <-got; entered != (idlest >= 0) {
-		t.Errorf("entered: %v", entered)
+		t.Errorf("the additional import entered: %v, want %v", entered, !entered)
 	}
 	for i, tr := range all {
 		if stopped := tr.ctx.Err() != nil; stopped != (i == idlest) {
-			t.Errorf("import %d was stopped: %v", i, stopped)
+			t.Errorf("import %d was stopped: %v, want %v", i, stopped, !stopped)
 		}
 	}
 }
 
-// An import whose place is promised to a second one is not stopped again for a third: that would wait in vain.
-func TestAPlaceIsPromisedOnce(t *testing.T) {
+// While one import waits for the place of a stopped one, no other import waits for the same place.
+func TestPlaceIsPromisedOnce(t *testing.T) {
 	p := newPlaces(1)
 	idle := newTransfer(t)
 	for range maxImports - 1 {
 		busy := newTransfer(t)
 		busy.in.now = func() time.Time { return time.Time{} }
 		if !p.enter(busy, 0) {
-			t.Fatal("there is no place")
+			t.Fatal("no place is free")
 		}
 	}
 	idle.in.idle, idle.in.until = time.Hour, time.Now()
 	if !p.enter(idle, 0) {
-		t.Fatal("there is no place")
+		t.Fatal("no place is free")
 	}
 	second := make(chan bool)
 	go func() { second <- p.enter(newTransfer(t), time.Minute) }()
 	<-idle.ctx.Done()
 	if p.enter(newTransfer(t), time.Minute) {
-		t.Error("a third import has entered")
+		t.Error("a third import entered")
 	}
 	p.leave(idle)
 	if !<-second {
-		t.Error("the second import has not entered")
+		t.Error("the second import did not enter")
 	}
 }
 
-// The idle time of a client grows at any rate that has the writer wait for most of the time, and that of a client
-// that keeps the writer busy does not grow.
+// The idle time grows if the writer mostly waits for the client, at whatever rate the client sends. It does not grow if
+// the client keeps the writer busy.
 func TestIdleTime(t *testing.T) {
 	for name, tt := range map[string]struct {
-		wait, work time.Duration // for 64 KiB
-		want       time.Duration // after a minute
+		wait, work time.Duration // per 64 KiB
+		want       time.Duration // minimum idle time after a minute; 0 means exactly 0
 	}{
-		"14 KB/s":                 {4600 * time.Millisecond, 10 * time.Millisecond, 59 * time.Second},
-		"1 MB/s":                  {60 * time.Millisecond, 5 * time.Millisecond, 50 * time.Second},
-		"waits for a third":       {time.Millisecond, 2 * time.Millisecond, 0},
-		"never waits":             {0, time.Millisecond, 0},
-		"waits in vain for Redis": {time.Millisecond, 20 * time.Second, 0},
+		"14 KB/s":               {4600 * time.Millisecond, 10 * time.Millisecond, 59 * time.Second},
+		"1 MB/s":                {60 * time.Millisecond, 5 * time.Millisecond, 50 * time.Second},
+		"waits for a third":     {time.Millisecond, 2 * time.Millisecond, 0},
+		"never waits":           {0, time.Millisecond, 0},
+		"Redis does not answer": {time.Millisecond, 20 * time.Second, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := time.Unix(0, 0)
@@ -178,14 +179,14 @@ func TestIdleTime(t *testing.T) {
 				now = now.Add(tt.work)
 			}
 			if got := p.idleTime(); got < tt.want || tt.want == 0 && got > 0 {
-				t.Errorf("%v after a minute, want %v", got, tt.want)
+				t.Errorf("idle time %v after a minute, want %v", got, tt.want)
 			}
 		})
 	}
 }
 
-// An hour of work does not make up for waiting to come.
-func TestWorkIsNotSaved(t *testing.T) {
+// Work is not credited against later waits.
+func TestWorkIsNotCredited(t *testing.T) {
 	now := time.Unix(0, 0)
 	p := &patientReader{ctx: t.Context(), conn: http.NewResponseController(&recorder{}), now: func() time.Time { return now }}
 	for range 2 {
@@ -194,7 +195,7 @@ func TestWorkIsNotSaved(t *testing.T) {
 		}
 		now = now.Add(time.Second)
 		if idle := p.idleTime(); idle != time.Second {
-			t.Errorf("%v, want 1s", idle)
+			t.Errorf("idle time %v, want 1s", idle)
 		}
 		p.end()
 		now = now.Add(time.Hour)

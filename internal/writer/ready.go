@@ -13,45 +13,40 @@ import (
 	"heavy-read-api/internal/loglimit"
 )
 
-// How often Redis is asked whether it would take a write, and what bounds one such question.
 const (
-	checkPeriod  = time.Second
-	checkTimeout = 500 * time.Millisecond
+	checkPeriod  = time.Second            // time between two checks whether Redis accepts writes
+	checkTimeout = 500 * time.Millisecond // timeout of a check
+	hazardPeriod = 10 * time.Second       // time between two checks of the settings with which Redis may lose posts
 )
-
-// hazardPeriod is the time between two looks at the settings by which Redis loses posts.
-const hazardPeriod = 10 * time.Second
 
 // statusNoRedis is the status of a writer whose Redis does not answer.
 const statusNoRedis = "no redis"
 
-// state is whether Redis would take a write. watch keeps it up to date; all other methods are safe for concurrent
-// use.
+// state records whether Redis accepts writes. watch updates it; all other methods are safe for concurrent use.
 type state struct {
 	publisher *publisher.Publisher
 	log       *slog.Logger
-	suspected chan struct{} // holds a token when a write has failed since the last check
-	asked     chan struct{} // closed after the first check
+	suspected chan struct{} // holds a token if a write has failed since the last check
 	checked   atomic.Pointer[checked]
 	stopping  atomic.Bool
 	repeated  loglimit.Limit
 }
 
-// checked is what the last check has found.
+// checked is the result of a check.
 type checked struct {
-	status  string   // of /ready
-	problem string   // why Redis would refuse a write, "" when it would take one
-	format  bool     // there are posts of another format, which Redis does not refuse: the writer must
-	hazards []string // settings by which it loses posts
+	status  string   // status that /ready reports
+	problem string   // reason why Redis accepts no writes, "" if it does
+	format  bool     // posts in Redis have another format; Redis would accept writes, so the writer must refuse them
+	hazards []string // settings with which Redis may lose posts
 }
 
 func newState(p *publisher.Publisher, log *slog.Logger) *state {
-	s := &state{publisher: p, log: log, suspected: make(chan struct{}, 1), asked: make(chan struct{})}
-	s.checked.Store(&checked{status: statusNoRedis, problem: "Redis has not been asked yet"})
+	s := &state{publisher: p, log: log, suspected: make(chan struct{}, 1)}
+	s.checked.Store(&checked{status: statusNoRedis, problem: "Redis has not been checked yet"})
 	return s
 }
 
-// suspect has Redis checked at once, because a write has failed.
+// suspect makes watch check Redis immediately. It is called after a failed write and does not block.
 func (s *state) suspect() {
 	select {
 	case s.suspected <- struct{}{}:
@@ -63,7 +58,7 @@ func (s *state) suspect() {
 func (s *state) watch(ctx context.Context) {
 	tick := time.NewTicker(checkPeriod)
 	defer tick.Stop()
-	var looked time.Time // at the hazards
+	var hazardsChecked time.Time
 	for first := true; ctx.Err() == nil; first = false {
 		last := s.checked.Load()
 		now := &checked{status: "ready", hazards: last.hazards}
@@ -72,8 +67,8 @@ func (s *state) watch(ctx context.Context) {
 			// Only a check that succeeds shows that they are gone: Redis may take a write after a check has timed out.
 			now.format = last.format || isFormat(err)
 		}
-		if now.problem == "" && time.Since(looked) >= hazardPeriod {
-			now.hazards, looked = s.hazards(ctx), time.Now()
+		if now.problem == "" && time.Since(hazardsChecked) >= hazardPeriod {
+			now.hazards, hazardsChecked = s.hazards(ctx), time.Now()
 		}
 		if ctx.Err() != nil {
 			return
@@ -84,11 +79,11 @@ func (s *state) watch(ctx context.Context) {
 		}
 		switch {
 		case now.problem != "" && (first || last.problem == ""):
-			s.log.Warn("Redis takes no writes; clients get 503", "err", now.problem)
+			s.log.Warn("Redis accepts no writes; writes are answered with 503", "err", now.problem)
 		case now.problem != "" && now.problem != last.problem:
-			s.repeated.Log(s.log.Warn, time.Now(), "Redis still takes no writes", "err", now.problem)
+			s.repeated.Log(s.log.Warn, time.Now(), "Redis still accepts no writes", "err", now.problem)
 		case now.problem == "" && last.problem != "" && !first:
-			s.log.Info("Redis takes writes again")
+			s.log.Info("Redis accepts writes again")
 		}
 		select {
 		case <-ctx.Done():
@@ -112,20 +107,20 @@ func (s *state) guard(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// check asks Redis whether it would take a write now.
+// check returns an error if Redis would not accept a write now.
 func (s *state) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	return s.publisher.Check(ctx)
 }
 
-// hazards returns the settings by which Redis loses posts, and logs those that are new.
+// hazards returns the settings with which Redis may lose posts, and logs those that are new.
 func (s *state) hazards(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	found, err := s.publisher.Hazards(ctx)
 	if err != nil {
-		s.log.Debug("cannot check whether Redis evicts posts", "err", err)
+		s.log.Debug("cannot check the settings of Redis", "err", err)
 	}
 	for _, h := range found {
 		if !slices.Contains(s.checked.Load().hazards, h) {
@@ -139,7 +134,7 @@ func (s *state) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	httpkit.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// serveReady answers 200 while a write would be taken.
+// serveReady answers 200 while Redis accepts writes.
 func (s *state) serveReady(w http.ResponseWriter, _ *http.Request) {
 	type readiness struct {
 		Status  string   `json:"status"` // ready, no writes, no redis or stopping

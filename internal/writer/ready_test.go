@@ -16,7 +16,7 @@ import (
 	"heavy-read-api/internal/test/redistest"
 )
 
-// waitReady waits until /ready answers with this status and all of these texts.
+// waitReady waits until /ready answers with status and a body that contains all texts.
 func (w *instance) waitReady(t *testing.T, status int, texts ...string) {
 	t.Helper()
 	eventually.Nil(t, func() error {
@@ -33,9 +33,9 @@ func (w *instance) waitReady(t *testing.T, status int, texts ...string) {
 	})
 }
 
-// /ready says whether a write would be taken, and why not, without a write having been tried. The answer to
-// a write says the same.
-func TestReadyMeansThatWritesAreTaken(t *testing.T) {
+// /ready reports whether Redis accepts writes, and if not, the reason, even if no write was tried. The answer to a
+// write gives the same reason.
+func TestReadyWhenWritesAreAccepted(t *testing.T) {
 	redistest.Require(t)
 	set := func(name, value string) func(*testing.T, *redistest.Server, *redis.Client) error {
 		return func(t *testing.T, _ *redistest.Server, c *redis.Client) error {
@@ -48,24 +48,24 @@ func TestReadyMeansThatWritesAreTaken(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct {
-		name         string
-		spoil, mend  func(*testing.T, *redistest.Server, *redis.Client) error
-		ready        []string // in /ready
-		answer       string   // to a write
-		deletesStill bool
+		name           string
+		fail, restore  func(*testing.T, *redistest.Server, *redis.Client) error
+		ready          []string // texts in the answer of /ready
+		answer         string   // text in the answer to a write
+		deletesAllowed bool
 	}{
 		{"maxmemory", set("maxmemory", "1"), set("maxmemory", "0"),
 			[]string{`"no writes"`, "Redis is out of memory: raise its maxmemory, or delete posts", "OOM"}, "Redis is out of memory: raise its maxmemory, or delete posts, which still works", true},
 		{"replica", do("REPLICAOF", "127.0.0.1", "1"), do("REPLICAOF", "NO", "ONE"),
 			[]string{`"no writes"`, "not a primary: it replicates 127.0.0.1:1"}, "send the request again", false},
 		{"access list", do("ACL", "SETUSER", "default", "-publish"), do("ACL", "SETUSER", "default", "+publish"),
-			[]string{`"no writes"`, "access list of Redis does not let", "PUBLISH"}, "access list of Redis does not let the writer write", false},
+			[]string{`"no writes"`, "access list of Redis does not permit", "PUBLISH"}, "access list of Redis does not permit the writer to write", false},
 		{"access list without a read", do("ACL", "SETUSER", "default", "-exists"), do("ACL", "SETUSER", "default", "+exists"),
-			[]string{`"no writes"`, "access list of Redis does not let", "EXISTS"}, "access list of Redis does not let the writer write", false},
+			[]string{`"no writes"`, "access list of Redis does not permit", "EXISTS"}, "access list of Redis does not permit the writer to write", false},
 		{"access list without scripts", do("ACL", "SETUSER", "default", "-evalsha"), do("ACL", "SETUSER", "default", "+evalsha"),
-			[]string{`"no writes"`, "access list of Redis does not let", "evalsha"}, "access list of Redis does not let the writer write", false},
+			[]string{`"no writes"`, "access list of Redis does not permit", "evalsha"}, "access list of Redis does not permit the writer to write", false},
 		{"disk", func(t *testing.T, s *redistest.Server, c *redis.Client) error {
-			// A folder in the place of its file: the snapshot cannot be saved.
+			// BGSAVE fails if a folder has the name of its file.
 			if err := os.MkdirAll(filepath.Join(s.Dir(), "dump.rdb", "x"), 0o700); err != nil {
 				return err
 			}
@@ -86,20 +86,20 @@ func TestReadyMeansThatWritesAreTaken(t *testing.T) {
 			w := start(t, s.Addr(), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			w.waitReady(t, 200, `"ready"`)
 			wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
-			if err := tt.spoil(t, s, db); err != nil {
+			if err := tt.fail(t, s, db); err != nil {
 				t.Fatal(err)
 			}
 			w.waitReady(t, 503, tt.ready...)
-			eventually.True(t, "warning in the log", func() bool { return strings.Contains(log.String(), "Redis takes no writes") })
+			eventually.True(t, "warning in the log", func() bool { return strings.Contains(log.String(), "Redis accepts no writes") })
 			p := wantProblem(t, w.do(t, "POST", "/create", line("b", "t")), 503, "")
 			if !strings.Contains(p.Detail, "nothing was written") || !strings.Contains(p.Detail, tt.answer) {
 				t.Errorf("the answer to a write: %q, want %q", p.Detail, tt.answer)
 			}
 			res := w.do(t, "DELETE", "/post?id=a", "")
-			if tt.deletesStill && res.status != 204 || !tt.deletesStill && res.status != 503 {
+			if tt.deletesAllowed && res.status != 204 || !tt.deletesAllowed && res.status != 503 {
 				t.Errorf("DELETE: %d %s", res.status, res.body)
 			}
-			if err := tt.mend(t, s, db); err != nil {
+			if err := tt.restore(t, s, db); err != nil {
 				t.Fatal(err)
 			}
 			w.waitReady(t, 200, `"ready"`)
@@ -108,7 +108,7 @@ func TestReadyMeansThatWritesAreTaken(t *testing.T) {
 	}
 }
 
-// A writer that cannot use its Redis says so in Redis's own words.
+// If Redis is unusable, /ready and the log quote the error of Redis or of the network.
 func TestReadyQuotesRedis(t *testing.T) {
 	redistest.Require(t)
 	addr := redistest.Start(t, redistest.Password("right")).Addr()
@@ -124,14 +124,14 @@ func TestReadyQuotesRedis(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var log logtest.Buffer
-			w := start(t, addr, prompt, tt.set, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+			w := start(t, addr, defaultTimeout, tt.set, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 			w.waitReady(t, 503, tt.want)
 			eventually.True(t, "reason in the log", func() bool { return strings.Contains(log.String(), tt.want) })
 		})
 	}
 }
 
-// A Redis that evicts is still taken, with a warning.
+// If Redis may evict posts, the writer is ready and warns.
 func TestReadyWarnsOfEviction(t *testing.T) {
 	redistest.Require(t)
 	s := redistest.Start(t, redistest.Config("maxmemory-policy allkeys-lru"))
@@ -143,32 +143,29 @@ func TestReadyWarnsOfEviction(t *testing.T) {
 	}
 }
 
-// laterFormat is how the writer refers to a post that raiseFormat has changed.
-const laterFormat = "posts in Redis have format 2"
-
-// raiseFormat makes a post one of a later build, and returns the stored value that it had.
-func raiseFormat(t *testing.T, db *redis.Client, id string) (value string) {
-	t.Helper()
-	value, err := db.Get(t.Context(), writeOf(id)).Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	const format = 24 // offset of the format in a stored value
-	later := value[:format] + string([]byte{value[format] + 1}) + value[format+1:]
-	if err := db.Set(t.Context(), writeOf(id), later, 0).Err(); err != nil {
-		t.Fatal(err)
-	}
-	return value
-}
-
-// TestAnotherFormat has posts of a later build in Redis. The writer refuses to mix its own with them, and says so.
-func TestAnotherFormat(t *testing.T) {
+// TestPostsOfAnotherFormat has a post of a later build in Redis. The writer refuses to write posts of its own format
+// beside it, and reports the reason.
+func TestPostsOfAnotherFormat(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		w := start(t, b.Addr())
 		db := b.Client(t)
 		wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
-		value := raiseFormat(t, db, "a")
-		w.waitReady(t, 503, `"no writes","reasons":["`+laterFormat)
+		value, err := db.Get(t.Context(), postKey("a")).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		const format = 24 // offset of the format byte in a stored value
+		later := value[:format] + string([]byte{value[format] + 1}) + value[format+1:]
+		if err := db.Set(t.Context(), postKey("a"), later, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		const want = "posts in Redis have format 2"
+		eventually.Nil(t, func() error {
+			if res := w.do(t, "GET", "/ready", ""); res.status != 503 || !strings.Contains(string(res.body), `"no writes","reasons":["`+want) {
+				return fmt.Errorf("/ready: %d %s", res.status, res.body)
+			}
+			return nil
+		})
 		before := version(t, db)
 		for target, method := range map[string]string{"/create": "POST", "/post?id=b": "PUT", "/post?id=a": "DELETE", "/import": "POST"} {
 			if p := wantProblem(t, w.do(t, method, target, line("b", "t")), 503, ""); !strings.Contains(p.Detail, laterFormat) {
@@ -176,9 +173,9 @@ func TestAnotherFormat(t *testing.T) {
 			}
 		}
 		if after := version(t, db); after != before {
-			t.Errorf("version %s, want %s: something was written", after, before)
+			t.Errorf("version %s, want %s: a refused request was executed", after, before)
 		}
-		if err := db.Set(t.Context(), writeOf("a"), value, 0).Err(); err != nil {
+		if err := db.Set(t.Context(), postKey("a"), value, 0).Err(); err != nil {
 			t.Fatal(err)
 		}
 		eventually.Nil(t, func() error {

@@ -13,17 +13,17 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// redisRefusals are the prefixes of errors with which Redis refuses writes, and what an operator can do.
+// redisRefusals maps the prefixes of the errors with which Redis refuses writes to advice for the operator.
 var redisRefusals = []struct{ prefix, advice string }{
 	{"OOM", "Redis is out of memory: raise its maxmemory, or delete posts, which still works"},
-	{"MISCONF", "Redis cannot write to its disk: its log says why, often there is no space left"},
+	{"MISCONF", "Redis cannot write to its disk: check its log and the free space"},
 	{"NOREPLICAS", "the Redis primary has lost its Redis replicas: bring one back, or set REDIS_MIN_REPLICAS=0"},
 }
 
-// advice returns what an operator can do about a refusal, "" where there is nothing to add.
+// advice returns the advice to the operator for a refusal, "" if there is none.
 func advice(err error) string {
 	if protocol.Denied(err) {
-		return "the access list of Redis does not let the writer write: add the commands, keys and channel that it lacks"
+		return "the access list of Redis does not permit the writer to write: grant its user the missing commands, keys or channel"
 	}
 	for _, r := range redisRefusals {
 		if redis.HasErrorPrefix(err, r.prefix) {
@@ -33,17 +33,17 @@ func advice(err error) string {
 	return ""
 }
 
-// isFormat reports whether err says that posts in Redis have another format.
+// isFormat reports whether err means that the posts in Redis have another format.
 func isFormat(err error) bool {
 	var format *publisher.FormatError
 	return errors.As(err, &format)
 }
 
-// unready returns the status of a writer whose Redis refuses writes with err, and the reason in words.
+// unready returns the status and the reason that /ready reports when the check of Redis failed with err.
 func unready(err error) (status, reason string) {
 	reason = err.Error()
 	if at := strings.LastIndex(reason, " script: "); at >= 0 {
-		reason = reason[:at] // behind it are the script's digest and line
+		reason = reason[:at] // cut off the script's digest and line
 	}
 	if advice := advice(err); advice != "" {
 		return "no writes", advice + " (" + reason + ")"
@@ -53,18 +53,18 @@ func unready(err error) (status, reason string) {
 	}
 	var answer redis.Error
 	if errors.As(err, &answer) || errors.Is(err, redisnode.ErrNotPrimary) {
-		return "no writes", "Redis takes no writes: " + reason
+		return "no writes", "Redis accepts no writes: " + reason
 	}
 	return statusNoRedis, "Redis does not answer: " + reason
 }
 
-// notWritten is the answer to a write that Redis has refused with err.
+// notWritten is the answer to a write that failed with err before it took place.
 func notWritten(err error) *httpkit.Problem {
-	detail := "nothing was written, because Redis cannot take writes: send the request again"
+	detail := "nothing was written, because Redis accepts no writes: send the request again"
 	if advice := advice(err); advice != "" {
 		detail = "nothing was written: " + advice
 	} else if errors.Is(err, redisnode.ErrNotPrimary) || redis.HasErrorPrefix(err, "READONLY") {
-		detail = "nothing was written, because the Redis server is not a primary: send the request again when there is one"
+		detail = "nothing was written, because the Redis server is not a primary: send the request again once a primary is available"
 	}
 	return &httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: detail}
 }

@@ -12,7 +12,7 @@ import (
 	"heavy-read-api/internal/post"
 )
 
-// readBody returns the body of a request, which is one post as JSON.
+// readBody returns the body of a request that carries one post as JSON.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *httpkit.Problem) {
 	if p := checkType(r.Header, "application/json"); p != nil {
 		return nil, p
@@ -22,7 +22,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *httpkit.Problem)
 		return nil, tooLarge
 	}
 	var body bytes.Buffer
-	body.Grow(int(max(r.ContentLength, 0)) + bytes.MinRead) // with a length, it never grows again
+	body.Grow(int(max(r.ContentLength, 0)) + bytes.MinRead) // enough for ReadFrom if the length is known
 	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, post.MaxBody))
 	var over *http.MaxBytesError
 	switch {
@@ -31,19 +31,19 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *httpkit.Problem)
 	case errors.Is(err, errBusy):
 		return nil, &busy
 	case err != nil:
-		return nil, &httpkit.Problem{Status: http.StatusBadRequest, Detail: "the body broke off: send it again"}
+		return nil, &httpkit.Problem{Status: http.StatusBadRequest, Detail: "the connection broke before the end of the body: send the request again"}
 	}
 	return body.Bytes(), nil
 }
 
-// checkType reports a body that does not say that it is of one of the media types. A page on the web can
-// send a body without a type, or of the types of forms, to any host without asking.
+// checkType returns a problem unless the body is uncompressed and declared as one of the media types in UTF-8. A type is
+// required because browsers let any web page send a body without a type, or with a form's type, to another origin.
 func checkType(h http.Header, want ...string) *httpkit.Problem {
 	if coding := h.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return &httpkit.Problem{
 			Status: http.StatusUnsupportedMediaType,
 			Field:  "Content-Encoding",
-			Detail: "the body is compressed: send it as it is, without Content-Encoding",
+			Detail: "the body is compressed: send it uncompressed, without Content-Encoding",
 		}
 	}
 	media, params, err := mime.ParseMediaType(h.Get("Content-Type"))
@@ -57,37 +57,37 @@ func checkType(h http.Header, want ...string) *httpkit.Problem {
 	return &httpkit.Problem{
 		Status: http.StatusUnsupportedMediaType,
 		Field:  "Content-Type",
-		Detail: "the body has to be " + want[0] + " in UTF-8: send it with Content-Type: " + want[0],
+		Detail: "the body must be " + want[0] + " in UTF-8: send it with Content-Type: " + want[0],
 	}
 }
 
-// isUTF8 reports whether a charset is UTF-8, which JSON is without one too. Its name has a hyphen, but many
-// clients leave that out.
+// isUTF8 reports whether charset is UTF-8 or empty, which means UTF-8 for JSON. It also accepts "utf8", the spelling of
+// many clients.
 func isUTF8(charset string) bool {
 	return charset == "" || strings.EqualFold(charset, "utf-8") || strings.EqualFold(charset, "utf8")
 }
 
-// decodePut decodes the body of a PUT. The body may leave out the id, which the URL has already.
+// decodePut decodes the body of a PUT. The body may omit the id, because the URL contains it.
 func decodePut(body []byte, id string) (post.Post, error) {
 	p, err := post.Decode(body)
-	if blames(err, "id") {
-		if q, again := post.Decode(withID(body, id)); !blames(again, "id") {
+	if concerns(err, "id") {
+		if q, again := post.Decode(withID(body, id)); !concerns(again, "id") {
 			return q, again
 		}
 	}
 	if err == nil && p.ID != id {
-		err = &post.FieldError{Field: "id", Reason: "is not the id of the URL: leave it out, or send the same"}
+		err = &post.FieldError{Field: "id", Reason: "differs from the id in the URL: omit it or send the same id"}
 	}
 	return p, err
 }
 
-func blames(err error, field string) bool {
+func concerns(err error, field string) bool {
 	var fe *post.FieldError
 	return errors.As(err, &fe) && fe.Field == field
 }
 
-// withID returns body with an id as its first member. If body has an id already, it has two now,
-// and cannot be decoded.
+// withID returns body with id inserted as its first member. If body already has an id, the result has two and cannot be
+// decoded.
 func withID(body []byte, id string) []byte {
 	open := bytes.IndexByte(body, '{')
 	rest := body[open+1:]
@@ -102,7 +102,7 @@ func withID(body []byte, id string) []byte {
 	return append(b, rest...)
 }
 
-// parameterID returns the id in the query of a request.
+// parameterID returns the value of the query parameter id.
 func parameterID(r *http.Request) (string, *httpkit.Problem) {
 	id, err := httpkit.Param(nil, r.URL.RawQuery, "id")
 	if err != nil {
@@ -110,13 +110,13 @@ func parameterID(r *http.Request) (string, *httpkit.Problem) {
 	}
 	if err := post.ValidateID(string(id)); err != nil {
 		p := refusal(err)
-		p.Status = http.StatusBadRequest // too long a parameter is no too large body
+		p.Status = http.StatusBadRequest // 413 is for bodies, not for parameters
 		return "", p
 	}
 	return string(id), nil
 }
 
-// refusal is the problem of a post that cannot be taken.
+// refusal returns the answer to a post that is invalid because of err.
 func refusal(err error) *httpkit.Problem {
 	p := &httpkit.Problem{Status: http.StatusBadRequest, Detail: err.Error()}
 	var fe *post.FieldError

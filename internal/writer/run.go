@@ -20,9 +20,8 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// Run runs a writer until ctx is done, then lets requests in flight finish. It returns nil after an
-// orderly stop, and an error when the configuration cannot work or the port cannot be served.
-// Redis need not be there.
+// Run runs a writer until ctx is done and then waits for requests in flight. It returns nil after an orderly stop, and
+// an error if the configuration is invalid or a port cannot be bound. Redis may be unreachable when it starts.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.complete(); err != nil {
 		return err
@@ -34,7 +33,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer ln.Close() // a no-op once the server has closed it
 
-	var back net.Listener // of what only operators need, where that has a port of its own
+	var back net.Listener // serves the operators' paths; nil if they are on PORT
 	if cfg.MetricsPort != 0 || cfg.MetricsListening != nil {
 		back, err = (&daemon.Common{Port: cfg.MetricsPort, Host: cfg.Host, Listening: cfg.MetricsListening}).Listen()
 		if err != nil {
@@ -48,8 +47,8 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer finder.Close()
-	// Clients of imports wait for many lines, not for one: a Redis that pauses, as it does when it
-	// forks, must not make a thousand of them unknown.
+	// Imports get a longer timeout, so that a short pause of Redis, as for a fork, does not leave a thousand lines
+	// with an unknown outcome.
 	importTimeout := 2 * cfg.Timeout
 	bulk, bulkFinder, err := cfg.newPublisher(importTimeout)
 	if err != nil {
@@ -66,12 +65,12 @@ func Run(ctx context.Context, cfg Config) error {
 	s := newState(publisher, log)
 	h.failed = s.suspect
 	var watching sync.WaitGroup
-	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // what drains still asks for /ready
+	watchCtx, stopWatching := context.WithCancel(context.WithoutCancel(ctx)) // /ready is still served during the drain
 	watching.Go(func() { s.watch(watchCtx) })
 	defer watching.Wait()
 	defer stopWatching()
-	lock, origin := newLock(cfg.Token), newOriginGuard(cfg.Token, cfg.Hosts)
-	guard := func(h http.HandlerFunc) http.HandlerFunc { return origin.guard(lock.guard(s.guard(h))) }
+	token, origin := newTokenGuard(cfg.Token), newOriginGuard(cfg.Token, cfg.Hosts)
+	guard := func(h http.HandlerFunc) http.HandlerFunc { return origin.guard(token.guard(s.guard(h))) }
 	requests := httpkit.NewHTTPMetrics(registry)
 	router := httpkit.NewRouter(requests)
 	router.Handle("/create", httpkit.Methods{http.MethodPost: guard(h.admit(opCreate, h.serveCreate))})
@@ -107,8 +106,7 @@ func Run(ctx context.Context, cfg Config) error {
 	return err
 }
 
-// newPublisher returns a publisher whose writes take timeout at most, and its Finder. The caller closes the
-// Finder.
+// newPublisher returns a publisher with the given timeout for writes, and its Finder, which the caller must close.
 func (c *Config) newPublisher(timeout time.Duration) (p *publisher.Publisher, finder *redisnode.Finder, err error) {
 	at := c.Redis.Finder()
 	at.Timeout, at.Logger = timeout, c.Logger

@@ -37,8 +37,8 @@ func TestParseConfig(t *testing.T) {
 		{"all", nil, map[string]string{"REDIS_ADDR": "a:1", "PORT": "81", "WRITER_TOKEN": "secret", "LOG_LEVEL": "warn"}, ""},
 		{"port", nil, map[string]string{"PORT": "-1"}, "PORT=-1: a TCP port is between"},
 		{"address", nil, map[string]string{"REDIS_ADDR": "a"}, "REDIS_ADDR"},
-		{"token with a space", nil, map[string]string{"WRITER_TOKEN": "my secret"}, "WRITER_TOKEN cannot stand in a header"},
-		{"token with a line end", []string{"-writer-token=my-secret\n"}, nil, "WRITER_TOKEN cannot stand in a header"},
+		{"token with a space", nil, map[string]string{"WRITER_TOKEN": "my secret"}, "WRITER_TOKEN cannot be sent in a header"},
+		{"token with a line end", []string{"-writer-token=my-secret\n"}, nil, "WRITER_TOKEN cannot be sent in a header"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := ParseConfig(tt.args, func(name string) string { return tt.env[name] })
@@ -46,10 +46,10 @@ func TestParseConfig(t *testing.T) {
 				t.Fatalf("error %v, want %q", err, tt.want)
 			}
 			if err != nil && strings.Contains(err.Error(), "secret") {
-				t.Errorf("the error tells the token: %v", err)
+				t.Errorf("the error contains the token: %v", err)
 			}
 			if err == nil && (c.Drain != httpkit.Drain || c.Token != tt.env["WRITER_TOKEN"]) {
-				t.Errorf("%+v", c)
+				t.Errorf("configuration %+v", c)
 			}
 		})
 	}
@@ -65,16 +65,17 @@ func TestPortInUse(t *testing.T) {
 	cfg := Config{Data: redisconfig.Data{Common: daemon.Common{Host: "127.0.0.1"}, Redis: redisconfig.Redis{Addr: []string{"127.0.0.1:1"}}}}
 	cfg.Port, _ = strconv.Atoi(port)
 	if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), port) {
-		t.Errorf("error %v, want one that names port %s", err, port)
+		t.Errorf("error %v, want one that contains port %s", err, port)
 	}
 }
 
-// TestSecretsAreNotLogged has a password that Redis does not take, and a token.
+// TestSecretsAreNotLogged searches the log and the answers for the password and the token of a writer whose password is
+// wrong.
 func TestSecretsAreNotLogged(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	b.RequireAuth("the right one")
 	var log logtest.Buffer
-	w := start(t, b.Addr(), prompt, func(c *Config) {
+	w := start(t, b.Addr(), defaultTimeout, func(c *Config) {
 		c.Redis.Password = "a-wrong-secret"
 		c.Token = "a-secret-token"
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -86,7 +87,7 @@ func TestSecretsAreNotLogged(t *testing.T) {
 		t.Errorf("/ready: %d", ready.status)
 	}
 	if all := log.String() + string(res.body) + string(ready.body); strings.Contains(all, "secret") {
-		t.Errorf("a secret is told: %s", all)
+		t.Errorf("a secret is revealed: %s", all)
 	}
 	if !strings.Contains(log.String(), "write failed") {
 		t.Errorf("the failure is not logged: %s", log.String())
@@ -96,10 +97,10 @@ func TestSecretsAreNotLogged(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	b := redistest.StartEmbedded(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
-	w := start(t, proxy.Addr(), prompt)
+	w := start(t, proxy.Addr(), defaultTimeout)
 	db := b.Client(t)
 	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
-	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 200, "a") // counts as what it did
+	wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 200, "a") // counts as replace
 	wantSuccess(t, db, w.do(t, "PUT", "/post?id=b", `{"title":"t"}`), 201, "b")
 	w.do(t, "POST", "/create", "bad")
 	w.do(t, "PUT", "/post?id=a", `{"title":"t"}`, "If-Match", `"00000000000000000000000000000000"`)
@@ -144,11 +145,11 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestStatus has a writer without Redis at first.
+// TestStatus reads /status before, during and after the time in which Redis is reachable.
 func TestStatus(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		proxy := faultnet.NewProxy(t, "")
-		w := start(t, proxy.Addr(), prompt)
+		w := start(t, proxy.Addr(), defaultTimeout)
 		if res := w.do(t, "GET", "/status", ""); res.status != 200 || string(res.body) != `{"redis":{"addr":"","product":"","role":"","moves":0}}`+"\n" {
 			t.Errorf("without Redis: %d %s", res.status, res.body)
 		}
@@ -176,7 +177,7 @@ func TestStatus(t *testing.T) {
 	})
 }
 
-// metric adds up the series that have all the labels: name=value, several values with commas.
+// metric returns the sum of the series that match all labels. A label is name=value or name=value,value.
 func metric(f *dto.MetricFamily, labels string) (total float64, err error) {
 	if f == nil {
 		return 0, errors.New("no such metric")
@@ -205,7 +206,7 @@ series:
 	return total, nil
 }
 
-// With a port of their own, nobody finds metrics and readiness on the port that is open to others.
+// If METRICS_PORT is set, metrics and readiness are not served on the public port.
 func TestMetricsPort(t *testing.T) {
 	var back string
 	w := start(t, redistest.StartEmbedded(t).Addr(), func(c *Config) {
@@ -213,9 +214,9 @@ func TestMetricsPort(t *testing.T) {
 	})
 	for _, path := range []string{"/health", "/ready", "/metrics"} {
 		if res := w.do(t, "GET", path, ""); res.status != 404 {
-			t.Errorf("%s on the open port: %d %s", path, res.status, res.body)
+			t.Errorf("%s on the public port: %d %s, want 404", path, res.status, res.body)
 		}
-		eventually.Nil(t, func() error { // /ready waits for the first look at Redis
+		eventually.Nil(t, func() error { // /ready answers 503 until Redis has been checked
 			res, err := servicetest.Client.Get("http://" + back + path)
 			if err != nil {
 				return err
@@ -237,6 +238,6 @@ func TestMetricsPort(t *testing.T) {
 	}
 	c, err := ParseConfig([]string{"-metrics-port=9092"}, func(string) string { return "" })
 	if err != nil || c.ReadyPort != 9092 {
-		t.Errorf("-health asks port %d: %v", c.ReadyPort, err)
+		t.Errorf("-health uses port %d (%v), want 9092", c.ReadyPort, err)
 	}
 }

@@ -11,12 +11,10 @@ import (
 	"time"
 )
 
-// Clients that use their connection in ways that Go's does not.
-
-// socket is a client's connection.
+// socket is a client that uses its connection in ways that net/http's client does not.
 type socket struct{ *net.TCPConn }
 
-// dial connects. The kernel buffers little of the answer for it, and every use ends within a minute.
+// dial connects with a small receive buffer and a deadline of one minute.
 func (w *instance) dial(t testing.TB) socket {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.URL, "http://"))
@@ -34,7 +32,7 @@ func (w *instance) dial(t testing.TB) socket {
 	return s
 }
 
-// begin sends the head of a request. length is that of the body, chunked below 0.
+// begin sends the header of a request. length is the length of the body; a negative length means chunked.
 func (s socket) begin(t testing.TB, request string, length int, header ...string) {
 	t.Helper()
 	framing := fmt.Sprint("Content-Length: ", length)
@@ -48,24 +46,24 @@ func (s socket) begin(t testing.TB, request string, length int, header ...string
 func (s socket) write(t testing.TB, text string) {
 	t.Helper()
 	if _, err := io.WriteString(s, text); err != nil {
-		t.Fatalf("the writer does not take what is sent: %v", err)
+		t.Fatalf("send the request: %v", err)
 	}
 }
 
-// chunk is text as a chunk of a body.
+// chunk encodes text as a chunk of a body.
 func chunk(text string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(text), text) }
 
-// answer reads the answer to its end.
+// answer reads a complete answer.
 func (s socket) answer(t testing.TB) response {
 	t.Helper()
 	res, err := http.ReadResponse(bufio.NewReader(s), nil)
 	if err != nil {
-		t.Fatalf("there is no answer: %v", err)
+		t.Fatalf("read the answer: %v", err)
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
-		t.Fatalf("the answer breaks off: %v", err)
+		t.Fatalf("read the body of the answer: %v", err)
 	}
 	return response{res.StatusCode, res.Header, body}
 }

@@ -7,12 +7,12 @@ import (
 	"heavy-read-api/internal/redisnode"
 )
 
-// serveStatus reports the Redis server that single writes go to. A server that does not answer is not named: in a
-// failover it is the dead primary, until the next one is found.
+// serveStatus reports the Redis server that single writes are sent to. It leaves out a server that does not answer:
+// during a failover that is the dead primary, until the new one is found.
 func serveStatus(f *redisnode.Finder, s *state) http.HandlerFunc {
 	type status struct {
 		Redis   redisnode.Server `json:"redis"`
-		Problem string           `json:"problem,omitempty"` // why no server is named
+		Problem string           `json:"problem,omitempty"` // reason why the server is left out
 	}
 	return func(w http.ResponseWriter, _ *http.Request) {
 		answer := status{Redis: f.Server()}

@@ -22,17 +22,15 @@ import (
 	"heavy-read-api/internal/test/servicetest"
 )
 
-// Helpers of the tests in this package.
-
-// instance is a writer that runs in the test's process.
+// instance is a writer that runs in the process of the test.
 type instance struct{ *servicetest.Instance }
 
-// start starts a writer on a free port that ends with the test.
+// start starts a writer on a free port. It stops when the test ends.
 func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
 	t.Helper()
 	cfg := Config{
 		Data: redisconfig.Data{Common: daemon.Common{Host: "127.0.0.1"}, Redis: redisconfig.Redis{Addr: []string{redisAddr}}, Drain: -1},
-		// What is not about faults must not fail because the machine of the tests is busy.
+		// A long timeout, so that tests without faults do not fail on a busy machine.
 		Timeout: 20 * time.Second,
 	}
 	for _, o := range options {
@@ -44,8 +42,8 @@ func start(t testing.TB, redisAddr string, options ...func(*Config)) *instance {
 	})}
 }
 
-// prompt gives a writer the timeouts of one that runs for good.
-func prompt(c *Config) { c.Timeout = 0 }
+// defaultTimeout selects the timeout that writers have in production.
+func defaultTimeout(c *Config) { c.Timeout = 0 }
 
 type response struct {
 	status int
@@ -53,7 +51,7 @@ type response struct {
 	body   []byte
 }
 
-// do sends a request; header has names and values in turn.
+// do sends a request. header alternates names and values.
 func (w *instance) do(t testing.TB, method, target, body string, header ...string) response {
 	t.Helper()
 	return w.send(t, method, target, strings.NewReader(body), header...)
@@ -65,20 +63,20 @@ func (w *instance) send(t testing.TB, method, target string, body io.Reader, hea
 	return response{res.StatusCode, res.Header, answer}
 }
 
-// later returns in another millisecond: what is written then has another timestamp.
-func later(t testing.TB) {
+// waitForNextTimestamp waits for the next millisecond, so that the next post has another timestamp.
+func waitForNextTimestamp(t testing.TB) {
 	t.Helper()
 	now := time.Now().UnixMilli()
-	eventually.True(t, "another millisecond", func() bool { return time.Now().UnixMilli() > now })
+	eventually.True(t, "next millisecond", func() bool { return time.Now().UnixMilli() > now })
 }
 
-// writeOf is in a request to Redis that writes a post whose id begins so. Other scripts have no such key.
-func writeOf(id string) string { return "{posts:0}:p:" + id }
+// postKey returns the key of a post in Redis. Only commands that write the post contain it.
+func postKey(id string) string { return "{posts:0}:p:" + id }
 
-// stored returns what Redis has under a post's key, without the frame; "" for nothing.
+// stored returns the JSON of a post in Redis, without the frame, or "" if there is no such post.
 func stored(t testing.TB, db *redis.Client, id string) string {
 	t.Helper()
-	text, err := db.Get(context.WithoutCancel(t.Context()), "{posts:0}:p:"+id).Result()
+	text, err := db.Get(context.WithoutCancel(t.Context()), postKey(id)).Result()
 	if errors.Is(err, redis.Nil) {
 		return ""
 	}
@@ -102,7 +100,7 @@ func version(t testing.TB, db *redis.Client) string {
 	return text
 }
 
-// wantProblem checks that an answer is a problem document that blames field.
+// wantProblem checks that an answer is a problem document for field, and returns it.
 func wantProblem(t *testing.T, res response, status int, field string) httpkit.Problem {
 	t.Helper()
 	var p httpkit.Problem
@@ -126,7 +124,7 @@ func wantProblem(t *testing.T, res response, status int, field string) httpkit.P
 	return p
 }
 
-// wantSuccess checks that an answer tells of a post that Redis has, and returns its ETag.
+// wantSuccess checks that an answer reports a successful write and agrees with Redis. It returns the ETag of the post.
 func wantSuccess(t *testing.T, db *redis.Client, res response, status int, id string) (etag string) {
 	t.Helper()
 	var s success
@@ -140,10 +138,10 @@ func wantSuccess(t *testing.T, db *redis.Client, res response, status int, id st
 	etag = res.header.Get("ETag")
 	token, err := protocol.ParseToken(res.header.Get("X-Version"))
 	if etag != `"`+s.Hash+`"` || err != nil || token.Version != s.Version || res.header.Get("Content-Type") != "application/json" {
-		t.Errorf("headers %v do not fit %s", res.header, res.body)
+		t.Errorf("headers %v do not match the body %s", res.header, res.body)
 	}
 	if have := stored(t, db, id); post.ETag(have) != etag || post.Verify([]byte(have)) != nil {
-		t.Errorf("Redis has %.100q, the ETag is %s", have, etag)
+		t.Errorf("Redis has %.100q, but the answer has ETag %s", have, etag)
 	}
 	return etag
 }
