@@ -2,14 +2,14 @@ package httpkit
 
 import "errors"
 
-// errETagList reports a header that is no list of entity tags.
-var errETagList = errors.New(`is no list of entity tags: write "tag" in double quotes, several with commas between them, or * alone`)
+// errETagList continues a sentence that begins with the name of the header.
+var errETagList = errors.New(`is not a list of entity tags: send tags in double quotes, separated by commas, or * alone`)
 
-// NextETag takes the next entity tag off a list as If-Match and If-None-Match have it (RFC 9110,
-// section 8.8.3). tag has its quotes and is empty at the end of the list; weak says that W/ stood
-// before it. It allocates nothing. "*" is no list; see AnyETag.
+// NextETag splits the first entity tag off a list, as in If-Match and If-None-Match (RFC 9110, section
+// 8.8.3). tag includes its quotes and is empty at the end of the list. weak reports whether the tag has the
+// prefix W/. NextETag allocates nothing. It rejects "*"; see AnyETag.
 func NextETag(list []byte) (tag []byte, weak bool, rest []byte, err error) {
-	// A list may have empty elements (section 5.6.1.2).
+	// A list may contain empty elements (section 5.6.1.2).
 	for len(list) > 0 && (list[0] == ',' || isSpace(list[0])) {
 		list = list[1:]
 	}
@@ -39,7 +39,7 @@ func NextETag(list []byte) (tag []byte, weak bool, rest []byte, err error) {
 	return tag, weak, rest, nil
 }
 
-// AnyETag reports whether a header is "*", which stands for whatever there is.
+// AnyETag reports whether a header is "*", which matches every existing representation.
 func AnyETag(header []byte) bool {
 	for len(header) > 0 && isSpace(header[0]) {
 		header = header[1:]

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// tags reads a whole list. A weak tag keeps its W/.
+// tags returns the tags of a list. A weak tag keeps its prefix W/.
 func tags(list string) ([]string, error) {
 	var all []string
 	rest := []byte(list)
@@ -28,7 +28,7 @@ func TestNextETag(t *testing.T) {
 	tests := []struct {
 		list string
 		want []string
-		bad  bool // after want
+		bad  bool // the list is malformed after the tags in want
 	}{
 		{`"a"`, []string{`"a"`}, false},
 		{`""`, []string{`""`}, false},
@@ -61,7 +61,7 @@ func TestNextETag(t *testing.T) {
 	for _, tt := range tests {
 		got, err := tags(tt.list)
 		if !slices.Equal(got, tt.want) || (err != nil) != tt.bad {
-			t.Errorf("%q: %q, %v, want %q, error: %v", tt.list, got, err, tt.want, tt.bad)
+			t.Errorf("%q: got %q, %v; want %q and an error: %v", tt.list, got, err, tt.want, tt.bad)
 		}
 	}
 }
@@ -69,13 +69,13 @@ func TestNextETag(t *testing.T) {
 func TestAnyETag(t *testing.T) {
 	for header, want := range map[string]bool{"*": true, " *\t": true, "": false, "**": false, `*, "a"`: false, `"*"`: false} {
 		if got := AnyETag([]byte(header)); got != want {
-			t.Errorf("AnyETag(%q) = %v", header, got)
+			t.Errorf("AnyETag(%q) = %v, want %v", header, got, want)
 		}
 	}
 }
 
-// FuzzNextETag checks that a list ends, that its tags are well-formed, and that they survive being
-// written as a list again.
+// FuzzNextETag checks that parsing a list terminates, that its tags are valid, and that a list of these tags
+// is parsed to the same tags.
 func FuzzNextETag(f *testing.F) {
 	for _, list := range []string{`"a"`, `W/"a", "b"`, `,, "a" ,`, `"a" "b"`, `W/`, `"`, `*`, "\"\xff\""} {
 		f.Add(list)
@@ -85,12 +85,12 @@ func FuzzNextETag(f *testing.F) {
 		for _, tag := range got {
 			bare := strings.TrimPrefix(tag, "W/")
 			if len(bare) < 2 || strings.Count(bare, `"`) != 2 || strings.ContainsAny(bare, " \t\x00\x7f") || !strings.Contains(list, tag) {
-				t.Errorf("%q: tag %q", list, tag)
+				t.Errorf("%q: invalid tag %q", list, tag)
 			}
 		}
 		again, err := tags(strings.Join(got, ","))
 		if err != nil || !slices.Equal(again, got) {
-			t.Errorf("%q: %q became %q, %v", list, got, again, err)
+			t.Errorf("%q: tags %q, parsed again %q, %v", list, got, again, err)
 		}
 	})
 }

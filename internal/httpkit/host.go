@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// ValidHost reports whether a Host is a name or an address with or without a port (RFC 9112, section
-// 3.2), or empty. net/http has looked at its characters only.
+// ValidHost reports whether a Host is empty, or a name or an address with or without a port (RFC 9112,
+// section 3.2). It assumes that net/http has checked the characters.
 func ValidHost(host string) bool {
 	name, port, _ := strings.Cut(host, ":")
 	if strings.HasPrefix(host, "[") {

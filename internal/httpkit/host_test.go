@@ -43,7 +43,7 @@ func TestHosts(t *testing.T) {
 		w := httptest.NewRecorder()
 		router.ServeHTTP(w, r)
 		if w.Code != status {
-			t.Errorf("Host %q is answered %d, want %d", host, w.Code, status)
+			t.Errorf("Host %q is answered with %d, want %d", host, w.Code, status)
 		}
 	}
 }

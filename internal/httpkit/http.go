@@ -11,26 +11,26 @@ import (
 )
 
 const (
-	// stopTimeout is how long requests in flight may take once the server stops: with Drain it
-	// stays under the 10 s after which a supervisor kills.
+	// stopTimeout bounds the wait for requests in flight. Drain and stopTimeout together are shorter than
+	// the 10 s after which supervisors kill a process.
 	stopTimeout = 6 * time.Second
-	// Drain is how long a stopping process that already answers "not ready" goes on serving, so
-	// that a gateway that asks every second stops sending before the listener closes.
+	// Drain is the default time for which a stopping process continues to serve while /ready answers 503.
+	// It is long enough for a gateway with a check every second to stop sending before the listener closes.
 	Drain = 2500 * time.Millisecond
 )
 
-// Server is a server that Serve can run and stop in order, such as an HTTPServer.
+// Server is a server that Serve can run and stop, such as an HTTPServer.
 type Server interface {
 	Serve(net.Listener) error
-	Drain() // from now on every answer carries Connection: close
+	Drain() // adds Connection: close to all later answers
 	Shutdown(context.Context) error
 	Close() error
 }
 
-// Serve answers on ln until ctx is done, then stops in order: stopping is called (readiness turns
-// to 503), the server goes on for drain, with answers after which their connections close, the
-// listener closes, requests in flight finish. It returns nil after an orderly stop, also when some
-// requests had to be cut at the bound.
+// Serve runs srv on ln until ctx is done and then stops it in this order: it calls stopping, which makes
+// /ready answer 503; it continues to serve for drain, with Connection: close in all answers; it closes the
+// listener; it waits for requests in flight. It returns nil after an orderly stop, even if requests were
+// aborted after stopTimeout.
 func Serve(ctx context.Context, ln net.Listener, srv Server, drain time.Duration, stopping func()) error {
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()

@@ -26,8 +26,8 @@ func NewRegistry(service string) *prometheus.Registry {
 	return reg
 }
 
-// HTTPMetrics counts and times requests by route. The routes are those of the program, never the
-// client's path, so that the labels stay bounded.
+// HTTPMetrics counts and times requests by route. A route is a path that the server registered, never
+// the path of a request, so the number of labels is bounded.
 type HTTPMetrics struct {
 	Requests *prometheus.CounterVec   // http_requests_total{route,method,code}
 	Duration *prometheus.HistogramVec // http_request_duration_seconds{route}
@@ -41,7 +41,7 @@ func NewHTTPMetrics(reg prometheus.Registerer) *HTTPMetrics {
 			Name: "http_requests_total", Help: "Requests answered, by route, method and status code.",
 		}, []string{"route", "method", "code"}),
 		Duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "http_request_duration_seconds", Help: "Time from the request's header being read to the answer being written, in seconds.",
+			Name: "http_request_duration_seconds", Help: "Time from reading the request's header to writing the answer, in seconds.",
 			Buckets: []float64{5e-6, 10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1, 2.5, 10},
 		}, []string{"route"}),
 		Bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -52,8 +52,8 @@ func NewHTTPMetrics(reg prometheus.Registerer) *HTTPMetrics {
 	return m
 }
 
-// Instrument returns h counted and timed under route.
-func (m *HTTPMetrics) Instrument(route string, h http.Handler) http.Handler {
+// instrument wraps h so that its requests are counted and timed under route.
+func (m *HTTPMetrics) instrument(route string, h http.Handler) http.Handler {
 	label := prometheus.Labels{"route": route}
 	h = countBytes(m.Bytes.With(label), h)
 	h = promhttp.InstrumentHandlerDuration(m.Duration.MustCurryWith(label), h)
@@ -64,13 +64,13 @@ func countBytes(total prometheus.Counter, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cw := &countingWriter{ResponseWriter: w}
 		h.ServeHTTP(cw, r)
-		if r.Method != http.MethodHead { // what a handler writes then goes nowhere
+		if r.Method != http.MethodHead { // net/http discards the body of an answer to HEAD
 			total.Add(float64(cw.bytes))
 		}
 	})
 }
 
-// countingWriter counts the body's bytes. Unwrap lets http.ResponseController reach the connection.
+// countingWriter counts the bytes of the body. Unwrap lets http.ResponseController reach the connection.
 type countingWriter struct {
 	http.ResponseWriter
 	bytes int64

@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// Errors of Param. Their texts are the rest of a sentence that starts with the parameter.
+// Errors of Param. Their texts continue a sentence that begins with the parameter.
 var (
 	errNoParam     = errors.New("is missing: send it once")
-	errManyParams  = errors.New("is there more than once: send it once")
-	errParamEscape = errors.New(`cannot be read: the query has a "%" without two hexadecimal digits after it`)
+	errManyParams  = errors.New("is present more than once: send it once")
+	errParamEscape = errors.New(`cannot be decoded: the query has a "%" that two hexadecimal digits do not follow`)
 )
 
-// Param appends the value of the query's only parameter of that name to dst. The query is read as
-// HTML forms write it: pairs between "&", "+" for a space, %-escapes. Other parameters are ignored,
-// but their escapes must be well-formed too. ";" is an ordinary character.
+// Param appends the value of the parameter name to dst. The query must contain that parameter exactly once.
+// It is decoded like an HTML form: "&" separates parameters, "+" is a space, and there are %-escapes. Other
+// parameters are ignored, but their escapes must be valid too. ";" is an ordinary character.
 func Param(dst []byte, query, name string) ([]byte, error) {
 	var err error
 	found := false
@@ -69,7 +69,7 @@ func appendUnescaped(dst []byte, s string) ([]byte, error) {
 	return dst, nil
 }
 
-// unhex maps a hexadecimal digit to its value plus 1, anything else to 0.
+// unhex maps a hexadecimal digit to its value plus 1, and every other byte to 0.
 var unhex = func() (t [256]byte) {
 	for i, c := range []byte("0123456789abcdef") {
 		t[c] = byte(i) + 1

@@ -11,14 +11,14 @@ const ProblemType = "application/problem+json"
 
 // Problem is an error answer in the format of RFC 9457 (application/problem+json).
 type Problem struct {
-	Title  string `json:"title"`            // by default the status text
+	Title  string `json:"title"`            // summary; the status text by default
 	Status int    `json:"status"`           // HTTP status code
-	Detail string `json:"detail,omitempty"` // what is wrong and what to change
-	Field  string `json:"field,omitempty"`  // member, parameter or header that is wrong
+	Detail string `json:"detail,omitempty"` // description of the problem and how to solve it
+	Field  string `json:"field,omitempty"`  // invalid member, parameter or header
 	Limit  int    `json:"limit,omitempty"`  // bound that was exceeded, in bytes
 }
 
-// WriteTo answers w with the problem. The bytes depend on the problem alone.
+// WriteTo writes the problem as the answer. Equal problems have equal bytes.
 func (p Problem) WriteTo(w http.ResponseWriter) {
 	body := p.Bytes()
 	h := w.Header()
@@ -26,10 +26,10 @@ func (p Problem) WriteTo(w http.ResponseWriter) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // fails only when the client is gone
+	_, _ = w.Write(body) // fails only if the client is gone
 }
 
-// Bytes returns the document.
+// Bytes returns the problem as JSON.
 func (p Problem) Bytes() []byte {
 	if p.Title == "" {
 		p.Title = http.StatusText(p.Status)
@@ -41,17 +41,11 @@ func (p Problem) Bytes() []byte {
 	return append(body, '\n')
 }
 
-// methodNotAllowed answers 405 with the methods that the path has, such as "GET, HEAD".
-func methodNotAllowed(w http.ResponseWriter, allow string) {
-	w.Header().Set("Allow", allow)
-	Problem{Status: http.StatusMethodNotAllowed, Detail: "this path answers " + allow}.WriteTo(w)
-}
-
-// JSON answers with v as JSON.
+// JSON writes v as the answer, in JSON.
 func JSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		Problem{Status: http.StatusInternalServerError, Detail: "encode the answer: " + err.Error()}.WriteTo(w)
+		Problem{Status: http.StatusInternalServerError, Detail: "cannot encode the answer: " + err.Error()}.WriteTo(w)
 		return
 	}
 	h := w.Header()

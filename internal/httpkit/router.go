@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// unknownRoute is the metrics' route for requests to unknown paths: the path itself would be an unbounded
-// label.
+// unknownRoute is the route of requests to unknown paths in the metrics, because the paths themselves would
+// be an unbounded number of labels.
 const unknownRoute = "other"
 
-// Router serves exact paths: it cleans and redirects none. Other paths and methods are answered with a
-// problem document. Every path is a route of the metrics.
+// Router serves exact paths, without cleaning or redirecting. It answers other paths and methods with a
+// problem document. Each path is a route in the metrics.
 type Router struct {
 	metrics *HTTPMetrics
 	paths   map[string]http.Handler
@@ -19,10 +19,10 @@ type Router struct {
 	badHost http.Handler
 }
 
-// NewRouter returns a Router without paths. Add them before the first request.
+// NewRouter returns a Router without paths. Call Handle before the first request.
 func NewRouter(m *HTTPMetrics) *Router {
 	always := func(p Problem) http.Handler {
-		return m.Instrument(unknownRoute, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { p.WriteTo(w) }))
+		return m.instrument(unknownRoute, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { p.WriteTo(w) }))
 	}
 	return &Router{
 		metrics: m,
@@ -32,16 +32,16 @@ func NewRouter(m *HTTPMetrics) *Router {
 	}
 }
 
-// BadHost answers a request whose Host is not valid.
-var BadHost = Problem{Status: http.StatusBadRequest, Field: "Host", Detail: "Host is not valid: send a name or an address, and a port after a colon where there is one; IPv6 addresses stand in brackets"}
+// BadHost is the answer to a request whose Host is invalid.
+var BadHost = Problem{Status: http.StatusBadRequest, Field: "Host", Detail: "Host is invalid: send a name or an address, optionally with a colon and a port; put an IPv6 address in brackets"}
 
-// Methods are the handlers of one path.
+// Methods maps the methods of a path to their handlers.
 type Methods map[string]http.HandlerFunc
 
-// Read returns the methods of a path that is only read: h answers GET and HEAD.
+// Read returns the methods of a read-only path: h answers GET and HEAD.
 func Read(h http.HandlerFunc) Methods { return Methods{http.MethodGet: h, http.MethodHead: h} }
 
-// Handle serves path with the handlers of its methods; other methods are answered with 405.
+// Handle registers the handlers of a path. It answers other methods with 405.
 func (r *Router) Handle(path string, methods Methods) {
 	names := make([]string, 0, len(methods))
 	for name := range methods {
@@ -49,12 +49,13 @@ func (r *Router) Handle(path string, methods Methods) {
 	}
 	slices.Sort(names)
 	allow := strings.Join(names, ", ")
-	r.paths[path] = r.metrics.Instrument(path, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	r.paths[path] = r.metrics.instrument(path, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if h, ok := methods[req.Method]; ok {
 			h(w, req)
 			return
 		}
-		methodNotAllowed(w, allow)
+		w.Header().Set("Allow", allow)
+		Problem{Status: http.StatusMethodNotAllowed, Detail: "this path supports only " + allow}.WriteTo(w)
 	}))
 }
 

@@ -14,11 +14,11 @@ func TestRouter(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := NewHTTPMetrics(reg)
 	router := NewRouter(m)
-	say := func(text string) http.HandlerFunc {
+	answer := func(text string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(text)) }
 	}
-	router.Handle("/read", Read(say("read")))
-	router.Handle("/write", Methods{http.MethodPut: say("put"), http.MethodDelete: say("delete")})
+	router.Handle("/read", Read(answer("read")))
+	router.Handle("/write", Methods{http.MethodPut: answer("put"), http.MethodDelete: answer("delete")})
 
 	tests := []struct {
 		method, target string
@@ -27,7 +27,7 @@ func TestRouter(t *testing.T) {
 		route          string
 	}{
 		{"GET", "/read", 200, "read", "", "/read"},
-		{"HEAD", "/read?x=1", 200, "read", "", "/read"}, // the recorder keeps what net/http would drop
+		{"HEAD", "/read?x=1", 200, "read", "", "/read"}, // the recorder keeps the body, which net/http would discard
 		{"PUT", "/write", 200, "put", "", "/write"},
 		{"DELETE", "/write", 200, "delete", "", "/write"},
 		{"POST", "/read", 405, "", "GET, HEAD", "/read"},
@@ -65,17 +65,17 @@ func TestRouter(t *testing.T) {
 			}
 		}
 		if got := counted(t, reg, tt.route); got != before+1 {
-			t.Errorf("%s %s: counted %v times under %s", tt.method, tt.target, got-before, tt.route)
+			t.Errorf("%s %s: counted %v times under %s, want once", tt.method, tt.target, got-before, tt.route)
 		}
 	}
-	// GET alone: the body of a HEAD goes nowhere.
-	methodNotAllowed := float64(2 * len(Problem{Status: 405, Detail: "this path answers GET, HEAD"}.Bytes()))
+	// Without the answer to HEAD, whose body is not sent.
+	methodNotAllowed := float64(2 * len(Problem{Status: 405, Detail: "this path supports only GET, HEAD"}.Bytes()))
 	if got, want := testutil.ToFloat64(m.Bytes.WithLabelValues("/read")), float64(len("read"))+methodNotAllowed; got != want {
 		t.Errorf("%v bytes counted, want %v", got, want)
 	}
 }
 
-// counted returns how many requests to route were counted.
+// counted returns the number of requests that were counted under route.
 func counted(t *testing.T, reg *prometheus.Registry, route string) (total float64) {
 	t.Helper()
 	families, err := reg.Gather()

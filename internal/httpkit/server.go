@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// Bounds of every HTTP server of the stack.
+// Limits of every HTTP server of the stack.
 const (
 	readHeaderTimeout = 5 * time.Second
-	idleTimeout       = 75 * time.Second // longer than the gateway's 60 s, so that the gateway closes first
+	idleTimeout       = 75 * time.Second // longer than the gateway's 60 s, so that the gateway closes idle connections first
 	maxHeaderBytes    = 16 << 10
 )
 
-// HTTPServer is an http.Server that drops no request when it stops. http.Server.Shutdown alone does, because
-// it counts a connection as idle until the whole header of a request has been read.
+// HTTPServer is an http.Server that drops no request when it stops. http.Server.Shutdown may drop one, because
+// it treats a connection as idle until it has read the whole header of a request.
 type HTTPServer struct {
 	*http.Server
 	draining, stopping atomic.Bool
@@ -28,8 +28,8 @@ type HTTPServer struct {
 	conns    map[*trackedConn]struct{}
 }
 
-// NewServer returns a server with the stack's limits. The caller may lengthen the timeouts of a
-// request that streams with http.ResponseController.
+// NewServer returns a server with the stack's limits. A handler that streams may extend the timeouts of its
+// request with http.ResponseController.
 func NewServer(h http.Handler, log *slog.Logger) *HTTPServer {
 	return Track(&http.Server{
 		Handler:           h,
@@ -37,13 +37,13 @@ func NewServer(h http.Handler, log *slog.Logger) *HTTPServer {
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       idleTimeout,
-		// net/http adds 4 KiB of slop to this bound.
+		// net/http allows 4 KiB more than this limit.
 		MaxHeaderBytes: maxHeaderBytes - 4<<10,
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	})
 }
 
-// Track returns an HTTPServer that runs srv. Hooks of srv may be set until Serve is called.
+// Track returns an HTTPServer that runs srv. The caller may set hooks of srv until Serve is called.
 func Track(srv *http.Server) *HTTPServer {
 	s := &HTTPServer{Server: srv, conns: make(map[*trackedConn]struct{})}
 	srv.Handler = s.announceClose(srv.Handler)
@@ -55,7 +55,7 @@ func (s *HTTPServer) Serve(ln net.Listener) error {
 	hook := s.ConnState
 	s.ConnState = func(c net.Conn, state http.ConnState) {
 		if state == http.StateIdle {
-			c.(*trackedConn).rest()
+			c.(*trackedConn).setIdle()
 		}
 		if hook != nil {
 			hook(c, state)
@@ -72,13 +72,13 @@ func (s *HTTPServer) Serve(ln net.Listener) error {
 	return err
 }
 
-// Drain makes every answer from now on say that its connection closes, so that clients go elsewhere
-// before the server stops.
+// Drain adds Connection: close to all later answers, so that clients connect to other servers before this one
+// stops.
 func (s *HTTPServer) Drain() { s.draining.Store(true) }
 
-// Shutdown closes the listener and the idle connections, and waits until every request has been
-// answered of which a byte has been read. It returns the error of ctx when that takes too long; then
-// call Close.
+// Shutdown closes the listener and the idle connections, and waits for the answers to all requests of which
+// at least one byte has been read. If ctx ends first, it returns the error of ctx; the caller must then call
+// Close.
 func (s *HTTPServer) Shutdown(ctx context.Context) error {
 	s.stopping.Store(true)
 	s.Drain()
@@ -89,7 +89,7 @@ func (s *HTTPServer) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
-	// Repeated, because net/http sets deadlines of its own.
+	// cutIdle is repeated, because net/http may replace its deadlines.
 	for s.cutIdle() > 0 {
 		select {
 		case <-ctx.Done():
@@ -102,11 +102,11 @@ func (s *HTTPServer) Shutdown(ctx context.Context) error {
 
 const (
 	pollInterval = 10 * time.Millisecond
-	// settleTime is how long net/http may take to begin to read from a connection.
+	// settleTime is the time within which net/http begins to read from a new or idle connection.
 	settleTime = 50 * time.Millisecond
 )
 
-// cutIdle has net/http close the idle connections. It returns how many connections there are, idle or not.
+// cutIdle makes net/http close the idle connections. It returns the number of all connections.
 func (s *HTTPServer) cutIdle() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,18 +117,17 @@ func (s *HTTPServer) cutIdle() int {
 	return len(s.conns)
 }
 
-// announceClose returns h whose answers say during the drain that the connection closes.
+// announceClose wraps h so that its answers carry Connection: close during the drain.
 func (s *HTTPServer) announceClose(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cw := &closingWriter{ResponseWriter: w, draining: &s.draining}
 		h.ServeHTTP(cw, r)
-		cw.announce() // an answer without a body may still be unwritten
+		cw.announce() // the header of an answer without a body may not have been written yet
 	})
 }
 
-// closingWriter adds Connection: close when the header is written, not before: the drain may begin while the
-// request is being served. Unwrap lets http.ResponseController reach
-// the connection.
+// closingWriter adds Connection: close when the header is written rather than earlier, because the drain may
+// begin while the request is being served. Unwrap lets http.ResponseController reach the connection.
 type closingWriter struct {
 	http.ResponseWriter
 	draining *atomic.Bool
@@ -137,7 +136,7 @@ type closingWriter struct {
 
 func (w *closingWriter) announce() {
 	if !w.written && w.draining.Load() {
-		w.Header().Set("Connection", "close") // net/http closes the connection then
+		w.Header().Set("Connection", "close") // also makes net/http close the connection
 	}
 }
 
@@ -155,8 +154,8 @@ func (w *closingWriter) Write(p []byte) (int, error) {
 
 func (w *closingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// trackingListener wraps the connections that it accepts. It can be closed again: by Shutdown, and by
-// net/http after it.
+// trackingListener wraps the connections that it accepts. Close may be called twice: by Shutdown, and then by
+// net/http.
 type trackingListener struct {
 	net.Listener
 	server *HTTPServer
@@ -185,10 +184,10 @@ type trackedConn struct {
 	net.Conn
 	server *HTTPServer
 
-	mu    sync.Mutex // guards the rest, and orders cutIdle's deadline before or after a read
-	busy  bool       // a byte has been read of a request that has not been answered
+	mu    sync.Mutex // guards the rest, and serializes the deadlines of cutIdle and Read
+	busy  bool       // at least one byte of an unanswered request has been read
 	cut   bool       // cutIdle has set a deadline
-	since time.Time  // when the connection was accepted or had its last answer
+	since time.Time  // time at which the connection was accepted or its last request was answered
 }
 
 func (c *trackedConn) Read(b []byte) (int, error) {
@@ -197,7 +196,7 @@ func (c *trackedConn) Read(b []byte) (int, error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.busy = true
-		if c.cut { // too late: the request is answered
+		if c.cut { // a request has arrived before the deadline took effect, so it is served
 			c.cut = false
 			_ = c.Conn.SetReadDeadline(time.Time{})
 		}
@@ -205,15 +204,15 @@ func (c *trackedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// rest notes that the request has been answered.
-func (c *trackedConn) rest() {
+// setIdle records that the request has been answered.
+func (c *trackedConn) setIdle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy, c.since = false, time.Now()
 }
 
-// cutIdle ends the wait for a request on a connection that has been idle since before. It sets a
-// deadline rather than closing the connection: a request that arrives at this moment is still
+// cutIdle ends the wait for a request on a connection that became idle before the given time. It sets a
+// deadline rather than closing the connection, so that a request that arrives at this moment is still
 // answered.
 func (c *trackedConn) cutIdle(before time.Time) {
 	c.mu.Lock()
@@ -224,7 +223,7 @@ func (c *trackedConn) cutIdle(before time.Time) {
 	}
 }
 
-// CloseWrite lets net/http end a connection gently.
+// CloseWrite lets net/http half-close the connection, so that the client receives the last answer.
 func (c *trackedConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -17,7 +17,7 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// served is a server that runs. Its /wait answers when release is closed.
+// served is a running server. Its /wait answers once release is closed.
 type served struct {
 	*HTTPServer
 	addr    string
@@ -75,7 +75,7 @@ func (s *served) count() (all, busy int) {
 	return len(s.conns), busy
 }
 
-// client is one end of a connection.
+// client is the client's end of a connection.
 type client struct {
 	net.Conn
 	*bufio.Reader
@@ -101,7 +101,7 @@ func (c client) send(t *testing.T, request string) {
 	}
 }
 
-// expect reads an answer that has the status, and says or does not say that the connection closes.
+// expect reads an answer and checks its status and whether it carries Connection: close.
 func (c client) expect(t *testing.T, status int, closing bool) {
 	t.Helper()
 	res, err := http.ReadResponse(c.Reader, nil)
@@ -126,7 +126,7 @@ func (c client) expectEnd(t *testing.T) {
 
 func request(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n" }
 
-func TestAnswersOfTheDrainClose(t *testing.T) {
+func TestDrainClosesConnections(t *testing.T) {
 	s := serve(t)
 	for _, tt := range []struct {
 		request string
@@ -148,8 +148,8 @@ func TestAnswersOfTheDrainClose(t *testing.T) {
 	}
 }
 
-// The drain may begin while a request is being served, and its answer tells.
-func TestADrainMeetsARequestInFlight(t *testing.T) {
+// If the drain begins while a request is being served, its answer carries Connection: close.
+func TestDrainDuringARequest(t *testing.T) {
 	s := serve(t)
 	c := connect(t, s.addr)
 	c.send(t, request("/wait"))
@@ -160,8 +160,8 @@ func TestADrainMeetsARequestInFlight(t *testing.T) {
 	c.expectEnd(t)
 }
 
-// Shutdown closes idle connections and waits for requests whose header is still arriving, on new and on used
-// connections.
+// Shutdown closes idle connections and waits for requests whose headers are still arriving, on new and on
+// reused connections.
 func TestShutdownDropsNoRequest(t *testing.T) {
 	s := serve(t)
 	const half = 10
@@ -194,7 +194,7 @@ func TestShutdownDropsNoRequest(t *testing.T) {
 	}
 	if c, err := net.Dial("tcp", s.addr); err == nil {
 		_ = c.Close()
-		t.Error("the port still answers")
+		t.Error("the listener still accepts connections")
 	}
 }
 
@@ -215,9 +215,9 @@ func TestShutdownIsBounded(t *testing.T) {
 	c.expectEnd(t)
 }
 
-// Keep-alive clients lose no request when a process stops: a connection is closed after an answer with
-// Connection: close, or while it is idle.
-func TestAStopLosesNoRequest(t *testing.T) {
+// Keep-alive clients lose no request when a process stops: a connection is closed only after an answer with
+// Connection: close or while it is idle.
+func TestStopLosesNoRequest(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +228,7 @@ func TestAStopLosesNoRequest(t *testing.T) {
 	go func() { done <- Serve(ctx, ln, srv, 500*time.Millisecond, nil) }()
 
 	const clients = 50
-	var answered, told atomic.Int64
+	var answered, closing atomic.Int64
 	var running sync.WaitGroup
 	for range clients {
 		running.Go(func() {
@@ -252,7 +252,7 @@ func TestAStopLosesNoRequest(t *testing.T) {
 				_, _ = io.Copy(io.Discard, res.Body)
 				answered.Add(1)
 				if res.Close {
-					told.Add(1)
+					closing.Add(1)
 					return
 				}
 			}
@@ -264,12 +264,12 @@ func TestAStopLosesNoRequest(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if told.Load() != clients {
-		t.Errorf("%d of %d clients were told to leave", told.Load(), clients)
+	if closing.Load() != clients {
+		t.Errorf("%d of %d clients received Connection: close", closing.Load(), clients)
 	}
 }
 
-// arriving is a connection on which the first bytes of a request arrive just when it is cut.
+// arriving is a connection on which the first bytes of a request arrive just after cutIdle.
 type arriving struct {
 	net.Conn
 	deadline time.Time
@@ -278,24 +278,24 @@ type arriving struct {
 func (c *arriving) Read(b []byte) (int, error)         { return copy(b, "GE"), nil }
 func (c *arriving) SetReadDeadline(at time.Time) error { c.deadline = at; return nil }
 
-// The rest of a request is read although its connection has been given up.
-func TestALateCutDropsNoRequest(t *testing.T) {
+// A request that arrives just after cutIdle is read to its end.
+func TestRequestAfterCutIdle(t *testing.T) {
 	nc := new(arriving)
 	c := &trackedConn{Conn: nc}
 	c.cutIdle(time.Now())
 	if nc.deadline.IsZero() {
-		t.Fatal("the idle connection has not been given up")
+		t.Fatal("cutIdle set no deadline on an idle connection")
 	}
 	if _, err := c.Read(make([]byte, 4)); err != nil || !nc.deadline.IsZero() {
-		t.Errorf("deadline %v, %v, want none", nc.deadline, err)
+		t.Errorf("after the read: deadline %v, error %v, want none", nc.deadline, err)
 	}
 	c.cutIdle(time.Now())
 	if !nc.deadline.IsZero() {
-		t.Error("a connection with half a request has been given up")
+		t.Error("cutIdle set a deadline on a connection with half a request")
 	}
-	c.rest()
+	c.setIdle()
 	c.cutIdle(time.Now().Add(-time.Minute))
 	if !nc.deadline.IsZero() {
-		t.Error("a connection that has just had its answer has been given up")
+		t.Error("cutIdle set a deadline on a connection whose request has just been answered")
 	}
 }
