@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Reads as clients send them stay in the fast lane, and so does the connection.
+// The reads of common clients are answered in the fast lane, and their connections stay open.
 func TestReadsOfRealClients(t *testing.T) {
 	for name, request := range map[string]string{
 		"curl":            "GET /post?id=1 HTTP/1.1\nHost: localhost:8081\nUser-Agent: curl/7.88.1\nAccept: */*",
@@ -46,7 +46,7 @@ func TestReadsOfRealClients(t *testing.T) {
 func TestReadsThatCloseTheConnection(t *testing.T) {
 	for name, request := range map[string]string{
 		"close":           "GET /post?id=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-		"close, of many":  "GET /post?id=1 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: TE , CLOSE\r\n\r\n",
+		"close in a list": "GET /post?id=1 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: TE , CLOSE\r\n\r\n",
 		"HTTP/1.0":        "GET /post?id=1 HTTP/1.0\r\nHost: a\r\n\r\n",
 		"HTTP/1.0, close": "GET /post?id=1 HTTP/1.0\r\nHost: a\r\nConnection: close\r\n\r\n",
 	} {
@@ -60,8 +60,8 @@ func TestReadsThatCloseTheConnection(t *testing.T) {
 	}
 }
 
-// What net/http may see otherwise goes there.
-func TestDoubtfulReadsAreForNetHTTP(t *testing.T) {
+// Reads that net/http may interpret in another way are left to net/http.
+func TestUnusualReadsAreForNetHTTP(t *testing.T) {
 	for _, request := range []string{
 		"GET /post?id=1 HTTP/1.1\r\nHost: [::1]\r\n\r\n",
 		"GET /post?id=1 HTTP/1.1\r\nHost:\r\n\r\n",

@@ -10,10 +10,10 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// The time that the handler and the client take for an answer counts neither as idle time nor as
-// time for the next header.
+// The time that the handler and the client spend on an answer counts neither as idle time nor as time for the
+// next header.
 func TestClocksStartWhenTheAnswerIsWritten(t *testing.T) {
-	const many = 16 // large answers: more than the two socket buffers hold
+	const many = 16 // number of large answers that exceed both socket buffers
 	half := get("2")[:12]
 	for _, tt := range []struct {
 		name, requests string
@@ -30,9 +30,9 @@ func TestClocksStartWhenTheAnswerIsWritten(t *testing.T) {
 			c := dial(t, f)
 			_ = c.(*net.TCPConn).SetReadBuffer(256 << 10)
 			send(t, c, tt.requests)
-			eventually.True(t, "wait", func() bool { return f.oldestPhase() == tt.during })
-			f.letPass(t, 3)
-			if p := f.oldestPhase(); p != tt.during {
+			eventually.True(t, "wait", func() bool { return f.phase() == tt.during })
+			f.waitTicks(t, 3)
+			if p := f.phase(); p != tt.during {
 				t.Fatalf("phase %d, want %d", p, tt.during)
 			}
 			now := f.tick.Load()
@@ -46,11 +46,11 @@ func TestClocksStartWhenTheAnswerIsWritten(t *testing.T) {
 			}
 			eventually.Nil(t, func() error {
 				p, since := f.status()
-				if p == poked { // since then
+				if p == poked { // a poke does not change since
 					p = idle
 				}
 				if p != tt.after || since < now {
-					return fmt.Errorf("phase %d since tick %d, want %d since %d at the earliest", p, since, tt.after, now)
+					return fmt.Errorf("phase %d since tick %d, want phase %d since tick %d or later", p, since, tt.after, now)
 				}
 				return nil
 			})
@@ -58,21 +58,21 @@ func TestClocksStartWhenTheAnswerIsWritten(t *testing.T) {
 	}
 }
 
-// The time that the handler takes after a write does not count as time of the write.
-func TestASlowHandlerIsNoSlowClient(t *testing.T) {
+// The time that the handler takes after a write does not count against the write timeout.
+func TestSlowHandlerIsNotASlowClient(t *testing.T) {
 	f := start(t, func(c *Config) { c.Std.WriteTimeout = sweepPause })
 	c := dial(t, f)
 	send(t, c, get("1")+get("wait"))
 	r := bufio.NewReader(c)
 	expect(t, r, "fast", "post 1")
 	eventually.True(t, "waiting handler", func() bool { return f.waiting.Load() == 1 })
-	f.letPass(t, 5)
+	f.waitTicks(t, 5)
 	close(f.release)
 	expect(t, r, "fast", "post wait")
 }
 
-// Pipelined requests of a client that has reset its connection are not served: each could block.
-func TestAResetConnectionIsNotServed(t *testing.T) {
+// Pipelined requests of a client that has reset its connection are not served, because each of them could block.
+func TestResetConnectionIsNotServed(t *testing.T) {
 	f := start(t)
 	c := dial(t, f)
 	const requests = 20
@@ -81,21 +81,21 @@ func TestAResetConnectionIsNotServed(t *testing.T) {
 	_ = c.(*net.TCPConn).SetLinger(0)
 	_ = c.Close()
 	close(f.release)
-	eventually.True(t, "end of the connection", func() bool { return f.open() == 0 })
-	// The server notices the reset when it writes; a write before the reset arrives succeeds.
+	eventually.True(t, "end of the connection", func() bool { return f.connCount() == 0 })
+	// The server detects the reset when it writes, and writes before the reset arrives succeed.
 	if n := f.waiting.Load(); n > 3 {
-		t.Errorf("%d of %d requests were served", n, requests)
+		t.Errorf("%d of %d requests were served after a reset, want at most 3", n, requests)
 	}
 }
 
-// Flushed is called for answers that have been written, while later ones still wait for the client.
+// Flushed is called for answers that have been written while later ones are still waiting for the client.
 func TestWrittenAnswersAreReported(t *testing.T) {
 	f := start(t)
 	c := dial(t, f)
 	send(t, c, strings.Repeat(get("large"), 100))
-	eventually.Nil(t, func() error { // without a read of ours
-		if p, n := f.oldestPhase(), f.requests.Load(); p != writing || n == 0 {
-			return fmt.Errorf("phase %d, %d requests are counted", p, n)
+	eventually.Nil(t, func() error { // the client reads nothing
+		if p, n := f.phase(), f.requests.Load(); p != writing || n == 0 {
+			return fmt.Errorf("phase %d and %d flushed answers, want phase %d and at least 1", p, n, writing)
 		}
 		return nil
 	})

@@ -15,69 +15,67 @@ import (
 
 // Handler answers the requests of one connection. Its methods are called by one goroutine.
 type Handler interface {
-	// Serve adds the answer to q to out. It may block; then it should call out.Flush before, so
-	// that the answers before this one do not wait with it, and return without an answer when Flush
-	// returns false. When out.Closing returns true, the answer must say that the connection is closed
-	// after it.
+	// Serve adds the answer to q to out. Before it blocks, it should call out.Flush, so that earlier
+	// answers are not delayed, and return without an answer if Flush returns false. If out.Closing
+	// returns true, the answer must carry Connection: close.
 	Serve(out *Output, q *Request)
-	// Flushed is called when all answers so far have been written, or could not be.
+	// Flushed is called when all answers so far have been written or discarded.
 	Flushed()
 }
 
-// Sizes of the read buffer. It starts small, so that idle connections are cheap; a header that does not
-// fit the large one is refused.
+// Size of the read buffer in bytes. It starts small, so that idle connections are cheap, and grows up to
+// maxReadBuffer. A header that does not fit is refused.
 const (
 	readBuffer    = 1 << 10
 	maxReadBuffer = 16 << 10
 )
 
-// stdLeast is the number of bytes that net/http needs of every request but the first of a connection: when
-// the stream ends with fewer, it closes the connection without an answer.
+// stdLeast is the minimum number of bytes of a request for net/http, except for the first request of a
+// connection: if the stream ends after fewer bytes, net/http closes the connection without an answer.
 const stdLeast = 4
 
-// phase is what a connection waits for.
+// phase is the state of a connection.
 type phase uint32
 
 const (
-	idle    phase = iota // for the first byte of a request
-	reading              // for the rest of a header
-	writing              // for the client to take answers
-	serving              // for the handler
-	left                 // handed to net/http, or being closed
-	poked                // idle, and the sweep had it look for the end of the stream
-	cut                  // the sweep has given it up
-	fresh                // for the first byte of the connection
+	idle    phase = iota // waits for the first byte of a request
+	reading              // waits for the rest of a header
+	writing              // waits for the client to receive answers
+	serving              // runs the handler
+	left                 // handed over to net/http, or being closed
+	poked                // idle, and the sweep has interrupted the wait to check for the end of the stream
+	cut                  // the sweep has interrupted the connection to close it
+	fresh                // waits for the first byte of the connection
 )
 
 // conn is a connection in the fast lane.
 type conn struct {
 	net.Conn
 	server *Server
-	// status is the phase, and the tick of the server's clock at which it began: no timer is set
-	// and no clock is read for a request, the server's sweep finds connections that take too long.
+	// status is the phase (8 bits) and the tick of the server's clock at which it began. Requests set no
+	// timer and read no clock: the server's sweep finds the connections that exceed a timeout.
 	status atomic.Uint64
-	mu     sync.Mutex // held by the sweep from its change of status to its change of a deadline
+	mu     sync.Mutex // held by the sweep while it changes status and the deadline
 
-	// The rest is the goroutine's that serves the connection.
-	handler Handler // nil when net/http answers every request
+	// The rest belongs to the goroutine that serves the connection.
+	handler Handler // nil if net/http answers every request
 	out     Output
 	q       Request
 	buf     []byte
-	filled  int    // bytes in buf
-	scanned int    // of them without the end of a header
-	least   int    // of them that net/http would take for a request
-	since   uint32 // tick at which the first of them came, or the last answer had been written
-	heard   bool   // a byte has arrived on the connection
-	asleep  bool   // poked since
-	last    bool   // the connection closes after the next answer, or when there is nothing to read
-	end     func() // runs after run: closes the connection, or hands it over
+	filled  int    // number of bytes in buf
+	scanned int    // number of bytes that were searched for the end of a header without finding it
+	least   int    // minimum number of bytes that net/http accepts as the beginning of a request
+	since   uint32 // tick at which the first byte in buf arrived or the last answer was written
+	used    bool   // a byte has arrived on the connection
+	asleep  bool   // the connection has been poked since it became idle
+	last    bool   // the connection closes after the next answer, or if there is nothing to read
+	end     func() // called after run: closes the connection or hands it over
 
-	// std is the connection as net/http has it, once that has it for good: it keeps the connection between
-	// requests where handler is nil.
+	// std is set once net/http has the connection permanently, which happens if handler is nil.
 	std *stdConn
 }
 
-// enter changes the phase. It returns the one before; poked and cut come from the sweep.
+// enter changes the phase. It returns the previous phase, which is poked or cut if the sweep has set it.
 func (c *conn) enter(p phase, tick uint32) (before phase) {
 	return phase(c.status.Swap(uint64(tick)<<8|uint64(p)) & 0xff)
 }
@@ -92,7 +90,7 @@ func (c *conn) serve() {
 
 // run reads and answers requests until it has set end.
 func (c *conn) run() {
-	if c.filled > 0 { // net/http has left it unread
+	if c.filled > 0 { // bytes that net/http has not read
 		c.arrived(0, nil)
 	}
 	if raw := rawConn(c.Conn); raw != nil {
@@ -106,9 +104,9 @@ func (c *conn) run() {
 	}
 }
 
-// onlyPoked reports whether err, of a read, comes from a poke; then the connection can be read again.
-// An idle connection releases its buffers here, so that many idle connections are cheap. A late poke
-// may interrupt a header instead: the connection is not idle then, and must be poked again later.
+// onlyPoked reports whether the read error err was caused by a poke, so that reading can continue. It also
+// releases the buffers of an idle connection, so that many idle connections are cheap. A late poke may
+// interrupt the reading of a header. Then the connection is not idle, and must be poked again later.
 func (c *conn) onlyPoked(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
@@ -117,7 +115,7 @@ func (c *conn) onlyPoked(err error) bool {
 		if c.filled > 0 || c.last {
 			return false
 		}
-		c.last = true // a request may have arrived in this moment: one more look
+		c.last = true // a request may have arrived in this moment, so read once more
 	}
 	_ = c.SetReadDeadline(time.Time{})
 	if c.filled == 0 {
@@ -139,14 +137,14 @@ func rawConn(nc net.Conn) syscall.RawConn {
 	return nil
 }
 
-// serveRaw serves the connection inside one RawConn.Read. Conn.Read tries a read before it waits, which
-// mostly returns EAGAIN: a third of the system calls of a request. Inside RawConn.Read no edge of epoll
-// after our last read is lost, so a read that does not fill the buffer may be followed by the wait at once.
-// Only the end of the stream may come without an edge of its own, together with the last bytes: with half
-// a request in the buffer the read is repeated at once, and the sweep pokes idle connections to read again.
+// serveRaw serves the connection inside one RawConn.Read. Conn.Read tries to read before it waits. That read
+// mostly returns EAGAIN and would be a third of the system calls of a request. Inside RawConn.Read no epoll
+// edge after the last read is lost, so after a read that does not fill the buffer, step can wait immediately.
+// Only the end of the stream may arrive without an edge of its own, together with the last bytes. Therefore the
+// read is repeated at once if half a request is in the buffer, and the sweep pokes idle connections.
 func (c *conn) serveRaw(raw syscall.RawConn) {
 	step := func(fd uintptr) (done bool) {
-		c.out.fd = fd // open as long as step runs
+		c.out.fd = fd // valid while step runs
 		for c.prepare() {
 			room := len(c.buf) - c.filled
 			n, err := read(fd, c.buf[c.filled:])
@@ -176,8 +174,8 @@ func (c *conn) serveRaw(raw syscall.RawConn) {
 	}
 }
 
-// prepare makes room for more bytes and enters the phase of the wait for them. It reports whether the
-// connection goes on reading.
+// prepare makes room for more bytes and enters the phase for the next read. It reports whether the connection
+// continues to read.
 func (c *conn) prepare() bool {
 	if c.end != nil {
 		return false
@@ -191,10 +189,10 @@ func (c *conn) prepare() bool {
 	}
 	p := idle
 	if c.filled > 0 {
-		p = reading // and a header that comes byte by byte has no more time
+		p = reading // since is not changed, so a header that arrives byte by byte gets no additional time
 	} else if c.asleep {
 		p = poked
-	} else if !c.heard {
+	} else if !c.used {
 		p = fresh
 	}
 	if c.enter(p, c.since) == cut {
@@ -206,11 +204,11 @@ func (c *conn) prepare() bool {
 	return c.end == nil
 }
 
-// arrived answers what is complete in the buffer, to which n bytes have been added.
+// arrived answers the complete requests in the buffer after a read of n bytes. err is the error of the read.
 func (c *conn) arrived(n int, err error) {
 	switch {
 	case err == io.EOF && c.filled >= c.least:
-		c.handOver(c.buf[:c.filled], 0) // net/http answers half a request with 400
+		c.handOver(c.buf[:c.filled], 0) // net/http answers an incomplete request with 400
 		return
 	case err != nil:
 		c.end = c.close
@@ -221,13 +219,13 @@ func (c *conn) arrived(n int, err error) {
 	if c.filled == 0 {
 		c.since, c.asleep = now, false
 	}
-	c.filled, c.heard = c.filled+n, true
+	c.filled, c.used = c.filled+n, true
 	if c.enter(serving, now) == cut {
 		if c.filled > n {
 			c.end = c.close
 			return
 		}
-		c.last = true // given up while it was idle, and yet here is a request
+		c.last = true // cut while it was idle, but a request has arrived
 	}
 
 	begin, end, v, closing := 0, 0, partial, false
@@ -254,19 +252,18 @@ func (c *conn) arrived(n int, err error) {
 	case v == other:
 		c.handOver(c.buf[begin:c.filled], end)
 	case begin > 0:
-		c.since = s.tick.Load() // not now: the handler may have waited since, and the write may have blocked
+		c.since = s.tick.Load() // a new value, because the handler or the write may have blocked
 		c.filled = copy(c.buf, c.buf[begin:c.filled])
 	}
 }
 
-// flush writes the answers so far.
 func (c *conn) flush() {
 	c.out.Flush()
 	c.handler.Flushed()
 }
 
-// next looks for a request at the front of b. It returns the length of its header, 0 when b may not
-// have all of it. A complete one has been parsed into c.q.
+// next searches for a request at the front of b. It returns the length of its header, 0 if the end of the
+// header has not been found. If v is complete, the request has been parsed into c.q.
 func (c *conn) next(b []byte) (header int, v verdict) {
 	if len(b) < c.least {
 		return 0, partial
@@ -275,7 +272,7 @@ func (c *conn) next(b []byte) (header int, v verdict) {
 	if header == 0 {
 		c.scanned = len(b)
 		if hasForeignLine(b) {
-			return 0, other // and its client may wait for an answer to what it has sent
+			return 0, other // the client may be waiting for an answer without sending more
 		}
 		return 0, partial
 	}
@@ -286,8 +283,8 @@ func (c *conn) next(b []byte) (header int, v verdict) {
 	return header, complete
 }
 
-// closing reports whether the connection closes after the answer to a request that b follows. Of
-// requests that have arrived together the last one is answered so: the others must have answers too.
+// closing reports whether the connection closes after the answer to the current request. b has the bytes after
+// that request. If they contain another request, that one must be answered first.
 func (c *conn) closing(b []byte) bool {
 	if !c.last && !c.server.draining.Load() {
 		return false
@@ -295,8 +292,8 @@ func (c *conn) closing(b []byte) bool {
 	return len(b) < stdLeast || findEnd(b, 0) == 0 && !hasForeignLine(b)
 }
 
-// notUnderstood begins the detail of the answer to a request that is not valid HTTP.
-const notUnderstood = "the request is not understood: "
+// invalidRequest begins the detail of the answer to a request that is not valid HTTP.
+const invalidRequest = "the request is invalid: "
 
 // refuseLength refuses a request whose header does not fit the read buffer.
 func (c *conn) refuseLength() {
@@ -304,30 +301,30 @@ func (c *conn) refuseLength() {
 	if bytes.IndexByte(c.buf, '\n') < 0 {
 		status, reason = http.StatusRequestURITooLong, "the URL"
 	}
-	reason += " is too long: a request has 16 KiB for its URL and header"
-	c.out.SetBuffer(c.server.refuse(c.out.Buffer(), status, notUnderstood+reason, isHead(c.buf)))
+	reason += " is too long: the URL and the header together may have at most 16 KiB"
+	c.out.SetBuffer(c.server.refuse(c.out.Buffer(), status, invalidRequest+reason, isHead(c.buf)))
 	c.out.Flush()
 	c.end = c.closeGently
 }
 
-// leave ends the time in the fast lane: once it has returned true, the sweep sets no deadline on the
-// connection. It returns false when the sweep has given the connection up.
+// leave takes the connection out of the fast lane: once it has returned true, the sweep sets no deadline on the
+// connection. It returns false if the sweep has cut the connection.
 func (c *conn) leave() bool {
 	if c.enter(left, 0) == cut {
 		return false
 	}
-	// The sweep may have decided on a poke before that without having set the deadline yet. It holds
-	// mu from one to the other.
+	// The sweep may have changed the status to poked before this and not have set the deadline yet. It holds
+	// mu for both, so after Lock the deadline is set and can be removed.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_ = c.SetReadDeadline(time.Time{})
 	return true
 }
 
-// limits are how long connections may wait, in ticks.
+// limits are the timeouts of connections, in ticks.
 type limits struct{ idle, fresh, header, write uint32 }
 
-// sweep gives the connection up when it takes too long, and pokes it when it falls idle.
+// sweep cuts the connection if it exceeds a timeout, and pokes it if it has become idle.
 func (c *conn) sweep(now uint32, most *limits) {
 	status := c.status.Load()
 	p, age := phase(status&0xff), now-uint32(status>>8)
@@ -341,8 +338,8 @@ func (c *conn) sweep(now uint32, most *limits) {
 	}
 }
 
-// cutIdle gives the connection up if it is between requests. One that has just been accepted has a moment:
-// its first request is on its way, most of all in a drain, which sends clients to new connections.
+// cutIdle cuts the connection if it is between requests. A connection that has just been accepted is left alone
+// for a moment: its first request is probably in transit, because the drain makes clients open new connections.
 func (c *conn) cutIdle() {
 	status := c.status.Load()
 	age := c.server.tick.Load() - uint32(status>>8)
@@ -351,15 +348,15 @@ func (c *conn) cutIdle() {
 	}
 }
 
-// cutWrite gives the connection up if it waits for the client to take answers.
+// cutWrite cuts the connection if it waits for the client to receive answers.
 func (c *conn) cutWrite() {
 	if status := c.status.Load(); phase(status&0xff) == writing {
 		c.interrupt(status, cut, c.SetWriteDeadline)
 	}
 }
 
-// interrupt changes the phase and ends the wait that the connection is in, unless something has
-// happened since status was read: a deadline must never meet a connection that moves.
+// interrupt changes the phase and ends the current wait of the connection, unless the status has changed since
+// the caller read it. So a deadline never interrupts a connection that has made progress.
 func (c *conn) interrupt(status uint64, to phase, setDeadline func(time.Time) error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -376,11 +373,12 @@ func (c *conn) close() {
 	c.server.remove(c)
 }
 
-// lingerTime is how long a closed connection waits for its client to close too.
+// lingerTime is the time for which a half-closed connection waits for its client to close.
 const lingerTime = 500 * time.Millisecond
 
-// closeGently closes a connection after its last answer. Closed at once, the kernel would reset it when the
-// client has sent more, and the client could lose the answer.
+// closeGently closes a connection after its last answer. It half-closes the connection first: if the client has
+// sent more bytes, an immediate close would make the kernel reset the connection, and the client could lose the
+// answer.
 func (c *conn) closeGently() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok && c.leave() && tcp.CloseWrite() == nil {
 		_ = c.SetReadDeadline(time.Now().Add(lingerTime))

@@ -1,21 +1,21 @@
-// Package fastlane serves the one kind of request that a read-heavy service lives on, and leaves
-// HTTP to net/http.
+// Package fastlane serves the hot path of a read-heavy service with few system calls and no allocations, and
+// leaves all other requests to net/http.
 //
-// A connection starts in the fast lane: a goroutine with one read buffer that parses requests in
-// place and answers all that have arrived with one write. It recognizes exactly one shape,
+// A connection starts in the fast lane: one goroutine with one read buffer parses requests in place and
+// answers all requests that have arrived with one write. The fast lane accepts exactly one shape of request,
 //
 //	GET or HEAD of <path>?<query>, HTTP/1.1 or 1.0, a valid header, no body
 //
-// and of the header fields only those that the answer depends on. Whatever is not exactly that
-// shape - another path or method, a body or an expectation, odd white space, a bare LF, TLS - goes
-// with the bytes already read to net/http, on the same connection, after the answers before it are
-// out. So no request is judged by two parsers: what the fast lane does not accept it has not touched.
+// and evaluates only the header fields on which the answer depends. Every other request (another path or
+// method, a body or an expectation, unusual white space, a bare LF, TLS) is handed over to net/http together
+// with the bytes already read, on the same connection, after the previous answers have been written. The fast
+// lane executes no part of such a request, so each request is interpreted by exactly one parser.
 //
-// net/http gets one request at a time: the fast lane has found the end of its header and knows the
-// length of its body. Once it is answered, the connection returns to the fast lane. Where the length
-// is in doubt (Transfer-Encoding, with or without a Content-Length, folded lines), the connection is
-// closed after the answer, so that nobody reads a second request out of the first one's body.
+// net/http receives one request at a time: the fast lane finds the end of the header and the length of the
+// body. Once the request is answered, the connection returns to the fast lane. If the length is ambiguous
+// (Transfer-Encoding with or without a Content-Length, folded lines), the connection is closed after the
+// answer, so that no part of the body is parsed as a second request (request smuggling).
 //
-// A server without a handler for the fast lane leaves every request to net/http, and still has the rest:
-// the limit of connections, the timeouts, the refusals, the framing and the drain.
+// Without a handler for the fast lane, net/http answers every request. The connection limit, the timeouts, the
+// refusals, the framing and the drain work in the same way.
 package fastlane

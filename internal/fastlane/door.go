@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// maxFiles caps the process's limit of open files, which may be infinite.
+// maxFiles is used as the limit of open files if the real one is higher or infinite.
 const maxFiles = 1 << 20
 
-// fileLimit returns how many files the process may have open. Package os has raised the soft limit to
-// the hard one.
+// fileLimit returns the maximum number of open files of the process. Package os has raised the soft limit to
+// the hard limit.
 func fileLimit() int {
 	var r syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || r.Cur > maxFiles {
@@ -24,28 +24,28 @@ func fileLimit() int {
 	return int(r.Cur)
 }
 
-// places divides the file descriptors of a process: up to defaultMaxConns connections, each of which takes
-// perConn of them, some connections at the door, and the rest for Redis, the listener and the runtime.
+// places divides the file descriptors of a process. Up to defaultMaxConns connections take perConn of them
+// each. The reserve is for connections at the door and for Redis, the listener and the runtime.
 func places(files, perConn int) (conns, turned int) {
 	reserve := min(512, files/2)
 	return min(defaultMaxConns, (files-reserve)/perConn), reserve / 2
 }
 
-// tooMany is the detail of the answer to a connection that is one too many.
+// tooMany is the detail of the answer to a request on a connection beyond the limit.
 const tooMany = "there are too many connections: try again later"
 
-// turnTime is how long a connection at the door may take to send the header of its request.
+// turnTime is the timeout for the header of a request at the door.
 const turnTime = time.Second
 
-// door handles connections beyond the limit: it serves probes and refuses everything else. It holds a
-// bounded number of connections, and closes the oldest one to admit another.
+// door handles connections beyond the limit: it serves probes and refuses all other requests. The number of
+// connections at the door is bounded; when it is exceeded, the oldest connection is closed.
 type door struct {
 	server *Server
 	probes []string // paths that are served
-	most   int      // connections at a time
+	most   int      // maximum number of connections
 
 	mu    sync.Mutex // guards conns
-	conns *list.List // of *turned, the oldest first
+	conns *list.List // list of *turned, oldest first
 }
 
 // turned is a connection at the door.
@@ -57,7 +57,7 @@ type turned struct {
 
 func (t *turned) Close() error {
 	t.door.mu.Lock()
-	t.door.conns.Remove(t.at) // a no-op once it has been removed
+	t.door.conns.Remove(t.at) // a no-op if it has been removed already
 	t.door.mu.Unlock()
 	return t.Conn.Close()
 }
@@ -94,8 +94,8 @@ func (d *door) deal(t *turned) {
 		d.server.std.push(&stdConn{conn: c, unread: header, last: true})
 		return
 	}
-	// Closed at once, a request that is on its way would make the kernel reset the connection before the
-	// client has the answer.
+	// The connection is not closed immediately: a request that arrives on a closed connection would make the
+	// kernel reset it, and the client would lose the answer.
 	_ = t.SetDeadline(time.Now().Add(lingerTime))
 	_, _ = t.Write(d.server.refuse(nil, http.StatusServiceUnavailable, tooMany, isHead(header)))
 	if tcp, ok := t.Conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
@@ -108,7 +108,7 @@ func (d *door) deal(t *turned) {
 	_ = t.Close()
 }
 
-// isProbe reports whether header is the whole header of a request for one of the probes.
+// isProbe reports whether header is the complete header of a request for one of the probes.
 func (d *door) isProbe(header []byte) bool {
 	method, rest, _ := bytes.Cut(header, []byte(" "))
 	path, rest, ok := bytes.Cut(rest, []byte(" "))

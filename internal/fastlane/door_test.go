@@ -22,7 +22,7 @@ func TestPlaces(t *testing.T) {
 		{maxFiles, 3, 20_000, 256}, {20_000, 3, 6496, 256}, {1024, 3, 170, 256}, {256, 3, 42, 64},
 	} {
 		if conns, turned := places(tt.files, tt.perConn); conns != tt.conns || turned != tt.turned {
-			t.Errorf("%d files, %d for each: %d connections, %d at the door; want %d, %d", tt.files, tt.perConn, conns, turned, tt.conns, tt.turned)
+			t.Errorf("%d files, %d per connection: %d connections, %d at the door; want %d, %d", tt.files, tt.perConn, conns, turned, tt.conns, tt.turned)
 		}
 	}
 }
@@ -31,13 +31,13 @@ func withProbes(most int) func(*Config) {
 	return func(c *Config) { c.MaxConns, c.Probes = most, []string{"/ready"} }
 }
 
-// fill takes all places with connections in the middle of a header.
+// fill occupies all places with connections in the middle of a header.
 func (f *fixture) fill(t *testing.T) {
 	t.Helper()
 	for range f.maxConns {
 		send(t, dial(t, f), "GET /post")
 	}
-	eventually.True(t, "full house", func() bool { return f.open() == f.maxConns })
+	eventually.True(t, "all places taken", func() bool { return f.connCount() == f.maxConns })
 }
 
 const probe = "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -57,7 +57,7 @@ func TestProbesAreServedWhenAllPlacesAreTaken(t *testing.T) {
 		{"GET /readyness HTTP/1.1\r\nHost: a\r\n\r\n", 503},
 		{"POST /ready HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 503},
 		{"GET /ready HTTP/1.1\r\nX: " + strings.Repeat("x", 2*readBuffer) + "\r\nHost: a\r\n\r\n", 503},
-		{"", 503}, // a silent client gets the 503 as well
+		{"", 503}, // a silent client is answered too
 		{probe[:20], 503},
 	} {
 		c := dial(t, f)
@@ -75,8 +75,8 @@ func TestProbesAreServedWhenAllPlacesAreTaken(t *testing.T) {
 	})
 }
 
-// Clients that connect and say nothing do not keep a probe out: the oldest of them goes.
-func TestTheDoorIsBounded(t *testing.T) {
+// Clients that connect and send nothing do not block probes: the oldest of these connections is closed.
+func TestDoorIsBounded(t *testing.T) {
 	f := start(t, withProbes(1))
 	f.door.most = 4
 	f.fill(t)
@@ -84,13 +84,13 @@ func TestTheDoorIsBounded(t *testing.T) {
 		dial(t, f)
 	}
 	c := dial(t, f)
-	_ = c.SetDeadline(time.Now().Add(turnTime / 2)) // nobody at the door has been given up by then
+	_ = c.SetDeadline(time.Now().Add(turnTime / 2)) // before any connection at the door times out
 	send(t, c, probe)
 	expectLast(t, bufio.NewReader(c), "std", "post ")
 }
 
-// Where places are short, connections that have never sent a byte go first.
-func TestSilentConnectionsGoWhenPlacesAreShort(t *testing.T) {
+// If few places are free, connections that have never sent a byte are closed first.
+func TestCrowdedServerClosesSilentConnections(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		f := start(t, withProbes(8))
 		used, other := dial(t, f), dial(t, f)
@@ -103,40 +103,63 @@ func TestSilentConnectionsGoWhenPlacesAreShort(t *testing.T) {
 		for range 6 {
 			dial(t, f)
 		}
-		eventually.True(t, "end of the silent connections", func() bool { return f.open() == 2 })
+		eventually.True(t, "end of the silent connections", func() bool { return f.connCount() == 2 })
 		if took := time.Since(began); took < crowdedFresh {
-			t.Errorf("they were given up after %v, want %v at least", took, crowdedFresh)
+			t.Errorf("silent connections were closed after %v, want at least %v", took, crowdedFresh)
 		}
 		send(t, used, get("2"))
 		expect(t, usedReader, fast, "post 2")
 		send(t, other, postRequest)
 		expect(t, otherReader, "std", "post 3")
 
-		silent := dial(t, f) // there is room: it may stay
-		f.letPass(t, uint32(2*crowdedFresh/sweepPause))
+		silent := dial(t, f) // enough places are free, so it is not closed
+		f.waitTicks(t, uint32(2*crowdedFresh/sweepPause))
 		send(t, silent, get("1"))
 		expect(t, bufio.NewReader(silent), fast, "post 1")
 	})
 }
 
-// childFiles makes this test binary a server.
+// childFiles is the environment variable that makes this test binary a server.
 const childFiles = "FASTLANE_TEST_CHILD"
 
-// A server whose process may open few files refuses what is too much, and still answers probes; it uses
-// all that the hard limit allows.
-func TestTheLimitOfOpenFiles(t *testing.T) {
+// A server whose process may open few files refuses excess connections and still answers probes. It raises the
+// soft limit to the hard limit.
+func TestLimitOfOpenFiles(t *testing.T) {
 	if os.Getenv(childFiles) != "" {
 		f := start(t, withProbes(0), func(c *Config) { c.Std.ReadHeaderTimeout = 5 * time.Second })
 		fmt.Println("listening", f.addr, fileLimit())
-		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent ends
+		_, _ = io.Copy(io.Discard, os.Stdin) // blocks until the parent closes it
 		return
 	}
 	const hard = 300
+	child := exec.Command("sh", "-c", fmt.Sprintf("ulimit -S -n 64 && ulimit -H -n %d && exec %q -test.run '^TestLimitOfOpenFiles$'", hard, os.Args[0]))
+	child.Env = append(os.Environ(), childFiles+"=1")
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		if err := child.Wait(); err != nil {
+			t.Error("the server: ", err)
+		}
+	})
 	var addr string
 	var limit int
-	proctest.StartSelf(t, fmt.Sprintf("ulimit -S -n 64 && ulimit -H -n %d", hard), []string{childFiles + "=1"}, &addr, &limit)
-	if limit < hard-1 { // Go leaves one
-		t.Errorf("%d files, want the hard limit, %d", limit, hard)
+	if _, err := fmt.Fscanf(out, "listening %s %d\n", &addr, &limit); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	if limit < hard-1 { // the Go runtime lowers the limit by one
+		t.Errorf("the limit is %d files, want the hard limit, %d", limit, hard)
 	}
 	ask := func(request string) (int, error) {
 		c, err := net.Dial("tcp", addr)
@@ -168,7 +191,7 @@ func TestTheLimitOfOpenFiles(t *testing.T) {
 	if status, err := ask(probe); status != 200 {
 		t.Errorf("a probe: %d, %v, want 200", status, err)
 	}
-	eventually.Nil(t, func() error { // once the headers have taken too long
+	eventually.Nil(t, func() error { // once the incomplete headers have timed out
 		if status, err := ask(get("1")); status != 200 {
 			return errors.Join(fmt.Errorf("a read: %d", status), err)
 		}

@@ -18,18 +18,18 @@ import (
 
 const postRequest = "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello"
 
-// expectLast reads an answer that must say that the connection closes, and the end of the connection.
+// expectLast reads an answer that must carry Connection: close, and the end of the connection.
 func expectLast(t testing.TB, r *bufio.Reader, lane, content string) {
 	t.Helper()
 	if res := expect(t, r, lane, content); !res.Close {
-		t.Fatal("the answer does not say that the connection closes")
+		t.Fatal("the answer does not carry Connection: close")
 	}
 	closed(t, r)
 }
 
-// During the drain answers carry Connection: close. Of pipelined requests only the last answer does, because
-// the requests behind it would get no answer.
-func TestAnswersOfTheDrainClose(t *testing.T) {
+// During the drain answers carry Connection: close. For pipelined requests only the last answer does, because
+// requests after such an answer are not answered.
+func TestDrainClosesConnections(t *testing.T) {
 	f := start(t)
 	type client struct {
 		net.Conn
@@ -41,7 +41,7 @@ func TestAnswersOfTheDrainClose(t *testing.T) {
 		clients[i] = client{c, bufio.NewReader(c)}
 		send(t, c, get("0"))
 		if res := expect(t, clients[i].Reader, "fast", "post 0"); res.Close {
-			t.Fatal("an answer before the drain says that the connection closes")
+			t.Fatal("an answer before the drain carries Connection: close")
 		}
 	}
 	f.Drain()
@@ -65,8 +65,8 @@ func TestAnswersOfTheDrainClose(t *testing.T) {
 	expectLast(t, bufio.NewReader(late), "fast", "post 1")
 }
 
-// The drain may begin while a request waits, and its answer tells.
-func TestADrainMeetsARequestThatWaits(t *testing.T) {
+// If the drain begins while a handler waits, its answer carries Connection: close.
+func TestDrainDuringARequest(t *testing.T) {
 	f := start(t)
 	c := dial(t, f)
 	send(t, c, get("wait"))
@@ -76,8 +76,8 @@ func TestADrainMeetsARequestThatWaits(t *testing.T) {
 	expectLast(t, bufio.NewReader(c), "fast", "post wait")
 }
 
-// A request that arrives just when its idle connection is given up has its answer, whole or in pieces.
-func TestALateCutDropsNoRequest(t *testing.T) {
+// A request that arrives just when its idle connection is cut is answered, even if it arrives in pieces.
+func TestRequestDuringACut(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		for _, pieces := range [][]string{{get("1")}, {get("1")[:20], get("1")[20:]}} {
 			f := start(t)
@@ -87,7 +87,7 @@ func TestALateCutDropsNoRequest(t *testing.T) {
 				f.each(func(c *conn) { server = c })
 				return server != nil && server.phase() == fresh
 			})
-			server.mu.Lock() // as the sweep does, between its decision and the deadline
+			server.mu.Lock() // as the sweep does while it changes the status and sets the deadline
 			server.enter(cut, 0)
 			send(t, c, pieces[0])
 			eventually.True(t, "bytes of a request", func() bool { return server.phase() != cut })
@@ -101,8 +101,8 @@ func TestALateCutDropsNoRequest(t *testing.T) {
 	})
 }
 
-// Shutdown waits for a header that net/http is reading, also on a connection that had an answer of
-// net/http before.
+// Shutdown waits for a header that net/http is reading, also on a connection on which net/http has answered an
+// earlier request.
 func TestShutdownWaitsForNetHTTP(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		f := start(t)
@@ -128,9 +128,10 @@ func TestShutdownWaitsForNetHTTP(t *testing.T) {
 	})
 }
 
-// Half a request whose client has closed its side is answered with 400, or its connection closed, at
-// once: whether it came alone or together with a whole one, and whether the end came with it or later.
-func TestHalfARequestAtTheEndOfTheStream(t *testing.T) {
+// If a client half-closes its connection after an incomplete request, the request is answered with 400 or the
+// connection is closed, without a timeout: whether the request arrives alone or after a complete one, and
+// whether they arrive together or one after the other.
+func TestIncompleteRequestAtTheEndOfTheStream(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		f := start(t, func(c *Config) { c.Std.ReadHeaderTimeout = time.Hour })
 		for _, whole := range []string{"", get("1"), postRequest} {
@@ -154,7 +155,7 @@ func TestHalfARequestAtTheEndOfTheStream(t *testing.T) {
 					}
 					rest, err := io.ReadAll(r)
 					if err != nil || len(rest) > 0 && !strings.HasPrefix(string(rest), "HTTP/1.1 400 ") {
-						t.Errorf("%.20q, half of %.20q, later: %v: %q, %v", whole, half, later, rest, err)
+						t.Errorf("%.20q, then the incomplete %.20q, sent later: %v: %q, %v", whole, half, later, rest, err)
 					}
 				}
 			}
@@ -162,8 +163,8 @@ func TestHalfARequestAtTheEndOfTheStream(t *testing.T) {
 	})
 }
 
-// A client that resets its connection ends the reading from it in net/http too.
-func TestAWriteErrorEndsTheOtherLane(t *testing.T) {
+// After a client has reset its connection, net/http does not serve its remaining requests either.
+func TestWriteErrorEndsTheOtherLane(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		arrived, release := make(chan struct{}, 100), make(chan struct{})
 		f := start(t, func(c *Config) {
@@ -180,24 +181,24 @@ func TestAWriteErrorEndsTheOtherLane(t *testing.T) {
 		_ = c.(*net.TCPConn).SetLinger(0)
 		_ = c.Close()
 		close(release)
-		eventually.True(t, "end of the connection", func() bool { return f.open() == 0 })
+		eventually.True(t, "end of the connection", func() bool { return f.connCount() == 0 })
 		if n := 1 + len(arrived); n > 3 {
-			t.Errorf("%d requests were served", n)
+			t.Errorf("%d requests were served after a reset, want at most 3", n)
 		}
 	})
 }
 
-// A client that was told to leave comes back by a new connection, and its request is on its way when the
-// server stops.
-func TestAStopWaitsForTheFirstRequest(t *testing.T) {
+// During the drain clients reconnect, so the first request on a new connection may be in transit when the
+// server stops. It is answered.
+func TestStopWaitsForTheFirstRequest(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		f := start(t)
 		c := dial(t, f)
-		eventually.True(t, "connection", func() bool { return f.open() == 1 })
+		eventually.True(t, "connection", func() bool { return f.connCount() == 1 })
 		stopped := make(chan error, 1)
 		go func() { stopped <- f.Shutdown(t.Context()) }()
 		eventually.True(t, "stop", f.stopping.Load)
-		for range 5 { // looks at idle connections
+		for range 5 { // as Shutdown does
 			f.each((*conn).cutIdle)
 		}
 		send(t, c, get("1"))

@@ -10,15 +10,15 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// withoutLane makes a server that leaves every request to net/http.
+// withoutLane configures a server whose requests are all answered by net/http.
 func withoutLane(c *Config) { c.Path, c.Handler = "", nil }
 
 func withDefaultRefusals(c *Config) { c.Refuse = nil }
 
 type starter func(t testing.TB, options ...func(*Config)) *fixture
 
-// withAndWithoutLane runs test with servers that answer reads in the fast lane, and with servers that leave
-// them to net/http. fast is the lane in which reads are answered.
+// withAndWithoutLane runs test with servers that answer reads in the fast lane, and with servers that answer
+// them with net/http. fast is the lane that answers reads.
 func withAndWithoutLane(t *testing.T, test func(t *testing.T, start starter, fast string)) {
 	t.Run("with a lane", func(t *testing.T) { test(t, start, "fast") })
 	t.Run("without a lane", func(t *testing.T) {
@@ -46,7 +46,7 @@ func TestWithoutALaneNetHTTPAnswersEveryRequest(t *testing.T) {
 	expectLast(t, r, "std", "post 6")
 }
 
-// Refusals that no handler makes are problem documents by default.
+// Requests that are refused before they reach a handler are answered with problem documents by default.
 func TestDefaultRefusals(t *testing.T) {
 	check := func(f *fixture, request string, status int, head bool) {
 		t.Helper()
@@ -83,7 +83,7 @@ func TestDefaultRefusals(t *testing.T) {
 		check(f, tt.request, tt.status, false)
 	}
 	check(f, "HEAD / HTTP/1.1\r\n\r\n", 400, true)
-	check(f, "GET ?id=1 HTTP/1.1\r\nHost: a\r\n\r\n", 400, false) // the lane of an empty path
+	check(f, "GET ?id=1 HTTP/1.1\r\nHost: a\r\n\r\n", 400, false) // matches the shape of an empty path
 	full.fill(t)
 	check(full, get("1"), 503, false)
 	check(full, "HEAD /post?id=1 HTTP/1.1\r\nHost: a\r\n\r\n", 503, true)

@@ -7,43 +7,45 @@ import (
 	"unsafe"
 )
 
-// Output collects the answers to the requests that have arrived together, and writes them with one
-// system call.
+// Output collects the answers to requests that have arrived together and writes them with one system call.
 type Output struct {
 	conn *conn
 	fd   uintptr // file descriptor of conn while its goroutine may use it, else noFD
 	buf  []byte
-	// large are bodies that are not copied: each follows the bytes of buf up to its offset.
+	// large has the bodies that are not copied into buf.
 	large []segment
-	size  int
-	err   error
+	size  int   // total size of large, in bytes
+	err   error // first error; after it nothing is written
 
-	after   []byte // what has arrived after the request that is being answered
-	closing bool   // its answer carries Connection: close
+	after   []byte // bytes received after the request that is being answered
+	closing bool   // the current answer carries Connection: close
 }
 
 const noFD = ^uintptr(0)
 
+// segment is a body that is written between buf[:at] and buf[at:].
 type segment struct {
 	at   int
 	body []byte
 }
 
 const (
-	// largeBody is from where a body costs less as a segment of its own than as a copy.
+	// largeBody is the size from which writing a body as a segment is cheaper than copying it, in bytes.
 	largeBody = 8 << 10
-	// maxOutput bounds what waits for one write: a client that does not read holds as much.
+	// maxOutput is the size from which collected answers are written, in bytes. It bounds the memory for a
+	// client that does not read.
 	maxOutput = 64 << 10
 )
 
-// Closing reports whether the answer to the request at hand must say that the connection closes after
-// it. A handler that waits asks after the wait: the server may have begun to drain meanwhile.
+// Closing reports whether the answer to the current request must carry Connection: close. A handler that waits
+// must call it after the wait, because the drain may have begun in the meantime.
 func (o *Output) Closing() bool {
 	o.closing = o.closing || o.conn.closing(o.after)
 	return o.closing
 }
 
-// Abandon gives the connection up: the answer cannot be completed. What has not been flushed is lost.
+// Abandon closes the connection because the answer cannot be completed. Bytes that have not been flushed are
+// discarded.
 func (o *Output) Abandon() { o.err = errAbandoned }
 
 var errAbandoned = errors.New("the answer cannot be completed")
@@ -51,16 +53,16 @@ var errAbandoned = errors.New("the answer cannot be completed")
 // RemoteAddr returns the address of the client.
 func (o *Output) RemoteAddr() net.Addr { return o.conn.RemoteAddr() }
 
-// LocalAddr returns the address that the client has connected to.
+// LocalAddr returns the address to which the client is connected.
 func (o *Output) LocalAddr() net.Addr { return o.conn.LocalAddr() }
 
-// Buffer returns the buffer to append to; hand it back with SetBuffer.
+// Buffer returns the buffer. The caller appends the answer and passes the result to SetBuffer.
 func (o *Output) Buffer() []byte { return o.buf }
 
-// SetBuffer takes the buffer that Buffer returned, with more bytes appended.
+// SetBuffer replaces the buffer by b, which must be the result of appending to Buffer.
 func (o *Output) SetBuffer(b []byte) { o.buf = b }
 
-// Body adds the body of an answer, without a copy when it is large: it must not change any more.
+// Body adds the body of an answer. A large body is not copied.
 func (o *Output) Body(body string) {
 	if len(body) < largeBody {
 		o.buf = append(o.buf, body...)
@@ -70,23 +72,23 @@ func (o *Output) Body(body string) {
 	o.size += len(body)
 }
 
-// full reports whether the answers should be written before there are more.
+// full reports whether the collected answers should be written before another is added.
 func (o *Output) full() bool { return o.size+len(o.buf) >= maxOutput }
 
-// Flush writes what has been collected. It blocks until the client has taken it or the connection
-// is given up. It returns false after an error, which stays: later answers are dropped.
+// Flush writes the collected answers. It blocks until they are written or the connection is cut. After an
+// error it returns false, now and later, and answers are discarded.
 func (o *Output) Flush() (ok bool) {
 	if o.err == nil && len(o.buf)+len(o.large) > 0 {
 		o.err = o.write()
 	}
-	clear(o.large) // lets the bodies go
+	clear(o.large) // releases the bodies
 	o.buf, o.large, o.size = o.buf[:0], o.large[:0], 0
 	return o.err == nil
 }
 
-// write writes without blocking if it can. The connection is in the writing phase only while the write
-// may block: the handler's time must not count against the client's write timeout. The sweep never cuts a
-// connection in the serving phase, so it is enough to look for that after the write.
+// write writes without blocking if possible. The connection is in the writing phase only while the write may
+// block, so that the time of the handler does not count against the client's write timeout. The sweep never
+// cuts a connection in the serving phase, so checking for a cut after the write is sufficient.
 func (o *Output) write() error {
 	sent := 0
 	if o.fd != noFD && len(o.large) == 0 {
@@ -108,10 +110,10 @@ func (o *Output) write() error {
 	return err
 }
 
-// block writes all but the first sent bytes of buf; with large bodies, sent is 0.
+// block writes everything except the first sent bytes of buf. With large bodies, sent is 0.
 func (o *Output) block(sent int) error {
 	if len(o.large) == 0 {
-		_, err := o.conn.Write(o.buf[sent:]) // maps errno to the errors of package net
+		_, err := o.conn.Write(o.buf[sent:])
 		return err
 	}
 	parts := make(net.Buffers, 0, 2*len(o.large)+1)

@@ -5,23 +5,23 @@ import (
 	"encoding/binary"
 )
 
-// Request is a request that the fast lane answers. Its slices are parts of the read
-// buffer: they are valid until Serve returns.
+// Request is a request that the fast lane answers. Its slices are parts of the read buffer and are valid until
+// Serve returns.
 type Request struct {
-	Head   bool   // HEAD, else GET
-	HTTP10 bool   // else HTTP/1.1
-	Query  []byte // what follows "?": characters of a URL, with their escapes
-	Fields []byte // the lines of the header fields, each with its CRLF
-	// Values of the header fields, without the white space around them; nil where there is none.
+	Head   bool   // the method is HEAD, else GET
+	HTTP10 bool   // the version is HTTP/1.0, else HTTP/1.1
+	Query  []byte // query after the "?", not unescaped
+	Fields []byte // lines of the header fields, each with its CRLF
+	// Values of header fields without surrounding white space; nil if the field is absent.
 	IfMatch     []byte
 	IfNoneMatch []byte
 	MinVersion  []byte
 
-	close     bool // the client asks for the connection to be closed after the answer
-	keepAlive bool // the client names the option "keep-alive"
+	close     bool // Connection: close, or HTTP/1.0 without keep-alive
+	keepAlive bool // Connection: keep-alive
 }
 
-// shape is what a request target looks like.
+// shape has the beginnings of the requests that the fast lane accepts.
 type shape struct {
 	get, head []byte // "GET /post?" and "HEAD /post?"
 }
@@ -30,18 +30,18 @@ func newShape(path string) shape {
 	return shape{get: []byte("GET " + path + "?"), head: []byte("HEAD " + path + "?")}
 }
 
-// verdict is what the bytes at the front of the buffer are.
+// verdict classifies the bytes at the front of the buffer.
 type verdict int
 
 const (
-	partial  verdict = iota // a header, as far as it has arrived
-	complete                // a whole header of the shape
-	other                   // not for the fast lane
+	partial  verdict = iota // an incomplete header
+	complete                // a complete header that the fast lane accepts
+	other                   // a request for net/http
 )
 
-// findEnd returns the length of the header at the front of b, 0 when its end has not arrived. A line
-// ends with LF, as net/http has it; a CR before that is not a part of the line. scanned is how much of
-// b an earlier call has seen without finding the end; that part is not looked at again.
+// findEnd returns the length of the header at the front of b, 0 if its end has not arrived. As in net/http, a line
+// ends with LF, and a CR before the LF is not part of the line. The first scanned bytes of b, which an earlier
+// call has searched without finding the end, are skipped.
 func findEnd(b []byte, scanned int) int {
 	for at := scanned; ; at++ {
 		i := bytes.IndexByte(b[at:], '\n')
@@ -55,8 +55,7 @@ func findEnd(b []byte, scanned int) int {
 	}
 }
 
-// hasForeignLine reports whether b, the front of a header, begins with a whole line that is no request
-// line of HTTP/1.
+// hasForeignLine reports whether b begins with a complete line that is not a request line of HTTP/1.
 func hasForeignLine(b []byte) bool {
 	line, _, whole := bytes.Cut(b, []byte("\n"))
 	return whole && !bytes.Contains(line, []byte(" HTTP/1."))
@@ -64,8 +63,8 @@ func hasForeignLine(b []byte) bool {
 
 func isHead(b []byte) bool { return bytes.HasPrefix(b, []byte("HEAD ")) }
 
-// bodyLength returns the number of bytes that follow a header as the request's body. It returns false
-// when it leaves that to net/http: with a Transfer-Encoding, several lengths, or folded lines.
+// bodyLength returns the length of the body that follows a header, in bytes. ok is false if only net/http can
+// determine it: with a Transfer-Encoding, several lengths or folded lines.
 func bodyLength(header []byte) (n int64, ok bool) {
 	seen := false
 	_, rest, _ := bytes.Cut(header, []byte("\n"))
@@ -92,7 +91,7 @@ func bodyLength(header []byte) (n int64, ok bool) {
 	return n, true
 }
 
-// parseLength reads the value of a Content-Length.
+// parseLength parses the value of a Content-Length.
 func parseLength(digits []byte) (n int64, ok bool) {
 	for _, c := range digits {
 		if c < '0' || c > '9' {
@@ -103,7 +102,7 @@ func parseLength(digits []byte) (n int64, ok bool) {
 	return n, len(digits) >= 1 && len(digits) <= 18
 }
 
-// parse reads a whole header. It reports whether it is of the shape.
+// parse parses a complete header. It reports whether the fast lane accepts the request.
 func (s *shape) parse(b []byte, q *Request) bool {
 	*q = Request{}
 	switch {
@@ -184,7 +183,8 @@ func (s *shape) parse(b []byte, q *Request) bool {
 	return hosts == 1
 }
 
-// once stores the value of a field that may come once: the other lane joins the lines of a list.
+// once stores the value of a field. It returns false if the field is repeated, because only net/http joins the
+// lines of a list.
 func once(field *[]byte, value []byte) bool {
 	if *field != nil {
 		return false
@@ -193,9 +193,9 @@ func once(field *[]byte, value []byte) bool {
 	return true
 }
 
-// readOptions parses a Connection field. It returns false when that is not a list of tokens. Only close and
-// keep-alive matter to a server: it may ignore an offer to upgrade, and the fields that the list names are
-// meant for the next hop, which is this server.
+// readOptions parses the value of a Connection field. It returns false if the value is not a list of tokens. Only
+// close and keep-alive have an effect: a server may ignore an upgrade, and the other options only name fields
+// that are meant for this hop.
 func (q *Request) readOptions(list []byte) bool {
 	for {
 		for len(list) > 0 && (list[0] == ',' || list[0] == ' ' || list[0] == '\t') {
@@ -221,8 +221,8 @@ func (q *Request) readOptions(list []byte) bool {
 	}
 }
 
-// textLength returns the number of bytes at the front of b that may stand in a field value. b has a byte
-// that may not.
+// textLength returns the number of bytes at the front of b that are allowed in a field value. b must contain a
+// byte that is not allowed.
 func textLength(b []byte) int {
 	n := 0
 	for n+8 <= len(b) && !hasControl(binary.LittleEndian.Uint64(b[n:])) {
@@ -234,7 +234,7 @@ func textLength(b []byte) int {
 	return n
 }
 
-// hasControl reports whether one of eight bytes is a control character, tabs included.
+// hasControl reports whether any of the eight bytes of x is a control character, including a tab.
 func hasControl(x uint64) bool {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	del := x ^ 0x7f*ones
@@ -255,12 +255,12 @@ func trimRight(b []byte) []byte {
 	return b
 }
 
-// field is what a header field means to the fast lane.
+// field is the significance of a header field to the fast lane.
 type field int
 
 const (
-	plain   field = iota // nothing
-	special              // not for the fast lane
+	plain   field = iota // ignored
+	special              // the request is for net/http
 	host
 	connection
 	length
@@ -269,7 +269,8 @@ const (
 	minVersion
 )
 
-// fieldOf classifies a header field by its name, in any case. Most names already differ in length.
+// fieldOf classifies a header field by its name, ignoring case. It switches on the length first, which rules out
+// most names without a comparison.
 func fieldOf(name []byte) field {
 	switch len(name) {
 	case 4:
@@ -344,10 +345,10 @@ func plainHost(value []byte) bool {
 
 // Classes of characters.
 const (
-	query    = 1 << iota // what the query of a URL is made of, by RFC 3986 and by browsers
-	token                // of RFC 9110: what a field name is made of
-	text                 // of RFC 9110: what a field value is made of
-	hostname             // of plain host names and IPv4 addresses
+	query    = 1 << iota // allowed in the query of a URL by RFC 3986 or by browsers
+	token                // allowed in a field name (RFC 9110)
+	text                 // allowed in a field value (RFC 9110)
+	hostname             // allowed in host names and IPv4 addresses
 )
 
 var class = func() (t [256]uint8) {

@@ -7,29 +7,29 @@ import (
 	"unsafe"
 )
 
-// defaultMaxPinned is how many bytes of bodies may be kept alive by answers to slow clients.
+// defaultMaxPinned is the default for Config.MaxPinned, in bytes.
 const defaultMaxPinned = 64 << 20
 
-// slowTicks is how long the write of an answer may take before it counts as slow.
-const slowTicks = 4 // a second
+// slowTicks is the duration after which the write of an answer counts as slow, in ticks.
+const slowTicks = 4 // 1 s
 
-// pins bounds the memory that slow clients hold. A large body is written without a copy, so it stays
-// in memory until its client has taken it, although the post may have been replaced since.
+// pins bounds the memory that slow clients pin. A large body is written without a copy, so it stays in memory
+// until its client has received it, even if the post has been replaced in the meantime.
 type pins struct {
-	most int64
+	most int64 // maximum of bytes
 
-	mu    sync.Mutex // guards the rest
-	held  *list.List // of *pin, the oldest first
-	refs  map[*byte]int
-	bytes int64 // of the bodies in refs: one that many clients are taking counts once
+	mu    sync.Mutex    // guards the rest
+	held  *list.List    // list of *pin, oldest first
+	refs  map[*byte]int // number of writes of each body, by its first byte
+	bytes int64         // total size of the bodies in refs; a body with several writes counts once
 }
 
 // pin is an answer that is being written.
 type pin struct {
 	bodies []segment
 	since  uint32        // tick at which the write began
-	cut    func()        // ends the write; does not block
-	at     *list.Element // in pins.held; nil once the pin has been released
+	cut    func()        // aborts the write; does not block
+	at     *list.Element // element in pins.held; nil once the pin has been released
 }
 
 func newPins(most int64) pins {
@@ -54,7 +54,7 @@ func (p *pins) release(h *pin) {
 	p.forget(h)
 }
 
-// forget takes h out of the account. The caller holds mu.
+// forget removes h. The caller holds mu.
 func (p *pins) forget(h *pin) {
 	if h.at == nil {
 		return
@@ -70,7 +70,7 @@ func (p *pins) forget(h *pin) {
 	}
 }
 
-// trim cuts the slowest writes while all of them hold more than most.
+// trim cuts slow writes, the oldest first, while more than most bytes are pinned.
 func (p *pins) trim(now uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,8 +84,8 @@ func (p *pins) trim(now uint32) {
 	}
 }
 
-// Hold accounts for a body that a handler of the other lane is about to write. When slow clients hold
-// too much, the write fails. Call release after the write.
+// Hold counts body, which a net/http handler is about to write, as pinned memory. If slow clients pin too much
+// memory, the write may be aborted. The caller must call release after the write.
 func (s *Server) Hold(w http.ResponseWriter, body string) (release func()) {
 	if len(body) < largeBody {
 		return func() {}

@@ -12,10 +12,10 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-const pinnedBody = 8 << 20 // bytes: more than the two socket buffers hold
+const pinnedBody = 8 << 20 // bytes; exceeds both socket buffers
 
-// replaced answers each request with a body of its own, as for a post that is replaced all the time, and
-// "same" always with the same.
+// replaced answers each request with a new body, as for a post that is replaced all the time, except that the
+// body of "same" is always the same.
 type replaced struct{ same string }
 
 func (h *replaced) body(query string) string {
@@ -32,9 +32,9 @@ func (h *replaced) Serve(out *Output, q *Request) {
 
 func (h *replaced) Flushed() {}
 
-// Clients that do not read hold as much memory as they may, and the slowest go; those that hold the same
-// body do not add up.
-func TestSlowClientsHoldABoundedMemory(t *testing.T) {
+// Clients that do not read pin at most MaxPinned bytes; the slowest of them are cut. A body that several clients
+// receive counts once.
+func TestSlowClientsPinBoundedMemory(t *testing.T) {
 	const clients, most = 6, 2
 	for _, tt := range []struct {
 		name, request string
@@ -73,11 +73,11 @@ func TestSlowClientsHoldABoundedMemory(t *testing.T) {
 				send(t, c, tt.request)
 				eventually.True(t, fmt.Sprint("stalled answer ", n), func() bool { return f.pinned() != before })
 			}
-			f.letPass(t, 2*slowTicks)
+			f.waitTicks(t, 2*slowTicks)
 			eventually.Nil(t, func() error {
 				answers, bytes := held()
-				if conns := f.open(); answers != tt.left || bytes > f.pins.most || conns != tt.left {
-					return fmt.Errorf("%d answers hold %d bytes, %d connections; want %d", answers, bytes, conns, tt.left)
+				if conns := f.connCount(); answers != tt.left || bytes > f.pins.most || conns != tt.left {
+					return fmt.Errorf("%d answers on %d connections pin %d bytes; want %d answers and at most %d bytes", answers, conns, bytes, tt.left, f.pins.most)
 				}
 				return nil
 			})

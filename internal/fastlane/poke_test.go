@@ -12,8 +12,8 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// Connections that fall idle are poked; that must not disturb what comes after.
-func TestIdleConnectionsGoOn(t *testing.T) {
+// Poking an idle connection must not disturb later requests.
+func TestIdleConnectionsContinue(t *testing.T) {
 	for name, wrap := range map[string]func(net.Conn) net.Conn{
 		"socket":              func(c net.Conn) net.Conn { return c },
 		"without SyscallConn": func(c net.Conn) net.Conn { return struct{ net.Conn }{c} },
@@ -25,7 +25,7 @@ func TestIdleConnectionsGoOn(t *testing.T) {
 			for round := range 3 {
 				send(t, c, get(fmt.Sprint(round)))
 				expect(t, r, "fast", fmt.Sprint("post ", round))
-				eventually.True(t, "poke", func() bool { return f.oldestPhase() == poked })
+				eventually.True(t, "poke", func() bool { return f.phase() == poked })
 			}
 			send(t, c, "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello")
 			expect(t, r, "std", "post 3")
@@ -33,20 +33,20 @@ func TestIdleConnectionsGoOn(t *testing.T) {
 	}
 }
 
-// latePoke is a connection on which the sweep pauses after it has decided on a poke and before it
-// sets the deadline, as if its thread had lost the processor.
+// latePoke is a connection on which the sweep pauses before it sets the deadline of a poke, as if its thread had
+// been preempted.
 type latePoke struct {
 	*net.TCPConn
 	t       testing.TB
-	armed   atomic.Bool   // earlier pokes are neither paused nor counted
-	pokes   atomic.Int64  // pokes decided so far
-	decided chan struct{} // closed when the first poke has been decided
-	resume  chan struct{} // closed by the test
+	armed   atomic.Bool   // set by the test; earlier pokes are neither paused nor counted
+	pokes   atomic.Int64  // number of pokes
+	decided chan struct{} // closed when the sweep is about to set the deadline of the first poke
+	resume  chan struct{} // closed by the test to continue the sweep
 	set     chan struct{} // closed when the deadline of the first poke has been set
 	clear   sync.Once
-	cleared chan struct{} // closed when the deadline of the first poke is being taken back
+	cleared chan struct{} // closed when the deadline of the first poke is about to be removed
 	own     sync.Once
-	theirs  chan struct{} // closed when net/http sets a deadline of its own
+	theirs  chan struct{} // closed when net/http sets a deadline
 }
 
 func (c *latePoke) SetReadDeadline(at time.Time) error {
@@ -66,7 +66,7 @@ func (c *latePoke) SetReadDeadline(at time.Time) error {
 	return c.TCPConn.SetReadDeadline(at)
 }
 
-// startLate starts a server with one connection, whose first poke has been decided.
+// startLate starts a server with one connection and returns when the sweep pauses in the first poke.
 func startLate(t testing.TB) (late *latePoke, server *conn, client net.Conn, r *bufio.Reader) {
 	t.Helper()
 	made := make(chan *latePoke, 1)
@@ -93,16 +93,16 @@ func startLate(t testing.TB) (late *latePoke, server *conn, client net.Conn, r *
 	return late, server, client, r
 }
 
-// A late poke does not reach net/http, which would answer it as a timeout of its own.
-func TestALatePokeMissesNetHTTP(t *testing.T) {
+// A late poke must not interrupt a read of net/http, which would treat it as a timeout.
+func TestLatePokeDoesNotReachNetHTTP(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		late, server, client, r := startLate(t)
 		whole := "POST /post?id=3 HTTP/1.1\r\nContent-Length: 5\r\nHost: a\r\n\r\nhello"
-		part := len(whole) - 2 // the header, and a part of the body
+		part := len(whole) - 2 // the header and a part of the body
 		send(t, client, whole[:part])
 		eventually.True(t, "hand-over", func() bool { return server.phase() == left })
 		select {
-		case <-late.theirs: // must not happen: the poke below would end a read of net/http
+		case <-late.theirs: // must not happen: the poke below would interrupt a read of net/http
 		case <-time.After(200 * time.Millisecond):
 		}
 		close(late.resume)
@@ -112,9 +112,9 @@ func TestALatePokeMissesNetHTTP(t *testing.T) {
 	})
 }
 
-// After a late poke, in the middle of a header, the connection is poked again once it is idle:
-// otherwise the end of the stream could go unnoticed.
-func TestALatePokeIsFollowedByAnother(t *testing.T) {
+// If a late poke interrupts the reading of a header, the connection is poked again once it is idle. Otherwise
+// the end of the stream could go unnoticed.
+func TestLatePokeIsRepeated(t *testing.T) {
 	late, server, client, r := startLate(t)
 	request := get("2")
 	send(t, client, request[:12])

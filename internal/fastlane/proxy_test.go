@@ -13,19 +13,19 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// relay is a handler with the needs of a proxy.
+// relay is a handler that uses the features for proxies.
 type relay struct{}
 
 func (relay) Serve(out *Output, q *Request) {
 	if string(q.Query) == "broken" {
-		out.Body("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+		out.SetBuffer(append(out.Buffer(), "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"...))
 		out.Flush()
-		out.Body("lost")
+		out.SetBuffer(append(out.Buffer(), "lost"...))
 		out.Abandon()
 		return
 	}
-	said := fmt.Sprint(out.RemoteAddr(), " ", out.LocalAddr(), "\n", string(q.Fields))
-	out.SetBuffer(fmt.Appendf(out.Buffer(), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(said), said))
+	content := fmt.Sprint(out.RemoteAddr(), " ", out.LocalAddr(), "\n", string(q.Fields))
+	out.SetBuffer(fmt.Appendf(out.Buffer(), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(content), content))
 }
 
 func (relay) Flushed() {}
@@ -43,21 +43,21 @@ func TestFieldsAndAddressesOfARequest(t *testing.T) {
 		}
 		send(t, c, "GET /post?id=1 HTTP/"+version+"\r\n"+fields+"\r\n")
 		if _, got := answer(t, r); got != fmt.Sprint(c.LocalAddr(), " ", f.addr, "\n", fields) {
-			t.Errorf("the handler gets %q for the fields %q", got, fields)
+			t.Errorf("the handler received %q for the fields %q", got, fields)
 		}
 	}
 }
 
-// An answer that its handler abandons ends with the connection, and requests behind it are not answered.
+// If a handler abandons an answer, the connection is closed and later requests on it are not answered.
 func TestAbandonedAnswer(t *testing.T) {
 	f := start(t, withRelay)
 	c := dial(t, f)
 	send(t, c, "GET /post?broken HTTP/1.1\r\n"+hostLine+get("1"))
-	all, _ := io.ReadAll(c) // a reset is fine: the client has sent more than was read
+	all, _ := io.ReadAll(c) // a reset is allowed, because the client has sent more than was read
 	if !strings.HasSuffix(string(all), "\r\n\r\nhalf") {
-		t.Errorf("the client gets %q", all)
+		t.Errorf("the client received %q, want an answer that ends in half", all)
 	}
-	eventually.True(t, "end of the connection", func() bool { return f.open() == 0 })
+	eventually.True(t, "end of the connection", func() bool { return f.connCount() == 0 })
 }
 
 func TestStatesOfConnections(t *testing.T) {
@@ -81,7 +81,7 @@ func TestStatesOfConnections(t *testing.T) {
 	}
 	send(t, conns[3], get("1")[:9])
 	await(States{Accepted: 4, Reading: 1, Writing: 2, Waiting: 1})
-	f.letPass(t, 4) // the sweep pokes idle connections
+	f.waitTicks(t, 4) // the sweep pokes idle connections
 	await(States{Accepted: 4, Reading: 1, Writing: 2, Waiting: 1})
 	release()
 	await(States{Accepted: 4, Reading: 1, Waiting: 3})

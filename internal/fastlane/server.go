@@ -19,21 +19,21 @@ import (
 // Config configures a Server.
 type Config struct {
 	Path    string         // path of the requests that the fast lane answers, such as "/post"
-	Handler func() Handler // makes the handler of a connection; with nil, net/http answers every request
-	// Refuse appends a whole answer to b that refuses a request before any handler has it: the request is not
-	// valid HTTP or too long, or there are too many connections. The answer must say that its connection
-	// closes; to HEAD it has no body. By default it is a problem document.
+	Handler func() Handler // creates the handler of a connection; if nil, net/http answers every request
+	// Refuse appends an answer that refuses a request before it reaches a handler: because the request is
+	// not valid HTTP or is too long, or because there are too many connections. The answer must carry
+	// Connection: close, and must not have a body if head is true. By default it is a problem document.
 	Refuse   func(b []byte, status int, detail string, head bool) []byte
-	Std      *httpkit.HTTPServer // serves everything else, and belongs to the Server; its timeouts bound the fast lane too
-	MaxConns int                 // connections at a time, both lanes together; by default 20,000, or what the limit of open files has room for
-	Probes   []string            // paths that are served also when there are too many connections, such as "/ready"
-	// FilesPerConn is how many open files a connection may need, its own included; 1 by default.
+	Std      *httpkit.HTTPServer // serves all other requests; owned by the Server; its timeouts apply to both lanes
+	MaxConns int                 // maximum number of connections in both lanes; by default 20,000 or less if the limit of open files requires it
+	Probes   []string            // paths that are also served when there are too many connections, such as "/ready"
+	// FilesPerConn is the number of files that a connection may need, including itself; 1 by default.
 	FilesPerConn int
-	MaxPinned    int64 // bytes of large bodies that answers to slow clients may keep in memory; by default 64 MiB
+	MaxPinned    int64 // maximum size of the large bodies that answers to slow clients keep in memory, in bytes; 64 MiB by default
 	Logger       *slog.Logger
 }
 
-// Server serves connections in the fast lane and hands them to an http.Server when they leave it.
+// Server serves connections in the fast lane and hands them over to an http.Server for other requests.
 // Its methods are like those of http.Server.
 type Server struct {
 	shape      shape
@@ -44,9 +44,9 @@ type Server struct {
 	maxConns   int
 	log        *slog.Logger
 
-	tick     atomic.Uint32 // clock of the sweep, in units of sweepPause
+	tick     atomic.Uint32 // number of sweeps: a clock in units of sweepPause
 	date     atomic.Pointer[[]byte]
-	draining atomic.Bool // every answer carries Connection: close
+	draining atomic.Bool // answers carry Connection: close
 	stopping atomic.Bool
 	accepted atomic.Int64
 	door     door
@@ -57,19 +57,19 @@ type Server struct {
 	conns    map[*conn]struct{}
 }
 
-// sweepPause is the time between two sweeps, and so the resolution of all timeouts.
+// sweepPause is the time between two sweeps and the resolution of all timeouts.
 const sweepPause = 250 * time.Millisecond
 
 const defaultMaxConns = 20_000
 
-// Bounds of the idle time while less than an eighth of the places are free, where IdleTimeout is not
-// shorter anyway. A connection that has never sent a byte goes first: a client may come back to the others.
+// Idle timeouts while less than an eighth of the places are free, unless IdleTimeout is shorter. Connections
+// that have never sent a byte have the shorter timeout, because clients are more likely to reuse the others.
 const (
 	crowdedFresh = time.Second
 	crowdedIdle  = 10 * time.Second
 )
 
-// New returns a Server.
+// New returns a Server. Call Serve to start it.
 func New(cfg Config) *Server {
 	conns, turned := places(fileLimit(), max(1, cfg.FilesPerConn))
 	s := &Server{
@@ -91,8 +91,7 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Date returns the current value of the Date header, a quarter of a second old at most. The caller must not
-// change it.
+// Date returns the value of the Date header, which is at most 250 ms old. The caller must not modify it.
 func (s *Server) Date() []byte { return *s.date.Load() }
 
 func (s *Server) setDate() {
@@ -100,7 +99,7 @@ func (s *Server) setDate() {
 	s.date.Store(&date)
 }
 
-// problem is the default of Config.Refuse.
+// problem is the default for Config.Refuse.
 func (s *Server) problem(b []byte, status int, detail string, head bool) []byte {
 	body := httpkit.Problem{Status: status, Detail: detail}.Bytes()
 	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nCache-Control: no-store\r\nDate: %s\r\nConnection: close\r\n",
@@ -115,8 +114,7 @@ func (s *Server) problem(b []byte, status int, detail string, head bool) []byte 
 	return append(b, body...)
 }
 
-// Serve accepts connections on ln until Shutdown or Close, either of which may come first. It returns
-// http.ErrServerClosed then.
+// Serve accepts connections on ln until Shutdown or Close, and then returns http.ErrServerClosed.
 func (s *Server) Serve(ln net.Listener) error {
 	s.mu.Lock()
 	s.listener = ln
@@ -127,14 +125,14 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	s.std.addr = ln.Addr()
 	served := make(chan error, 1)
-	go func() { served <- s.http.Server.Serve(s.std) }() // its connections are tracked here
+	go func() { served <- s.http.Server.Serve(s.std) }() // not s.http.Serve: this Server tracks the connections
 	sweeping, stop := context.WithCancel(context.Background())
 	defer stop()
 	go s.sweep(sweeping)
 
 	err := s.accept(ln)
 	if s.stopping.Load() {
-		<-served // Shutdown ends it
+		<-served // ended by Shutdown or Close
 		return http.ErrServerClosed
 	}
 	_ = s.Close()
@@ -163,7 +161,7 @@ func (s *Server) accept(ln net.Listener) error {
 	}
 }
 
-// start serves nc, or passes it to the door when all places are taken.
+// start serves nc, or passes it to the door if all places are taken.
 func (s *Server) start(nc net.Conn) {
 	s.accepted.Add(1)
 	c := &conn{Conn: nc, server: s, since: s.tick.Load()}
@@ -192,8 +190,8 @@ func (s *Server) remove(c *conn) {
 	s.mu.Unlock()
 }
 
-// sweep gives up connections that take too long: it sets a deadline that has passed, and the
-// connection's own goroutine closes it.
+// sweep cuts the connections that exceed a timeout: it sets a deadline that has passed, and the goroutine of
+// the connection closes it.
 func (s *Server) sweep(ctx context.Context) {
 	ticker := time.NewTicker(sweepPause)
 	defer ticker.Stop()
@@ -216,9 +214,9 @@ func (s *Server) sweep(ctx context.Context) {
 	}
 }
 
-func (s *Server) crowded() bool { return s.open() > s.maxConns*7/8 }
+func (s *Server) crowded() bool { return s.connCount() > s.maxConns*7/8 }
 
-// each calls f for every connection, both lanes together, and returns their number.
+// each calls f for every connection in both lanes and returns the number of connections.
 func (s *Server) each(f func(*conn)) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,21 +226,21 @@ func (s *Server) each(f func(*conn)) int {
 	return len(s.conns)
 }
 
-// Drain makes every answer from now on say that its connection closes, in both lanes.
+// Drain adds Connection: close to all later answers in both lanes.
 func (s *Server) Drain() {
 	s.draining.Store(true)
 	s.http.Drain()
 }
 
-// Shutdown stops in order: it accepts no new connections, closes idle ones, and answers requests in flight
-// with Connection: close. It returns when all connections are gone, or
-// with the error of ctx; then call Close.
+// Shutdown closes the listener and the idle connections, and answers requests in flight with Connection:
+// close. It returns when all connections have been closed. If ctx ends first, it returns the error of ctx; the
+// caller must then call Close.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopping.Store(true)
 	s.Drain()
 	s.closeListener()
-	// The other lane's Shutdown comes last, when both lanes are empty: from then on net/http accepts no
-	// connection from the fast lane.
+	// net/http is shut down last, once both lanes are empty, because afterwards it accepts no connection from
+	// the fast lane.
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for s.each((*conn).cutIdle) > 0 {
@@ -255,7 +253,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return s.http.Server.Shutdown(ctx)
 }
 
-// Close ends everything at once.
+// Close closes the listener and all connections immediately.
 func (s *Server) Close() error {
 	s.stopping.Store(true)
 	s.closeListener()
@@ -271,25 +269,25 @@ func (s *Server) closeListener() {
 	}
 }
 
-// open returns the number of open connections, both lanes together.
-func (s *Server) open() int {
+// connCount returns the number of connections in both lanes.
+func (s *Server) connCount() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.conns)
 }
 
-// MaxConns returns how many connections the server takes at a time, both lanes together.
+// MaxConns returns the maximum number of connections in both lanes.
 func (s *Server) MaxConns() int { return s.maxConns }
 
-// States are numbers of connections.
+// States holds numbers of connections.
 type States struct {
-	Accepted int // since the start
-	Reading  int // waiting for a first request or the rest of a header
-	Writing  int // with a request that is being answered
-	Waiting  int // waiting for another request
+	Accepted int // connections accepted since the start
+	Reading  int // connections that wait for a first request or the rest of a header
+	Writing  int // connections with a request in flight
+	Waiting  int // connections that wait for another request
 }
 
-// States counts the connections by state, both lanes together.
+// States counts the connections in both lanes by state.
 func (s *Server) States() States {
 	n := States{Accepted: int(s.accepted.Load())}
 	s.each(func(c *conn) {
@@ -305,7 +303,7 @@ func (s *Server) States() States {
 	return n
 }
 
-// handoff is the listener of the http.Server: it accepts connections that left the fast lane.
+// handoff is the listener of the http.Server. It accepts the connections that leave the fast lane.
 type handoff struct {
 	addr  net.Addr
 	conns chan net.Conn

@@ -21,8 +21,8 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// echo answers with the parameter's value, and says which lane it is in. "wait" blocks until it is
-// let go, "large" has a large body.
+// echo answers with the value of the parameter and a header that names the lane. For "wait" it blocks until
+// release is closed; for "large" it answers with a large body.
 type echo struct {
 	*fixture
 	served int
@@ -32,8 +32,8 @@ type fixture struct {
 	*Server
 	addr     string
 	release  chan struct{}
-	requests atomic.Int64 // told by Flushed
-	waiting  atomic.Int64
+	requests atomic.Int64 // number of requests whose answers have been flushed
+	waiting  atomic.Int64 // number of handlers that have blocked
 }
 
 var large = strings.Repeat("0123456789abcdef", 64<<10) // 1 MiB
@@ -98,7 +98,7 @@ func (l *wrapping) Accept() (net.Conn, error) {
 	return l.wrap(c), nil
 }
 
-// startWrapped starts a server that gets its connections from wrap.
+// startWrapped starts a server whose connections are wrapped by wrap.
 func startWrapped(t testing.TB, wrap func(net.Conn) net.Conn, options ...func(*Config)) *fixture {
 	t.Helper()
 	f := &fixture{release: make(chan struct{})}
@@ -110,7 +110,7 @@ func startWrapped(t testing.TB, wrap func(net.Conn) net.Conn, options ...func(*C
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("X-Lane", "std")
 				if !slices.Contains([]string{"GET", "HEAD", "POST", "PUT"}, r.Method) {
-					w.WriteHeader(http.StatusMethodNotAllowed) // a request was cut at a wrong byte
+					w.WriteHeader(http.StatusMethodNotAllowed) // a request was split at the wrong byte
 					return
 				}
 				if r.URL.Path == "/wait" {
@@ -194,7 +194,7 @@ func expect(t testing.TB, r *bufio.Reader, lane, content string) *http.Response 
 func closed(t testing.TB, r *bufio.Reader) {
 	t.Helper()
 	if b, err := io.ReadAll(r); len(b) > 0 || err != nil && !errors.Is(err, net.ErrClosed) && !strings.Contains(err.Error(), "reset") {
-		t.Fatalf("%q, %v where the connection should have been closed", b, err)
+		t.Fatalf("%q, %v; want the end of the connection", b, err)
 	}
 }
 
@@ -218,11 +218,11 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 			}
 		}
 		if fast == "std" {
-			return // Flushed is called in the lane alone
+			return // only the fast lane calls Flushed
 		}
 		eventually.Nil(t, func() error {
 			if n := f.requests.Load(); n != 505 {
-				return fmt.Errorf("%d requests are counted", n)
+				return fmt.Errorf("%d answers were flushed, want 505", n)
 			}
 			return nil
 		})
@@ -243,17 +243,17 @@ func TestLanesChangeInMidStream(t *testing.T) {
 	})
 }
 
-func TestHeaderCutAtEveryByte(t *testing.T) {
+func TestHeaderSplitAtEveryByte(t *testing.T) {
 	f := start(t)
 	request := "GET /post?id=abc HTTP/1.1\r\nHost: a\r\nX-Long: " + strings.Repeat("x", 40) + "\r\n\r\n"
 	for n := 1; n < len(request); n++ {
 		c := dial(t, f)
 		_ = c.(*net.TCPConn).SetNoDelay(true)
 		send(t, c, request[:n])
-		// The rest must not be answered before it is sent, nor lost.
+		// The first part must be neither answered nor lost.
 		eventually.Nil(t, func() error {
-			if p := f.oldestPhase(); p != reading {
-				return fmt.Errorf("cut at %d: phase %d", n, p)
+			if p := f.phase(); p != reading {
+				return fmt.Errorf("split at byte %d: phase %d, want %d", n, p, reading)
 			}
 			return nil
 		})
@@ -261,21 +261,21 @@ func TestHeaderCutAtEveryByte(t *testing.T) {
 		expect(t, bufio.NewReader(c), "fast", "post abc")
 		_ = c.Close()
 		eventually.Nil(t, func() error {
-			if f.open() > 0 {
-				return errors.New("the connection is still there")
+			if f.connCount() > 0 {
+				return errors.New("the connection is still open")
 			}
 			return nil
 		})
 	}
 }
 
-// oldestPhase returns the phase of the only connection.
-func (f *fixture) oldestPhase() phase {
+// phase returns the phase of the only connection.
+func (f *fixture) phase() phase {
 	p, _ := f.status()
 	return p
 }
 
-// status returns the phase of the only connection, and the tick at which its time began.
+// status returns the phase of the only connection and the tick at which it began.
 func (f *fixture) status() (p phase, since uint32) {
 	f.each(func(c *conn) {
 		status := c.status.Load()
@@ -284,22 +284,22 @@ func (f *fixture) status() (p phase, since uint32) {
 	return p, since
 }
 
-// letPass waits until the clock of the sweep has moved by n ticks.
-func (f *fixture) letPass(t testing.TB, n uint32) {
+// waitTicks waits until the clock of the sweep has advanced by n ticks.
+func (f *fixture) waitTicks(t testing.TB, n uint32) {
 	t.Helper()
 	until := f.tick.Load() + n
 	eventually.True(t, "tick", func() bool { return f.tick.Load() >= until })
 }
 
-func TestABlockedRequestHoldsUpItsConnectionOnly(t *testing.T) {
+func TestBlockedRequestDelaysOnlyItsConnection(t *testing.T) {
 	f := start(t)
 	blocked, free := dial(t, f), dial(t, f)
 	send(t, blocked, get("before")+get("wait")+get("after"))
 	r := bufio.NewReader(blocked)
-	expect(t, r, "fast", "post before") // does not wait with the one behind it
+	expect(t, r, "fast", "post before") // flushed before the next request blocks
 	eventually.Nil(t, func() error {
 		if f.waiting.Load() == 0 {
-			return errors.New("nothing waits")
+			return errors.New("no handler is blocked")
 		}
 		return nil
 	})
@@ -310,8 +310,8 @@ func TestABlockedRequestHoldsUpItsConnectionOnly(t *testing.T) {
 	expect(t, r, "fast", "post after")
 }
 
-// A client that ends its side together with its last request gets its answer, and the end of the
-// stream: the kernel may tell of both at once.
+// A client that half-closes its connection with the last request receives the answers and the end of the stream,
+// even if the kernel reports the last bytes and the end of the stream in one event.
 func TestHalfClosedConnectionsEnd(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		f := start(t)
@@ -335,16 +335,16 @@ func TestTooManyConnections(t *testing.T) {
 		first, second := dial(t, f), dial(t, f)
 		send(t, first, get("1"))
 		expect(t, bufio.NewReader(first), fast, "post 1")
-		send(t, second, "GET /other HTTP/1.1\r\nHost: a\r\n\r\n") // the other lane counts too
+		send(t, second, "GET /other HTTP/1.1\r\nHost: a\r\n\r\n") // connections in net/http count too
 		expect(t, bufio.NewReader(second), "std", "post ")
 		third := dial(t, f)
 		send(t, third, get("1"))
 		r := bufio.NewReader(third)
 		if res, _ := answer(t, r); res.StatusCode != 503 || !res.Close {
-			t.Fatal("the third connection got ", res.Status)
+			t.Fatalf("the third connection: %s, closing: %v; want 503 and true", res.Status, res.Close)
 		}
 		closed(t, r)
-		for _, c := range []net.Conn{first, second} { // both lanes give their places back
+		for _, c := range []net.Conn{first, second} { // both lanes release their places
 			_ = c.Close()
 			eventually.Nil(t, func() error {
 				c, err := net.Dial("tcp", f.addr)
@@ -377,7 +377,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 		send(t, c, get("1"))
 		r := bufio.NewReader(c)
 		expect(t, r, "fast", "post 1")
-		// A byte now and then does not buy time.
+		// Sending a byte from time to time does not extend the timeout.
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -410,9 +410,9 @@ func TestSlowClientsAreCut(t *testing.T) {
 		c := dial(t, f)
 		_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
 		go func() { _, _ = io.WriteString(c, strings.Repeat(get("large"), 100)) }()
-		eventually.Nil(t, func() error { // without a read of ours
-			if f.open() > 0 {
-				return errors.New("a client that does not read is still served")
+		eventually.Nil(t, func() error { // the client reads nothing
+			if f.connCount() > 0 {
+				return errors.New("a client that does not read is still connected")
 			}
 			return nil
 		})
@@ -431,7 +431,7 @@ func TestShutdown(t *testing.T) {
 	send(t, waitConn, get("wait"))
 	eventually.Nil(t, func() error {
 		if f.waiting.Load() == 0 {
-			return errors.New("nothing waits")
+			return errors.New("no handler is blocked")
 		}
 		return nil
 	})
@@ -443,7 +443,7 @@ func TestShutdown(t *testing.T) {
 			}
 		})
 		if n != 1 {
-			return fmt.Errorf("%d headers are being read", n)
+			return fmt.Errorf("%d headers are being read, want 1", n)
 		}
 		return nil
 	})
@@ -454,13 +454,13 @@ func TestShutdown(t *testing.T) {
 		_ = c.Close()
 		t.Error("a new connection was accepted")
 	}
-	// A request that is being read, and one that is being answered, get their answers.
+	// A request that is being read and one that is being served are answered.
 	send(t, halfConn, get("half")[20:])
 	close(f.release)
 	for c, want := range map[net.Conn]string{halfConn: "post half", waitConn: "post wait"} {
 		r := bufio.NewReader(c)
 		if res := expect(t, r, "fast", want); want == "post half" && !res.Close {
-			t.Error("the last answer does not say that the connection closes")
+			t.Error("the last answer does not carry Connection: close")
 		}
 		closed(t, r)
 	}
@@ -470,8 +470,8 @@ func TestShutdown(t *testing.T) {
 	closed(t, stdReader)
 }
 
-// Shutdown waits for connections on their way from the fast lane to net/http, which would drop their
-// requests: those that it has not accepted, and those of which it is still reading the body.
+// Shutdown waits for connections that are being handed over to net/http, which would otherwise drop their
+// requests: those that net/http has not accepted yet, and those whose body it is still reading.
 func TestShutdownLosesNoHandOver(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		var accepted atomic.Int64
@@ -479,7 +479,7 @@ func TestShutdownLosesNoHandOver(t *testing.T) {
 		f := start(t, func(c *Config) {
 			c.Std.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
 				if accepted.Add(1) > 1 {
-					select { // net/http has accepted the connection, and does not count it yet
+					select { // net/http has accepted the connection and does not track it yet
 					case <-accept:
 					case <-t.Context().Done():
 					}
@@ -503,14 +503,14 @@ func TestShutdownLosesNoHandOver(t *testing.T) {
 				}
 			})
 			if n != 3 {
-				return fmt.Errorf("%d connections have left the fast lane", n)
+				return fmt.Errorf("%d connections have left the fast lane, want 3", n)
 			}
 			return nil
 		})
 		done := make(chan error, 1)
 		go func() { done <- f.Server.Shutdown(t.Context()) }()
 		select {
-		case <-f.std.done: // must not happen: net/http accepts nothing any more
+		case <-f.std.done: // must not happen: net/http would accept no more connections
 		case <-time.After(200 * time.Millisecond):
 		}
 		close(accept)
@@ -518,15 +518,15 @@ func TestShutdownLosesNoHandOver(t *testing.T) {
 		for _, c := range []net.Conn{half, pending, queued} {
 			r := bufio.NewReader(c)
 			if res := expect(t, r, "std", "post 3"); !res.Close {
-				t.Error("the last answer does not say that the connection closes")
+				t.Error("the last answer does not carry Connection: close")
 			}
 			closed(t, r)
 		}
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if n := f.open(); n != 0 {
-			t.Errorf("%d connections are left", n)
+		if n := f.connCount(); n != 0 {
+			t.Errorf("%d connections are still open after Shutdown", n)
 		}
 	})
 }
@@ -536,7 +536,7 @@ func TestShutdownIsBounded(t *testing.T) {
 	c := dial(t, f)
 	send(t, c, get("half")[:20])
 	eventually.Nil(t, func() error {
-		if f.oldestPhase() != reading {
+		if f.phase() != reading {
 			return errors.New("the header is not being read")
 		}
 		return nil
@@ -550,7 +550,7 @@ func TestShutdownIsBounded(t *testing.T) {
 	closed(t, bufio.NewReader(c))
 }
 
-// static answers everything with the same bytes.
+// static answers every request with the same bytes.
 type static struct{}
 
 const staticAnswer = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npost"
@@ -575,6 +575,6 @@ func TestNoAllocations(t *testing.T) {
 	}
 	round()
 	if n := testing.AllocsPerRun(1000, round); n != 0 {
-		t.Errorf("%v allocations for 16 requests", n)
+		t.Errorf("%v allocations for 16 requests, want 0", n)
 	}
 }

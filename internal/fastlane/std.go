@@ -12,33 +12,33 @@ import (
 	"time"
 )
 
-// stdConn is a connection as net/http sees it: it has one request. Until that has been answered, Read
-// returns no byte behind it, so that none is left in net/http's buffer. Then Read reports the end of the
-// stream, and the Close that follows gives the connection back to the fast lane. A server without a lane
-// handler saves the way there and back: Read waits for the next request as the fast lane does.
+// stdConn is the view of a connection that net/http has: it carries one request. Until that request has been
+// answered, Read returns no byte after it, so that none remains in net/http's buffer. Then Read returns EOF, and
+// the Close that follows returns the connection to the fast lane. Without a handler for the fast lane, the
+// connection stays with net/http, and Read waits for the next request with the code of the fast lane.
 type stdConn struct {
 	*conn
-	unread []byte // of what has been read from the connection; a part of buf
-	ahead  bool   // net/http has been given the first byte of unread, which begins the next request
-	left   int64  // bytes of the request that net/http has not read; not used with last
+	unread []byte // bytes received and not yet passed to net/http; a part of buf
+	ahead  bool   // the first byte of unread, which belongs to the next request, has been passed to net/http
+	left   int64  // bytes of the request that net/http has not read; unused if last is set
 	head   bool   // the method is HEAD
-	last   bool   // only net/http can tell where the request ends: nothing is read after it
+	last   bool   // the end of the request is ambiguous, so no request is read after it
 
-	handled bool // a handler has got the request
+	handled bool // the request has reached a handler
 	idle    bool // the request has been answered
 	ending  atomic.Uint32
 	closed  atomic.Bool
 }
 
-// What Close does.
+// Values of stdConn.ending: the action of Close.
 const (
 	closeNow uint32 = iota
-	linger          // the client may still be sending
-	giveBack
+	linger          // close after a pause, because the client may still be sending
+	giveBack        // return the connection to the fast lane
 )
 
-// handOver has the connection given to net/http, with the bytes that have been read. header is the length
-// of the request's header, 0 when that is not known.
+// handOver makes the connection continue in net/http, with the bytes that have been read. header is the length
+// of the request's header, 0 if it is unknown.
 func (c *conn) handOver(unread []byte, header int) {
 	c.end = func() {
 		if !c.leave() {
@@ -58,7 +58,7 @@ func (c *conn) handOver(unread []byte, header int) {
 	}
 }
 
-// begin makes net/http see the request at the front of unread.
+// begin presents the request at the front of unread to net/http.
 func (c *stdConn) begin(unread []byte, header int) {
 	body, ok := bodyLength(unread[:header])
 	c.unread, c.left, c.head = unread, int64(header)+body, isHead(unread)
@@ -77,7 +77,7 @@ func (c *stdConn) handBack() {
 	go c.serve()
 }
 
-// resume prepares run, which begins with the bytes that net/http has not read.
+// resume prepares the connection for run, which starts with the bytes that net/http has not read.
 func (c *stdConn) resume() {
 	_ = c.SetDeadline(time.Time{})
 	c.filled = copy(c.buf, c.unread)
@@ -85,7 +85,7 @@ func (c *stdConn) resume() {
 	c.enter(serving, c.since)
 }
 
-// next waits for the next request. It returns false when there is none; then the connection is closed.
+// next waits for the next request. It returns false if there is none and the connection has been closed.
 func (c *stdConn) next() bool {
 	c.resume()
 	c.run()
@@ -112,8 +112,8 @@ func (c *stdConn) Read(b []byte) (int, error) {
 	case len(b) == 0:
 		return 0, nil
 	}
-	// net/http watches for the end of the stream while a handler runs, and takes a byte of the next
-	// request for a sign of life. It stays unread.
+	// While a handler runs, net/http reads one byte to detect the end of the stream. This may be the first
+	// byte of the next request, so it also stays in unread.
 	if len(c.unread) == 0 {
 		n, err := c.conn.Conn.Read(c.buf[:1])
 		if n == 0 {
@@ -125,7 +125,7 @@ func (c *stdConn) Read(b []byte) (int, error) {
 	return 1, nil
 }
 
-// take reads the next bytes of the connection.
+// take reads the next bytes: first those in unread, then from the connection.
 func (c *stdConn) take(b []byte) (int, error) {
 	if len(c.unread) == 0 {
 		return c.conn.Conn.Read(b)
@@ -135,19 +135,19 @@ func (c *stdConn) take(b []byte) (int, error) {
 	return n, nil
 }
 
-// Write replaces net/http's own refusals, which are plain text and have a body even to HEAD.
+// Write replaces the refusals of net/http itself, which are plain text and have a body even for HEAD.
 func (c *stdConn) Write(b []byte) (int, error) {
 	if !c.handled {
 		if status, reason, ok := refusal(b); ok {
 			c.ending.Store(linger)
-			_, err := c.conn.Conn.Write(c.server.refuse(nil, status, notUnderstood+reason, c.head))
+			_, err := c.conn.Conn.Write(c.server.refuse(nil, status, invalidRequest+reason, c.head))
 			return len(b), err
 		}
 	}
 	return c.conn.Conn.Write(b)
 }
 
-// refusal takes an answer of net/http's apart. ok is false when it does not refuse anything.
+// refusal parses an answer that net/http itself generated. ok is false if the answer is not a refusal.
 func refusal(answer []byte) (status int, reason string, ok bool) {
 	line, _, _ := bytes.Cut(answer, []byte("\r\n"))
 	_, text, _ := strings.Cut(string(line), " ")
@@ -158,12 +158,12 @@ func refusal(answer []byte) (status int, reason string, ok bool) {
 		reason = strings.ToLower(text)
 	}
 	if status == http.StatusNotImplemented {
-		reason = "of the transfer codings, only chunked is supported"
+		reason = "the only supported transfer coding is chunked"
 	}
 	return status, reason, status >= http.StatusBadRequest
 }
 
-// CloseWrite lets net/http end a connection gently.
+// CloseWrite lets net/http half-close the connection, so that the client receives the last answer.
 func (c *stdConn) CloseWrite() error {
 	if half, ok := c.conn.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -188,7 +188,7 @@ func (c *stdConn) Close() error {
 
 type stdConnKey struct{}
 
-// watch has the connections of an http.Server learn where their request is.
+// watch installs hooks in std that record the progress of a request in its stdConn.
 func watch(std *http.Server) {
 	inner, connContext := std.Handler, std.ConnContext
 	std.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {

@@ -13,7 +13,7 @@ import (
 	"heavy-read-api/internal/test/eventually"
 )
 
-// forNetHTTP are requests of which net/http answers each with "post " and a number or nothing.
+// forNetHTTP has requests that the fast lane leaves to net/http.
 var forNetHTTP = map[string]string{
 	"another path":      "GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
 	"a body":            "POST /post?id=3 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
@@ -26,8 +26,8 @@ var forNetHTTP = map[string]string{
 	"two equal lengths": "POST /other HTTP/1.1\r\nHost: a\r\nX: Content-Length: 9\r\nContent-Length:   5  \r\n\r\nhello",
 }
 
-// After a request for net/http, the connection is in the fast lane again.
-func TestConnectionsComeBack(t *testing.T) {
+// After a request for net/http, the connection returns to the fast lane.
+func TestConnectionsReturnToTheFastLane(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		for name, request := range forNetHTTP {
 			t.Run(name, func(t *testing.T) {
@@ -42,7 +42,7 @@ func TestConnectionsComeBack(t *testing.T) {
 					send(t, c, get(fmt.Sprint(i)))
 					expect(t, r, fast, fmt.Sprint("post ", i))
 				}
-				// All of it at once, too.
+				// The same requests, pipelined.
 				go func() { _, _ = io.WriteString(c, strings.Repeat(get("1")+request+request+get("2"), 20)) }()
 				for range 20 {
 					expect(t, r, fast, "post 1")
@@ -50,7 +50,7 @@ func TestConnectionsComeBack(t *testing.T) {
 					answer(t, r)
 					expect(t, r, fast, "post 2")
 				}
-				if n := f.open(); n != 1 {
+				if n := f.connCount(); n != 1 {
 					t.Errorf("%d connections, want 1", n)
 				}
 			})
@@ -58,8 +58,8 @@ func TestConnectionsComeBack(t *testing.T) {
 	})
 }
 
-// What arrives while a handler of net/http runs is not lost, whichever byte net/http has looked at.
-func TestRequestsBehindAHandler(t *testing.T) {
+// Bytes that arrive while a net/http handler runs are not lost, although net/http reads one of them.
+func TestRequestsDuringAHandler(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		for _, behind := range []string{get("1"), get("1") + get("2")[:1], get("1")[:1], get("1")[:3], "P"} {
 			t.Run(fmt.Sprintf("%.5q", behind), func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestRequestsBehindAHandler(t *testing.T) {
 				send(t, c, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
 				eventually.True(t, "waiting handler", func() bool { return f.waiting.Load() == 1 })
 				send(t, c, behind)
-				f.letPass(t, 1)
+				f.waitTicks(t, 1)
 				close(f.release)
 				r := bufio.NewReader(c)
 				expect(t, r, "std", "post ")
@@ -87,8 +87,8 @@ func TestRequestsBehindAHandler(t *testing.T) {
 	})
 }
 
-// A client that closes its side while net/http answers gets that answer, and the end of the stream.
-func TestHalfClosedBehindAHandler(t *testing.T) {
+// A client that half-closes its connection while net/http answers receives all answers and the end of the stream.
+func TestHalfClosedDuringAHandler(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		f := start(t)
 		c := dial(t, f)
@@ -102,11 +102,11 @@ func TestHalfClosedBehindAHandler(t *testing.T) {
 		expect(t, r, "std", "post ")
 		expect(t, r, fast, "post 1")
 		closed(t, r)
-		eventually.True(t, "end of the connection", func() bool { return f.open() == 0 })
+		eventually.True(t, "end of the connection", func() bool { return f.connCount() == 0 })
 	})
 }
 
-// The timeouts of net/http end with its request, and those of the fast lane begin.
+// The timeouts of net/http do not apply after its request; those of the fast lane do.
 func TestTimeoutsAfterNetHTTP(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		f := start(t, func(c *Config) {
@@ -116,7 +116,7 @@ func TestTimeoutsAfterNetHTTP(t *testing.T) {
 		r := bufio.NewReader(c)
 		send(t, c, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
 		expect(t, r, "std", "post ")
-		f.letPass(t, 4)
+		f.waitTicks(t, 4)
 		send(t, c, get("1"))
 		expect(t, r, fast, "post 1")
 		send(t, c, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -124,13 +124,13 @@ func TestTimeoutsAfterNetHTTP(t *testing.T) {
 		began := time.Now()
 		closed(t, r)
 		if took := time.Since(began); took < 6*sweepPause {
-			t.Errorf("closed after %v", took)
+			t.Errorf("closed after %v, want at least %v", took, 6*sweepPause)
 		}
 	})
 }
 
-// Where a request ends whose framing is in doubt, nobody reads another one.
-func TestDoubtfulFramingEndsTheConnection(t *testing.T) {
+// After a request with ambiguous framing, no second request is read from the connection.
+func TestAmbiguousFramingEndsTheConnection(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		for name, request := range map[string]string{
 			"chunked":                       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -149,37 +149,37 @@ func TestDoubtfulFramingEndsTheConnection(t *testing.T) {
 				send(t, c, request+get("smuggled")+"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
 				expectLast(t, r, "std", "post ")
 				_ = c.Close()
-				eventually.True(t, "end of the connection", func() bool { return f.open() == 0 })
+				eventually.True(t, "end of the connection", func() bool { return f.connCount() == 0 })
 			})
 		}
 	})
 }
 
-// badRequests are requests that no handler gets, with the status of their refusal.
+// badRequests has requests that are refused before they reach a handler, with the status of the refusal.
 var badRequests = map[string]struct {
 	request string
 	status  int
 }{
-	"no request line":       {"hello\r\n", 400},
-	"no version":            {"GET /\r\n", 400},
-	"a blank line":          {"\r\n\r\n", 400},
-	"an unknown version":    {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505},
-	"no Host":               {"GET /post?id=1 HTTP/1.1\r\n\r\n", 400},
-	"two Hosts":             {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400},
-	"a malformed name":      {"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400},
-	"a control character":   {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400},
-	"lengths":               {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
-	"an unknown encoding":   {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
-	"an unknown expectancy": {"GET / HTTP/1.1\r\nHost: a\r\nExpect: something\r\n\r\n", 417},
-	"a long URL":            {"GET /post?id=" + longText + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
-	"a long path":           {"GET /" + longText + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
-	"a long header":         {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: " + longText + "\r\n\r\n", 431},
-	"many lines":            {"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: y\r\n", maxReadBuffer/6) + "\r\n", 431},
+	"no request line":     {"hello\r\n", 400},
+	"no version":          {"GET /\r\n", 400},
+	"a blank line":        {"\r\n\r\n", 400},
+	"an unknown version":  {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505},
+	"no Host":             {"GET /post?id=1 HTTP/1.1\r\n\r\n", 400},
+	"two Hosts":           {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400},
+	"a malformed name":    {"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400},
+	"a control character": {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400},
+	"lengths":             {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
+	"an unknown encoding": {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
+	"unknown expectation": {"GET / HTTP/1.1\r\nHost: a\r\nExpect: something\r\n\r\n", 417},
+	"a long URL":          {"GET /post?id=" + longText + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+	"a long path":         {"GET /" + longText + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+	"a long header":       {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: " + longText + "\r\n\r\n", 431},
+	"many lines":          {"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: y\r\n", maxReadBuffer/6) + "\r\n", 431},
 }
 
 var longText = strings.Repeat("x", maxReadBuffer)
 
-// A request that either lane refuses gets the handler's problem document, and the connection is closed.
+// A request that is refused in either lane is answered by Config.Refuse, and the connection is closed.
 func TestRefusals(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
 		for name, tt := range badRequests {
@@ -210,7 +210,7 @@ func TestRefusals(t *testing.T) {
 							t.Errorf("%s, close %v, from %q, want %d", res.Status, res.Close, res.Header.Get("X-Lane"), tt.status)
 						}
 						if (method == "HEAD") != (len(body) == 0) {
-							t.Errorf("body %q", body)
+							t.Errorf("%s: body %q, want one except for HEAD", method, body)
 						}
 						closed(t, r)
 					}

@@ -4,7 +4,7 @@ package fastlane
 
 import "syscall"
 
-// read and write move bytes between b and a non-blocking socket. With an error, the number of bytes is 0.
+// read and write transfer bytes between b and a non-blocking socket. If there is an error, the number of bytes is 0.
 
 func read(fd uintptr, b []byte) (int, error) {
 	n, err := syscall.Read(int(fd), b)
