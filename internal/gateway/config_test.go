@@ -40,7 +40,7 @@ func TestParseConfig(t *testing.T) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 			if cfg.ReadyPort != cfg.MetricsPort {
-				t.Errorf("-health asks port %d, but /ready is on %d", cfg.ReadyPort, cfg.MetricsPort)
+				t.Errorf("-health uses port %d, but /ready is on %d", cfg.ReadyPort, cfg.MetricsPort)
 			}
 		})
 	}

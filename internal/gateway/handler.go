@@ -50,7 +50,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !x.repeatable && (r.Method != http.MethodOptions || route == "health") {
 		route = "" // APISIX answers 404 for a method that the route does not list
 	}
-	// Deferred, because relay panics if a body breaks off.
+	// Deferred, because relay panics if a body is truncated.
 	defer func() { h.metrics.observe(route, r, rec, x) }()
 
 	id := appendRequestID(nil, []byte(r.Header.Get("X-Request-Id")))
@@ -61,9 +61,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case route == "":
 		httpkit.Problem{Status: http.StatusNotFound, Detail: "there is no route for this method and path"}.WriteTo(rec)
 	case r.ContentLength > maxBody:
-		httpkit.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "a read takes no body", Limit: maxBody}.WriteTo(rec)
+		httpkit.Problem{Status: http.StatusRequestEntityTooLarge, Detail: "a read must not have a body: send it without one", Limit: maxBody}.WriteTo(rec)
 	case r.ContentLength != 0:
-		httpkit.Problem{Status: http.StatusBadRequest, Detail: "a read takes no body: send it without one"}.WriteTo(rec)
+		httpkit.Problem{Status: http.StatusBadRequest, Detail: "a read must not have a body: send it without one"}.WriteTo(rec)
 	default:
 		h.forward(rec, r, x, id)
 	}
@@ -93,7 +93,7 @@ func (h *handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, i
 	relay(w, &x.answer)
 }
 
-// relay writes a to w. It panics with http.ErrAbortHandler if the body breaks off, so that net/http closes the connection.
+// relay writes a to w. If the body is truncated, it panics with http.ErrAbortHandler, so that net/http closes the connection.
 func relay(w http.ResponseWriter, a *answer) {
 	defer a.release()
 	h := w.Header()

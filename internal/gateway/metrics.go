@@ -18,7 +18,7 @@ const upstreamName = "reader"
 
 // metrics has the names, labels and units of APISIX, so that one dashboard fits both. A node is named host:port, where
 // APISIX has the address alone: here all readers share one address. APISIX's service is a configuration object that the
-// stack does not use, so that label is empty. Counters of readers that left stay, or sums over them would step back.
+// stack does not use, so that label is empty. The counters of removed readers are kept, because sums must not decrease.
 type metrics struct {
 	requests  atomic.Int64
 	status    *prometheus.CounterVec   // apisix_http_status
@@ -169,7 +169,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		if s.ready {
 			value = 1
 		}
-		host, port, _ := net.SplitHostPort(s.addr) // the list holds valid addresses alone
+		host, port, _ := net.SplitHostPort(s.addr) // the list has only valid addresses
 		gauge(upstreamDesc, value, "/upstreams/"+upstreamName, host, port)
 	}
 	n := m.conns()

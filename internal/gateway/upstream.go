@@ -16,7 +16,7 @@ import (
 
 const (
 	maxResponseHeader = 64 << 10         // bytes
-	idleConnsPerNode  = 320              // as APISIX keeps them
+	idleConnsPerNode  = 320              // the same as in APISIX
 	idleTimeout       = 60 * time.Second // shorter than the readers' 75 s, so that the gateway closes idle connections first
 	upstreamBuffer    = 4 << 10          // bytes; holds a whole answer with a small post
 )
