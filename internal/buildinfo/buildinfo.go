@@ -8,13 +8,13 @@ import (
 	"runtime/debug"
 )
 
-// Set by the linker (-X) where the build sees no .git: in an image.
+// Set by the linker (-X) in builds without a .git folder, such as those of the images.
 var version, revision string
 
 // Info identifies a build.
 type Info struct {
-	Version   string // tag or pseudo-version, "devel" without version control
-	Revision  string // commit; "-dirty" is appended if files were changed, "unknown" without version control
+	Version   string // tag or pseudo-version; "devel" without version control
+	Revision  string // commit, with "-dirty" appended if files were changed; "unknown" without version control
 	GoVersion string
 }
 
@@ -27,7 +27,7 @@ func Read() Info {
 	return read(build, version, revision)
 }
 
-// read prefers what the linker set to the stamp that go build leaves.
+// read prefers the values that the linker has set to the VCS stamp of go build.
 func read(build *debug.BuildInfo, version, revision string) Info {
 	stamp := make(map[string]string)
 	for _, s := range build.Settings {
@@ -48,7 +48,7 @@ func read(build *debug.BuildInfo, version, revision string) Info {
 	}
 }
 
-// String is the line that -version prints after the program's name.
+// String returns the text that -version prints after the name of the program.
 func (i Info) String() string {
 	return fmt.Sprintf("%s (revision %s, %s)", i.Version, i.Revision, i.GoVersion)
 }

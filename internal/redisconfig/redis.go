@@ -76,7 +76,8 @@ func (r *Redis) Validate() error {
 	return finder.Close()
 }
 
-// expandURL fills in the settings that a URL in Addr contains. Settings that are set already win over it.
+// expandURL replaces a URL in Addr by the address and settings that it contains. Settings that are already set take
+// precedence.
 func (r *Redis) expandURL() error {
 	for i, addr := range r.Addr {
 		r.Addr[i] = strings.TrimPrefix(strings.TrimPrefix(addr, "unix://"), "unix:")

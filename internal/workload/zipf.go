@@ -1,4 +1,4 @@
-// Package workload generates the posts and the requests of benchmarks. The same seed generates the same ones.
+// Package workload generates the posts and requests of benchmarks. Results depend only on the seed.
 package workload
 
 import (
