@@ -12,7 +12,6 @@ import (
 	"math"
 	"net"
 	"strings"
-	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -29,7 +28,7 @@ type Settings struct {
 	version bool // -version was given
 }
 
-// NewSettings returns a set for the named program that has only -version. getenv is os.Getenv outside tests.
+// NewSettings returns the settings of the named program, at first only -version. getenv is os.Getenv except in tests.
 func NewSettings(program string, getenv func(string) string) *Settings {
 	fs := flag.NewFlagSet(program, flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // Parse returns the error or the usage
@@ -38,7 +37,7 @@ func NewSettings(program string, getenv func(string) string) *Settings {
 	return s
 }
 
-// flagName registers env and returns the flag's name for it.
+// flagName returns the name of the flag for env and registers env as its variable.
 func (s *Settings) flagName(env string) string {
 	name := strings.ToLower(strings.ReplaceAll(env, "_", "-"))
 	s.env[name] = env
@@ -76,11 +75,6 @@ func (s *Settings) Bytes(p *int64, env string, value int64, usage string) {
 		*p = int64(n)
 		return nil
 	})
-}
-
-// Duration registers a duration such as "1500ms" or "2s".
-func (s *Settings) Duration(p *time.Duration, env string, value time.Duration, usage string) {
-	s.flags.DurationVar(p, s.flagName(env), value, usage)
 }
 
 // List registers a comma-separated list; empty items are dropped.

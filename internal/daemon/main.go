@@ -79,7 +79,7 @@ func Main[C any, P Config[C]](
 // than once (from the kernel and from the shell), and the second one must not kill a process that drains.
 func untilStopped() (context.Context, context.CancelFunc) {
 	hangup, stopHangup := context.Background(), context.CancelFunc(func() {})
-	if !signal.Ignored(syscall.SIGHUP) { // it is ignored under nohup
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
 		hangup, stopHangup = signal.NotifyContext(hangup, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(hangup, os.Interrupt, syscall.SIGTERM)

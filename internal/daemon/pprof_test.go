@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// A process serves profiles only where PPROF_ADDR says, and stops serving them when it ends.
+// A process serves profiles on PPROF_ADDR and stops when it ends.
 func TestProfiles(t *testing.T) {
 	var url string
 	code, log := runMainUntil(t, func(log string) {
@@ -39,7 +39,7 @@ func TestProfiles(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 	if res, err := http.Get(url); err == nil {
 		res.Body.Close()
-		t.Error("profiles are served after the process has ended")
+		t.Error("profiles are still served after the process has ended")
 	}
 }
 
@@ -86,8 +86,8 @@ func TestStartIsLoggedWithTheVersion(t *testing.T) {
 	}
 }
 
-// runMainUntil runs a program that has the common settings alone, and calls running with its log when it
-// has started.
+// runMainUntil runs a program that has only the common settings. Once it has started, runMainUntil calls running
+// with its log, and then the program ends.
 func runMainUntil(t *testing.T, running func(log string), args ...string) (code int, log string) {
 	t.Helper()
 	var out bytes.Buffer

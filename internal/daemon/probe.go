@@ -17,8 +17,8 @@ import (
 const probeTimeout = 2 * time.Second
 
 // probe requests /ready from the process that runs with the settings of c and returns its status as one
-// line. It uses /ready rather than /health because whatever waits for a container wants to use it. A reader
-// that has lost Redis still answers 200 there: it serves from memory.
+// line. It uses /ready rather than /health, so that services that wait for the container can use it. A reader
+// that has lost its connection to Redis still answers 200 there, because it serves from memory.
 func probe(c *Common, timeout time.Duration) (string, error) {
 	host := cmp.Or(c.Host, "127.0.0.1")
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
@@ -35,7 +35,7 @@ func probe(c *Common, timeout time.Duration) (string, error) {
 		Reasons []string `json:"reasons"`
 	}
 	if err := json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&body); err != nil {
-		return "", fmt.Errorf("GET /ready answered %s and no JSON: %w", res.Status, err)
+		return "", fmt.Errorf("GET /ready answered %s without valid JSON: %w", res.Status, err)
 	}
 	state := body.Status
 	if len(body.Reasons) > 0 {

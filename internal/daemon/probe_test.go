@@ -25,14 +25,14 @@ func TestHealthFlag(t *testing.T) {
 		says   string
 	}{
 		{"ready", 200, `{"status":"ready"}`, 0, "ready"},
-		{"degraded is in service", 200, `{"status":"degraded","reasons":["reads may be stale: updates of the last 2.0 s may be missing"]}`, 0, "degraded: reads may be stale"},
+		{"degraded counts as ready", 200, `{"status":"degraded","reasons":["reads may be stale: updates of the last 2.0 s may be missing"]}`, 0, "degraded: reads may be stale"},
 		{"loading", 503, `{"status":"loading","reasons":["one","two"]}`, 1, "not ready: loading: one, two"},
-		{"another program", 200, "<html>", 1, "no JSON"},
+		{"another program", 200, "<html>", 1, "without valid JSON"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			port := answering(t, func(w http.ResponseWriter, r *http.Request) {
+			port := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path != "/ready" {
-					t.Errorf("asked for %s", r.URL.Path)
+					t.Errorf("the probe requested %s, want /ready", r.URL.Path)
 				}
 				w.WriteHeader(tt.status)
 				_, _ = io.WriteString(w, tt.body)
@@ -54,42 +54,42 @@ func TestHealthFlagWithoutProcess(t *testing.T) {
 	}
 }
 
-// A HOST of the local network is no reason to ask a proxy that the environment names. net/http reads the
-// environment once in a process, hence one of its own.
-func TestProbeAsksNoProxy(t *testing.T) {
+// The probe ignores the proxy settings of the environment. net/http reads them once per process, so the test runs a
+// child process.
+func TestProbeUsesNoProxy(t *testing.T) {
 	const child = "SERVICE_TEST_PROXIED"
 	if os.Getenv(child) != "" {
-		code, says := runMain(t, "-health", "-port=1", "-host=255.255.255.255") // to which nothing can connect
+		code, says := runMain(t, "-health", "-port=1", "-host=255.255.255.255") // an address that refuses connections
 		fmt.Println(code, says)
 		return
 	}
-	port := answering(t, func(w http.ResponseWriter, r *http.Request) {
-		t.Errorf("the proxy was asked for %s", r.URL)
+	port := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		t.Errorf("the proxy received a request for %s", r.URL)
 	})
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProbeAsksNoProxy$")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProbeUsesNoProxy$")
 	cmd.Env = append(os.Environ(), child+"=yes", "http_proxy=http://127.0.0.1:"+port, "HTTP_PROXY=http://127.0.0.1:"+port, "NO_PROXY=")
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "1 not ready: ") {
 		t.Errorf("%v: %s", err, out)
 	}
 }
 
-// A process that hangs must fail its health check, not hold it up.
+// The health check of a process that hangs must fail in time.
 func TestProbeIsBounded(t *testing.T) {
 	done := make(chan struct{})
-	port := answering(t, func(http.ResponseWriter, *http.Request) { <-done })
-	defer close(done) // before the server closes, which waits for the handler
+	port := serve(t, func(http.ResponseWriter, *http.Request) { <-done })
+	defer close(done) // runs before the server is closed, which waits for the handler
 	number, err := strconv.Atoi(port)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if state, err := probe(&Common{Port: number}, 50*time.Millisecond); err == nil {
-		t.Errorf("a process that hangs is said to be %q", state)
+		t.Errorf("a process that hangs is reported as %q", state)
 	}
 }
 
-// Port and address of the answer are the settings of the process, not the defaults.
-func TestProbeAsksWhereItListens(t *testing.T) {
-	port := answering(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"status":"ready"}`) })
+// The probe connects to the configured host and port.
+func TestProbeUsesTheConfiguredAddress(t *testing.T) {
+	port := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"status":"ready"}`) })
 	number, err := strconv.Atoi(port)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ func TestProbeAsksWhereItListens(t *testing.T) {
 	}
 }
 
-// testConfig is the configuration of a program that has the common settings alone.
+// testConfig is the configuration of a program that has only the common settings.
 type testConfig struct{ Common }
 
 func parseTest(args []string, getenv func(string) string) (c testConfig, err error) {
@@ -131,8 +131,8 @@ func runMain(t *testing.T, args ...string) (code int, stderr string) {
 	return code, out.String()
 }
 
-// answering returns the port on 127.0.0.1 of a server with handler h.
-func answering(t *testing.T, h http.HandlerFunc) string {
+// serve starts a server with handler h on 127.0.0.1 and returns its port.
+func serve(t *testing.T, h http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)

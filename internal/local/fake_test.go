@@ -72,7 +72,7 @@ type fake struct {
 }
 
 func parseFake(args []string, getenv func(string) string) (fake, error) {
-	var f fake
+	f := fake{reload: 20 * time.Millisecond}
 	s := daemon.NewSettings("fake", getenv)
 	f.Register(s, 0)
 	s.String(&f.podID, "POD_ID", "", "")
@@ -82,12 +82,19 @@ func parseFake(args []string, getenv func(string) string) (fake, error) {
 	s.String(&f.refuse, "FAKE_REFUSE", "", "")
 	s.String(&f.panics, "FAKE_PANIC", "", "")
 	s.String(&f.events, "FAKE_EVENTS", "", "")
-	s.Duration(&f.reload, "FAKE_RELOAD", 20*time.Millisecond, "")
-	s.Duration(&f.load, "FAKE_LOAD", 0, "")
-	s.Duration(&f.take, "FAKE_TAKE", 0, "")
 	s.String(&f.unused, "FAKE_UNUSED", "", "")
 	if err := s.Parse(args); err != nil {
 		return f, err
+	}
+	for name, p := range map[string]*time.Duration{"FAKE_RELOAD": &f.reload, "FAKE_LOAD": &f.load, "FAKE_TAKE": &f.take} {
+		text := getenv(name)
+		if text == "" {
+			continue
+		}
+		var err error
+		if *p, err = time.ParseDuration(text); err != nil {
+			return f, fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	if f.refuse == fmt.Sprint(f.Port) {
 		return f, errors.New("FAKE_REFUSE names this port")
