@@ -325,13 +325,13 @@ func (c *conn) leave() bool {
 type limits struct{ idle, fresh, header, write uint32 }
 
 // sweep cuts the connection if it exceeds a timeout, and pokes it if it has become idle.
-func (c *conn) sweep(now uint32, most *limits) {
+func (c *conn) sweep(now uint32, limit *limits) {
 	status := c.status.Load()
 	p, age := phase(status&0xff), now-uint32(status>>8)
 	switch {
-	case (p == idle || p == poked) && age > most.idle, p == fresh && age > most.fresh, p == reading && age > most.header:
+	case (p == idle || p == poked) && age > limit.idle, p == fresh && age > limit.fresh, p == reading && age > limit.header:
 		c.interrupt(status, cut, c.SetReadDeadline)
-	case p == writing && age > most.write:
+	case p == writing && age > limit.write:
 		c.interrupt(status, cut, c.SetWriteDeadline)
 	case p == idle && age > 1:
 		c.interrupt(status, poked, c.SetReadDeadline)

@@ -26,7 +26,7 @@ func fileLimit() int {
 
 // places divides the file descriptors of a process. Up to defaultMaxConns connections take perConn of them
 // each. The reserve is for connections at the door and for Redis, the listener and the runtime.
-func places(files, perConn int) (conns, turned int) {
+func places(files, perConn int) (conns, atDoor int) {
 	reserve := min(512, files/2)
 	return min(defaultMaxConns, (files-reserve)/perConn), reserve / 2
 }
@@ -34,8 +34,8 @@ func places(files, perConn int) (conns, turned int) {
 // tooMany is the detail of the answer to a request on a connection beyond the limit.
 const tooMany = "there are too many connections: try again later"
 
-// turnTime is the timeout for the header of a request at the door.
-const turnTime = time.Second
+// doorTimeout is the timeout for the header of a request at the door.
+const doorTimeout = time.Second
 
 // door handles connections beyond the limit: it serves probes and refuses all other requests. The number of
 // connections at the door is bounded; when it is exceeded, the oldest connection is closed.
@@ -45,41 +45,41 @@ type door struct {
 	most   int      // maximum number of connections
 
 	mu    sync.Mutex // guards conns
-	conns *list.List // list of *turned, oldest first
+	conns *list.List // list of *doorConn, oldest first
 }
 
-// turned is a connection at the door.
-type turned struct {
+// doorConn is a connection at the door.
+type doorConn struct {
 	net.Conn
 	door *door
 	at   *list.Element
 }
 
-func (t *turned) Close() error {
+func (t *doorConn) Close() error {
 	t.door.mu.Lock()
 	t.door.conns.Remove(t.at) // a no-op if it has been removed already
 	t.door.mu.Unlock()
 	return t.Conn.Close()
 }
 
-// turn serves or refuses a connection beyond the limit. It does not block.
-func (d *door) turn(nc net.Conn) {
-	t := &turned{Conn: nc, door: d}
+// handle serves or refuses a connection beyond the limit. It does not block.
+func (d *door) handle(nc net.Conn) {
+	t := &doorConn{Conn: nc, door: d}
 	d.mu.Lock()
-	var oldest *turned
+	var oldest *doorConn
 	if d.conns.Len() >= d.most {
-		oldest = d.conns.Remove(d.conns.Front()).(*turned)
+		oldest = d.conns.Remove(d.conns.Front()).(*doorConn)
 	}
 	t.at = d.conns.PushBack(t)
 	d.mu.Unlock()
 	if oldest != nil {
 		_ = oldest.Conn.Close()
 	}
-	go d.deal(t)
+	go d.serve(t)
 }
 
-func (d *door) deal(t *turned) {
-	_ = t.SetDeadline(time.Now().Add(turnTime))
+func (d *door) serve(t *doorConn) {
+	_ = t.SetDeadline(time.Now().Add(doorTimeout))
 	header := make([]byte, 0, readBuffer)
 	for len(header) < cap(header) && !bytes.Contains(header, []byte("\r\n\r\n")) {
 		n, err := t.Read(header[len(header):cap(header)])

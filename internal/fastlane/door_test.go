@@ -17,12 +17,12 @@ import (
 )
 
 func TestPlaces(t *testing.T) {
-	for _, tt := range []struct{ files, perConn, conns, turned int }{
+	for _, tt := range []struct{ files, perConn, conns, atDoor int }{
 		{maxFiles, 1, 20_000, 256}, {20_512, 1, 20_000, 256}, {20_000, 1, 19_488, 256}, {1024, 1, 512, 256}, {256, 1, 128, 64},
 		{maxFiles, 3, 20_000, 256}, {20_000, 3, 6496, 256}, {1024, 3, 170, 256}, {256, 3, 42, 64},
 	} {
-		if conns, turned := places(tt.files, tt.perConn); conns != tt.conns || turned != tt.turned {
-			t.Errorf("%d files, %d per connection: %d connections, %d at the door; want %d, %d", tt.files, tt.perConn, conns, turned, tt.conns, tt.turned)
+		if conns, atDoor := places(tt.files, tt.perConn); conns != tt.conns || atDoor != tt.atDoor {
+			t.Errorf("%d files, %d per connection: %d connections, %d at the door; want %d, %d", tt.files, tt.perConn, conns, atDoor, tt.conns, tt.atDoor)
 		}
 	}
 }
@@ -84,7 +84,7 @@ func TestDoorIsBounded(t *testing.T) {
 		dial(t, f)
 	}
 	c := dial(t, f)
-	_ = c.SetDeadline(time.Now().Add(turnTime / 2)) // before any connection at the door times out
+	_ = c.SetDeadline(time.Now().Add(doorTimeout / 2)) // before any connection at the door times out
 	send(t, c, probe)
 	expectLast(t, bufio.NewReader(c), "std", "post ")
 }

@@ -37,24 +37,24 @@ func TestIdleConnectionsContinue(t *testing.T) {
 // been preempted.
 type latePoke struct {
 	*net.TCPConn
-	t       testing.TB
-	armed   atomic.Bool   // set by the test; earlier pokes are neither paused nor counted
-	pokes   atomic.Int64  // number of pokes
-	decided chan struct{} // closed when the sweep is about to set the deadline of the first poke
-	resume  chan struct{} // closed by the test to continue the sweep
-	set     chan struct{} // closed when the deadline of the first poke has been set
-	clear   sync.Once
-	cleared chan struct{} // closed when the deadline of the first poke is about to be removed
-	own     sync.Once
-	theirs  chan struct{} // closed when net/http sets a deadline
+	t         testing.TB
+	armed     atomic.Bool   // set by the test; earlier pokes are neither paused nor counted
+	pokes     atomic.Int64  // number of pokes
+	decided   chan struct{} // closed when the sweep is about to set the deadline of the first poke
+	resume    chan struct{} // closed by the test to continue the sweep
+	set       chan struct{} // closed when the deadline of the first poke has been set
+	clearOnce sync.Once
+	cleared   chan struct{} // closed when the deadline of the first poke is about to be removed
+	stdOnce   sync.Once
+	stdSet    chan struct{} // closed when net/http sets a deadline
 }
 
 func (c *latePoke) SetReadDeadline(at time.Time) error {
 	switch {
 	case at.IsZero() && c.pokes.Load() > 0:
-		c.clear.Do(func() { close(c.cleared) })
+		c.clearOnce.Do(func() { close(c.cleared) })
 	case at.After(time.Now()):
-		c.own.Do(func() { close(c.theirs) })
+		c.stdOnce.Do(func() { close(c.stdSet) })
 	case at.Equal(expired) && c.armed.Load() && c.pokes.Add(1) == 1:
 		close(c.decided)
 		select {
@@ -74,7 +74,7 @@ func startLate(t testing.TB) (late *latePoke, server *conn, client net.Conn, r *
 		late := &latePoke{
 			TCPConn: c.(*net.TCPConn), t: t,
 			decided: make(chan struct{}), resume: make(chan struct{}), set: make(chan struct{}),
-			cleared: make(chan struct{}), theirs: make(chan struct{}),
+			cleared: make(chan struct{}), stdSet: make(chan struct{}),
 		}
 		made <- late
 		return late
@@ -102,7 +102,7 @@ func TestLatePokeDoesNotReachNetHTTP(t *testing.T) {
 		send(t, client, whole[:part])
 		eventually.True(t, "hand-over", func() bool { return server.phase() == left })
 		select {
-		case <-late.theirs: // must not happen: the poke below would interrupt a read of net/http
+		case <-late.stdSet: // must not happen: the poke below would interrupt a read of net/http
 		case <-time.After(200 * time.Millisecond):
 		}
 		close(late.resume)

@@ -71,7 +71,7 @@ const (
 
 // New returns a Server. Call Serve to start it.
 func New(cfg Config) *Server {
-	conns, turned := places(fileLimit(), max(1, cfg.FilesPerConn))
+	conns, atDoor := places(fileLimit(), max(1, cfg.FilesPerConn))
 	s := &Server{
 		shape:      newShape(cfg.Path),
 		newHandler: cfg.Handler,
@@ -85,7 +85,7 @@ func New(cfg Config) *Server {
 		s.refuse = s.problem
 	}
 	s.pins = newPins(cmp.Or(cfg.MaxPinned, defaultMaxPinned))
-	s.door = door{server: s, probes: cfg.Probes, most: turned, conns: list.New()}
+	s.door = door{server: s, probes: cfg.Probes, most: atDoor, conns: list.New()}
 	s.setDate()
 	watch(cfg.Std.Server)
 	return s
@@ -173,7 +173,7 @@ func (s *Server) start(nc net.Conn) {
 	}
 	s.mu.Unlock()
 	if full {
-		s.door.turn(nc)
+		s.door.handle(nc)
 		return
 	}
 	if s.newHandler != nil {

@@ -221,7 +221,7 @@ func newReaders(t *testing.T, n int) ([]*reader, []string) {
 	return readers, addrs
 }
 
-// faulty is a reader that is ready and passes the connection of every other request to a function.
+// faulty is a reader that answers GET /ready with 200 and passes the connections of all other requests to a function.
 type faulty struct {
 	addr  string
 	ln    net.Listener
@@ -229,7 +229,7 @@ type faulty struct {
 	head  atomic.Pointer[string] // header of the last request other than GET /ready
 }
 
-func newFaulty(t *testing.T, deal func(net.Conn)) *faulty {
+func newFaulty(t *testing.T, handle func(net.Conn)) *faulty {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -256,7 +256,7 @@ func newFaulty(t *testing.T, deal func(net.Conn)) *faulty {
 				if head != "" {
 					f.head.Store(&head)
 					f.tries.Add(1)
-					deal(conn)
+					handle(conn)
 				}
 			})
 		}

@@ -62,7 +62,7 @@ func TestHeadersToReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// always are the fields that the gateway sets, whatever the client sends.
+	// always has the fields that the gateway sets, whatever the client sends.
 	always := http.Header{
 		"Host": {"reader"}, "X-Request-Id": {"id-1"}, "X-Real-Ip": {"127.0.0.1"}, "X-Forwarded-For": {"127.0.0.1"},
 		"X-Forwarded-Proto": {"http"}, "X-Forwarded-Host": {"posts.example"}, "X-Forwarded-Port": {port},
@@ -70,7 +70,7 @@ func TestHeadersToReader(t *testing.T) {
 	tests := []struct {
 		name   string
 		sent   []string
-		passed http.Header // besides always
+		passed http.Header // fields that the reader receives besides always
 	}{
 		{name: "nothing", sent: []string{"Connection: close"}},
 		{name: "a read", sent: []string{
@@ -121,7 +121,7 @@ func TestHeadersToReader(t *testing.T) {
 	}
 }
 
-// TestNoHost: a request of HTTP/1.0 may have no Host, but the reader gets HTTP/1.1, which requires one.
+// TestNoHost: an HTTP/1.0 request may lack a Host, but the gateway sends HTTP/1.1 to the reader, which requires one.
 func TestNoHost(t *testing.T) {
 	t.Parallel()
 	r := newReader(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto+" "+r.Host) })

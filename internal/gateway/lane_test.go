@@ -43,6 +43,6 @@ func TestPlainReadsAllocateNothing(t *testing.T) {
 		read()
 	}
 	if got := testing.AllocsPerRun(2000, read); got != 0 {
-		t.Errorf("%v allocations a read, want 0", got)
+		t.Errorf("%v allocations per read, want 0", got)
 	}
 }

@@ -52,7 +52,7 @@ func newMetrics(reg prometheus.Registerer, n *nodes, conns func() fastlane.State
 
 // series holds the metrics of one route and reader, so that requests do not look them up by labels.
 type series struct {
-	of                        seriesKey
+	key                       seriesKey
 	codes                     [500]atomic.Pointer[prometheus.Counter] // by status code, from 100 on
 	request, upstream, apisix prometheus.Observer
 	ingress, egress           prometheus.Counter
@@ -62,7 +62,7 @@ type series struct {
 // reader, "" for requests that were sent to none.
 type seriesKey struct{ uri, node string }
 
-func (m *metrics) of(uri, node string) *series {
+func (m *metrics) seriesOf(uri, node string) *series {
 	key := seriesKey{uri, node}
 	if s, ok := m.series.Load(key); ok {
 		return s.(*series)
@@ -70,7 +70,7 @@ func (m *metrics) of(uri, node string) *series {
 	route := routes[uri]
 	latency := func(kind string) prometheus.Observer { return m.latency.WithLabelValues(kind, route, "", "", node) }
 	bandwidth := func(kind string) prometheus.Counter { return m.bandwidth.WithLabelValues(kind, route, "", "", node) }
-	s := &series{of: key, request: latency("request"), apisix: latency("apisix"), ingress: bandwidth("ingress"), egress: bandwidth("egress")}
+	s := &series{key: key, request: latency("request"), apisix: latency("apisix"), ingress: bandwidth("ingress"), egress: bandwidth("egress")}
 	if node != "" {
 		s.upstream = latency("upstream")
 	}
@@ -81,11 +81,11 @@ func (m *metrics) of(uri, node string) *series {
 // post returns the series of postPath and n, which may be nil.
 func (m *metrics) post(n *node) *series {
 	if n == nil {
-		return m.of(postPath, "")
+		return m.seriesOf(postPath, "")
 	}
 	s := n.post.Load()
 	if s == nil {
-		s = m.of(postPath, n.addr)
+		s = m.seriesOf(postPath, n.addr)
 		n.post.Store(s)
 	}
 	return s
@@ -97,7 +97,7 @@ func (m *metrics) answered(s *series, code int, x *exchange, received, sent int)
 	at := &s.codes[code-100]
 	counter := at.Load()
 	if counter == nil {
-		c := m.status.WithLabelValues(strconv.Itoa(code), routes[s.of.uri], s.of.uri, "", "", "", s.of.node)
+		c := m.status.WithLabelValues(strconv.Itoa(code), routes[s.key.uri], s.key.uri, "", "", "", s.key.node)
 		counter = &c
 		at.Store(counter)
 	}
@@ -123,7 +123,7 @@ func (m *metrics) observe(route string, r *http.Request, rec *recorder, x *excha
 	}
 	requestLine := len(r.Method) + len(r.RequestURI) + len("  HTTP/1.1\r\n") + len("Host: \r\n") + len(r.Host)
 	answer := len("HTTP/1.1 200 OK\r\n") + headerSize(rec.Header()) + rec.bytes
-	m.answered(m.of(uri, node), rec.status, x, requestLine+headerSize(r.Header), answer)
+	m.answered(m.seriesOf(uri, node), rec.status, x, requestLine+headerSize(r.Header), answer)
 }
 
 // milliseconds returns d in whole milliseconds, the resolution of APISIX.

@@ -87,7 +87,7 @@ func TestMetricsMatchAPISIX(t *testing.T) {
 	}{
 		{"consumer= " + post + " type=egress", 300_000, 303_000},
 		{"consumer= " + post + " type=ingress", 3 * 50, 3 * 300},
-		{"consumer= " + redis + " type=egress", 50, 500}, // a HEAD: no body
+		{"consumer= " + redis + " type=egress", 50, 500}, // the answer to a HEAD has no body
 	} {
 		if got := bandwidth[test.labels]; got < test.min || got > test.max {
 			t.Errorf("bandwidth of %s is %v, want %v to %v", test.labels, got, test.min, test.max)

@@ -30,7 +30,7 @@ func (v *view) readyAddrs() string {
 func TestHealth(t *testing.T) {
 	tests := []struct {
 		name   string
-		events string // pass, fail: checks; answer, refuse, timeout: requests
+		events string // results of checks (pass, fail) and of requests (answer, refuse, timeout)
 		ready  bool
 	}{
 		{"new", "", false},
@@ -168,7 +168,7 @@ func TestSetKeepsHealth(t *testing.T) {
 	}
 }
 
-// failing counts tries and fails each of them.
+// failing records all tries and fails each of them.
 type failing struct {
 	tried []string
 	after time.Duration
@@ -186,7 +186,7 @@ func TestNoRetryAfterRetryTimeout(t *testing.T) {
 			next := &failing{after: after}
 			b := &balancer{nodes: newTestNodes("a:1", "b:1", "c:1"), try: next.try}
 			if err := b.send(&exchange{repeatable: true, start: time.Now()}); err == nil {
-				t.Error("no error")
+				t.Error("send succeeded, want an error")
 			}
 			if got := strings.Join(next.tried, " "); got != want {
 				t.Errorf("each try takes %v: tried %s, want %s", after, got, want)

@@ -70,7 +70,7 @@ func waitForNextTimestamp(t testing.TB) {
 	eventually.True(t, "next millisecond", func() bool { return time.Now().UnixMilli() > now })
 }
 
-// postKey returns the key of a post in Redis. Only commands that write the post contain it.
+// postKey returns the key of a post in Redis. Of the writer's requests to Redis, only writes of the post contain it.
 func postKey(id string) string { return "{posts:0}:p:" + id }
 
 // stored returns the JSON of a post in Redis, without the frame, or "" if there is no such post.
