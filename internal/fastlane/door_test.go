@@ -161,7 +161,7 @@ func TestLimitOfOpenFiles(t *testing.T) {
 	if limit < hard-1 { // the Go runtime lowers the limit by one
 		t.Errorf("the limit is %d files, want the hard limit, %d", limit, hard)
 	}
-	ask := func(request string) (int, error) {
+	roundTrip := func(request string) (int, error) {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			return 0, err
@@ -185,14 +185,14 @@ func TestLimitOfOpenFiles(t *testing.T) {
 		t.Cleanup(func() { _ = c.Close() })
 		_, _ = io.WriteString(c, "GET /post") // not a silent connection
 	}
-	if status, err := ask(get("1")); status != 503 {
+	if status, err := roundTrip(get("1")); status != 503 {
 		t.Errorf("a read: %d, %v, want 503", status, err)
 	}
-	if status, err := ask(probe); status != 200 {
+	if status, err := roundTrip(probe); status != 200 {
 		t.Errorf("a probe: %d, %v, want 200", status, err)
 	}
 	eventually.Nil(t, func() error { // once the incomplete headers have timed out
-		if status, err := ask(get("1")); status != 200 {
+		if status, err := roundTrip(get("1")); status != 200 {
 			return errors.Join(fmt.Errorf("a read: %d", status), err)
 		}
 		return nil

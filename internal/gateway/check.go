@@ -14,7 +14,7 @@ const newcomerRate = 10
 
 // checker runs the active health checks.
 type checker struct {
-	ask      func(ctx context.Context, addr string) error // returns nil if the reader at addr is ready
+	probe    func(ctx context.Context, addr string) error // returns nil if the reader at addr is ready
 	interval time.Duration
 	report   func(*node, error) (ready bool)
 }
@@ -34,7 +34,7 @@ func newChecker(interval, timeout time.Duration, report func(*node, error) (read
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return &checker{
-		ask:      func(ctx context.Context, addr string) error { return askReady(ctx, client, addr) },
+		probe:    func(ctx context.Context, addr string) error { return probeReady(ctx, client, addr) },
 		interval: interval,
 		report:   report,
 	}
@@ -47,7 +47,7 @@ func (c *checker) run(ctx context.Context, n *node) {
 	newcomer := true
 	for {
 		began := time.Now()
-		err := c.ask(ctx, n.addr)
+		err := c.probe(ctx, n.addr)
 		n.pool.expire(began.Add(-idleTimeout))
 		if ctx.Err() != nil {
 			return // the check was canceled, so its result is meaningless
@@ -66,7 +66,7 @@ func (c *checker) run(ctx context.Context, n *node) {
 	}
 }
 
-func askReady(ctx context.Context, client *http.Client, addr string) error {
+func probeReady(ctx context.Context, client *http.Client, addr string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/ready", nil)
 	if err != nil {
 		return err

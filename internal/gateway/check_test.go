@@ -17,11 +17,11 @@ func TestNewReaderIsCheckedMoreOften(t *testing.T) {
 		n := p.list[0]
 		begun := time.Now()
 		loading := 250 * time.Millisecond
-		var asked []time.Duration
+		var probed []time.Duration
 		c := newChecker(interval, interval, p.checked)
-		c.ask = func(context.Context, string) error {
+		c.probe = func(context.Context, string) error {
 			at := time.Since(begun)
-			asked = append(asked, at)
+			probed = append(probed, at)
 			if at < loading || at > 2*interval && at < 5*interval {
 				return errors.New("503 loading")
 			}
@@ -34,8 +34,8 @@ func TestNewReaderIsCheckedMoreOften(t *testing.T) {
 		// After two failed checks it needs two passed ones, so it joins the rotation at 400 ms. When it fails later, the
 		// interval stays the same.
 		want := []time.Duration{0, 100 * ms, 200 * ms, 300 * ms, 400 * ms, 1400 * ms, 2400 * ms, 3400 * ms}
-		if !slices.Equal(asked, want) {
-			t.Errorf("asked at %v, want %v", asked, want)
+		if !slices.Equal(probed, want) {
+			t.Errorf("probed at %v, want %v", probed, want)
 		}
 		if len(p.view.Load().ready) != 0 {
 			t.Error("the reader is still in rotation after two failed checks")
@@ -53,7 +53,7 @@ func TestTimedOutCheckOfABusyReader(t *testing.T) {
 			n := p.list[0]
 			p.checked(n, nil)
 			c := newChecker(interval, interval, p.checked)
-			c.ask = func(ctx context.Context, _ string) error {
+			c.probe = func(ctx context.Context, _ string) error {
 				if time.Sleep(interval / 2); busy { // fake time
 					n.answered()
 				}
@@ -79,7 +79,7 @@ func TestChecksCloseIdleConnections(t *testing.T) {
 		u, closed := newUpstream()
 		n.pool.put(u)
 		c := newChecker(time.Second, time.Second, p.checked)
-		c.ask = func(context.Context, string) error { return nil }
+		c.probe = func(context.Context, string) error { return nil }
 		for _, test := range []struct {
 			after  time.Duration
 			closed bool

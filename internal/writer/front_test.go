@@ -156,9 +156,11 @@ func TestHalfOpenConnections(t *testing.T) {
 func testHalfOpen(t *testing.T, metrics string) {
 	const files, clients = 1200, 1500
 	var front, back string
-	env := []string{childRedis + "=" + redistest.StartEmbedded(t).Addr(), childMetrics + "=" + metrics}
-	proctest.StartSelf(t, fmt.Sprint("ulimit -n ", files), env, &front, &back)
-	ready := func() error { return ask(back, "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n", 200) }
+	if _, err := fmt.Fscanf(out, "listening %s %s\n", &front, &back); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	ready := func() error { return roundTrip(back, "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n", 200) }
 	eventually.Nil(t, ready)
 
 	for range clients {
@@ -171,17 +173,17 @@ func testHalfOpen(t *testing.T, metrics string) {
 	}
 	body := line("a", "t")
 	write := fmt.Sprintf("POST /create HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	if err := ask(front, write, 503); err != nil {
+	if err := roundTrip(front, write, 503); err != nil {
 		t.Error("a write while all connections are taken: ", err)
 	}
 	if err := ready(); err != nil {
 		t.Error(err)
 	}
-	eventually.Nil(t, func() error { return ask(front, write, 201) })
+	eventually.Nil(t, func() error { return roundTrip(front, write, 201) })
 }
 
-// ask sends a request on a new connection and returns an error unless the answer has the status.
-func ask(addr, request string, status int) error {
+// roundTrip sends a request on a new connection and returns an error unless the answer has the status.
+func roundTrip(addr, request string, status int) error {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		return err
