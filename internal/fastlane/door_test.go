@@ -132,32 +132,9 @@ func TestLimitOfOpenFiles(t *testing.T) {
 		return
 	}
 	const hard = 300
-	child := exec.Command("sh", "-c", fmt.Sprintf("ulimit -S -n 64 && ulimit -H -n %d && exec %q -test.run '^TestLimitOfOpenFiles$'", hard, os.Args[0]))
-	child.Env = append(os.Environ(), childFiles+"=1")
-	in, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	child.Stderr = os.Stderr
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close()
-		if err := child.Wait(); err != nil {
-			t.Error("the server: ", err)
-		}
-	})
 	var addr string
 	var limit int
-	if _, err := fmt.Fscanf(out, "listening %s %d\n", &addr, &limit); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _, _ = io.Copy(io.Discard, out) }()
+	proctest.StartSelf(t, fmt.Sprintf("ulimit -S -n 64 && ulimit -H -n %d", hard), []string{childFiles + "=1"}, &addr, &limit)
 	if limit < hard-1 { // the Go runtime lowers the limit by one
 		t.Errorf("the limit is %d files, want the hard limit, %d", limit, hard)
 	}

@@ -156,10 +156,8 @@ func TestHalfOpenConnections(t *testing.T) {
 func testHalfOpen(t *testing.T, metrics string) {
 	const files, clients = 1200, 1500
 	var front, back string
-	if _, err := fmt.Fscanf(out, "listening %s %s\n", &front, &back); err != nil {
-		t.Fatal(err)
-	}
-	go func() { _, _ = io.Copy(io.Discard, out) }()
+	env := []string{childRedis + "=" + redistest.StartEmbedded(t).Addr(), childMetrics + "=" + metrics}
+	proctest.StartSelf(t, fmt.Sprint("ulimit -n ", files), env, &front, &back)
 	ready := func() error { return roundTrip(back, "GET /ready HTTP/1.1\r\nHost: a\r\n\r\n", 200) }
 	eventually.Nil(t, ready)
 

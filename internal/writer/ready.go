@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,7 @@ type state struct {
 	log       *slog.Logger
 	suspected chan struct{} // holds a token if a write has failed since the last check
 	checked   atomic.Pointer[checked]
+	begun     chan struct{} // closed after the first check, or when watch ends
 	stopping  atomic.Bool
 	repeated  loglimit.Limit
 }
@@ -41,7 +43,7 @@ type checked struct {
 }
 
 func newState(p *publisher.Publisher, log *slog.Logger) *state {
-	s := &state{publisher: p, log: log, suspected: make(chan struct{}, 1)}
+	s := &state{publisher: p, log: log, suspected: make(chan struct{}, 1), begun: make(chan struct{})}
 	s.checked.Store(&checked{status: statusNoRedis, problem: "Redis has not been checked yet"})
 	return s
 }
@@ -58,13 +60,15 @@ func (s *state) suspect() {
 func (s *state) watch(ctx context.Context) {
 	tick := time.NewTicker(checkPeriod)
 	defer tick.Stop()
+	begin := sync.OnceFunc(func() { close(s.begun) })
+	defer begin()
 	var hazardsChecked time.Time
 	for first := true; ctx.Err() == nil; first = false {
 		last := s.checked.Load()
 		now := &checked{status: "ready", hazards: last.hazards}
 		if err := s.check(ctx); err != nil {
 			now.status, now.problem = unready(err)
-			// Only a check that succeeds shows that they are gone: Redis may take a write after a check has timed out.
+			// Only a successful check shows that they are gone: Redis may accept a write after a check has timed out.
 			now.format = last.format || isFormat(err)
 		}
 		if now.problem == "" && time.Since(hazardsChecked) >= hazardPeriod {
@@ -74,9 +78,7 @@ func (s *state) watch(ctx context.Context) {
 			return
 		}
 		s.checked.Store(now)
-		if first {
-			close(s.asked)
-		}
+		begin()
 		switch {
 		case now.problem != "" && (first || last.problem == ""):
 			s.log.Warn("Redis accepts no writes; writes are answered with 503", "err", now.problem)
@@ -97,7 +99,7 @@ func (s *state) watch(ctx context.Context) {
 // because that may find such posts.
 func (s *state) guard(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		<-s.asked // within checkTimeout
+		<-s.begun // within checkTimeout
 		if now := s.checked.Load(); now.format {
 			w.Header().Set("Retry-After", "1")
 			httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "nothing was written: " + now.problem}.WriteTo(w)

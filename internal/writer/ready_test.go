@@ -143,6 +143,24 @@ func TestReadyWarnsOfEviction(t *testing.T) {
 	}
 }
 
+// laterFormat begins the problem that the writer reports for a post changed by raiseFormat.
+const laterFormat = "posts in Redis have format 2"
+
+// raiseFormat gives a stored post the format of a later build, and returns its previous value.
+func raiseFormat(t *testing.T, db *redis.Client, id string) (value string) {
+	t.Helper()
+	value, err := db.Get(t.Context(), postKey(id)).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const format = 24 // offset of the format in a stored value
+	later := value[:format] + string([]byte{value[format] + 1}) + value[format+1:]
+	if err := db.Set(t.Context(), postKey(id), later, 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
 // TestPostsOfAnotherFormat has a post of a later build in Redis. The writer refuses to write posts of its own format
 // beside it, and reports the reason.
 func TestPostsOfAnotherFormat(t *testing.T) {
@@ -150,22 +168,8 @@ func TestPostsOfAnotherFormat(t *testing.T) {
 		w := start(t, b.Addr())
 		db := b.Client(t)
 		wantSuccess(t, db, w.do(t, "POST", "/create", line("a", "t")), 201, "a")
-		value, err := db.Get(t.Context(), postKey("a")).Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		const format = 24 // offset of the format byte in a stored value
-		later := value[:format] + string([]byte{value[format] + 1}) + value[format+1:]
-		if err := db.Set(t.Context(), postKey("a"), later, 0).Err(); err != nil {
-			t.Fatal(err)
-		}
-		const want = "posts in Redis have format 2"
-		eventually.Nil(t, func() error {
-			if res := w.do(t, "GET", "/ready", ""); res.status != 503 || !strings.Contains(string(res.body), `"no writes","reasons":["`+want) {
-				return fmt.Errorf("/ready: %d %s", res.status, res.body)
-			}
-			return nil
-		})
+		value := raiseFormat(t, db, "a")
+		w.waitReady(t, 503, `"no writes","reasons":["`+laterFormat)
 		before := version(t, db)
 		for target, method := range map[string]string{"/create": "POST", "/post?id=b": "PUT", "/post?id=a": "DELETE", "/import": "POST"} {
 			if p := wantProblem(t, w.do(t, method, target, line("b", "t")), 503, ""); !strings.Contains(p.Detail, laterFormat) {
