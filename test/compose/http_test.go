@@ -161,20 +161,14 @@ func converged() error {
 	if err != nil {
 		return err
 	}
+	if err := onEveryReader(version, content); err != nil {
+		return err
+	}
 	addresses, err := readers()
 	if err != nil {
 		return err
 	}
 	states := make(map[string][]string)
-	for _, address := range addresses {
-		a, err := send(http.MethodGet, "http://"+address+"/post?id=check", http.Header{"X-Min-Version": {version}}, "")
-		if err != nil {
-			return err
-		}
-		if !strings.Contains(a.body, content) {
-			return fmt.Errorf("%s does not have the new post: %d %.300s", address, a.status, a.body)
-		}
-	}
 	for _, address := range addresses {
 		body, err := get("http://" + address + "/status")
 		if err != nil {
@@ -198,6 +192,24 @@ func converged() error {
 	}
 	if len(states) != 1 {
 		return fmt.Errorf("readers differ in epoch, version or number of posts: %v", states)
+	}
+	return nil
+}
+
+// onEveryReader returns an error unless every reader serves the post check with its content as of a version.
+func onEveryReader(version, content string) error {
+	addresses, err := readers()
+	if err != nil {
+		return err
+	}
+	for _, address := range addresses {
+		a, err := send(http.MethodGet, "http://"+address+"/post?id=check", http.Header{"X-Min-Version": {version}}, "")
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(a.body, content) {
+			return fmt.Errorf("%s does not have the new post: %d %.300s", address, a.status, a.body)
+		}
 	}
 	return nil
 }

@@ -20,7 +20,12 @@ import (
 
 func checkStart(t *testing.T) {
 	run(t, "make", "start")
-	mustPut(t, "check", "first")
+	version, err := put("check", "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A write reaches each reader in its own time, and only then may the post be read through the gateway.
+	eventually(t, 10*time.Second, func() error { return onEveryReader(version, "first") })
 	now(t, inRotation(3))
 	run(t, "make", "health")
 }
