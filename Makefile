@@ -106,7 +106,7 @@ rules: ## Check Prometheus's configuration and what fires each alert (promtool)
 # take longest start first.
 test: ## Run all tests except those of Docker, with the race detector if there is a C compiler: make test [PKG=./internal/reader]
 	@race=; [ "$$($(GO) env CGO_ENABLED)" != 1 ] || race=-race; \
-	first=; [ '$(PKG)' != ./... ] || first='./internal/cache/replica ./internal/test/e2e ./internal/writer ./internal/stack'; \
+	first=; [ '$(PKG)' != ./... ] || first='./internal/cache/replica ./internal/test/e2e ./internal/writer ./internal/local'; \
 	set -- $$race -shuffle=on -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) $$first $(PKG); \
 	echo "Compiling the tests; the first time takes minutes. A line per package follows as it ends: go test $$*"; \
 	$(GO) run $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg $(GOTESTSUM_ARGS) -- "$$@"
