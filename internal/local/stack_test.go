@@ -168,6 +168,40 @@ func TestChildThatDiesIsStartedAgain(t *testing.T) {
 	}
 }
 
+// Only a process that has never been ready can end the stack: one that works and is killed again and again, before it
+// is ready too, is restarted each time.
+func TestProcessThatIsKilledOftenIsStartedAgain(t *testing.T) {
+	const kills = 5 // more than the starts after which a process that was never ready ends the stack
+	cfg := testConfig(t)
+	run(t, cfg)
+	readyState(t, cfg)
+	if err := scaleTo(t, cfg, 3); err != nil {
+		t.Fatal(err)
+	}
+	killed := make(map[string]int) // pid of the last kill, by name
+	for n := range kills {
+		for _, name := range []string{"redis", "writer", "reader-1", "reader-3", "gateway"} {
+			eventually.True(t, fmt.Sprintf("%s runs before kill %d", name, n+1), func() bool {
+				st, err := control.State(t.Context(), supervisor.Address(cfg.Port))
+				if err != nil {
+					return false
+				}
+				p := find(t, st, name)
+				if p.PID == 0 || p.PID == killed[name] || syscall.Kill(p.PID, syscall.SIGKILL) != nil {
+					return false
+				}
+				killed[name] = p.PID
+				return true
+			})
+		}
+	}
+	for name := range killed {
+		eventually.True(t, name+" is restarted after every kill", func() bool {
+			return find(t, readyState(t, cfg), name).Restarts == kills
+		})
+	}
+}
+
 func TestPortInUse(t *testing.T) {
 	for name, pick := range map[string]func(layout.Config) (int, string){
 		"the dashboard": func(c layout.Config) (int, string) { return c.Port, "DASHBOARD_PORT" },

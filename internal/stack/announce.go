@@ -71,6 +71,7 @@ func (s *stack) announce(ctx context.Context) error {
 	bound, cancel := context.WithTimeout(ctx, StartWait)
 	defer cancel()
 	st := p.Await(bound, check)
+	s.started.Store(true)
 	if !st.Settled() && ctx.Err() == nil {
 		fmt.Fprintf(s.cfg.Out, "not ready after %s: %s; still waiting, the logs are in %s\n", StartWait, st.MissingText(), s.cfg.RunDir)
 		st = p.Await(ctx, check)

@@ -75,7 +75,7 @@ func (s *stack) scaleUp(ctx context.Context, from, to int) error {
 	defer cancel()
 	var ready []*supervisor.Process
 	for _, p := range added {
-		if poll.Until(wait, func() bool { return len(failed) > 0 || p.Stopping() || p.Check(wait).Ready }) {
+		if poll.Until(wait, func() bool { return len(failed) > 0 || p.Stopping() || p.State(wait).Up() }) {
 			ready = append(ready, p)
 		}
 	}

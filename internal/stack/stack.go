@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"heavy-read-api/internal/dashboard"
@@ -34,6 +35,7 @@ type stack struct {
 	cfg     layout.Config
 	procs   *supervisor.Supervisor
 	fatal   chan error    // receives the first error because of which the stack cannot start
+	started atomic.Bool   // the start is over: no exit of a process ends the stack
 	scaling chan struct{} // holds one token while Scale runs
 }
 
@@ -143,7 +145,8 @@ func (s *stack) start(ctx context.Context, stages []layout.Stage) error {
 
 // launchAll starts a process for each spec, until ctx is done.
 func (s *stack) launchAll(ctx context.Context, specs []supervisor.Spec) ([]*supervisor.Process, error) {
-	cannotStart := supervisor.ReportTo(s.fatal)
+	report := supervisor.ReportTo(s.fatal)
+	cannotStart := func(p *supervisor.Process, e supervisor.End) bool { return !s.started.Load() && report(p, e) }
 	var procs []*supervisor.Process
 	for _, sp := range specs {
 		if ctx.Err() != nil {
@@ -176,8 +179,7 @@ func (s *stack) awaitStage(ctx context.Context, st layout.Stage, procs []*superv
 	}
 	poll.Until(ctx, func() bool {
 		return !slices.ContainsFunc(procs, func(p *supervisor.Process) bool {
-			h := p.Check(ctx)
-			return !h.Ready || h.Detail != ""
+			return p.State(ctx).State != state.Ready
 		})
 	})
 	return nil

@@ -74,6 +74,7 @@ type Process struct {
 	pid      int        // 0 while no child runs
 	restarts int
 	lastExit string
+	worked   bool // a check has found it ready
 }
 
 func newProcess(spec Spec, starter *starter, log *slog.Logger, output *logFile, terminal io.Writer) *Process {
@@ -123,7 +124,7 @@ func (p *Process) run() {
 			p.log.Debug("process stopped", "process", p.Name, "exit", ExitText(exit))
 			return
 		}
-		if attempt <= maxAttempts && p.hopeless != nil && p.hopeless(p, End{exit, lived, lastError, attempt}) {
+		if p.hopeless != nil && !p.hasWorked() && p.hopeless(p, End{exit, lived, lastError, attempt}) {
 			return
 		}
 		delay = nextBackoff(delay, lived)
@@ -229,8 +230,20 @@ func (p *Process) State(ctx context.Context) state.Process {
 		st.State, st.Detail = state.Restarting, lastExit
 	default:
 		st.SetHealth(p.Check(ctx))
+		if st.Up() {
+			p.mu.Lock()
+			p.worked = true
+			p.mu.Unlock()
+		}
 	}
 	return st
+}
+
+// hasWorked reports whether a check has found the process ready. From then on every exit only restarts it.
+func (p *Process) hasWorked() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.worked
 }
 
 func (p *Process) setPID(pid int, exit error) {

@@ -13,8 +13,8 @@ import (
 // firstStart is the age below which the exit of a process can mean that it cannot start at all.
 const firstStart = 5 * time.Second
 
-// maxAttempts is the number of starts of a process that keeps ending young: a fault that persists over two restarts
-// will persist over further ones.
+// maxAttempts is the number of starts of a process that ends young and was never ready: a fault that persists over two
+// restarts will persist over further ones.
 const maxAttempts = 3
 
 // Supervisor starts processes, starts those again that die, and stops them.
@@ -105,8 +105,8 @@ type End struct {
 	attempt   int    // number of the start, from 1
 }
 
-// Verdict is called after each of the first exits of a process, maxAttempts at most. When it returns true, the
-// process is not started again.
+// Verdict is called after each exit of a process that was never ready. When it returns true, the process is not started
+// again.
 type Verdict func(p *Process, e End) bool
 
 // ReportTo returns a verdict that sends the reason why a process cannot start to failed, unless failed is
