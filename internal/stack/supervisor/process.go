@@ -128,7 +128,11 @@ func (p *Process) run() {
 			return
 		}
 		delay = nextBackoff(delay, lived)
-		p.log.Warn("process died; restarting it", "process", p.Name, "exit", ExitText(exit),
+		message := "process died; restarting it"
+		if exit == nil {
+			message = "process has stopped; restarting it" // as after a SIGTERM
+		}
+		p.log.Warn(message, "process", p.Name, "exit", ExitText(exit),
 			"lived", lived.Round(time.Millisecond), "in", delay)
 		timer := time.NewTimer(delay)
 		select {

@@ -56,6 +56,32 @@ func TestStubbornChildIsKilled(t *testing.T) {
 	}
 }
 
+// An orderly exit is not logged as a death.
+func TestLogOfAnExit(t *testing.T) {
+	for script, want := range map[string]string{
+		"exit 0": `level=WARN msg="process has stopped; restarting it" process=x exit="exit status 0"`,
+		"exit 1": `level=WARN msg="process died; restarting it" process=x exit="exit status 1"`,
+	} {
+		path := filepath.Join(t.TempDir(), "log")
+		log, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := New(t.TempDir(), slog.New(slog.NewTextHandler(log, nil)), io.Discard)
+		spec := Spec{Name: "x", Path: "/bin/sh", Argv: []string{"sh", "-c", script}, Ports: []Port{{1, "X"}}, Notable: notable}
+		if _, err := s.Launch(spec, nil); err != nil {
+			t.Fatal(err)
+		}
+		eventually.True(t, want, func() bool {
+			text, err := os.ReadFile(path)
+			return err == nil && strings.Contains(string(text), want)
+		})
+		s.StopAll()
+		s.Close()
+		log.Close()
+	}
+}
+
 // A launch returns although the first start fails; the start is repeated.
 func TestLaunchReturnsWhenTheFirstStartFails(t *testing.T) {
 	s := New(t.TempDir(), slog.New(slog.DiscardHandler), io.Discard)
