@@ -661,6 +661,23 @@ func TestStartTellsWhyItFailed(t *testing.T) {
 	}
 }
 
+// Nothing listens at REDIS_ADDR: the start fails soon, with a sentence that has the address, and without the lines of
+// the Redis client, which logs every failed attempt.
+func TestStartWithoutTheExternalRedis(t *testing.T) {
+	env := testEnv(t)
+	addr := supervisor.Address(1)
+	env = append(env, "REDIS_ADDR="+addr)
+	out, code := local(t, env, "start")
+	want := "error: REDIS_ADDR=" + addr + ": connection refused; start that Redis or change the address\n"
+	if code != 1 || !strings.HasSuffix(out, want) {
+		t.Errorf("exit code %d, want %q\n%s", code, want, out)
+	}
+	log, err := os.ReadFile(filepath.Join(layout.Getenv(env, "RUN_DIR"), "stack.log"))
+	if err != nil || strings.Contains(string(log), "pool.go") {
+		t.Errorf("stack.log (%v):\n%s", err, log)
+	}
+}
+
 // The supervisor is killed by SIGKILL, so that no handler of its own can run.
 func TestNoOrphans(t *testing.T) {
 	if self, _ := supervisor.Self(); self != "/proc/self/exe" {

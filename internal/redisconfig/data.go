@@ -41,9 +41,12 @@ func (d *Data) Complete() error {
 	return nil
 }
 
-// LogTo sends the log of the Redis client to log, at level debug: the client logs every failed attempt while
+// LogTo calls LogClient.
+func (d *Data) LogTo(log *slog.Logger) { LogClient(log) }
+
+// LogClient sends the log of the Redis client to log, at level debug: the client logs every failed attempt while
 // Redis is away, and its callers log the same errors. It replaces the client's logger in the whole process.
-func (d *Data) LogTo(log *slog.Logger) { redis.SetLogger(redisLog{log}) }
+func LogClient(log *slog.Logger) { redis.SetLogger(redisLog{log}) }
 
 type redisLog struct{ log *slog.Logger }
 

@@ -100,9 +100,14 @@ var refusals = []struct{ words, settings string }{
 	{"NOPERM", "the access list of Redis"},
 }
 
-// refused returns why Redis refuses a process and which settings to change, or "" if it refuses none.
+// refused returns why Redis refuses a process or every connection, and which settings to change, or "" if it refuses
+// none.
 func refused(st state.Stack) string {
 	for _, p := range st.Processes {
+		// Of several addresses, one that refuses the connection does not keep the stack from working.
+		if p.External && !strings.Contains(p.Address, ",") && p.State == state.NotReady && p.Detail == "connection refused" {
+			return fmt.Sprintf("REDIS_ADDR=%s: %s; start that Redis or change the address", p.Address, p.Detail)
+		}
 		for _, r := range refusals {
 			if p.State == state.NotReady && strings.Contains(p.Detail, r.words) {
 				return fmt.Sprintf("%s cannot work: %s (check %s)", p.Name, p.Detail, r.settings)

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/redisconfig"
 	"heavy-read-api/internal/stack/supervisor"
 )
 
@@ -80,6 +81,9 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	}
 	return c, c.validate()
 }
+
+// LogTo sends the log of the Redis client, with which the supervisor checks Redis, to log at level debug.
+func (c *Config) LogTo(log *slog.Logger) { redisconfig.LogClient(log) }
 
 func (c *Config) validate() error {
 	if c.Readers < 1 || c.Readers > MaxReaders {
