@@ -59,6 +59,7 @@ type program struct {
 	out, err io.Writer
 
 	startWait time.Duration // bound of a start without Docker
+	lenient   bool          // an invalid setting is only a warning
 	pause     time.Duration // time between two polls of the gateway's list in Docker, and between two measurements
 }
 
@@ -88,9 +89,13 @@ func (p *program) main(args []string, roles map[string]Role) int {
 		fmt.Fprint(p.out, help)
 		return 0
 	}
+	p.lenient = lenient[name]
 	if err := dotenv.Load(".env"); err != nil {
-		fmt.Fprintln(p.err, "error:", err)
-		return 2
+		if !p.lenient {
+			fmt.Fprintln(p.err, "error:", err)
+			return 2
+		}
+		fmt.Fprintln(p.err, "warning:", err)
 	}
 	if name == "run" {
 		return p.supervise(args)
@@ -121,6 +126,10 @@ func (e exitError) Error() string { return "exit code " + strconv.Itoa(int(e)) }
 
 // takesArgument are the commands with an argument, which may be missing or empty.
 var takesArgument = map[string]bool{"scale": true, "logs": true, "test-write": true, "test-read": true}
+
+// lenient are the commands that work with a running stack in spite of an invalid setting, which may have been edited
+// since its start.
+var lenient = map[string]bool{"stop": true, "health": true, "stats": true, "logs": true, "clean": true}
 
 // command runs a command other than run.
 func (p *program) command(name string, args []string) error {

@@ -93,11 +93,23 @@ func (p *program) runtime(c choice) (runtime, error) {
 		return &docker{program: p, compose: c.compose}, nil
 	}
 	cfg, err := layout.ParseConfig(nil, os.Getenv)
+	if err != nil && p.lenient {
+		fmt.Fprintln(p.err, "warning:", err)
+		cfg, err = layout.ParseConfig(nil, onlyRunDir)
+	}
 	if err != nil {
 		return nil, usageError{err}
 	}
 	cfg.Out = p.out
 	return &processes{program: p, cfg: cfg}, nil
+}
+
+// onlyRunDir returns the setting that a lenient command needs to find the stack.
+func onlyRunDir(name string) string {
+	if name == "RUN_DIR" {
+		return os.Getenv(name)
+	}
+	return ""
 }
 
 // start starts the stack in the chosen runtime. If the images cannot be pulled or built, it starts the stack without

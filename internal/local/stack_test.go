@@ -645,6 +645,33 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// A setting that was broken after the start does not keep a running stack from being examined and stopped.
+func TestBrokenSettingsDoNotBlockARunningStack(t *testing.T) {
+	env := testEnv(t)
+	program := testProgram(t)
+	dir := t.TempDir()
+	t.Cleanup(func() { local(t, env, "stop") })
+	if out, code := execute(t, dir, env, program, "start"); code != 0 {
+		t.Fatalf("start: exit code %d\n%s", code, out)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".env"), []byte("export A=1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env = append(env, "READERS=x")
+	const line = ".env, line 1: write NAME=value without export\n"
+	for _, command := range []string{"start", "run"} {
+		if out, code := execute(t, dir, env, program, command); code != 2 || out != "error: "+line {
+			t.Errorf("%s: exit code %d\n%s", command, code, out)
+		}
+	}
+	for _, command := range []string{"health", "stats", "stop", "clean"} {
+		out, code := execute(t, dir, env, program, command)
+		if code != 0 || !strings.HasPrefix(out, "warning: "+line+"warning: READERS=") {
+			t.Errorf("%s: exit code %d\n%s", command, code, out)
+		}
+	}
+}
+
 func TestStartTellsWhyItFailed(t *testing.T) {
 	env := testEnv(t)
 	taken := layout.Getenv(env, "GATEWAY_PORT")
