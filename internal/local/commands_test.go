@@ -136,6 +136,16 @@ func TestStatsReachTheStackInDocker(t *testing.T) {
 	}
 }
 
+// The reason of a degraded reader is below the table, whose columns it would widen.
+func TestStatsOfDegradedReaders(t *testing.T) {
+	state := t.TempDir()
+	out, code := inTree(t, []string{"RUNTIME=docker", "STATE=" + state, "RUN_DIR=" + state, "SAYS=degraded: a long reason", fakePath(t)}, "stats")
+	table, below, _ := strings.Cut(out, "gateway ")
+	if code != 0 || strings.Count(table, " degraded ") != 3 || strings.Contains(table, "reason") || strings.Count(below, " is degraded: a long reason\n") != 3 {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+}
+
 // Compose before 2.24 lacks features that the stack needs. It is reported as too old, not as unavailable images.
 func TestComposeThatIsTooOld(t *testing.T) {
 	for version, old := range map[string]bool{

@@ -63,7 +63,8 @@ func orDash(text string) string {
 	return text
 }
 
-// stats measures the stack for p.pause and prints a line per reader.
+// stats measures the stack for p.pause and prints a line per reader, and below the reasons of those that are
+// degraded or not ready.
 func (p *program) stats(r runtime) error {
 	st, err := r.state()
 	if err != nil {
@@ -82,6 +83,7 @@ func (p *program) stats(r runtime) error {
 	values := c.Collect(p.ctx, st.Processes)
 
 	readers := 0
+	var reasons []string
 	var gateway, writer measure.Values
 	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "READER\tSTATE\tREADS/S\tP99\tPROPAGATION P99\tPOSTS\tCACHE\tMEMORY\tVERSION\tLAG")
@@ -94,10 +96,13 @@ func (p *program) stats(r runtime) error {
 			writer = m
 		case state.Reader:
 			readers++
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", proc.Name, proc.StateText(),
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", proc.Name, proc.State,
 				number(m, "reads", 1, ""), number(m, "p99", 1e3, " ms"), number(m, "propagation_p99", 1e3, " ms"),
 				number(m, "entries", 1, ""), mebibytes(m, "cache_bytes"),
 				mebibytes(m, "memory"), number(m, "version", 1, ""), number(m, "lag", 1, ""))
+			if proc.Detail != "" {
+				reasons = append(reasons, fmt.Sprintf("%s is %s", proc.Name, proc.StateText()))
+			}
 		}
 	}
 	if readers == 0 {
@@ -108,6 +113,9 @@ func (p *program) stats(r runtime) error {
 	}
 	fmt.Fprintf(p.out, "gateway %s reads/s, p99 %s; writer %s writes/s; measured for %s\n",
 		number(gateway, "reads", 1, ""), number(gateway, "p99", 1e3, " ms"), number(writer, "writes", 1, ""), p.pause)
+	for _, r := range reasons {
+		fmt.Fprintln(p.out, r)
+	}
 	return nil
 }
 
