@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"heavy-read-api/internal/stack/layout"
 )
@@ -95,6 +96,9 @@ func output(ctx context.Context, env []string, args ...string) (string, error) {
 	return string(out), nil
 }
 
+// daemonWait bounds the check whether docker's daemon answers; one that hangs would block every command.
+const daemonWait = 5 * time.Second
+
 // leastMinor is the minor version of Compose 2 that has the features that the stack needs.
 const leastMinor = 24
 
@@ -108,19 +112,27 @@ func (c *compose) missing(ctx context.Context) string {
 	if _, err := exec.LookPath("docker"); err != nil {
 		return "docker is not installed"
 	}
-	if said, err := exec.CommandContext(ctx, "docker", "version").CombinedOutput(); err != nil {
+	asking, cancel := context.WithTimeout(ctx, daemonWait)
+	defer cancel()
+	version := exec.CommandContext(asking, "docker", "version")
+	version.WaitDelay = time.Second // a plugin that survives the kill may hold the pipe
+	said, err := version.CombinedOutput()
+	if ctx.Err() == nil && asking.Err() != nil {
+		return fmt.Sprintf("docker's daemon has not answered for %s", daemonWait)
+	}
+	if err != nil {
 		return "docker's daemon does not answer (" + lastLine(string(said)) + ")"
 	}
-	version, err := c.output(ctx, "version", "--short")
-	version = strings.TrimSpace(version)
-	if err != nil || version == "" {
+	release, err := c.output(ctx, "version", "--short")
+	release = strings.TrimSpace(release)
+	if err != nil || release == "" {
 		return "docker has no Compose (the docker-compose-plugin)"
 	}
-	if m := versionPattern.FindStringSubmatch(version); m != nil {
+	if m := versionPattern.FindStringSubmatch(release); m != nil {
 		major, _ := strconv.Atoi(m[1])
 		minor, _ := strconv.Atoi(m[2])
 		if major < 2 || major == 2 && minor < leastMinor {
-			return fmt.Sprintf("Docker Compose is version %s: 2.%d or newer is needed", strings.TrimPrefix(version, "v"), leastMinor)
+			return fmt.Sprintf("Docker Compose is version %s: 2.%d or newer is needed", strings.TrimPrefix(release, "v"), leastMinor)
 		}
 	}
 	return ""

@@ -35,6 +35,15 @@ esac`, noRegistry},
 	}
 }
 
+// A daemon that hangs does not block the commands.
+func TestDockerThatHangs(t *testing.T) {
+	env := append(testEnv(t), "RUNTIME=", pathWith(t, map[string]string{"docker": "#!/bin/sh\n[ \"$1\" != version ] || exec sleep 600"}))
+	out, code := inTree(t, env, "runtime")
+	if want := "local docker's daemon has not answered for 5s\n"; code != 0 || out != want {
+		t.Errorf("exit code %d, %q, want %q", code, out, want)
+	}
+}
+
 // Ctrl-C while the images are pulled does not start the local stack.
 func TestInterruptedStartStartsNothing(t *testing.T) {
 	dir := t.TempDir()
