@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"heavy-read-api/internal/stack/state"
+	"heavy-read-api/internal/test/eventually"
 )
 
 const browserWait = 60 * time.Second
@@ -145,6 +147,24 @@ func TestInBrowser(t *testing.T) {
 	if err != nil || nameless != 0 {
 		t.Errorf("%d fields or charts have no name (%v)", nameless, err)
 	}
+	// On a wide screen all rows of cards have the same length.
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)); err != nil {
+		t.Fatal(err)
+	}
+	for _, cards := range []int{7, 8} {
+		f.mu.Lock()
+		for len(f.procs) < cards {
+			f.procs = append(f.procs, f.procs[len(f.procs)-1])
+		}
+		f.mu.Unlock()
+		want := map[int]string{7: "7", 8: "4"}[cards] // columns
+		eventually.True(t, "columns for the cards", func() bool {
+			got, err := chromedp.Run(ctx, chromedp.Evaluate[string](
+				`getComputedStyle(document.querySelector('#processes')).gridTemplateColumns.split(' ').length + ' ' + document.querySelectorAll('#processes li').length`))
+			return err == nil && got == want+fmt.Sprintf(" %d", cards)
+		})
+	}
+
 	mu.Lock()
 	defer mu.Unlock()
 	if len(complaints) > 0 {

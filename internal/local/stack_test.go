@@ -202,6 +202,25 @@ func TestProcessThatIsKilledOftenIsStartedAgain(t *testing.T) {
 	}
 }
 
+// Readers that were added stand beside the others in the state.
+func TestOrderOfTheProcesses(t *testing.T) {
+	cfg := testConfig(t)
+	run(t, cfg)
+	readyState(t, cfg)
+	for _, n := range []int{1, 3} {
+		if err := scaleTo(t, cfg, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var names []string
+	for _, p := range readyState(t, cfg).Processes {
+		names = append(names, p.Name)
+	}
+	if want := []string{"redis", "writer", "reader-1", "reader-2", "reader-3", "reader-direct", "gateway"}; !slices.Equal(names, want) {
+		t.Errorf("processes %v, want %v", names, want)
+	}
+}
+
 func TestPortInUse(t *testing.T) {
 	for name, pick := range map[string]func(layout.Config) (int, string){
 		"the dashboard": func(c layout.Config) (int, string) { return c.Port, "DASHBOARD_PORT" },

@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"os"
@@ -185,9 +186,23 @@ func (s *stack) awaitStage(ctx context.Context, st layout.Stage, procs []*superv
 	return nil
 }
 
+// order is the order of the roles in the state. Readers that a scale added follow the others, reader-direct is the last
+// of them.
+var order = []string{state.Redis, state.Sentinel, state.Writer, state.Reader, state.Gateway}
+
 // State checks every process at the same time, within layout.CheckTimeout.
 func (s *stack) State(ctx context.Context) state.Stack {
 	procs := s.procs.Processes()
+	slices.SortStableFunc(procs, func(a, b *supervisor.Process) int {
+		place := func(p *supervisor.Process) int {
+			at := 2 * slices.Index(order, p.Role)
+			if p.Ports[0].Env == "DIRECT_PORT" {
+				at++
+			}
+			return at
+		}
+		return cmp.Compare(place(a), place(b))
+	})
 	st := state.Stack{PID: os.Getpid(), RunDir: s.cfg.RunDir, Redis: s.cfg.Server(), Processes: make([]state.Process, len(procs))}
 	var wg sync.WaitGroup
 	for i, p := range procs {

@@ -166,7 +166,17 @@ function list(names) {
   return names.length < 2 ? names.join() : names.slice(0, -1).join(', ') + ' and ' + names[names.length - 1];
 }
 
+// balance sets the number of columns of a grid so that its rows are equally long: eight cards of which seven fit into a
+// row stand four and four. least is the width of the narrowest card, in pixels.
+function balance(grid, count, least) {
+  const gap = parseFloat(getComputedStyle(grid).columnGap);
+  const fit = Math.max(1, Math.floor((grid.clientWidth + gap) / (least + gap)));
+  const rows = Math.max(1, Math.ceil(count / fit));
+  grid.style.setProperty('--columns', Math.max(1, Math.ceil(count / rows)));
+}
+
 function renderProcesses() {
+  balance($('processes'), processes.length, 160);
   const newest = points[points.length - 1];
   $('processes').replaceChildren(...processes.map((p) => {
     const li = element('li');
@@ -209,6 +219,7 @@ function renderTiles() {
     ['Written', show(value(newest, 'writer', 'writes'), format.number), 'posts/s'],
     ['Failed reads', show(total(newest, processes, 'gateway', 'errors'), format.number), '5xx/s, gateway'],
   ];
+  balance($('tiles'), tiles.length, 160);
   $('tiles').replaceChildren(...tiles.map(([name, text, unit]) => {
     const div = element('div');
     const dd = element('dd', '', text + ' ');
@@ -297,7 +308,7 @@ function renderArrivals(arrived) {
     let text = a.detail;
     if (a.event === 'arrived') {
       const after = a.ms_from_answer;
-      text = `${a.ms.toFixed(2)} ms, ${Math.abs(after).toFixed(2)} ${after < 0 ? 'before' : 'after'} the answer`;
+      text = `${a.ms.toFixed(2)} ms, ${Math.abs(after).toFixed(2)} ms ${after < 0 ? 'before' : 'after'} the answer`;
     }
     li.append(who, bar, element('span', a.event === 'arrived' ? 'ms' : 'ms bad', text));
     return li;
