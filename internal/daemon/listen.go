@@ -1,14 +1,18 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strconv"
 )
 
-// Listen binds Host and Port, and passes the bound address to c.Listening.
+// Listen binds Host and Port, and passes the bound address to c.Listening. The listener is not one of Multipath TCP,
+// Go's default, because Linux cannot drain the accept queue of such a listener (httpkit.Listener.Drain).
 func (c *Common) Listen() (net.Listener, error) {
-	ln, err := net.Listen("tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
 	if err != nil {
 		return nil, fmt.Errorf("listen on port %d: %w", c.Port, err)
 	}

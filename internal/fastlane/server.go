@@ -53,7 +53,7 @@ type Server struct {
 	pins     pins
 
 	mu       sync.Mutex // guards the rest
-	listener net.Listener
+	listener *httpkit.Listener
 	conns    map[*conn]struct{}
 }
 
@@ -114,8 +114,9 @@ func (s *Server) problem(b []byte, status int, detail string, head bool) []byte 
 	return append(b, body...)
 }
 
-// Serve accepts connections on ln until Shutdown or Close, and then returns http.ErrServerClosed.
-func (s *Server) Serve(ln net.Listener) error {
+// Serve accepts connections on l until Shutdown or Close, and then returns http.ErrServerClosed.
+func (s *Server) Serve(l net.Listener) error {
+	ln := httpkit.NewListener(l)
 	s.mu.Lock()
 	s.listener = ln
 	s.mu.Unlock()
@@ -149,12 +150,12 @@ func (s *Server) accept(ln net.Listener) error {
 		case err == nil:
 			pause = 0
 			s.start(c)
-		case s.stopping.Load():
-			return http.ErrServerClosed
 		case errors.As(err, &temporary) && temporary.Temporary(): // out of file descriptors
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			s.log.Warn("accept failed; trying again", "err", err, "in", pause)
 			time.Sleep(pause)
+		case s.stopping.Load():
+			return http.ErrServerClosed
 		default:
 			return fmt.Errorf("accept: %w", err)
 		}
@@ -232,13 +233,15 @@ func (s *Server) Drain() {
 	s.http.Drain()
 }
 
-// Shutdown closes the listener and the idle connections, and answers requests in flight with Connection:
+// Shutdown drains the listener, closes the idle connections, and answers requests in flight with Connection:
 // close. It returns when all connections have been closed. If ctx ends first, it returns the error of ctx; the
 // caller must then call Close.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stopping.Store(true)
 	s.Drain()
-	s.closeListener()
+	if ln := s.currentListener(); ln != nil {
+		ln.Drain()
+	}
 	// net/http is shut down last, once both lanes are empty, because afterwards it accepts no connection from
 	// the fast lane.
 	ticker := time.NewTicker(10 * time.Millisecond)
@@ -256,17 +259,18 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Close closes the listener and all connections immediately.
 func (s *Server) Close() error {
 	s.stopping.Store(true)
-	s.closeListener()
+	if ln := s.currentListener(); ln != nil {
+		_ = ln.Close()
+	}
 	s.each(func(c *conn) { _ = c.Conn.Close() })
 	return s.http.Close()
 }
 
-func (s *Server) closeListener() {
+// currentListener returns the listener, nil before Serve.
+func (s *Server) currentListener() *httpkit.Listener {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.listener != nil {
-		_ = s.listener.Close()
-	}
+	return s.listener
 }
 
 // connCount returns the number of connections in both lanes.

@@ -86,12 +86,12 @@ func start(t testing.TB, options ...func(*Config)) *fixture {
 
 // wrapping is a listener that wraps the connections it accepts.
 type wrapping struct {
-	net.Listener
+	*net.TCPListener
 	wrap func(net.Conn) net.Conn
 }
 
 func (l *wrapping) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
+	c, err := l.TCPListener.Accept()
 	if err != nil {
 		return nil, err
 	}
@@ -128,14 +128,16 @@ func startWrapped(t testing.TB, wrap func(net.Conn) net.Conn, options ...func(*C
 		o(&cfg)
 	}
 	f.Server = New(cfg)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // as daemon.Common does
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.addr = ln.Addr().String()
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := f.Server.Serve(&wrapping{ln, wrap}); !errors.Is(err, http.ErrServerClosed) {
+		if err := f.Server.Serve(&wrapping{ln.(*net.TCPListener), wrap}); !errors.Is(err, http.ErrServerClosed) {
 			t.Error("Serve: ", err)
 		}
 	})

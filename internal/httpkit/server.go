@@ -24,7 +24,7 @@ type HTTPServer struct {
 	draining, stopping atomic.Bool
 
 	mu       sync.Mutex // guards the rest
-	listener net.Listener
+	listener *Listener
 	conns    map[*trackedConn]struct{}
 }
 
@@ -61,9 +61,9 @@ func (s *HTTPServer) Serve(ln net.Listener) error {
 			hook(c, state)
 		}
 	}
-	tracking := &trackingListener{Listener: ln, server: s}
+	tracking := &trackingListener{Listener: NewListener(ln), server: s}
 	s.mu.Lock()
-	s.listener = tracking
+	s.listener = tracking.Listener
 	s.mu.Unlock()
 	err := s.Server.Serve(tracking)
 	if s.stopping.Load() {
@@ -76,17 +76,18 @@ func (s *HTTPServer) Serve(ln net.Listener) error {
 // stops.
 func (s *HTTPServer) Drain() { s.draining.Store(true) }
 
-// Shutdown closes the listener and the idle connections, and waits for the answers to all requests of which
+// Shutdown drains the listener, closes the idle connections, and waits for the answers to all requests of which
 // at least one byte has been read. If ctx ends first, it returns the error of ctx; the caller must then call
 // Close.
 func (s *HTTPServer) Shutdown(ctx context.Context) error {
 	s.stopping.Store(true)
 	s.Drain()
 	s.mu.Lock()
-	if s.listener != nil {
-		_ = s.listener.Close()
-	}
+	ln := s.listener
 	s.mu.Unlock()
+	if ln != nil {
+		ln.Drain()
+	}
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	// cutIdle is repeated, because net/http may replace its deadlines.
@@ -154,17 +155,10 @@ func (w *closingWriter) Write(p []byte) (int, error) {
 
 func (w *closingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// trackingListener wraps the connections that it accepts. Close may be called twice: by Shutdown, and then by
-// net/http.
+// trackingListener wraps the connections that it accepts.
 type trackingListener struct {
-	net.Listener
+	*Listener
 	server *HTTPServer
-	once   sync.Once
-}
-
-func (l *trackingListener) Close() (err error) {
-	l.once.Do(func() { err = l.Listener.Close() })
-	return err
 }
 
 func (l *trackingListener) Accept() (net.Conn, error) {
