@@ -309,4 +309,9 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)
 	}
+	for _, line := range []string{"gateway stopping", "gateway stopped"} {
+		if !strings.Contains(g.logs.String(), line) {
+			t.Errorf("the log has no line %q:\n%s", line, g.logs)
+		}
+	}
 }

@@ -14,8 +14,9 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// drain is how long the gateway keeps serving after it reports "not ready". No load balancer stands in front of it, so
-// this only gives clients the time to see answers with Connection: close.
+// drain is how long the gateway keeps serving after it reports "not ready". It is shorter than that of the readers,
+// because no load balancer, which would have to take the gateway off its list first, stands in front of it: this only
+// gives clients the time to see answers with Connection: close.
 const drain = 250 * time.Millisecond
 
 const (
@@ -87,10 +88,15 @@ func Run(ctx context.Context, cfg Config) error {
 	log.Info("gateway started", "addr", frontListener.Addr().String(), "metrics", backListener.Addr().String())
 	servers, ctx := errgroup.WithContext(ctx)
 	servers.Go(func() error {
-		return httpkit.Serve(ctx, frontListener, front, drain, func() { stopping.Store(true) })
+		return httpkit.Serve(ctx, frontListener, front, drain, func() {
+			stopping.Store(true)
+			log.Info("gateway stopping", "drain", drain)
+		})
 	})
 	servers.Go(func() error { return httpkit.Serve(ctx, backListener, back, drain, nil) })
-	return servers.Wait()
+	err = servers.Wait()
+	log.Info("gateway stopped")
+	return err
 }
 
 // answerReady answers 200 if at least one reader is ready, else 503 with the reasons.
