@@ -71,6 +71,7 @@ func TestUnusualReadsAreForNetHTTP(t *testing.T) {
 		"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nConnection: keep alive\r\n\r\n",
 		"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nConnection: \"keep-alive\"\r\n\r\n",
 		"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 00\r\n\r\n",
+		"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
 		"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab",
 		"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",

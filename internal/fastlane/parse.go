@@ -128,7 +128,7 @@ func (s *shape) parse(b []byte, q *Request) bool {
 	}
 	b = b[len(newVersion):]
 	q.Fields = b[:len(b)-len("\r\n")]
-	hosts, connections := 0, 0
+	hosts, connections, lengths := 0, 0, 0
 	for b[0] != '\r' {
 		n := 0
 		for class[b[n]]&token != 0 {
@@ -158,7 +158,8 @@ func (s *shape) parse(b []byte, q *Request) bool {
 			connections++
 			ok = q.readOptions(value)
 		case length:
-			ok = len(value) == 1 && value[0] == '0'
+			lengths++
+			ok = len(value) == 1 && value[0] == '0' && lengths == 1 // net/http closes after several
 		case ifMatch:
 			ok = once(&q.IfMatch, value)
 		case ifNoneMatch:

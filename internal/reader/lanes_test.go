@@ -373,7 +373,7 @@ func (l *lanes) cases() []string {
 		request("GET /post?id=a", ""), "GET /post?id=a\r\n", request("PRI * HTTP/2.0", "") + "SM\r\n\r\n",
 		request("POST /post?id=a HTTP/1.1", "Content-Length: 5\r\n") + "hello" + plain, request("DELETE /post?id=a HTTP/1.1", "") + plain, request("PATCH /post?id=a HTTP/1.1", ""), request("BREW /post?id=a HTTP/1.1", ""),
 		// bodies, and ambiguous lengths
-		request(get, "Content-Length: 0\r\n") + plain, request(get, "Content-Length: 5\r\n") + "hello" + plain, request(get, "Content-Length: 5\r\nContent-Length: 5\r\n") + "hello" + plain,
+		request(get, "Content-Length: 0\r\n") + plain, request(get, "Content-Length: 0\r\nContent-Length: 0\r\n") + plain, request(get, "Content-Length: 5\r\n") + "hello" + plain, request(get, "Content-Length: 5\r\nContent-Length: 5\r\n") + "hello" + plain,
 		request(get, "Content-Length: 5\r\nContent-Length: 6\r\n") + "hello" + plain, request(get, "Content-Length: 5, 5\r\n") + "hello" + plain, request(get, "Content-Length: +5\r\n") + "hello", request(get, "Content-Length: -1\r\n"),
 		request(get, "Content-Length: 0x5\r\n") + "hello", request(get, "Content-Length: 99999999999999999999\r\n"), request(get, "Content-Length:\r\n") + plain, request(get, "content-length: 5\r\n") + "hello" + plain, request(get, "Content-Length : 5\r\n") + "hello" + plain,
 		request(get, "Transfer-Encoding: chunked\r\n") + "5\r\nhello\r\n0\r\n\r\n" + plain, request(get, "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n") + "0\r\n\r\n" + plain, request(get, "Transfer-Encoding: identity\r\n") + plain,
