@@ -7,8 +7,11 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"heavy-read-api/internal/loglimit"
 )
 
 // maxFiles is used as the limit of open files if the real one is higher or infinite.
@@ -43,6 +46,9 @@ type door struct {
 	server *Server
 	probes []string // paths that are served
 	most   int      // maximum number of connections
+
+	refused  atomic.Int64   // number of connections that were not served
+	warnings loglimit.Limit // of the log lines about them
 
 	mu    sync.Mutex // guards conns
 	conns *list.List // list of *doorConn, oldest first
@@ -94,6 +100,9 @@ func (d *door) serve(t *doorConn) {
 		d.server.std.push(&stdConn{conn: c, unread: header, last: true})
 		return
 	}
+	d.refused.Add(1)
+	d.warnings.Log(d.server.log.Warn, time.Now(), "all connections are taken; new ones are answered with 503: find the clients that hold them, or raise the limit of open files, which allows up to 20,000 connections",
+		"max_connections", d.server.maxConns)
 	// The connection is not closed immediately: a request that arrives on a closed connection would make the
 	// kernel reset it, and the client would lose the answer.
 	_ = t.SetDeadline(time.Now().Add(lingerTime))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -12,7 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/logtest"
 	"heavy-read-api/internal/test/proctest"
 )
 
@@ -73,6 +77,47 @@ func TestProbesAreServedWhenAllPlacesAreTaken(t *testing.T) {
 		defer f.door.mu.Unlock()
 		return f.door.conns.Len() == 0
 	})
+}
+
+// Refused connections are counted and logged; probes are not.
+func TestRefusedConnectionsAreReported(t *testing.T) {
+	logs := new(logtest.Buffer)
+	f := start(t, withProbes(3), func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(logs, nil)) })
+	reg := prometheus.NewRegistry()
+	f.Register(reg)
+	check := func(connections, refused int) {
+		t.Helper()
+		want := fmt.Sprintf("http_connections %d\nhttp_connections_max 3\nhttp_connections_refused_total %d\n", connections, refused)
+		if got := samples(t, reg); got != want {
+			t.Errorf("the metrics are\n%s, want\n%s", got, want)
+		}
+	}
+	check(0, 0)
+	f.fill(t)
+	for _, request := range []string{probe, get("1"), probe, get("2"), get("3")} {
+		c := dial(t, f)
+		send(t, c, request)
+		answer(t, bufio.NewReader(c))
+	}
+	check(3, 3)
+	if got := strings.Count(logs.String(), "level=WARN"); got != 1 || !strings.Contains(logs.String(), "max_connections=3") {
+		t.Errorf("the log has %d warnings, want one with the limit:\n%s", got, logs)
+	}
+}
+
+// samples returns the metrics without labels in the order of their names, one per line.
+func samples(t *testing.T, reg *prometheus.Registry) string {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, family := range families {
+		m := family.Metric[0]
+		fmt.Fprintln(&b, family.GetName(), m.GetGauge().GetValue()+m.GetCounter().GetValue())
+	}
+	return b.String()
 }
 
 // Clients that connect and send nothing do not block probes: the oldest of these connections is closed.

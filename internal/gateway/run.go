@@ -60,6 +60,7 @@ func Run(ctx context.Context, cfg Config) error {
 		FilesPerConn: 3, // the client's connection, one to a reader, and an idle one to another reader
 	})
 	fast.server = front
+	front.Register(reg)
 	pools.most = int64(front.MaxConns())
 	p.metrics = newMetrics(reg, list, front.States)
 

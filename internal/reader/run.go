@@ -87,6 +87,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Path: postPath, Handler: fast.conn, Refuse: fast.refuse, Probes: []string{"/health", "/ready", "/status", "/metrics"},
 		Std: httpkit.NewServer(signed.handler(router), log), Logger: log,
 	})
+	fast.server.Register(registry)
 	h.hold = fast.server.Hold
 	err = httpkit.Serve(ctx, ln, fast.server, cfg.Drain, func() {
 		s.stopping.Store(true)

@@ -256,7 +256,7 @@ func TestMetrics(t *testing.T) {
 		"http_request_duration_seconds", "cache_propagation_seconds", "cache_applied_version", "cache_newest_version", "cache_lag_versions", "cache_lag_seconds",
 		"cache_messages_total", "cache_bytes", "cache_max_bytes", "cache_evictions_total", "cache_rejections_total",
 		"cache_fallbacks_total", "cache_complete", "cache_synced", "cache_subscribed", "go_goroutines", "process_cpu_seconds_total",
-		"redis_moves_total", "redis_server_found",
+		"redis_moves_total", "redis_server_found", "http_connections", "http_connections_max", "http_connections_refused_total",
 	} {
 		if all[name] == nil {
 			t.Errorf("no metric %s", name)

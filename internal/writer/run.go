@@ -91,6 +91,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 	log.Info("writer started", "addr", ln.Addr().String(), "redis", strings.Join(cfg.Redis.Addr, ","), "token", cfg.Token != "")
 	front := fastlane.New(fastlane.Config{Std: httpkit.NewServer(linger(router), log), Probes: probes, Logger: log})
+	front.Register(registry)
 	servers, ctx := errgroup.WithContext(ctx)
 	servers.Go(func() error {
 		return httpkit.Serve(ctx, ln, front, cfg.Drain, func() {

@@ -135,6 +135,7 @@ func TestMetrics(t *testing.T) {
 		{1, "writer_import_lines_total", "outcome=refused"},
 		{0, "writer_import_lines_total", "outcome=not_written"},
 		{3, "http_requests_total", "code=200,201,400 route=/create"},
+		{0, "http_connections_refused_total", ""},
 		{1, "service_info", "service=writer"},
 		{0, "redis_moves_total", ""},
 		{1, "redis_server_found", "role=primary"},
