@@ -234,6 +234,10 @@ func (s *sim) position() int {
 		s.at, s.history = 0, s.redis.History()
 	}
 	s.at = min(s.at, s.redis.End())
+	// P2 holds for Redis replicas that lag for less than lagTolerance. After that, the lag counts as a rollback.
+	if since := s.applier.behindSince; !since.IsZero() && s.clock.Sub(since) >= lagTolerance-2*stepTimeout {
+		s.at = s.redis.End()
+	}
 	return s.at
 }
 
