@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 )
@@ -12,6 +13,12 @@ type Head struct {
 	Epoch   uint64 // random, drawn when a history begins; 0 before the first write
 	Version uint64 // number of the write, in the total order of the shard's writes
 	WriteID uint64 // random, drawn for each commit; 0 when the log does not have it
+}
+
+// LogValue returns the fields with the epoch and the write id in hex.
+func (h Head) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("epoch", fmt.Sprintf("%016x", h.Epoch)), slog.Uint64("version", h.Version), slog.String("write_id", fmt.Sprintf("%016x", h.WriteID)))
 }
 
 // Token names a version of a history. A client sends it to read its own write.
