@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"strconv"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -56,7 +57,38 @@ func (s *Settings) Bool(p *bool, env, usage string) {
 
 // Int registers an integer setting.
 func (s *Settings) Int(p *int, env string, value int, usage string) {
-	s.flags.IntVar(p, s.flagName(env), value, usage)
+	*p = value
+	s.flags.Var(number{p, "it must be a whole number"}, s.flagName(env), usage)
+}
+
+// Number registers an integer setting with a range, which the error for a text that is no number names. The caller
+// checks the range, with the reason for it.
+func (s *Settings) Number(p *int, env string, value, least, most int, usage string) {
+	*p = value
+	s.flags.Var(number{p, fmt.Sprintf("it must be a number between %d and %d", least, most)}, s.flagName(env), usage)
+}
+
+// number is the value of an integer setting, with the error for a text that is no number.
+type number struct {
+	p    *int
+	rule string
+}
+
+// String returns the number; the zero number, which package flag makes, has none.
+func (n number) String() string {
+	if n.p == nil {
+		return ""
+	}
+	return strconv.Itoa(*n.p)
+}
+
+func (n number) Set(text string) error {
+	v, err := strconv.Atoi(text)
+	if err != nil {
+		return errors.New(n.rule)
+	}
+	*n.p = v
+	return nil
 }
 
 // Int64 registers a 64-bit integer setting.

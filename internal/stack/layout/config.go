@@ -19,6 +19,8 @@ import (
 // MaxReaders is the maximum number of readers in rotation.
 const MaxReaders = 20
 
+const maxPort = 65535
+
 // Config holds the settings of the stack on one machine. Common.Port is the dashboard's port.
 type Config struct {
 	daemon.Common
@@ -48,22 +50,22 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	c := Config{Common: daemon.Common{Host: supervisor.Host, Logger: slog.Default()}, Env: os.Environ()}
 	s := daemon.NewSettings("local", getenv)
 	var level string
-	s.Int(&c.Port, "DASHBOARD_PORT", 3000, "port of the dashboard and of the control API")
+	s.Number(&c.Port, "DASHBOARD_PORT", 3000, 1, maxPort, "port of the dashboard and of the control API")
 	s.String(&level, "LOG_LEVEL", "info", "lowest level that is logged, by the children too: debug, info, warn or error")
 	s.String(&c.RunDir, "RUN_DIR", ".run", "folder of logs, pid file and Redis's data")
-	s.Int(&c.Readers, "READERS", 3, fmt.Sprintf("readers in rotation at the start, 1 to %d", MaxReaders))
+	s.Number(&c.Readers, "READERS", 3, 1, MaxReaders, fmt.Sprintf("readers in rotation at the start, 1 to %d", MaxReaders))
 	s.List(&c.RedisAddr, "REDIS_ADDR", nil, "addresses of a Redis to use; unset: the stack starts its own")
 	s.String(&c.Redis, "REDIS", "", "layout of the stack's own Redis, each with posts of its own: single; sentinel (a primary, two Redis replicas, three Sentinels); cluster (a Redis Cluster of six nodes); empty: the layout that was started last, at first single")
 	s.String(&c.RedisServer, "REDIS_SERVER", defaultServer, `program of the Redis server, on PATH; "embedded": the Redis in this program, in memory only`)
-	s.Int(&c.MinReplicas, "REDIS_MIN_REPLICAS", 1, "with REDIS=sentinel, number of connected Redis replicas below which the primary refuses writes: 1 bounds the writes that a primary loses when it is cut off, 0 accepts writes without any Redis replica")
-	s.Int(&c.RedisPort, "REDIS_PORT", 6379, "port of the stack's own Redis, or of redis-1; the next servers have the next ports")
-	s.Int(&c.SentinelPort, "SENTINEL_PORT", 26379, "port of sentinel-1; the next Sentinels have the next ports")
-	s.Int(&c.RedisBusPort, "REDIS_BUS_PORT", 16379, "cluster bus port of redis-1; the next nodes have the next ports")
-	s.Int(&c.WriterPort, "WRITER_PORT", 8080, "port of the writer")
-	s.Int(&c.DirectPort, "DIRECT_PORT", 8081, "port of reader-direct, the reader that the gateway does not use")
-	s.Int(&c.ReaderPort, "READER_PORT", 8082, "port of reader-1; the next readers have the next ports")
-	s.Int(&c.GatewayPort, "GATEWAY_PORT", 9080, "port of the gateway")
-	s.Int(&c.GatewayMetricsPort, "GATEWAY_METRICS_PORT", 9091, "port of the gateway's metrics")
+	s.Number(&c.MinReplicas, "REDIS_MIN_REPLICAS", 1, 0, sentinelServers-1, "with REDIS=sentinel, number of connected Redis replicas below which the primary refuses writes: 1 bounds the writes that a primary loses when it is cut off, 0 accepts writes without any Redis replica")
+	s.Number(&c.RedisPort, "REDIS_PORT", 6379, 1, maxPort, "port of the stack's own Redis, or of redis-1; the next servers have the next ports")
+	s.Number(&c.SentinelPort, "SENTINEL_PORT", 26379, 1, maxPort, "port of sentinel-1; the next Sentinels have the next ports")
+	s.Number(&c.RedisBusPort, "REDIS_BUS_PORT", 16379, 1, maxPort, "cluster bus port of redis-1; the next nodes have the next ports")
+	s.Number(&c.WriterPort, "WRITER_PORT", 8080, 1, maxPort, "port of the writer")
+	s.Number(&c.DirectPort, "DIRECT_PORT", 8081, 1, maxPort, "port of reader-direct, the reader that the gateway does not use")
+	s.Number(&c.ReaderPort, "READER_PORT", 8082, 1, maxPort, "port of reader-1; the next readers have the next ports")
+	s.Number(&c.GatewayPort, "GATEWAY_PORT", 9080, 1, maxPort, "port of the gateway")
+	s.Number(&c.GatewayMetricsPort, "GATEWAY_METRICS_PORT", 9091, 1, maxPort, "port of the gateway's metrics")
 	s.Flag(&c.Background, "background", "keep the children's warnings off the terminal (they are in the log files)")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
@@ -125,8 +127,8 @@ func (c *Config) validatePorts() error {
 	taken := make(map[int]wanted)
 	for _, w := range all {
 		for p := w.first; p < w.first+w.many; p++ {
-			if p < 1 || p > 65535 {
-				return fmt.Errorf("%s: %d is not a TCP port, those are between 1 and 65535", w.env, p)
+			if p < 1 || p > maxPort {
+				return fmt.Errorf("%s: %d is not a TCP port, those are between 1 and %d", w.env, p, maxPort)
 			}
 			if other, ok := taken[p]; ok {
 				return fmt.Errorf("%s and %s both use port %d: change one", text(other), text(w), p)
