@@ -71,7 +71,7 @@ func (r *Redis) Validate() error {
 	}
 	finder, err := redisnode.New(r.Finder())
 	if err != nil {
-		return fmt.Errorf("REDIS_ADDR and the settings beside it: %w", err)
+		return fmt.Errorf("check REDIS_ADDR and the other REDIS_* settings: %w", err)
 	}
 	return finder.Close()
 }
