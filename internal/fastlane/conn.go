@@ -229,7 +229,11 @@ func (c *conn) arrived(n int, err error) {
 	}
 
 	begin, end, v, closing := 0, 0, partial, false
-	for begin < c.filled && !closing && c.out.err == nil {
+	for !closing && c.out.err == nil {
+		if begin += blankLength(c.buf[begin:c.filled]); begin == c.filled {
+			v = partial
+			break
+		}
 		if end, v = c.next(c.buf[begin:c.filled]); v != complete {
 			break
 		}
@@ -289,6 +293,7 @@ func (c *conn) closing(b []byte) bool {
 	if !c.last && !c.server.draining.Load() {
 		return false
 	}
+	b = b[blankLength(b):]
 	return len(b) < stdLeast || findEnd(b, 0) == 0 && !hasForeignLine(b)
 }
 

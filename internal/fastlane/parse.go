@@ -39,6 +39,15 @@ const (
 	other                   // a request for net/http
 )
 
+// blankLength returns the number of CRs and LFs at the front of b. A server should ignore empty lines before a request
+// (RFC 9112, section 2.2).
+func blankLength(b []byte) (n int) {
+	for n < len(b) && (b[n] == '\r' || b[n] == '\n') {
+		n++
+	}
+	return n
+}
+
 // findEnd returns the length of the header at the front of b, 0 if its end has not arrived. As in net/http, a line
 // ends with LF, and a CR before the LF is not part of the line. The first scanned bytes of b, which an earlier
 // call has searched without finding the end, are skipped.

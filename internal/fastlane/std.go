@@ -114,7 +114,7 @@ func (c *stdConn) Read(b []byte) (int, error) {
 	}
 	// While a handler runs, net/http reads one byte to detect the end of the stream. This may be the first
 	// byte of the next request, so it also stays in unread.
-	if len(c.unread) == 0 {
+	for c.unread = c.unread[blankLength(c.unread):]; len(c.unread) == 0; c.unread = c.unread[blankLength(c.unread):] {
 		n, err := c.conn.Conn.Read(c.buf[:1])
 		if n == 0 {
 			return 0, err
@@ -157,8 +157,13 @@ func refusal(answer []byte) (status int, reason string, ok bool) {
 	if !found {
 		reason = strings.ToLower(text)
 	}
-	if status == http.StatusNotImplemented {
+	switch status {
+	case http.StatusNotImplemented:
 		reason = "the only supported transfer coding is chunked"
+	case http.StatusExpectationFailed:
+		reason = "the only supported expectation is 100-continue: send no other Expect"
+	case http.StatusHTTPVersionNotSupported:
+		reason = "the only supported versions are HTTP/1.1 and HTTP/1.0"
 	}
 	return status, reason, status >= http.StatusBadRequest
 }
@@ -204,6 +209,10 @@ func watch(std *http.Server) {
 	}
 	std.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(stdConnKey{}).(*stdConn)
+		if r.ProtoMajor != 1 { // "PRI * HTTP/2.0", which net/http leaves to the handler; Write replaces the answer
+			w.WriteHeader(http.StatusHTTPVersionNotSupported)
+			return
+		}
 		c.handled = true
 		if c.last || c.conn.last {
 			w.Header().Set("Connection", "close")

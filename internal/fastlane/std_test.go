@@ -61,7 +61,7 @@ func TestConnectionsReturnToTheFastLane(t *testing.T) {
 // Bytes that arrive while a net/http handler runs are not lost, although net/http reads one of them.
 func TestRequestsDuringAHandler(t *testing.T) {
 	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
-		for _, behind := range []string{get("1"), get("1") + get("2")[:1], get("1")[:1], get("1")[:3], "P"} {
+		for _, behind := range []string{get("1"), get("1") + get("2")[:1], get("1")[:1], get("1")[:3], "P", "\r", "\r\n\r\n" + get("1")[:3]} {
 			t.Run(fmt.Sprintf("%.5q", behind), func(t *testing.T) {
 				f := start(t)
 				c := dial(t, f)
@@ -76,6 +76,9 @@ func TestRequestsDuringAHandler(t *testing.T) {
 				whole := get("1") + get("2")
 				if behind == "P" {
 					whole = "POST /post?id=1 HTTP/1.1\r\nHost: a\r\n\r\n" + get("2")
+				}
+				if strings.HasPrefix(behind, "\r") {
+					whole = behind[:blankLength([]byte(behind))] + whole
 				}
 				send(t, c, whole[len(behind):])
 				if res, content := answer(t, r); res.StatusCode != 200 || content != "post 1" {
@@ -163,7 +166,7 @@ var badRequests = map[string]struct {
 }{
 	"no request line":     {"hello\r\n", 400},
 	"no version":          {"GET /\r\n", 400},
-	"a blank line":        {"\r\n\r\n", 400},
+	"HTTP/2":              {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
 	"an unknown version":  {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505},
 	"no Host":             {"GET /post?id=1 HTTP/1.1\r\n\r\n", 400},
 	"two Hosts":           {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400},
@@ -219,4 +222,48 @@ func TestRefusals(t *testing.T) {
 			})
 		}
 	})
+}
+
+// Empty lines before a request are ignored: at the beginning of a connection, after a body and between requests, and
+// whether they arrive together with the request or alone.
+func TestEmptyLinesBeforeARequest(t *testing.T) {
+	withAndWithoutLane(t, func(t *testing.T, start starter, fast string) {
+		for _, blank := range []string{"\r\n", "\n", "\r\n\r\n\r\n"} {
+			for _, together := range []bool{true, false} {
+				f := start(t)
+				c := dial(t, f)
+				r := bufio.NewReader(c)
+				for range 2 {
+					for _, tt := range []struct{ request, lane, content string }{
+						{get("1"), fast, "post 1"}, {postRequest, "std", "post 3"}, {postRequest, "std", "post 3"}, {get("2"), fast, "post 2"},
+					} {
+						if together {
+							send(t, c, blank+tt.request)
+						} else {
+							send(t, c, blank[:1])
+							f.waitTicks(t, 1)
+							send(t, c, blank[1:])
+							send(t, c, tt.request)
+						}
+						if res := expect(t, r, tt.lane, tt.content); res.Close {
+							t.Fatalf("after %q: the connection is closed", blank)
+						}
+					}
+				}
+				f.Drain()
+				send(t, c, get("4")+blank)
+				expectLast(t, r, fast, "post 4")
+			}
+		}
+	})
+}
+
+// The refusal of an expectation says what to change.
+func TestUnknownExpectation(t *testing.T) {
+	f := start(t)
+	c := dial(t, f)
+	send(t, c, badRequests["unknown expectation"].request)
+	if _, body := answer(t, bufio.NewReader(c)); !strings.Contains(body, "send no other Expect") {
+		t.Errorf("%q", body)
+	}
 }
