@@ -167,6 +167,9 @@ func decodeLine(number int64, line []byte, tooLong bool) (w *protocol.Write, ref
 	p, err := post.Decode(line)
 	if err != nil {
 		problem := refusal(err)
+		if fe := (*post.FieldError)(nil); errors.As(err, &fe) && fe.Field == "" {
+			problem.Detail = "the line " + fe.Reason // "the body" would be all lines
+		}
 		return nil, &report{Line: number, Status: lineRefused, Field: problem.Field, Reason: problem.Detail}
 	}
 	encoded := p.Encode(time.Now())

@@ -813,3 +813,15 @@ func TestImportLogIsLimited(t *testing.T) {
 		t.Errorf("%d log lines for 100 imports, want 1", n)
 	}
 }
+
+// The reason for refusing a line speaks of the line, not of the body.
+func TestReasonOfARefusedLine(t *testing.T) {
+	for line, want := range map[string]string{
+		`{id}`:                  "the line is not valid JSON",
+		`{"id":"a","title":""}`: `"title" `,
+	} {
+		if _, refused := decodeLine(1, []byte(line), false); refused == nil || !strings.HasPrefix(refused.Reason, want) {
+			t.Errorf("%s: %+v, want a reason that begins with %q", line, refused, want)
+		}
+	}
+}
