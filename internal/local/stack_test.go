@@ -32,19 +32,6 @@ import (
 
 const testWait = 30 * time.Second
 
-// gone reports whether a process has ended; a zombie has.
-func gone(pid int) bool {
-	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-		return true
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false // no /proc here, or it has just ended: the next poll decides
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	return strings.HasPrefix(rest, "Z")
-}
-
 // run runs a stack in this process until the test ends or stop is called.
 func run(t *testing.T, cfg layout.Config) (stop func() error) {
 	t.Helper()

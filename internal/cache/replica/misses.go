@@ -55,7 +55,7 @@ const slowPause = 10 * time.Second
 
 var (
 	errTooManyMisses = errors.New("too many reads are waiting for Redis")
-	errSlowValue     = errors.New("Redis did not deliver the value in time a moment ago")
+	errSlowValue     = errors.New("the value did not arrive in time a moment ago")
 )
 
 func newMissQueue() *missQueue {

@@ -280,19 +280,6 @@ func notable(line string) bool { return !strings.Contains(line, "level=INFO") }
 
 const testWait = 30 * time.Second
 
-// gone reports whether a process has ended; a zombie has.
-func gone(pid int) bool {
-	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-		return true
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false // no /proc here, or it has just ended: the next poll decides
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	return strings.HasPrefix(rest, "Z")
-}
-
 // The kernel may have given the port to an outgoing connection, and keeps it for a minute after that has ended.
 func TestPortOfAnOutgoingConnection(t *testing.T) {
 	ln, err := net.Listen("tcp", Address(0))
