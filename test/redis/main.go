@@ -76,7 +76,7 @@ func test(ctx context.Context, bin string) error {
 			"-run", "AccessList|SentinelKill|ClusterKill|ClusterMigration|ClusterReshard|ClusterAtomic|Relay|RedisIsFlushed")
 	})
 	both.Go(func() error {
-		return goTest(ctx, bin, "./internal/redisnode", "./internal/cache/...", "-run", "/^redis$",
+		return goTest(ctx, bin, "./internal/redisnode", "./internal/cache/publisher", "./internal/cache/replica", "-run", "/^redis$",
 			"-skip", "Simulation|Memory|Store|Growth|Grown|PageSize|SlowLink|ForeignKeys|Crowded|Idle|EmptyRedis|False|DuringClose")
 	})
 	return both.Wait()
