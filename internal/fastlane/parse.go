@@ -136,7 +136,7 @@ func (s *shape) parse(b []byte, q *Request) bool {
 		return false
 	}
 	b = b[len(newVersion):]
-	q.Fields = b[:len(b)-len("\r\n")]
+	fields := b
 	hosts, connections, lengths := 0, 0, 0
 	for b[0] != '\r' {
 		n := 0
@@ -185,6 +185,7 @@ func (s *shape) parse(b []byte, q *Request) bool {
 	if len(b) != len("\r\n") { // a line began with a bare CR
 		return false
 	}
+	q.Fields = fields[:len(fields)-len(b)]
 	if q.HTTP10 {
 		ambiguous := connections > 1 || q.close && q.keepAlive
 		q.close = !q.keepAlive

@@ -164,21 +164,22 @@ var badRequests = map[string]struct {
 	request string
 	status  int
 }{
-	"no request line":     {"hello\r\n", 400},
-	"no version":          {"GET /\r\n", 400},
-	"HTTP/2":              {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
-	"an unknown version":  {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505},
-	"no Host":             {"GET /post?id=1 HTTP/1.1\r\n\r\n", 400},
-	"two Hosts":           {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400},
-	"a malformed name":    {"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400},
-	"a control character": {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400},
-	"lengths":             {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
-	"an unknown encoding": {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
-	"unknown expectation": {"GET / HTTP/1.1\r\nHost: a\r\nExpect: something\r\n\r\n", 417},
-	"a long URL":          {"GET /post?id=" + longText + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
-	"a long path":         {"GET /" + longText + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
-	"a long header":       {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: " + longText + "\r\n\r\n", 431},
-	"many lines":          {"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: y\r\n", maxReadBuffer/6) + "\r\n", 431},
+	"bare LF ends the header": {"GET /post?id=1 HTTP/1.1\r\n\n", 400},
+	"no request line":         {"hello\r\n", 400},
+	"no version":              {"GET /\r\n", 400},
+	"HTTP/2":                  {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505},
+	"an unknown version":      {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505},
+	"no Host":                 {"GET /post?id=1 HTTP/1.1\r\n\r\n", 400},
+	"two Hosts":               {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400},
+	"a malformed name":        {"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400},
+	"a control character":     {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", 400},
+	"lengths":                 {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
+	"an unknown encoding":     {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501},
+	"unknown expectation":     {"GET / HTTP/1.1\r\nHost: a\r\nExpect: something\r\n\r\n", 417},
+	"a long URL":              {"GET /post?id=" + longText + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+	"a long path":             {"GET /" + longText + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+	"a long header":           {"GET /post?id=1 HTTP/1.1\r\nHost: a\r\nX: " + longText + "\r\n\r\n", 431},
+	"many lines":              {"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: y\r\n", maxReadBuffer/6) + "\r\n", 431},
 }
 
 var longText = strings.Repeat("x", maxReadBuffer)
