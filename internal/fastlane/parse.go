@@ -3,6 +3,8 @@ package fastlane
 import (
 	"bytes"
 	"encoding/binary"
+
+	"heavy-read-api/internal/httpkit"
 )
 
 // Request is a request that the fast lane answers. Its slices are parts of the read buffer and are valid until
@@ -87,7 +89,7 @@ func bodyLength(header []byte) (n int64, ok bool) {
 				return 0, false
 			}
 		case length:
-			n, ok = parseLength(trimLeft(trimRight(bytes.TrimSuffix(value, []byte("\r")))))
+			n, ok = httpkit.ParseLength(trimLeft(trimRight(bytes.TrimSuffix(value, []byte("\r")))))
 			if seen || !ok {
 				return 0, false
 			}
@@ -98,17 +100,6 @@ func bodyLength(header []byte) (n int64, ok bool) {
 		}
 	}
 	return n, true
-}
-
-// parseLength parses the value of a Content-Length.
-func parseLength(digits []byte) (n int64, ok bool) {
-	for _, c := range digits {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = 10*n + int64(c-'0')
-	}
-	return n, len(digits) >= 1 && len(digits) <= 18
 }
 
 // parse parses a complete header. It reports whether the fast lane accepts the request.
@@ -220,9 +211,9 @@ func (q *Request) readOptions(list []byte) bool {
 			n++
 		}
 		switch option := list[:n]; {
-		case n == len("close") && is(option, "close"):
+		case n == len("close") && httpkit.FieldIs(option, "close"):
 			q.close = true
-		case n == len("keep-alive") && is(option, "keep-alive"):
+		case n == len("keep-alive") && httpkit.FieldIs(option, "keep-alive"):
 			q.keepAlive = true
 		}
 		list = trimLeft(list[n:])
@@ -285,52 +276,38 @@ const (
 func fieldOf(name []byte) field {
 	switch len(name) {
 	case 4:
-		if is(name, "host") {
+		if httpkit.FieldIs(name, "host") {
 			return host
 		}
 	case 6:
-		if is(name, "expect") {
+		if httpkit.FieldIs(name, "expect") {
 			return special
 		}
 	case 8:
-		if is(name, "if-match") {
+		if httpkit.FieldIs(name, "if-match") {
 			return ifMatch
 		}
 	case 10:
-		if is(name, "connection") {
+		if httpkit.FieldIs(name, "connection") {
 			return connection
 		}
 	case 13:
-		if is(name, "if-none-match") {
+		if httpkit.FieldIs(name, "if-none-match") {
 			return ifNoneMatch
 		}
-		if is(name, "x-min-version") {
+		if httpkit.FieldIs(name, "x-min-version") {
 			return minVersion
 		}
 	case 14:
-		if is(name, "content-length") {
+		if httpkit.FieldIs(name, "content-length") {
 			return length
 		}
 	case 17:
-		if is(name, "transfer-encoding") {
+		if httpkit.FieldIs(name, "transfer-encoding") {
 			return special
 		}
 	}
 	return plain
-}
-
-// is reports whether name equals lower, ignoring case. Both have the same length.
-func is(name []byte, lower string) bool {
-	for i := range len(lower) {
-		c := name[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // plainHost reports whether a Host is a name or an IPv4 address, with or without a port. Requests with

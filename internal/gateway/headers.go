@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+
+	"heavy-read-api/internal/httpkit"
 )
 
 // header is a parsed header section: the fields to forward, and those that concern only the connection that it was
@@ -60,7 +62,7 @@ func (h *header) read(lines []byte) error {
 		case connection:
 			h.readOptions(value)
 		case contentLength:
-			n, ok := parseLength(value)
+			n, ok := httpkit.ParseLength(value)
 			if !ok || h.length >= 0 && h.length != n {
 				return errAmbiguousBody
 			}
@@ -87,9 +89,9 @@ func (h *header) readOptions(list []byte) {
 	for option := range bytes.SplitSeq(list, []byte(",")) {
 		switch option = bytes.Trim(option, " \t"); {
 		case len(option) == 0:
-		case is(option, "close"):
+		case httpkit.FieldIs(option, "close"):
 			h.close = true
-		case is(option, "keep-alive"):
+		case httpkit.FieldIs(option, "keep-alive"):
 			h.keepAlive = true
 		default:
 			h.named = append(h.named, option)
@@ -133,53 +135,53 @@ const (
 func meaningOf(name []byte) meaning {
 	switch len(name) {
 	case 2:
-		if is(name, "te") {
+		if httpkit.FieldIs(name, "te") {
 			return hopByHop
 		}
 	case 4:
-		if is(name, "host") {
+		if httpkit.FieldIs(name, "host") {
 			return host
 		}
-		if is(name, "date") {
+		if httpkit.FieldIs(name, "date") {
 			return date
 		}
 	case 5:
-		if is(name, "proxy") {
+		if httpkit.FieldIs(name, "proxy") {
 			return hopByHop
 		}
 	case 6:
-		if is(name, "expect") {
+		if httpkit.FieldIs(name, "expect") {
 			return hopByHop
 		}
 	case 7:
-		if is(name, "trailer") || is(name, "upgrade") {
+		if httpkit.FieldIs(name, "trailer") || httpkit.FieldIs(name, "upgrade") {
 			return hopByHop
 		}
 	case 9:
-		if is(name, "forwarded") || is(name, "x-real-ip") {
+		if httpkit.FieldIs(name, "forwarded") || httpkit.FieldIs(name, "x-real-ip") {
 			return hopByHop
 		}
 	case 10:
-		if is(name, "connection") {
+		if httpkit.FieldIs(name, "connection") {
 			return connection
 		}
-		if is(name, "keep-alive") {
+		if httpkit.FieldIs(name, "keep-alive") {
 			return hopByHop
 		}
 	case 12:
-		if is(name, "x-request-id") {
+		if httpkit.FieldIs(name, "x-request-id") {
 			return requestID
 		}
 	case 14:
-		if is(name, "content-length") {
+		if httpkit.FieldIs(name, "content-length") {
 			return contentLength
 		}
 	case 15:
-		if is(name, "x-forwarded-for") {
+		if httpkit.FieldIs(name, "x-forwarded-for") {
 			return forwardedFor
 		}
 	case 17:
-		if is(name, "transfer-encoding") {
+		if httpkit.FieldIs(name, "transfer-encoding") {
 			return transferEncoding
 		}
 	}
@@ -190,35 +192,7 @@ func meaningOf(name []byte) meaning {
 }
 
 func hasPrefix(name []byte, lower string) bool {
-	return len(name) >= len(lower) && is(name[:len(lower)], lower)
-}
-
-// is reports whether name equals lower, ignoring the case of name.
-func is(name []byte, lower string) bool {
-	if len(name) != len(lower) {
-		return false
-	}
-	for i := range len(lower) {
-		c := name[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
-}
-
-// parseLength parses the value of a Content-Length.
-func parseLength(digits []byte) (n int64, ok bool) {
-	for _, c := range digits {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = 10*n + int64(c-'0')
-	}
-	return n, len(digits) >= 1 && len(digits) <= 18
+	return len(name) >= len(lower) && httpkit.FieldIs(name[:len(lower)], lower)
 }
 
 // isToken reports whether b is a valid field name (RFC 9110, section 5.6.2).
