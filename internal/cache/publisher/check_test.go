@@ -2,10 +2,8 @@ package publisher
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -17,25 +15,6 @@ import (
 	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
 )
-
-// contents returns all keys and values of a server, in a comparable form.
-func contents(t testing.TB, c *redis.Client) string {
-	t.Helper()
-	keys, err := c.Keys(t.Context(), "*").Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(keys)
-	var all []string
-	for _, key := range keys {
-		dump, err := c.Dump(t.Context(), key).Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, fmt.Sprintf("%s=%q", key, dump))
-	}
-	return strings.Join(all, "\n")
-}
 
 // Check fails for the reason for which a write fails, and writes nothing.
 func TestCheckFailsAsWritesDo(t *testing.T) {
@@ -72,7 +51,7 @@ func TestCheckFailsAsWritesDo(t *testing.T) {
 			if err := p.Check(t.Context()); err != nil {
 				t.Fatalf("a server that accepts writes: %v", err)
 			}
-			before := contents(t, c)
+			before := redistest.Contents(t, c)
 			if err := tt.breakIt(s, c); err != nil {
 				t.Fatal(err)
 			}
@@ -89,7 +68,7 @@ func TestCheckFailsAsWritesDo(t *testing.T) {
 			if _, err := p.Write(t.Context(), set("a", "2")); !errors.Is(err, ErrNotWritten) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("Write: %v, want %s", err, tt.want)
 			}
-			if after := contents(t, c); after != before {
+			if after := redistest.Contents(t, c); after != before {
 				t.Errorf("it wrote:\n%s\nwas\n%s", after, before)
 			}
 		})
@@ -128,7 +107,7 @@ func TestAccessListWithoutACommand(t *testing.T) {
 			continue // only used for a new server and a new script
 		}
 		grant(without)
-		before := contents(t, admin)
+		before := redistest.Contents(t, admin)
 		if err := p.Check(t.Context()); err == nil {
 			t.Errorf("without %s: Check passes", without)
 		}
@@ -142,7 +121,7 @@ func TestAccessListWithoutACommand(t *testing.T) {
 		if _, err := p.Write(t.Context(), writes...); !errors.Is(err, ErrNotWritten) {
 			t.Errorf("without %s: %v, want not written", without, err)
 		}
-		if after := contents(t, admin); after != before {
+		if after := redistest.Contents(t, admin); after != before {
 			t.Errorf("without %s, a partial write:\n%s\nwas\n%s", without, after, before)
 		}
 	}

@@ -2,9 +2,6 @@ package replica
 
 import (
 	"errors"
-	"fmt"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -20,25 +17,6 @@ func fill(t testing.TB, c *redis.Client) {
 	if err := c.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// contents returns everything that a server has, in a form that can be compared.
-func contents(t testing.TB, c *redis.Client) string {
-	t.Helper()
-	keys, err := c.Keys(t.Context(), "*").Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(keys)
-	var all []string
-	for _, key := range keys {
-		dump, err := c.Dump(t.Context(), key).Result()
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, fmt.Sprintf("%s=%q", key, dump))
-	}
-	return strings.Join(all, "\n")
 }
 
 // At Redis's memory limit deletes work, because they free memory, and sets are refused before they change anything, also
@@ -59,13 +37,13 @@ func TestMemoryLimit(t *testing.T) {
 			addr := redistest.Start(t).Addr()
 			p, c := newPublisher(t, addr), client(t, addr)
 			prepare(t, p, c)
-			before := contents(t, c)
+			before := redistest.Contents(t, c)
 			fill(t, c)
 			for _, writes := range [][]protocol.Write{{set("a", "2")}, {set("new", "2")}, {set("new", "2"), set("a", "2")}} {
 				if _, err := p.Write(t.Context(), writes...); !errors.Is(err, publisher.ErrNotWritten) || !redis.HasErrorPrefix(err, "OOM") {
 					t.Errorf("a set at the memory limit: %v", err)
 				}
-				if after := contents(t, c); after != before {
+				if after := redistest.Contents(t, c); after != before {
 					t.Fatalf("a refused set changed\n%s\nto\n%s", before, after)
 				}
 			}
