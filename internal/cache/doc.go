@@ -8,11 +8,11 @@
 // current values of its keys and of the keys that readers miss, and the head. When the log does not
 // continue the watermark, the replica takes a snapshot by SCAN while it follows the log.
 //
-// This package holds no code. Its packages, none of which interprets values:
+// This folder has no code of its own. None of its packages interprets values:
 //
 //	protocol   the wire format: heads, frames, keys, log steps, the Lua scripts
 //	publisher  the write side
-//	store      the memory of a replica, which knows nothing of Redis
+//	store      the memory of a replica; does not import Redis
 //	replica    the read side, which keeps a store equal to Redis
 //	clock      an estimate of Redis's clock
 //	census     Redis's counts of keys, and settings that lose values

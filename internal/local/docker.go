@@ -67,7 +67,8 @@ func (d *docker) images() (string, error) {
 	return "", nil
 }
 
-// Readers in rotation: as many as READER_PORTS has ports, layout.MaxReaders at most.
+// checkReaders returns an error unless value is a possible number of readers: at most one per port in READER_PORTS, and
+// at most layout.MaxReaders.
 func (d *docker) checkReaders(setting, value string) error {
 	ports := cmp.Or(os.Getenv("READER_PORTS"), "8082-8101")
 	first, last, isRange := strings.Cut(ports, "-")

@@ -23,7 +23,7 @@ import (
 	"heavy-read-api/internal/stack/supervisor"
 )
 
-// Role runs one process of the stack until it is told to stop, and returns its exit code.
+// Role runs one process of the stack until it receives a signal to stop, and returns its exit code.
 type Role func(args []string) int
 
 const help = `usage: local command
@@ -192,7 +192,7 @@ func (p *program) command(name string, args []string) error {
 	return usage("there is no command %q; help lists them", name)
 }
 
-// supervise runs the supervisor until it is told to stop, and returns its exit code.
+// supervise runs the supervisor until it receives a signal to stop, and returns its exit code.
 func (p *program) supervise(args []string) int {
 	// Without a handler, a write to a pipe whose reader has ended would end the supervisor without a drain.
 	broken := make(chan os.Signal, 1)

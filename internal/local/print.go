@@ -63,8 +63,8 @@ func orDash(text string) string {
 	return text
 }
 
-// stats measures the stack for p.pause and prints a line per reader, and below the reasons of those that are
-// degraded or not ready.
+// stats measures the stack for p.pause. It prints a line per reader, followed by the reasons why readers are degraded or
+// not ready.
 func (p *program) stats(r runtime) error {
 	st, err := r.state()
 	if err != nil {

@@ -82,7 +82,7 @@ func replaced(old string) func() error {
 	}
 }
 
-// sameValues is a condition for eventually: the posts of all servers are the same, byte for byte.
+// sameValues returns an error unless all servers have identical posts. It is a condition for eventually.
 func sameValues() error {
 	digests := make(map[string][]string)
 	for _, service := range servers {

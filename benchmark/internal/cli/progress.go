@@ -17,7 +17,7 @@ type progress struct {
 	mu    sync.Mutex    // guards what follows
 	left  time.Duration // without the steps that have begun
 	step  string
-	takes time.Duration // of the step
+	takes time.Duration // expected duration of the step
 	began time.Time
 	shown bool
 }

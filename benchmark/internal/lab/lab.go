@@ -27,7 +27,7 @@ type Lab struct {
 	processes []*Process
 }
 
-// Cores are lists of cores as taskset takes them. An empty list stands for all cores.
+// Cores are lists of cores in the format of taskset. An empty list means all cores.
 type Cores struct{ Server, Clients string }
 
 // New makes a lab. Close stops its processes and deletes its folder.
@@ -63,7 +63,7 @@ func (l *Lab) Apart() (c Cores, ok bool) {
 	return c, true
 }
 
-// Pin moves this process, and the processes that it starts later, to cores; "" stands for all. Processes of the
+// Pin moves this process, and the processes that it starts later, to cores; "" means all cores. Processes of the
 // lab that are running keep theirs.
 func (l *Lab) Pin(ctx context.Context, cores string) error {
 	return l.pin(ctx, os.Getpid(), cores)
@@ -86,7 +86,7 @@ func (l *Lab) pin(ctx context.Context, pid int, cores string) error {
 // Process is a process of the lab.
 type Process struct {
 	Addr    string // host:port on which it listens
-	Version string // of a peer
+	Version string // version of a peer
 	lab     *Lab
 	name    string
 	log     string // path of its output
@@ -98,8 +98,8 @@ type Process struct {
 type program struct {
 	name  string
 	addr  string
-	cores string   // "" stands for all
-	env   []string // nothing of this process's environment is passed on but PATH
+	cores string   // list for taskset; "" for all cores
+	env   []string // environment of the program, in addition to PATH
 	path  string
 	args  []string
 }
@@ -133,7 +133,7 @@ func (l *Lab) start(p program) (*Process, error) {
 }
 
 const (
-	startLimit = time.Minute // for a process to be ready, a reader with all posts included
+	startLimit = time.Minute // limit for a process to become ready, also a reader with all posts
 	stopLimit  = 5 * time.Second
 )
 
@@ -187,7 +187,7 @@ func (p *Process) Stop() {
 	}
 }
 
-// Pin moves a running process to other cores; "" stands for all.
+// Pin moves a running process to other cores; "" means all cores.
 func (p *Process) Pin(ctx context.Context, cores string) error {
 	return p.lab.pin(ctx, p.cmd.Process.Pid, cores)
 }

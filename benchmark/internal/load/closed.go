@@ -80,7 +80,7 @@ type ClosedResult struct {
 	Bytes    int64         `json:"bytes"`
 	Socket   int64         `json:"socket"` // connections that failed, and timeouts
 	Status   int64         `json:"status"` // answers of 400 and above
-	CPU      time.Duration // of wrk
+	CPU      time.Duration // CPU time of wrk
 	// Latencies, sorted, are those of the client that checks bodies: single requests to a busy server.
 	Latencies []time.Duration
 }
@@ -88,7 +88,7 @@ type ClosedResult struct {
 // Rate returns requests a second.
 func (r ClosedResult) Rate() float64 { return float64(r.Requests) / r.Seconds }
 
-// Args returns wrk's arguments as they are typed in a shell.
+// Args returns wrk's arguments, quoted for a shell.
 func (c Closed) Args(script string) []string {
 	args := []string{"-t", strconv.Itoa(c.Threads), "-c", strconv.Itoa(c.Connections), "-d", strconv.FormatFloat(c.Duration.Seconds(), 'f', -1, 64) + "s"}
 	if c.Header != "" {

@@ -120,7 +120,7 @@ func share(part, total time.Duration) float64 {
 type sample struct {
 	idle, steal, total time.Duration
 	processes          time.Duration // user and system time, without interrupts
-	ours               time.Duration // of the trees and of the kernel's threads
+	ours               time.Duration // CPU time of the trees and of the kernel's threads
 }
 
 func read(trees []int) (sample, error) {

@@ -35,7 +35,7 @@ const (
 // Config is the writes and the servers they are checked on.
 type Config struct {
 	Writer  string   // host:port
-	Header  string   // of writes, each line with its "\r\n"
+	Header  string   // header fields of the writes, each line with its "\r\n"
 	Readers []string // host:port of each; the last one is also used to read from Redis
 	Rate    int      // writes a second
 	Mix     *workload.Mix
@@ -48,7 +48,7 @@ type Result struct {
 	Refused      int           // writes with another answer or none; they may have been stored
 	Lost         int           // acknowledged writes that Redis does not have
 	Out          time.Duration // longest time without an acknowledgement that ended after the fault
-	InStep       time.Duration // from the fault until every reader served a write acknowledged after Out
+	InStep       time.Duration // time from the fault until every reader served a write acknowledged after Out
 }
 
 // Writes are posts that are written at a constant rate, each once, and followed to the readers.
@@ -69,7 +69,7 @@ type Writes struct {
 // write is an acknowledged write.
 type write struct {
 	number   int
-	version  string    // of the answer
+	version  string    // version in the answer
 	sent, at time.Time // at: of the acknowledgement
 }
 

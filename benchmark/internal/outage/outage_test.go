@@ -34,7 +34,7 @@ type fake struct {
 	down    bool                                      // writes are answered with 503
 	behind  bool                                      // the second reader is
 	busy    int                                       // reads from Redis that are answered with 503
-	seen    map[string]bool                           // what the second reader has
+	seen    map[string]bool                           // posts that the second reader has
 	twist   func(addr, path string, s stored) *stored // changes what is answered; nil for 404
 }
 

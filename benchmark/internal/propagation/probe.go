@@ -37,7 +37,7 @@ const (
 // Config is the load and the servers of a measurement.
 type Config struct {
 	Writer   string   // host:port
-	Header   string   // of writes, each line with its "\r\n"
+	Header   string   // header fields of the writes, each line with its "\r\n"
 	Readers  []string // host:port of each
 	Rate     int      // writes a second
 	Duration time.Duration

@@ -23,7 +23,7 @@ import (
 
 // site is a writer and readers that serve a post with a delay after the write.
 type site struct {
-	delays []time.Duration // of each reader
+	delays []time.Duration // delay of each reader
 	spoil  func(body []byte) []byte
 
 	mu      sync.Mutex // guards what follows

@@ -20,8 +20,7 @@ type shade struct{ light, dark color.RGBA }
 
 func rgb(v uint32) color.RGBA { return color.RGBA{uint8(v >> 16), uint8(v >> 8), uint8(v), 0xff} }
 
-// The palette. Blue, orange and red are told apart with any colour vision; the reader has the boldest colour,
-// and the peers are grey.
+// A colour-blind-safe palette: blue, orange and red. The reader has the boldest colour, and the peers are grey.
 var (
 	paper   = shade{rgb(0xfefefe), rgb(0x0d1117)}
 	ink     = shade{rgb(0x1f2328), rgb(0xe6edf3)}

@@ -21,7 +21,7 @@ const (
 	claimedRate   = 1e6     // requests a second of one reader
 	claimedMemory = 550e6   // bytes for claimedPosts: "about 500 MB" with a margin of a tenth
 	claimedPosts  = 1000000 // posts
-	claimedSaving = 0.20    // of the bytes
+	claimedSaving = 0.20    // share of the bytes
 )
 
 // Verdict is the outcome of the comparison of a claim with a measurement.

@@ -13,7 +13,7 @@ import (
 // Report contains the measurements of a run. Those that were not made are nil or empty, and are not shown.
 type Report struct {
 	Mode    string // quick or full
-	Partial string // why something is missing; "" when nothing is
+	Partial string // reason why something is missing, "" if nothing is
 	Command string // as it was typed
 	Failed  []FailedPart
 	Began   time.Time
@@ -77,12 +77,12 @@ type Machine struct {
 // Workload is the posts and the load.
 type Workload struct {
 	Posts       int
-	Source      string // of the contents
+	Source      string // origin of the contents
 	MeanBytes   float64
 	MedianBytes int
 	ReadBytes   float64 // mean, of the posts as they are drawn
 	Connections int
-	Threads     int // of wrk
+	Threads     int // threads of wrk
 	Round       time.Duration
 	Rounds      int
 	Rate        int // reads a second beside writes and faults
@@ -152,7 +152,7 @@ type OwnCore struct {
 	Server, Clients string // lists of cores
 	Posts, Bytes    int    // Bytes: of the post that is asked for
 	Round           time.Duration
-	Versions        map[string]string // of the peers, by lane
+	Versions        map[string]string // versions of the peers, by lane
 	Lanes           []Lane
 	Shared          []Lane // the reader on all cores, shared with the load generator
 	Proxies         []Lane
@@ -211,7 +211,7 @@ type Propagation struct {
 	Everywhere Quantiles
 	First      Quantiles
 	Resolution Quantiles
-	CDF        []measure.Point // of Everywhere, in seconds
+	CDF        []measure.Point // distribution of Everywhere, in seconds
 }
 
 // Floor is the time that Redis alone takes from publish to delivered.
@@ -223,7 +223,7 @@ type Floor struct {
 
 // Revisits is the traffic of a client that reads some posts repeatedly.
 type Revisits struct {
-	Share                 float64 // of the requests that were for a post that the client has
+	Share                 float64 // share of the requests for posts that the client has
 	Requests, NotModified int
 	Plain                 int64 // bytes received without conditional requests
 	Conditional           int64 // with them

@@ -12,8 +12,8 @@ import (
 
 const (
 	balanceWindow = 250 * time.Millisecond
-	readyLimit    = 90 * time.Second // for a reader to load everything, or for Redis to read its file
-	spreadLimit   = 20 * time.Second // for the gateway to use a reader that is ready
+	readyLimit    = 90 * time.Second // limit for a reader to take its snapshot, or for Redis to read its file
+	spreadLimit   = 20 * time.Second // limit for the gateway to use a ready reader
 	faultLimit    = 5 * time.Minute
 	undoLimit     = 2 * time.Minute
 )

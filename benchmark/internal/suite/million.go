@@ -23,7 +23,7 @@ const (
 	bulkRate   = 10_000          // updates a second, as lines of an import
 	lagEvery   = time.Second     // between two looks at how far the reader is behind
 	idleAfter  = 3 * time.Second // until the reader has freed the buffers of idle connections
-	idleLimit  = 8 * time.Second // for the memory to settle
+	idleLimit  = 8 * time.Second // limit for the memory to settle
 )
 
 // million measures one reader with posts of 259 bytes: how fast it starts, how much memory it takes while it

@@ -11,11 +11,11 @@ import (
 	"heavy-read-api/benchmark/internal/report"
 )
 
-// Options are the choices of the command line. Zero values stand for the defaults of the mode.
+// Options are the choices of the command line. Zero values mean the defaults of the mode.
 type Options struct {
 	Full        bool
-	Only        []string      // parts; empty stands for all
-	Duration    time.Duration // of one measurement
+	Only        []string      // parts to run; empty means all
+	Duration    time.Duration // duration of one measurement
 	Connections int
 	Rate        int // reads a second at a constant rate
 	Posts       int
@@ -46,41 +46,41 @@ func Names() []string {
 }
 
 const (
-	// defaultRate is the rate of the reads beside writes and faults: enough to notice what happens to them,
-	// and little enough not to be the load that is measured.
+	// defaultRate is the rate of the reads during writes and faults, in reads a second: high enough to notice failures,
+	// and too low to affect what is measured.
 	defaultRate = 2000
-	// referenceRate is the rate whose latencies are reported in full.
+	// referenceRate is the rate, in reads a second, whose latencies are reported in full.
 	referenceRate = 1000
-	// failoverWrites is the rate of the writes during a failover.
+	// failoverWrites is the rate of the writes during a failover, in writes a second.
 	failoverWrites = 200
 )
 
 // plan is the extent of a run.
 type plan struct {
 	rounds       int
-	round        time.Duration // of closed-loop load; wrk counts whole seconds
+	round        time.Duration // duration of a closed-loop round; wrk counts whole seconds
 	steadyRounds int
-	steady       time.Duration // of load at a constant rate
-	probe        time.Duration // at each rate of a search for the highest one
+	steady       time.Duration // duration of a round at a constant rate
+	probe        time.Duration // duration at each rate of a search for the highest one
 	propagation  time.Duration
 	floor        time.Duration
 	revisits     int           // requests of the client that reads posts again
-	settle       time.Duration // of load before a fault, and after it
-	failovers    int           // of each kind
+	settle       time.Duration // duration of the load before and after a fault
+	failovers    int           // number of each kind
 	posts        int
 	connections  int
-	threads      int // of wrk
+	threads      int // threads of wrk
 	rate         int
 	rateGiven    bool
 
-	ownRound time.Duration // of closed-loop load in the lab
-	starts   int           // of the reader with all posts
-	updates  time.Duration // at each rate of updates
-	idle     int           // connections
+	ownRound time.Duration // duration of a closed-loop round in the lab
+	starts   int           // number of starts of the reader with all posts
+	updates  time.Duration // duration at each rate of updates
+	idle     int           // number of idle connections
 
-	patience time.Duration // to wait for an idle machine before each part
+	patience time.Duration // longest wait for an idle machine before each part
 	repeats  bool          // parts that were measured on a busy machine are measured again
-	limit    time.Duration // of the whole run
+	limit    time.Duration // limit of the whole run
 }
 
 func newPlan(o Options) plan {

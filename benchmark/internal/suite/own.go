@@ -28,7 +28,7 @@ const (
 type ownStack struct {
 	lab      *lab.Lab
 	upstream *lab.Upstream
-	err      error // why there is none
+	err      error // reason why there is none
 	imported float64
 }
 

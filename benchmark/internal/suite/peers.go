@@ -31,7 +31,7 @@ func (f fixed) check(_, status int, body []byte) error {
 type peers struct {
 	lab   *lab.Lab
 	nginx fixed
-	err   error // why there is no nginx
+	err   error // reason why there is no nginx
 }
 
 // nginx returns an nginx that serves a post of the average size of the reads. The first time that there is

@@ -426,7 +426,7 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 		t.Fatalf("got %v, want a WrongError", err)
 	}
 	if len(r.Latency) != 2 || r.Bytes != nil || r.Readers != nil || len(r.Failed) != 1 || r.Failed[0].Name != Bytes {
-		t.Errorf("got %+v, want the latency that was measured before, nothing of the failed part, and nothing after it", r)
+		t.Errorf("got %+v, want only the latency, which was measured before the failed part", r)
 	}
 }
 

@@ -99,7 +99,7 @@ func (d *docker) Readers(ctx context.Context) ([]Reader, error) {
 	return readers, nil
 }
 
-// reachable replaces an address that stands for all interfaces by one that can be connected to.
+// reachable replaces the unspecified address by a loopback address.
 func reachable(addr string) string {
 	lines := strings.Split(addr, "\n") // one of IPv4 and one of IPv6, or one of the two
 	addr = lines[max(0, slices.IndexFunc(lines, func(line string) bool { return strings.Count(line, ":") == 1 }))]

@@ -36,7 +36,7 @@ func (c Config) WithDefaults() (Config, error) {
 	case c.MaxSize < 64<<10:
 		return c, fmt.Errorf("cache size of %d bytes: use at least 65536", c.MaxSize)
 	case c.NumCounters < 1 || c.NumCounters > 1<<32:
-		return c, fmt.Errorf("%d cache counters: use about as many as entries are expected", c.NumCounters)
+		return c, fmt.Errorf("%d cache counters: use about one per expected entry", c.NumCounters)
 	case c.BufferItems < 1 || c.BufferItems > 1<<16:
 		return c, fmt.Errorf("%d cache buffer items: use 64", c.BufferItems)
 	}

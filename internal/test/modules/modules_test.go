@@ -42,7 +42,7 @@ func TestLinkedModules(t *testing.T) {
 		{"writer", slices.Concat(base, redis, json)},
 		{"reader", slices.Concat(base, redis, json, store, memory)},
 		{"failover", slices.Concat(base, redis)},
-		{"internal/gateway", base}, // a role of local, and nothing of Redis or the cache
+		{"internal/gateway", base}, // part of local; links neither Redis nor the cache
 		{"local", slices.Concat(base, redis, json, store, memory, embedded)},
 	} {
 		t.Run(tt.program, func(t *testing.T) {
