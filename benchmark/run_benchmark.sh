@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures the stack that `make start` has started and writes a report to benchmark/results. It can be
-# called from any folder; --help lists the options.
+# Measures the running stack (see `make start`) and writes a report to benchmark/results. Works from any
+# folder; --help lists the options.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-need() { # need COMMAND HOW-TO-INSTALL-IT
+need() { # need COMMAND INSTALL-HINT
 	command -v "$1" >/dev/null || {
 		echo "error: $1 is missing: $2" >&2
 		exit 1

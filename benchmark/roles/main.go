@@ -1,6 +1,6 @@
-// Command roles is each of the programs that the benchmark starts for itself: the writer, a reader, the
-// gateway that stands in for APISIX, and net/http with a prepared answer. It links nothing else, so that
-// its memory is that of the program.
+// Command roles runs one of the servers that the benchmark starts for itself: the writer, a reader, the
+// gateway that stands in for APISIX, or net/http with a fixed response. It links nothing else, so that its
+// memory use is that of the server.
 package main
 
 import (
@@ -37,8 +37,8 @@ func run(args []string) int {
 	}
 }
 
-// serve answers every request with the bytes and headers of the environment, the way that a plain net/http
-// server would serve a prepared post.
+// serve answers every request with the body and headers that the environment contains, as a plain net/http
+// server would serve a post that is encoded already.
 func serve() error {
 	body := []byte(os.Getenv("BODY"))
 	header := map[string][]string{

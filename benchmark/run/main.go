@@ -1,5 +1,5 @@
-// Command run measures the stack that runs and writes the report. benchmark/run_benchmark.sh starts
-// it in the repository's folder.
+// Command run measures the running stack and writes a report. benchmark/run_benchmark.sh starts it in the
+// root folder of the repository.
 package main
 
 import (

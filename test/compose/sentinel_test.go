@@ -267,7 +267,7 @@ func checkSentinelBenchmark(t *testing.T) {
 	if len(rows) != 2 {
 		t.Errorf("the report has %d failovers, want 2:\n%s", len(rows), report)
 	}
-	for _, line := range regexp.MustCompile(`no write for .* s, all readers in step after [^,]*`).FindAllString(report, -1) {
+	for _, line := range regexp.MustCompile(`no write for .* s, all readers in sync after [^,]*`).FindAllString(report, -1) {
 		t.Log(line)
 	}
 	eventually(t, 20*time.Second, sameValues)

@@ -1,4 +1,4 @@
-// Package cli is the user interface of the benchmark: options, menu, progress, files.
+// Package cli is the user interface of the benchmark: options, menu, progress and files.
 package cli
 
 import (
@@ -27,7 +27,7 @@ import (
 type options struct {
 	suite.Options
 	yes, interactive, quick, remove, publish bool
-	folder                                   string
+	folder                                   string // folder of the report
 }
 
 const (
@@ -39,22 +39,22 @@ const (
 const usage = `usage: run_benchmark.sh [options]
 Measures the running stack and writes a report with plots to benchmark/results, which git ignores.
 
-  --quick            under three minutes (the default without a terminal)
-  --full             about a quarter of an hour, 1,000,000 posts
-  --only NAME        one part, or several separated by commas:
+  --quick            less than three minutes (the default without a terminal)
+  --full             about a quarter of an hour, with 1,000,000 posts
+  --only NAME        run one part, or several separated by commas:
                      %s
-  --yes              ask nothing
+  --yes              do not show the menu
   --publish          with --full: replace the committed report (benchmark/benchmark-report.md and its
                      plots) and the table in README.md
-  --duration 5s      length of one measurement
-  --connections N    connections of a closed loop, and at most at a constant rate (default 64)
-  --rate N           reads a second at a constant rate (default 1000 and the highest one with p99
-                     below 5 ms for latency, 2000 beside writes and faults)
-  --posts N          posts to load (default 100000; 1000000 with --full)
+  --duration 5s      duration of each measurement
+  --connections N    connections of a closed loop, and their maximum at a constant rate (default 64)
+  --rate N           reads per second at a constant rate (default: 1000, and the highest rate with p99
+                     below 5 ms, in the part latency; 2000 during writes and faults)
+  --posts N          posts to import (default 100000; 1000000 with --full)
   --out DIR          folder of the report (default benchmark/results)
-  --remove           delete the benchmark's posts and measure nothing
+  --remove           delete the benchmark's posts and exit
 
-The posts (ids bench-...) stay after a run, so that the next one need not load them. Other posts are
+The posts (ids bench-...) stay after a run, so that the next run need not import them. Other posts are
 not touched. Addresses are those of make start: WRITER_PORT, DIRECT_PORT, GATEWAY_PORT, DASHBOARD_PORT.
 `
 
@@ -99,7 +99,7 @@ func parse(args []string) (options, error) {
 		return o, errors.New("--quick and --full: choose one")
 	}
 	if o.publish && (!o.Full || only != "" || o.Posts > 0 || o.Duration > 0) {
-		return o, errors.New("--publish: only a whole run with --full can be published")
+		return o, errors.New("--publish: only a complete run with --full can be published")
 	}
 	for name := range strings.SplitSeq(only, ",") {
 		if name = strings.TrimSpace(name); name != "" {
@@ -186,7 +186,7 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 	r.Command = b.command()
 	file := name
 	if r.Partial != "" || len(r.Failed) > 0 {
-		file += ".partial" // it does not replace a whole one
+		file += ".partial" // does not replace a complete report
 	}
 	if err := b.write(r, b.folder, file); err != nil {
 		return 0, errors.Join(failed, err)
@@ -197,14 +197,14 @@ func (b *benchmark) run(ctx context.Context) (int, error) {
 			b.say("%-12s  %s: %s", c.Verdict, c.Claim, c.Measured)
 		}
 	}
-	b.say("\nThe report is %s. The posts (ids bench-...) stay for the next run; --remove deletes them.", filepath.Join(b.folder, file+".md"))
+	b.say("\nThe report is in %s. The posts (ids bench-...) stay for the next run; --remove deletes them.", filepath.Join(b.folder, file+".md"))
 	if r.Partial != "" {
 		b.say("It is partial: %s.", r.Partial)
 	}
 	var wrong *load.WrongError
 	switch {
 	case errors.As(failed, &wrong) && !wrong.Failed:
-		return 0, fmt.Errorf("%w\nThe report has what was measured before the wrong answer. If the posts bench-... were changed by someone else: --remove, then run again", failed)
+		return 0, fmt.Errorf("%w\nThe report contains what was measured before the wrong answer. If something else changed the posts bench-..., delete them with --remove and run the benchmark again", failed)
 	case failed != nil:
 		return 0, failed
 	case len(r.Broken()) > 0:
@@ -234,7 +234,7 @@ func (b *benchmark) published(r *report.Report) error {
 // writable returns an error when the report cannot be written, before anything is measured.
 func (b *benchmark) writable() error {
 	if err := os.MkdirAll(b.folder, 0o755); err != nil {
-		return fmt.Errorf("make the folder of the report: %w", err)
+		return fmt.Errorf("create the folder of the report: %w", err)
 	}
 	probe, err := os.CreateTemp(b.folder, ".report-*")
 	if err != nil {
@@ -249,11 +249,11 @@ func (b *benchmark) asks() bool {
 	return b.interactive && !b.yes && !b.quick && !b.Full && len(b.Only) == 0
 }
 
-// menu lets the user choose. It returns false when nothing is to be measured.
+// menu lets the user choose what to measure. It returns false when the user quits.
 func (b *benchmark) menu() bool {
 	quick, full := b.Options, b.Options
 	full.Full = true
-	b.say("The benchmark loads posts into the running stack, reads them in several ways, kills and restarts")
+	b.say("The benchmark imports posts into the running stack, reads them in several ways, kills and restarts")
 	b.say("a reader and Redis (or its primary, where another server takes over), and writes a report to %s.\n", b.folder)
 	b.say("  1  quick, about %v", suite.Estimate(quick, b.failsOver).Round(10*time.Second))
 	b.say("  2  full, about %v, %d posts", suite.Estimate(full, b.failsOver).Round(time.Minute), suite.Posts(full))
@@ -262,7 +262,7 @@ func (b *benchmark) menu() bool {
 		b.say("  %d  only %s", i+3, t[1])
 	}
 	for {
-		fmt.Fprint(b.out, "Which? [1, q to quit] ")
+		fmt.Fprint(b.out, "Choice [1, q to quit]: ")
 		line, err := b.in.ReadString('\n')
 		choice := strings.TrimSpace(line)
 		n, bad := strconv.Atoi(choice)
@@ -312,15 +312,15 @@ func (b *benchmark) lacks(name string) bool {
 	return true
 }
 
-// write writes the page and its plots, and deletes plots of an earlier report that this one does not have. The
-// page comes last, so that its plots always exist.
+// write writes the page and its plots, and deletes the plots of an earlier report. It writes the page last, so that
+// the plots of a page always exist.
 func (b *benchmark) write(r *report.Report, folder, file string) error {
 	plots, err := r.Plots()
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return fmt.Errorf("make the folder of the report: %w", err)
+		return fmt.Errorf("create the folder of the report: %w", err)
 	}
 	old, err := filepath.Glob(filepath.Join(folder, file+"-*.svg"))
 	if err != nil {

@@ -26,9 +26,9 @@ func TestParse(t *testing.T) {
 	}
 	for args, why := range map[string]string{
 		"--quick --full":                "choose one",
-		"--publish":                     "only a whole run with --full",
-		"--publish --full --only bytes": "only a whole run with --full",
-		"--publish --full --posts 5":    "only a whole run with --full",
+		"--publish":                     "only a complete run with --full",
+		"--publish --full --only bytes": "only a complete run with --full",
+		"--publish --full --posts 5":    "only a complete run with --full",
 		"--only nothing":                `no part "nothing": use memory, throughput`,
 		"--posts -1":                    "--posts -1: use a number from 1",
 		"--posts x":                     "-posts",
@@ -77,7 +77,7 @@ func TestMenu(t *testing.T) {
 	for _, typed := range []string{"q\n", "", "99"} {
 		b := &benchmark{in: bufio.NewReader(strings.NewReader(typed)), out: new(bytes.Buffer)}
 		if b.menu() {
-			t.Errorf("%q: something is to be done", typed)
+			t.Errorf("%q: the menu did not quit", typed)
 		}
 	}
 }
@@ -188,7 +188,7 @@ func TestProgress(t *testing.T) {
 	p.Step("one", 20*time.Second)
 	p.draw(p.began.Add(5 * time.Second))
 	p.Step("two", 20*time.Second)
-	p.draw(p.began.Add(time.Hour)) // a step that takes longer takes nothing from the others
+	p.draw(p.began.Add(time.Hour)) // a step that takes too long does not shorten the time of the others
 	p.Say("done")
 	p.close()
 	for _, want := range []string{"one ... about 1m0s left", "one ... about 55s left", "two ... about 40s left", "two ... about 20s left", "\r\x1b[K  done\n"} {

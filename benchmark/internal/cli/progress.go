@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// progress shows the progress of a run: on a terminal in one line that is redrawn, with the time left, and
-// otherwise in a line for each part and each result.
+// progress shows the progress of a run. A terminal has a status line with the time left, which is redrawn; other
+// outputs have one line for each part and each result.
 type progress struct {
 	out      io.Writer
 	terminal bool
 	stop     func()
 
-	mu    sync.Mutex    // guards what follows
-	left  time.Duration // without the steps that have begun
+	mu    sync.Mutex    // guards the fields below
+	left  time.Duration // expected duration of the current step and those after it
 	step  string
 	takes time.Duration // expected duration of the step
 	began time.Time
-	shown bool
+	shown bool // the status line is on the terminal
 }
 
 const redraw = 250 * time.Millisecond

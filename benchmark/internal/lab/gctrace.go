@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Collections is the garbage collector's work as GODEBUG=gctrace=1 logs it.
+// Collections summarizes the garbage collections that GODEBUG=gctrace=1 logs.
 type Collections struct {
 	Count  int
 	Pauses []time.Duration // two for each collection, unsorted
@@ -19,7 +19,7 @@ type Collections struct {
 //
 //	gc 7 @3.1s 1%: 0.05+8.1+0.02 ms clock, 0.05+0.1/8.1/0+0.02 ms cpu, 4->4->2 MB, ...
 //
-// whose first and third clock times are pauses.
+// The first and the third clock time are pauses.
 func ParseCollections(log []byte) Collections {
 	var c Collections
 	for lines := bufio.NewScanner(bytes.NewReader(log)); lines.Scan(); {

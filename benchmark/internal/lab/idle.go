@@ -10,10 +10,10 @@ import (
 	"heavy-read-api/benchmark/internal/wire"
 )
 
-// perAddress is the number of connections from one address: the ports of an address are limited.
+// perAddress is the number of connections from one local address, whose ports are limited.
 const perAddress = 10_000
 
-// Idle opens connections to a server and reads a post once on each. The caller closes them.
+// Idle opens connections to a server and reads a post once on each. The caller closes them, also after an error.
 func Idle(ctx context.Context, addr, path string, connections int) (held []*wire.Conn, err error) {
 	for i := range connections {
 		from := &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i/perAddress))}
@@ -27,7 +27,7 @@ func Idle(ctx context.Context, addr, path string, connections int) (held []*wire
 			return held, fmt.Errorf("read on connection %d: %w", i+1, err)
 		}
 		if a.Status != http.StatusOK {
-			return held, load.Wrong("connection %d was answered with status %d", i+1, a.Status)
+			return held, load.Wrong("connection %d received status %d", i+1, a.Status)
 		}
 	}
 	return held, nil

@@ -1,5 +1,5 @@
-// Package lab starts processes that belong to the benchmark alone: a Redis with a writer and a reader, and
-// the peers that they are compared with. Unlike those of the stack they can have a core of their own.
+// Package lab starts processes that only the benchmark uses: a Redis with a writer and a reader, and the peers
+// that they are compared with. Unlike the processes of the stack, they can be pinned to a core of their own.
 package lab
 
 import (
@@ -22,7 +22,7 @@ import (
 // Lab owns a folder and the processes that were started in it. It is not safe for concurrent use.
 type Lab struct {
 	dir       string
-	roles     string // path of the program roles
+	roles     string // path of the roles program; "" until it is built
 	taskset   string // path, or "" where processes cannot be pinned
 	processes []*Process
 }
@@ -30,11 +30,11 @@ type Lab struct {
 // Cores are lists of cores in the format of taskset. An empty list means all cores.
 type Cores struct{ Server, Clients string }
 
-// New makes a lab. Close stops its processes and deletes its folder.
+// New creates a lab. Close stops its processes and deletes its folder.
 func New() (*Lab, error) {
 	dir, err := os.MkdirTemp("", "benchmark-lab-")
 	if err != nil {
-		return nil, fmt.Errorf("make a folder for the benchmark's own processes: %w", err)
+		return nil, fmt.Errorf("create a folder for the benchmark's own processes: %w", err)
 	}
 	l := &Lab{dir: dir}
 	l.taskset, _ = exec.LookPath("taskset")
@@ -49,9 +49,9 @@ func (l *Lab) Close() {
 	_ = os.RemoveAll(l.dir)
 }
 
-// Apart returns cores for a server and the others for everything else. ok is false where that is not
-// possible.
-func (l *Lab) Apart() (c Cores, ok bool) {
+// SeparateCores returns one core for a server and the others for everything else. ok is false when there is only
+// one core or processes cannot be pinned.
+func (l *Lab) SeparateCores() (c Cores, ok bool) {
 	cores := runtime.NumCPU()
 	if l.taskset == "" || cores < 2 {
 		return Cores{}, false
@@ -63,8 +63,8 @@ func (l *Lab) Apart() (c Cores, ok bool) {
 	return c, true
 }
 
-// Pin moves this process, and the processes that it starts later, to cores; "" means all cores. Processes of the
-// lab that are running keep theirs.
+// Pin moves this process, and the processes that it starts later, to cores; "" means all cores. It does not move
+// running processes of the lab.
 func (l *Lab) Pin(ctx context.Context, cores string) error {
 	return l.pin(ctx, os.Getpid(), cores)
 }
@@ -98,7 +98,7 @@ type Process struct {
 type program struct {
 	name  string
 	addr  string
-	cores string   // list for taskset; "" for all cores
+	cores string   // list in the format of taskset; "" means all cores
 	env   []string // environment of the program, in addition to PATH
 	path  string
 	args  []string
@@ -112,20 +112,20 @@ func (l *Lab) start(p program) (*Process, error) {
 	}
 	file, err := os.CreateTemp(l.dir, p.name+"-*.log")
 	if err != nil {
-		return nil, fmt.Errorf("make a log for %s: %w", p.name, err)
+		return nil, fmt.Errorf("create a log for %s: %w", p.name, err)
 	}
 	defer file.Close()
 	cmd := exec.Command(path, args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, p.env...)
 	cmd.Stdout, cmd.Stderr = file, file
-	// A process group of its own, so that Ctrl-C on the terminal does not reach it before Stop does.
+	// A separate process group, so that Ctrl-C in the terminal does not reach it before Stop does.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
 	started := &Process{Addr: p.addr, lab: l, name: p.name, log: file.Name(), cmd: cmd, ended: make(chan struct{})}
 	go func() {
-		_ = cmd.Wait() // how it ended is in its log
+		_ = cmd.Wait() // its log tells why it exited
 		close(started.ended)
 	}()
 	l.processes = append(l.processes, started)
@@ -133,11 +133,11 @@ func (l *Lab) start(p program) (*Process, error) {
 }
 
 const (
-	startLimit = time.Minute // limit for a process to become ready, also a reader with all posts
-	stopLimit  = 5 * time.Second
+	startLimit = time.Minute     // limit for a process to become ready, including a reader's snapshot of all posts
+	stopLimit  = 5 * time.Second // time between SIGTERM and SIGKILL
 )
 
-// await blocks until check returns nil. The error has the end of the process's log.
+// await blocks until check returns nil. The error contains the end of the process's log.
 func (p *Process) await(ctx context.Context, check func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, fmt.Errorf("it is not ready after %v", startLimit))
 	defer cancel()
@@ -154,14 +154,14 @@ func (p *Process) await(ctx context.Context, check func(context.Context) error) 
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		case <-p.ended:
-			err = errors.New("it has ended")
+			err = errors.New("it has exited")
 		}
-		said, _ := os.ReadFile(p.log)
-		return fmt.Errorf("start %s: %w: %s", p.name, err, bytes.TrimSpace(said[max(0, len(said)-1000):]))
+		output, _ := os.ReadFile(p.log)
+		return fmt.Errorf("start %s: %w: %s", p.name, err, bytes.TrimSpace(output[max(0, len(output)-1000):]))
 	}
 }
 
-// listens is a check for await.
+// listens is a check for await: it returns nil when the process accepts connections.
 func (p *Process) listens(ctx context.Context) error {
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", p.Addr)
 	if err == nil {
@@ -182,7 +182,7 @@ func (p *Process) Stop() {
 	select {
 	case <-p.ended:
 	case <-time.After(stopLimit):
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its group: workers are in it too
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // the whole group, which includes its workers
 		<-p.ended
 	}
 }
@@ -201,8 +201,8 @@ func (p *Process) CPU() (time.Duration, bool) {
 // Log returns the output of the process.
 func (p *Process) Log() ([]byte, error) { return os.ReadFile(p.log) }
 
-// freePort returns a port on which nothing listens at the moment. If another process takes it first, the
-// one that it was meant for reports that when it starts.
+// freePort returns a port that is free at the moment. If another process takes it first, the process that is
+// meant to use it fails to start and says so.
 func freePort() (int, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -214,7 +214,7 @@ func freePort() (int, error) {
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// build builds the program roles once.
+// build builds the roles program once.
 func (l *Lab) build(ctx context.Context) error {
 	if l.roles != "" {
 		return nil

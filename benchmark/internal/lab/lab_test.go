@@ -32,8 +32,8 @@ func newLab(t *testing.T) *Lab {
 	return l
 }
 
-// must skips the test when a program is not installed.
-func must(t *testing.T) func(*Process, error) *Process {
+// orSkip skips the test when a program is not installed.
+func orSkip(t *testing.T) func(*Process, error) *Process {
 	t.Helper()
 	return func(p *Process, err error) *Process {
 		t.Helper()
@@ -58,16 +58,16 @@ func get(t *testing.T, addr string) *http.Response {
 	return res
 }
 
-// Every peer answers with the bytes and headers of the post, directly or as a proxy of one that does.
+// Every peer answers with the body and headers of the post, directly or as a proxy.
 func TestPeers(t *testing.T) {
 	for name, start := range map[string]func(*testing.T, *Lab) *Process{
-		"nginx":   func(t *testing.T, l *Lab) *Process { return must(t)(l.Nginx(t.Context(), answer, "")) },
-		"nethttp": func(t *testing.T, l *Lab) *Process { return must(t)(l.NetHTTP(t.Context(), answer, "")) },
+		"nginx":   func(t *testing.T, l *Lab) *Process { return orSkip(t)(l.Nginx(t.Context(), answer, "")) },
+		"nethttp": func(t *testing.T, l *Lab) *Process { return orSkip(t)(l.NetHTTP(t.Context(), answer, "")) },
 		"nginx as proxy": func(t *testing.T, l *Lab) *Process {
-			return must(t)(l.NginxProxy(t.Context(), must(t)(l.NetHTTP(t.Context(), answer, "")).Addr, ""))
+			return orSkip(t)(l.NginxProxy(t.Context(), orSkip(t)(l.NetHTTP(t.Context(), answer, "")).Addr, ""))
 		},
 		"haproxy": func(t *testing.T, l *Lab) *Process {
-			return must(t)(l.HAProxy(t.Context(), must(t)(l.NetHTTP(t.Context(), answer, "")).Addr, ""))
+			return orSkip(t)(l.HAProxy(t.Context(), orSkip(t)(l.NetHTTP(t.Context(), answer, "")).Addr, ""))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// A process that ignores SIGTERM is killed with its children, and one that ends at once is reported with
+// A process that ignores SIGTERM is killed with its children. The error of a process that exits at once contains
 // its output.
 func TestProcess(t *testing.T) {
 	l := newLab(t)
@@ -114,11 +114,11 @@ func TestProcess(t *testing.T) {
 	})
 	p.Stop()
 	if err := syscall.Kill(p.cmd.Process.Pid, 0); !errors.Is(err, syscall.ESRCH) {
-		t.Errorf("the process is still there: %v", err)
+		t.Errorf("the process is still running: %v", err)
 	}
 	eventually.Nil(t, func() error {
 		if state, err := os.ReadFile("/proc/" + child + "/stat"); err == nil && !bytes.Contains(state, []byte(") Z ")) {
-			return fmt.Errorf("its child is still there: %s", state)
+			return fmt.Errorf("its child is still running: %s", state)
 		}
 		return nil
 	})
@@ -132,14 +132,14 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// A process on a core of its own runs on no other one, and Pin moves it.
+// A pinned process runs only on its core, and Pin moves it.
 func TestPin(t *testing.T) {
 	l := newLab(t)
-	apart, ok := l.Apart()
+	separate, ok := l.SeparateCores()
 	if !ok {
-		t.Skip("processes cannot be pinned apart here")
+		t.Skip("needs two cores and taskset")
 	}
-	p, err := l.start(program{name: "sleep", cores: apart.Server, path: "/bin/sleep", args: []string{"100"}})
+	p, err := l.start(program{name: "sleep", cores: separate.Server, path: "/bin/sleep", args: []string{"100"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,17 +153,17 @@ func TestPin(t *testing.T) {
 		return ""
 	}
 	eventually.Nil(t, func() error { // until taskset has pinned itself
-		if got := allowed(); got != apart.Server {
-			return fmt.Errorf("the process runs on the cores %s, want %s", got, apart.Server)
+		if got := allowed(); got != separate.Server {
+			return fmt.Errorf("the process runs on the cores %s, want %s", got, separate.Server)
 		}
 		return nil
 	})
-	if err := p.Pin(t.Context(), apart.Clients); err != nil || allowed() != apart.Clients {
-		t.Errorf("after Pin it runs on %s (%v), want %s", allowed(), err, apart.Clients)
+	if err := p.Pin(t.Context(), separate.Clients); err != nil || allowed() != separate.Clients {
+		t.Errorf("after Pin it runs on %s (%v), want %s", allowed(), err, separate.Clients)
 	}
 }
 
-// A Redis with a writer and a reader takes an import and updates, and the reader serves them.
+// The lab's writer accepts an import and updates, and its reader serves them.
 func TestUpstream(t *testing.T) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip(ErrNoRedis)
@@ -245,13 +245,13 @@ func TestParseCollections(t *testing.T) {
 func TestQuotable(t *testing.T) {
 	for _, bad := range []string{`it's`, `5 $ each`, `a\nb`} {
 		if Quotable(bad) {
-			t.Errorf("%q cannot stand in the configuration", bad)
+			t.Errorf("%q is quotable", bad)
 		}
 		if _, err := newLab(t).Nginx(t.Context(), Answer{Body: bad}, ""); err == nil {
 			t.Errorf("nginx was started with %q", bad)
 		}
 	}
 	if !Quotable(`{"a":"b, c; {d} #e"}`) {
-		t.Error("a JSON object can stand there")
+		t.Error("a JSON object is not quotable")
 	}
 }

@@ -27,15 +27,14 @@ var (
 // ErrNoPeer reports that a peer is not installed.
 var ErrNoPeer = errors.New("it is not installed")
 
-// Answer is the answer of the peers: a post with its headers.
+// Answer is the fixed response of a peer: a post with its headers.
 type Answer struct{ Body, ETag, Version string }
 
-// Quotable reports whether nginx's configuration can contain s as it is: a quote would end the string there,
-// $ begins a variable, and a backslash escapes.
+// Quotable reports whether nginx's configuration can contain s without escaping: a quote would end the string, $
+// begins a variable, and a backslash escapes the next character.
 func Quotable(s string) bool { return !strings.ContainsAny(s, `'\$`) }
 
-// Nginx starts an nginx that answers every request for /post with the same bytes, with a worker for each of
-// its cores.
+// Nginx starts an nginx that answers every request for /post with the same bytes, with one worker per core.
 func (l *Lab) Nginx(ctx context.Context, a Answer, cores string) (*Process, error) {
 	if !Quotable(a.Body + a.ETag + a.Version) {
 		return nil, errors.New("nginx's configuration cannot contain these bytes")
@@ -75,7 +74,7 @@ func (l *Lab) HAProxy(ctx context.Context, reader, cores string) (*Process, erro
 func (l *Lab) peer(ctx context.Context, name string, config *template.Template, cores string, values map[string]string, args func(dir, file string) []string) (*Process, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
-		// Debian installs servers in a folder that only root has on the PATH.
+		// Debian installs servers in a folder that is only on the PATH of root.
 		if path, err = exec.LookPath("/usr/sbin/" + name); err != nil {
 			return nil, ErrNoPeer
 		}
@@ -86,7 +85,7 @@ func (l *Lab) peer(ctx context.Context, name string, config *template.Template, 
 	}
 	dir, err := os.MkdirTemp(l.dir, name+"-")
 	if err != nil {
-		return nil, fmt.Errorf("make a folder for %s: %w", name, err)
+		return nil, fmt.Errorf("create a folder for %s: %w", name, err)
 	}
 	values["Dir"], values["Addr"] = dir, local(port)
 	var text bytes.Buffer

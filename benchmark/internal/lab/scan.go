@@ -7,8 +7,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Scan reads all values of a Redis with SCAN and MGET on one connection and keeps none of them. It returns
-// their number. No reader can load its snapshot faster over one connection.
+// Scan reads all values of a Redis with SCAN and MGET over one connection, discards them and returns their number.
+// No reader can take its snapshot faster over one connection.
 func Scan(ctx context.Context, addr string) (values int, err error) {
 	client := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, PoolSize: 1})
 	defer client.Close()

@@ -21,7 +21,7 @@ type Upstream struct {
 	Redis, Writer *Process
 }
 
-// Upstream starts a Redis that flushes every write to the disk, and a writer.
+// Upstream starts a Redis that flushes every write to disk, and a writer.
 func (l *Lab) Upstream(ctx context.Context, cores string) (*Upstream, error) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -33,7 +33,7 @@ func (l *Lab) Upstream(ctx context.Context, cores string) (*Upstream, error) {
 	}
 	dir, err := os.MkdirTemp(l.dir, "redis-")
 	if err != nil {
-		return nil, fmt.Errorf("make a folder for Redis: %w", err)
+		return nil, fmt.Errorf("create a folder for Redis: %w", err)
 	}
 	var u Upstream
 	u.Redis, err = l.start(program{name: "redis", addr: local(port), cores: cores, path: path, args: []string{
@@ -50,7 +50,7 @@ func (l *Lab) Upstream(ctx context.Context, cores string) (*Upstream, error) {
 	return &u, err
 }
 
-// Reader starts a reader of an upstream; it is ready when Reader returns. trace makes it log its garbage
+// Reader starts a reader of an upstream and blocks until it is ready. With trace the reader logs its garbage
 // collections.
 func (l *Lab) Reader(ctx context.Context, u *Upstream, cores string, trace bool) (*Process, error) {
 	env := []string{"REDIS_ADDR=" + u.Redis.Addr, "POD_ID=reader"}
@@ -87,7 +87,7 @@ func (l *Lab) role(ctx context.Context, name, cores string, env ...string) (*Pro
 	}
 	path := "/ready"
 	if name == "gateway" {
-		path = "/post?id=any" // its own /ready is on another port
+		path = "/post?id=any" // its /ready is on another port
 	}
 	return p, p.await(ctx, func(ctx context.Context) error { return ready(ctx, "http://"+p.Addr+path) })
 }

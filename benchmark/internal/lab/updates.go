@@ -19,19 +19,19 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// updaters is the largest number of updates in flight.
+// updaters is the maximum number of updates in flight.
 const updaters = 16
 
-// Updates are posts that are written again at a constant rate, with ids from a Zipf distribution.
+// Updates describes updates of existing posts at a constant rate, with ids from a Zipf distribution.
 type Updates struct {
 	Writer   string // host:port
-	Posts    int
-	Rate     int // a second
+	Posts    int    // number of posts
+	Rate     int    // updates per second
 	Duration time.Duration
 }
 
-// Run writes each update with a request of its own. An update that is due while all connections are in use
-// is late and not skipped. It returns how many were written; one that fails is an error.
+// Run sends each update in a request of its own. An update that is due while all connections are in use is sent
+// late, not skipped. Run returns the number of updates; an update that fails is an error.
 func (u Updates) Run(ctx context.Context) (int, error) {
 	var mu sync.Mutex // guards z and n
 	z, n := workload.NewZipf(2, u.Posts, load.Theta), 0
@@ -68,7 +68,7 @@ func (u Updates) Run(ctx context.Context) (int, error) {
 					return fmt.Errorf("POST /create: %w", err)
 				}
 				if a.Status != http.StatusOK && a.Status != http.StatusCreated {
-					return fmt.Errorf("POST /create answers %d: %.200s", a.Status, a.Body)
+					return fmt.Errorf("POST /create returned %d: %.200s", a.Status, a.Body)
 				}
 			}
 		})
@@ -77,8 +77,8 @@ func (u Updates) Run(ctx context.Context) (int, error) {
 	return n, err
 }
 
-// RunBulk writes the updates as lines of one import, for rates that are too high for one request per post.
-// Each line is sent when it is due, and the writer commits the lines that have arrived in batches.
+// RunBulk sends the updates as lines of one import, for rates that are too high for one request per update. Each
+// line is sent when it is due, and the writer commits the lines in batches.
 func (u Updates) RunBulk(ctx context.Context) (int, error) {
 	lines, feed := io.Pipe()
 	sent := make(chan int, 1)
@@ -105,15 +105,15 @@ func (u Updates) RunBulk(ctx context.Context) (int, error) {
 		sent <- n
 	}()
 	written, err := Import(ctx, u.Writer, "", lines)
-	_ = lines.Close() // ends the goroutine when the request has ended early
+	_ = lines.Close() // unblocks the goroutine when the request has failed
 	n := <-sent
 	if err == nil && written != n {
-		err = fmt.Errorf("%d updates were sent, and the import has written %d", n, written)
+		err = fmt.Errorf("%d updates were sent, but the import wrote %d", n, written)
 	}
 	return n, err
 }
 
-// Import sends lines to a writer's import and returns how many posts it has written.
+// Import sends lines to the import of a writer and returns the number of posts that it wrote.
 func Import(ctx context.Context, writer, token string, lines io.Reader) (int, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+writer+"/import", lines)
 	if err != nil {
@@ -139,10 +139,10 @@ func Import(ctx context.Context, writer, token string, lines io.Reader) (int, er
 	}
 	err = json.Unmarshal(all[len(all)-1], &summary) // the last line is the summary
 	if err == nil && (res.StatusCode != http.StatusOK || summary.Status != "done") {
-		err = errors.New("it did not end with status done")
+		err = errors.New("it did not end with the status done")
 	}
 	if err != nil {
-		return summary.Written, fmt.Errorf("import: %w: the writer answers %s: %.500s", err, res.Status, answer)
+		return summary.Written, fmt.Errorf("import: %w: the writer returned %s: %.500s", err, res.Status, answer)
 	}
 	return summary.Written, nil
 }

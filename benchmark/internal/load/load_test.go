@@ -20,8 +20,8 @@ import (
 
 const posts = 500
 
-// server serves the posts of a mix as a reader does; spoil may change an answer.
-func server(t *testing.T, mix *workload.Mix, spoil func(n int64, rank int, w http.ResponseWriter, body []byte) []byte) string {
+// server serves the posts of a mix as a reader does; tamper may change an answer.
+func server(t *testing.T, mix *workload.Mix, tamper func(n int64, rank int, w http.ResponseWriter, body []byte) []byte) string {
 	t.Helper()
 	bodies := make([][]byte, posts)
 	for rank := range bodies {
@@ -36,8 +36,8 @@ func server(t *testing.T, mix *workload.Mix, spoil func(n int64, rank int, w htt
 		}
 		body := bodies[rank]
 		w.Header().Set("X-Served-By", fmt.Sprint("reader-", rank%3))
-		if spoil != nil {
-			body = spoil(n.Add(1), rank, w, body)
+		if tamper != nil {
+			body = tamper(n.Add(1), rank, w, body)
 		}
 		_, _ = w.Write(body)
 	}))
@@ -45,8 +45,8 @@ func server(t *testing.T, mix *workload.Mix, spoil func(n int64, rank int, w htt
 	return s.Listener.Addr().String()
 }
 
-// lie changes one answer in a thousand.
-func lie(n int64, _ int, _ http.ResponseWriter, body []byte) []byte {
+// corrupt flips a bit in one answer in a thousand.
+func corrupt(n int64, _ int, _ http.ResponseWriter, body []byte) []byte {
 	if n%1000 == 0 {
 		body = slices.Clone(body)
 		body[len(body)/2] ^= 1
@@ -74,7 +74,7 @@ func TestSteady(t *testing.T) {
 	}
 }
 
-// The next request is due at its own time, however late the one before was.
+// Each request is due at its own time, however late the previous one was.
 func TestSchedule(t *testing.T) {
 	s := &schedule{interval: 10 * time.Millisecond, limit: 5, most: 100 * time.Millisecond}
 	for _, c := range []struct {
@@ -88,20 +88,20 @@ func TestSchedule(t *testing.T) {
 		{25 * time.Millisecond, 2, -5 * time.Millisecond, false},
 		{25 * time.Millisecond, 3, 5 * time.Millisecond, false},
 		{50 * time.Millisecond, 5, 0, true},
-		{100 * time.Millisecond, 3, -70 * time.Millisecond, true}, // too late for the rest
+		{100 * time.Millisecond, 3, -70 * time.Millisecond, true}, // the time limit has passed
 	} {
 		if wait, stop := s.Pace(c.elapsed, c.hits); wait != c.wait || stop != c.stop {
 			t.Errorf("after %v and %d requests: wait %v, stop %v; want %v, %v", c.elapsed, c.hits, wait, stop, c.wait, c.stop)
 		}
 	}
 	if due := s.due(4).Sub(s.began); due != 40*time.Millisecond {
-		t.Errorf("the fourth is due after %v", due)
+		t.Errorf("the fourth request is due after %v, want 40ms", due)
 	}
 }
 
-// While one answer is slow, the requests that become due wait in line. Their waiting counts, although each is answered
-// at once after it is sent.
-func TestWaitingCounts(t *testing.T) {
+// While one answer is slow, the requests that become due wait for the connection. The wait is part of their latency,
+// although each is answered quickly once it is sent.
+func TestLatencyIncludesTheWait(t *testing.T) {
 	const stall = 500 * time.Millisecond
 	mix := workload.NewMix()
 	addr := server(t, mix, func(n int64, _ int, _ http.ResponseWriter, body []byte) []byte {
@@ -122,46 +122,46 @@ func TestWaitingCounts(t *testing.T) {
 			slow++
 		}
 	}
-	// Half of the 100 requests that were due meanwhile have waited for more than half of the stall.
+	// Half of the 100 requests that became due during the stall waited for more than half of it.
 	if slow < 45 {
-		t.Errorf("%d of %d latencies are above %v: the others left out that they waited in line", slow, len(r.Latencies), stall/2)
+		t.Errorf("%d of %d latencies are above %v, want at least 45: the wait is missing in the others", slow, len(r.Latencies), stall/2)
 	}
 	if late := measure.Quantile(r.Late, 1); late < stall*8/10 {
-		t.Errorf("requests were sent %v late at most, with a stall of %v", late, stall)
+		t.Errorf("requests were sent at most %v late, although the stall took %v", late, stall)
 	}
 }
 
-func TestSteadyFindsWrongAnswers(t *testing.T) {
+func TestSteadyDetectsWrongAnswers(t *testing.T) {
 	mix := workload.NewMix()
 	for name, c := range map[string]struct {
-		spoil   func(int64, int, http.ResponseWriter, []byte) []byte
+		tamper  func(int64, int, http.ResponseWriter, []byte) []byte
 		mayFail bool
 	}{
-		"one byte in a thousand answers": {lie, false},
-		"the same while faults happen":   {lie, true},
-		"the post of another id": {func(n int64, rank int, _ http.ResponseWriter, body []byte) []byte {
+		"one byte in a thousand answers":                {corrupt, false},
+		"one byte in a thousand answers during a fault": {corrupt, true},
+		"another post, once": {func(n int64, rank int, _ http.ResponseWriter, body []byte) []byte {
 			if n == 700 {
 				return mix.Post(rank+1, 0).Encode(time.Unix(1.7e9, 0)).Body
 			}
 			return body
 		}, true},
-		"always the post of another id": {func(_ int64, rank int, _ http.ResponseWriter, body []byte) []byte {
+		"always another post": {func(_ int64, rank int, _ http.ResponseWriter, body []byte) []byte {
 			return mix.Post(rank+1, 0).Encode(time.Unix(1.7e9, 0)).Body
 		}, true},
-		"a right post that is not the one it was": {func(n int64, rank int, _ http.ResponseWriter, body []byte) []byte {
+		"a valid post that differs from the first answer": {func(n int64, rank int, _ http.ResponseWriter, body []byte) []byte {
 			if n > 700 {
 				return mix.Post(rank, 0).Encode(time.Unix(1.8e9, 0)).Body
 			}
 			return body
 		}, true},
-		"a post that is not there": {func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {
+		"a missing post": {func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {
 			if n == 700 {
 				w.WriteHeader(http.StatusNotFound)
 				return nil
 			}
 			return body
 		}, true},
-		"an error without a fault": {func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {
+		"a failed request without a fault": {func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {
 			if n == 700 {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
@@ -170,7 +170,7 @@ func TestSteadyFindsWrongAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			reads := &Reads{Mix: mix, Posts: posts}
-			l := Steady{Addr: server(t, mix, c.spoil), Path: "/post", Rate: 2000, Connections: 8, Duration: 2 * time.Second}
+			l := Steady{Addr: server(t, mix, c.tamper), Path: "/post", Rate: 2000, Connections: 8, Duration: 2 * time.Second}
 			r, err := l.Run(t.Context(), reads, reads.Draw(1, 1000), new(Counts), c.mayFail)
 			var wrong *WrongError
 			if !errors.As(err, &wrong) || r != nil {
@@ -197,21 +197,21 @@ func TestSteadyCountsFailures(t *testing.T) {
 	}
 }
 
-func TestSteadyEndsWithItsContext(t *testing.T) {
+func TestSteadyEndsWithContext(t *testing.T) {
 	mix := workload.NewMix()
 	reads := &Reads{Mix: mix, Posts: posts}
 	ctx, cancel := context.WithCancel(t.Context())
-	var asked atomic.Int64
+	var requests atomic.Int64
 	addr := server(t, mix, func(n int64, _ int, _ http.ResponseWriter, body []byte) []byte {
-		if asked.Store(n); n == 100 {
+		if requests.Store(n); n == 100 {
 			cancel()
 		}
 		return body
 	})
 	l := Steady{Addr: addr, Path: "/post", Rate: 1000, Connections: 4, Duration: time.Hour}
 	r, err := l.Run(ctx, reads, reads.Draw(1, 1000), new(Counts), false)
-	if !errors.Is(err, context.Canceled) || r == nil || int64(len(r.Latencies)) != asked.Load() {
-		t.Errorf("got %v (%v), want the %d answers and that it was canceled", r, err, asked.Load())
+	if !errors.Is(err, context.Canceled) || r == nil || int64(len(r.Latencies)) != requests.Load() {
+		t.Errorf("got %v (%v), want %d latencies and context.Canceled", r, err, requests.Load())
 	}
 }
 
@@ -220,7 +220,7 @@ func wrk(t *testing.T, reads *Reads, counts *Counts) *Wrk {
 	if _, err := exec.LookPath("wrk"); err != nil {
 		t.Skip("wrk is not installed")
 	}
-	w, err := NewWrk(reads.Asked(1, ListLength), reads.Asked(2, ListLength), reads.Check, counts)
+	w, err := NewWrk(reads.Keys(1, ListLength), reads.Keys(2, ListLength), reads.Check, counts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,17 +247,17 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-func TestClosedFindsWrongAnswers(t *testing.T) {
+func TestClosedDetectsWrongAnswers(t *testing.T) {
 	mix := workload.NewMix()
 	reads := &Reads{Mix: mix, Posts: posts}
-	for name, spoil := range map[string]func(int64, int, http.ResponseWriter, []byte) []byte{
-		"a status in a thousand, that only wrk sees": func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {
+	for name, tamper := range map[string]func(int64, int, http.ResponseWriter, []byte) []byte{
+		"one bad status in a thousand, which only wrk receives": func(n int64, _ int, w http.ResponseWriter, body []byte) []byte {
 			if n%1000 == 999 {
 				w.WriteHeader(http.StatusInternalServerError)
 			}
 			return body
 		},
-		"bodies that are asked for often": func(_ int64, rank int, _ http.ResponseWriter, body []byte) []byte {
+		"bodies of frequently read posts": func(_ int64, rank int, _ http.ResponseWriter, body []byte) []byte {
 			if rank < 20 { // half of the reads
 				return body[:len(body)-1]
 			}
@@ -265,7 +265,7 @@ func TestClosedFindsWrongAnswers(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := Closed{Addr: server(t, mix, spoil), Path: "/post", Connections: 4, Threads: 1, Depth: 1, Duration: time.Second}
+			c := Closed{Addr: server(t, mix, tamper), Path: "/post", Connections: 4, Threads: 1, Depth: 1, Duration: time.Second}
 			_, err := wrk(t, reads, new(Counts)).Run(t.Context(), c)
 			var wrong *WrongError
 			if !errors.As(err, &wrong) {
@@ -275,7 +275,7 @@ func TestClosedFindsWrongAnswers(t *testing.T) {
 	}
 }
 
-func TestClosedEndsWithItsContext(t *testing.T) {
+func TestClosedEndsWithContext(t *testing.T) {
 	mix := workload.NewMix()
 	reads := &Reads{Mix: mix, Posts: posts}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -287,6 +287,6 @@ func TestClosedEndsWithItsContext(t *testing.T) {
 	})
 	c := Closed{Addr: addr, Path: "/post", Connections: 4, Threads: 1, Depth: 1, Duration: time.Hour}
 	if _, err := wrk(t, reads, new(Counts)).Run(ctx, c); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want that it was canceled", err)
+		t.Errorf("got %v, want context.Canceled", err)
 	}
 }

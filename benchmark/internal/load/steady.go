@@ -16,47 +16,47 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// Steady is a load at a constant rate.
+// Steady describes reads at a constant rate.
 type Steady struct {
 	Addr, Path  string
-	Rate        int // requests a second
-	Connections int // at most; a request waits while all are in use, and its waiting counts
+	Rate        int // requests per second
+	Connections int // maximum; a request that is due while all are in use waits, which is part of its latency
 	Duration    time.Duration
 }
 
-// SteadyResult is the outcome of a load at a constant rate.
+// SteadyResult is the outcome of reads at a constant rate.
 type SteadyResult struct {
 	Began     time.Time
-	Latencies []time.Duration  // sorted: from the time a request was due to the last byte of its answer
-	Late      []time.Duration  // sorted: from the time a request was due to the time it was sent
-	Failed    []time.Duration  // sorted: when requests failed, since Began
-	Failures  []Failure        // the first of them, with their reasons
-	Served    []measure.Served // when and by which reader each request was answered, in order of time
-	Rate      float64          // requests a second that were sent
+	Latencies []time.Duration  // sorted times from when a request was due to the last byte of its answer
+	Late      []time.Duration  // sorted times from when a request was due to when it was sent
+	Failed    []time.Duration  // sorted times of the failed requests, since Began
+	Failures  []Failure        // details of the first failed requests
+	Served    []measure.Served // time and reader of each answer, in order of time
+	Rate      float64          // requests per second that were sent
 }
 
 // Failure is a request that failed.
 type Failure struct {
-	At     time.Duration `json:"at"` // since the beginning
+	At     time.Duration `json:"at"` // time since the first request was due
 	Reason string        `json:"reason"`
 }
 
-// Sustained reports whether the requests were sent at the rate that was asked for. If they were not, the
-// client or the server is saturated, and latencies grow with the length of the run.
+// Sustained reports whether the requests were sent at the requested rate. If they were not, the client or the
+// server is saturated, and latencies grow with the length of the run.
 func (r *SteadyResult) Sustained(rate int) bool { return r.Rate >= 0.99*float64(rate) }
 
-// schedule is a vegeta.Pacer with a constant rate that keeps the times at which requests are due. vegeta's
-// own latencies begin when a worker picks up a request and leave out the time that the request waited for a
-// worker. Here the n-th request is due at began+n*interval, whatever happened to those before.
+// schedule is a vegeta.Pacer with a constant rate that records when requests are due. vegeta's own latencies
+// begin when a worker picks up a request, so they omit the time that it waited for a worker. Here the n-th
+// request is due at began+n*interval, whatever happened to earlier ones.
 type schedule struct {
 	interval time.Duration
-	limit    uint64        // requests in all
-	most     time.Duration // longest duration, however many requests were sent
+	limit    uint64        // total number of requests
+	most     time.Duration // longest duration, even when fewer requests were sent
 	once     sync.Once
 	began    time.Time
 }
 
-// Pace implements vegeta.Pacer; one goroutine calls it.
+// Pace implements vegeta.Pacer. It is not called concurrently.
 func (s *schedule) Pace(elapsed time.Duration, hits uint64) (time.Duration, bool) {
 	s.once.Do(func() { s.began = time.Now().Add(-elapsed) })
 	return time.Duration(hits)*s.interval - elapsed, hits >= s.limit || elapsed >= s.most
@@ -68,12 +68,12 @@ func (s *schedule) Rate(time.Duration) float64 { return float64(time.Second) / f
 // due returns when the n-th request should have been sent.
 func (s *schedule) due(n uint64) time.Time { return s.began.Add(time.Duration(n) * s.interval) }
 
-// Run sends the load until its duration or ctx ends, and checks every body. A wrong answer is a
-// *WrongError. So is a failed request without mayFail; with it failed requests are counted.
+// Run sends requests until Duration has passed or ctx ends, and checks every body. A wrong answer is a
+// *WrongError. So is a failed request, unless mayFail is set: then failed requests are counted.
 func (l Steady) Run(ctx context.Context, reads *Reads, ranks []int, counts *Counts, mayFail bool) (*SteadyResult, error) {
 	pool := &wire.Pool{Addr: l.Addr}
 	defer pool.Close()
-	// A load that falls behind gets up to twice its duration.
+	// A run that falls behind may take up to twice its duration.
 	pace := &schedule{interval: time.Second / time.Duration(l.Rate), limit: max(1, uint64(l.Duration.Seconds()*float64(l.Rate))), most: 2 * l.Duration}
 	workers := uint64(max(l.Connections, 1))
 	attacker := vegeta.NewAttacker(vegeta.Client(&http.Client{Transport: pool}), vegeta.Workers(workers), vegeta.MaxWorkers(workers))
@@ -148,6 +148,6 @@ func target(path string, rank int) string { return path + "?id=" + workload.MixI
 
 func rankOf(url string) int {
 	_, id, _ := strings.Cut(url, "?id="+workload.MixPrefix)
-	rank, _ := strconv.Atoi(id) // target made it
+	rank, _ := strconv.Atoi(id) // target wrote the id
 	return rank
 }

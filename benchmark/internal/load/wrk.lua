@@ -1,4 +1,4 @@
--- Asks for the ids of a file in its order, each thread from another place, with BENCH_DEPTH requests in
+-- Requests the ids of a file in order, each thread from a different offset, with BENCH_DEPTH requests in
 -- flight on each connection. Requests are formatted once, before the measurement.
 local threads = 0
 function setup(thread)
@@ -23,8 +23,8 @@ function init()
 	end
 end
 
--- wrk's latencies are not used: it adds values that it assumes to be missing, and its percentiles are 0 at
--- at times for that (they look for a rank among fewer values than they count).
+-- wrk's own latencies are not used: it adds values that it assumes to be missing, and then its percentiles
+-- are sometimes 0, because it searches for a rank among fewer values than it has counted.
 function done(summary)
 	local e = summary.errors
 	io.write(string.format('\nRESULT {"requests":%d,"seconds":%f,"bytes":%d,"socket":%d,"status":%d}\n',

@@ -1,5 +1,5 @@
-// Package machine measures how much CPU time other work takes during a benchmark, so that its effect is not
-// mistaken for a property of the stack.
+// Package machine measures how much CPU time unrelated work takes during a benchmark, so that its effect is not
+// attributed to the stack.
 package machine
 
 import (
@@ -12,26 +12,26 @@ import (
 	"time"
 )
 
-// Bounds above which a measurement says more about the machine than about the stack, as shares of all
-// cores.
+// Bounds of a quiet machine, as shares of the CPU time of all cores. Outside of them a measurement says more
+// about the machine than about the stack.
 const (
-	maxOthers = 0.10 // used by processes that belong neither to the stack nor to the benchmark
+	maxOthers = 0.10 // used by processes outside of the stack and the benchmark
 	maxSteal  = 0.05 // taken by the hypervisor
-	minIdle   = 0.80 // before a part, while neither the stack nor the benchmark has anything to do
+	minIdle   = 0.80 // idle share before a part, when the stack and the benchmark have nothing to do
 )
 
 // Unknown is a share that could not be measured.
 const Unknown = -1
 
-// Activity is the CPU time of other work during a part. Shares are of all cores.
+// Activity is the CPU time of unrelated work during a part. Shares are of all cores.
 type Activity struct {
 	IdleBefore float64 // idle share right before the part
 	Others     float64 // used by processes outside of the stack and the benchmark
-	Steal      float64
+	Steal      float64 // taken by the hypervisor
 	Load       float64 // load average of the last minute, at the end of the part
 }
 
-// Busy returns why the part was not measured on a quiet machine, or "".
+// Busy returns the reason why the machine was not quiet during the part, or "".
 func (a Activity) Busy() string {
 	switch {
 	case a.Steal > maxSteal:
@@ -39,27 +39,27 @@ func (a Activity) Busy() string {
 	case a.Others > maxOthers:
 		return fmt.Sprintf("other processes used %.0f %% of the CPU time", 100*a.Others)
 	case a.IdleBefore != Unknown && a.IdleBefore < minIdle:
-		return fmt.Sprintf("the CPU was only %.0f %% idle before", 100*a.IdleBefore)
+		return fmt.Sprintf("the CPU was only %.0f %% idle before the part", 100*a.IdleBefore)
 	}
 	return ""
 }
 
-// Meter measures one part. Without /proc everything is Unknown.
+// Meter measures one part. Without /proc every value is Unknown.
 type Meter struct {
-	trees      []int // roots of the process trees of the stack and the benchmark; empty: not known
+	trees      []int // roots of the process trees of the stack and the benchmark; empty when unknown
 	idleBefore float64
 	began      sample
-	known      bool
+	known      bool // began was read
 }
 
 // window is the length of one measurement of the idle share.
 const window = 300 * time.Millisecond
 
-// Begin waits until the machine is idle, for patience at most, and starts to measure. trees are the pids
-// of the processes whose descendants are the stack and the benchmark.
-func Begin(ctx context.Context, trees []int, patience time.Duration) Meter {
+// Begin waits for at most maxWait until the machine is idle, and then starts measuring. trees are the pids of
+// the processes whose descendants are the stack and the benchmark.
+func Begin(ctx context.Context, trees []int, maxWait time.Duration) Meter {
 	m := Meter{trees: trees, idleBefore: Unknown}
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(maxWait); ; {
 		before, err := read(nil)
 		if err != nil {
 			return m
@@ -116,11 +116,11 @@ func share(part, total time.Duration) float64 {
 	return part.Seconds() / total.Seconds()
 }
 
-// sample is a reading of the kernel's counters, summed over all cores.
+// sample is a reading of the kernel's CPU counters, summed over all cores.
 type sample struct {
 	idle, steal, total time.Duration
 	processes          time.Duration // user and system time, without interrupts
-	ours               time.Duration // CPU time of the trees and of the kernel's threads
+	ours               time.Duration // CPU time of the trees and of the kernel threads
 }
 
 func read(trees []int) (sample, error) {

@@ -23,7 +23,7 @@ func TestBusy(t *testing.T) {
 		{"idle at the bound", func(a *Activity) { a.IdleBefore = 0.80 }, ""},
 		{"not idle before", func(a *Activity) { a.IdleBefore = 0.79 }, "79 % idle before"},
 		{"nothing known", func(a *Activity) { *a = Activity{Unknown, Unknown, Unknown, Unknown} }, ""},
-		{"a high load average alone is the stack's own", func(a *Activity) { a.Load = 50 }, ""},
+		{"a high load average, which the stack itself causes", func(a *Activity) { a.Load = 50 }, ""},
 	} {
 		a := quiet
 		c.change(&a)
@@ -58,7 +58,7 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-// Descendants count however deep they are, others do not, and a root inside another root's tree counts once.
+// All descendants of the roots are added up, and a root inside another root's tree is counted once.
 func TestTreeCPU(t *testing.T) {
 	all := []process{{1, 0, 1000}, {10, 1, 1}, {11, 10, 2}, {12, 11, 4}, {20, 1, 8}, {21, 20, 16}}
 	for _, c := range []struct {
@@ -70,12 +70,12 @@ func TestTreeCPU(t *testing.T) {
 		}
 	}
 	if _, err := treeCPU(all, []int{99}); err == nil {
-		t.Error("a process that is not running has a CPU time")
+		t.Error("no error for a process that is not running")
 	}
 }
 
-// Work of this process is not work of others.
-func TestOwnWorkIsNotOthers(t *testing.T) {
+// The CPU time of this process does not count as that of others.
+func TestOwnCPUIsNotOthers(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has /proc")
 	}
@@ -84,12 +84,12 @@ func TestOwnWorkIsNotOthers(t *testing.T) {
 	}
 	a := m.End()
 	if a.Others == Unknown || a.Steal == Unknown || a.Load == Unknown || a.IdleBefore == Unknown {
-		t.Errorf("something is unknown: %+v", a)
+		t.Errorf("unknown values: %+v", a)
 	}
 	without := Meter{trees: []int{os.Getpid()}, began: m.began, known: true}
-	without.began.ours -= time.Hour // as if this process had worked more than it has
+	without.began.ours -= time.Hour // as if this process had used more CPU time
 	if got := without.End().Others; got != 0 {
-		t.Errorf("own work counts as work of others: %v", got)
+		t.Errorf("own CPU time counts as that of others: %v", got)
 	}
 	if parent, err := Parent(os.Getpid()); err != nil || parent != os.Getppid() {
 		t.Errorf("got parent %d (%v), want %d", parent, err, os.Getppid())

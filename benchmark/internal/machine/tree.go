@@ -16,14 +16,14 @@ const (
 	kthreadd = 2
 )
 
-// process is a line of the kernel's process table.
+// process is an entry of the kernel's process table.
 type process struct {
 	pid, parent int
-	cpu         time.Duration // its own, and of its children that have ended and been waited for
+	cpu         time.Duration // CPU time of the process and of its reaped children
 }
 
-// TreeCPU adds up the CPU time of processes and all of their descendants. A descendant that ends between
-// two calls still counts in the second one, because its parent inherits its time.
+// TreeCPU adds up the CPU time of processes and all of their descendants. The second of two calls includes a
+// descendant that has exited in between, because its time is added to that of its parent.
 func TreeCPU(roots ...int) (time.Duration, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil || len(stats) == 0 {
@@ -33,7 +33,7 @@ func TreeCPU(roots ...int) (time.Duration, error) {
 	for _, path := range stats {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			continue // it has ended
+			continue // the process has exited
 		}
 		if p, err := parseStat(string(text)); err == nil {
 			all = append(all, p)
@@ -82,7 +82,7 @@ func Parent(pid int) (int, error) {
 
 // parseStat reads a line of /proc/<pid>/stat.
 func parseStat(line string) (process, error) {
-	// The program's name, in parentheses, may contain anything: fields are counted from its end.
+	// The program's name, in parentheses, may contain spaces and parentheses: parse the fields after it.
 	pid, _, _ := strings.Cut(line, " ")
 	fields := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
 	const ppid, utime, cstime = 1, 11, 14

@@ -2,15 +2,15 @@ package measure
 
 import "time"
 
-// Served is the time of an answer and the reader that gave it.
+// Served is the time of an answer and the reader that sent it.
 type Served struct {
-	At time.Duration // since the beginning
+	At time.Duration // since the start of the measurement
 	By string
 }
 
-// Balanced returns how long after since the load was spread over the servers and stayed so: the end of the first
-// window from which on, in every window, each server gave at least half of its fair share of the answers.
-// Answers before since do not count. ok is false when there is no such window.
+// Balanced returns the time from since until the answers were balanced over the servers and stayed balanced: the
+// end of the first window after which each server sent at least half of its fair share of the answers in every
+// window, that one included. Answers before since are ignored. ok is false when there is no such window.
 func Balanced(answers []Served, since, window time.Duration, servers int) (at time.Duration, ok bool) {
 	var windows []map[string]int
 	totals := []int{}
@@ -26,7 +26,7 @@ func Balanced(answers []Served, since, window time.Duration, servers int) (at ti
 		windows[i][a.By]++
 		totals[i]++
 	}
-	// The end of the load cuts the last window short.
+	// The last window is incomplete.
 	last := len(windows) - 2
 	for i := last; i >= 0; i-- {
 		fair := 0

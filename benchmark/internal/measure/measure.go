@@ -1,5 +1,5 @@
-// Package measure computes quantiles, medians with their spread, ratios and distributions. It estimates nothing:
-// all values are kept and sorted.
+// Package measure computes quantiles, medians with their spread, ratios and distributions. Results are exact: all
+// values are kept and sorted.
 package measure
 
 import (
@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// Quantile returns the smallest of the sorted values that at least a share q of them does not exceed (nearest
-// rank). It is always a measured value, and the zero value when there are none.
+// Quantile returns the q-quantile of the sorted values by the nearest-rank method: the smallest value such that at
+// least a share q of the values is not greater. It is always a measured value, or zero when there are none.
 func Quantile[T cmp.Ordered](sorted []T, q float64) T {
 	if len(sorted) == 0 {
 		var none T
@@ -19,7 +19,7 @@ func Quantile[T cmp.Ordered](sorted []T, q float64) T {
 	return sorted[min(max(rank, 1), len(sorted))-1]
 }
 
-// Spread is the median, the least and the greatest value of several rounds.
+// Spread is the median, the minimum and the maximum of several rounds.
 type Spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
@@ -27,8 +27,8 @@ type Spread struct {
 	Rounds int     `json:"rounds"`
 }
 
-// Summarize returns the spread of the rounds. The median of an even number of them lies between
-// the two in the middle.
+// Summarize returns the spread of the rounds. The median of an even number of rounds is the mean of the two in the
+// middle.
 func Summarize(rounds []float64) Spread {
 	n := len(rounds)
 	if n == 0 {
@@ -38,8 +38,8 @@ func Summarize(rounds []float64) Spread {
 	return Spread{Median: (v[(n-1)/2] + v[n/2]) / 2, Min: v[0], Max: v[n-1], Rounds: n}
 }
 
-// Ratio returns a/b round by round. The values of one round were measured shortly after each other, so other work
-// of the machine affects both, and the ratios spread less than the rounds.
+// Ratio returns the spread of a/b over the rounds. The values of one round are measured shortly after each other,
+// so unrelated work on the machine affects both, and the ratios vary less than the values.
 func Ratio(a, b []float64) Spread {
 	var ratios []float64
 	for i := range min(len(a), len(b)) {
@@ -50,14 +50,14 @@ func Ratio(a, b []float64) Spread {
 	return Summarize(ratios)
 }
 
-// Point is a point of a distribution: a share of the values is at most Value.
+// Point is a point of a cumulative distribution: Share is the share of the values that are at most Value.
 type Point struct {
 	Value float64 `json:"value"`
 	Share float64 `json:"share"`
 }
 
-// CDF returns the distribution of the sorted values in at most points points, the last of them the
-// greatest value.
+// CDF returns the cumulative distribution of the sorted values in at most points points. The last point is the
+// maximum.
 func CDF[T ~int64 | ~float64](sorted []T, points int) []Point {
 	n := len(sorted)
 	points = min(points, n)
@@ -69,9 +69,9 @@ func CDF[T ~int64 | ~float64](sorted []T, points int) []Point {
 	return out
 }
 
-// SavedFrom returns the share of revisits from which the saving is at least wanted, interpolated linearly between
-// the points; ok is false when no point reaches it. Points are sorted by Value, the share of revisits; Share is
-// the saving.
+// SavedFrom returns the share of revisits from which on the saving is at least wanted, interpolated linearly
+// between the points. ok is false when no point reaches it. Points are sorted by Value, the share of revisits;
+// Share is the saving.
 func SavedFrom(points []Point, wanted float64) (revisits float64, ok bool) {
 	for i, p := range points {
 		if p.Share < wanted {

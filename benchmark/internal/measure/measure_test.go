@@ -55,7 +55,7 @@ func TestRatio(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	if got := Ratio([]float64{1, 2, 3}, []float64{1, 0}); got != (Spread{1, 1, 1, 1}) {
-		t.Errorf("rounds without a partner, or of nothing: got %+v", got)
+		t.Errorf("unequal lengths and a divisor of 0: got %+v", got)
 	}
 }
 
@@ -70,10 +70,10 @@ func TestCDF(t *testing.T) {
 		t.Errorf("got %v, want %v", points, want)
 	}
 	if points := CDF(values[:2], 10); !slices.Equal(points, []Point{{1, 0.5}, {2, 1}}) {
-		t.Errorf("of fewer values than points: %v", points)
+		t.Errorf("fewer values than points: %v", points)
 	}
 	if points := CDF([]time.Duration(nil), 10); len(points) != 0 {
-		t.Errorf("of nothing: %v", points)
+		t.Errorf("no values: %v", points)
 	}
 }
 
@@ -92,17 +92,17 @@ func TestSavedFrom(t *testing.T) {
 
 func TestBalanced(t *testing.T) {
 	const window = 100 * time.Millisecond
-	// serve adds an answer a millisecond by the given readers in turn.
+	// serve appends an answer per millisecond, from the given readers in turn.
 	serve := func(answers []Served, from, to time.Duration, by ...string) []Served {
 		for at := from; at < to; at += time.Millisecond {
 			answers = append(answers, Served{At: at, By: by[int(at/time.Millisecond)%len(by)]})
 		}
 		return answers
 	}
-	var fell []Served
-	fell = serve(fell, 0, 500*time.Millisecond, "a", "b", "c")
-	fell = serve(fell, 500*time.Millisecond, 900*time.Millisecond, "b", "c")
-	back := serve(slices.Clone(fell), 900*time.Millisecond, 2*time.Second, "a", "b", "c")
+	var degraded []Served
+	degraded = serve(degraded, 0, 500*time.Millisecond, "a", "b", "c")
+	degraded = serve(degraded, 500*time.Millisecond, 900*time.Millisecond, "b", "c")
+	recovered := serve(slices.Clone(degraded), 900*time.Millisecond, 2*time.Second, "a", "b", "c")
 	for _, c := range []struct {
 		name    string
 		answers []Served
@@ -111,12 +111,12 @@ func TestBalanced(t *testing.T) {
 		at      time.Duration
 		ok      bool
 	}{
-		{"back after 400 ms", back, 500 * time.Millisecond, 3, 500 * time.Millisecond, true},
-		{"looked at later", back, 950 * time.Millisecond, 3, window, true},
-		{"never back", fell, 500 * time.Millisecond, 3, 0, false},
-		{"one more than there are", back, 500 * time.Millisecond, 4, 0, false},
+		{"back after 400 ms", recovered, 500 * time.Millisecond, 3, 500 * time.Millisecond, true},
+		{"since a later time", recovered, 950 * time.Millisecond, 3, window, true},
+		{"never back", degraded, 500 * time.Millisecond, 3, 0, false},
+		{"more servers than there are", recovered, 500 * time.Millisecond, 4, 0, false},
 		{"nothing was served", nil, 0, 3, 0, false},
-		{"a trickle is no balance", serve(serve(nil, 0, time.Second, "a", "b"), time.Second, 2*time.Second, "a", "a", "a", "a", "a", "a", "b"), time.Second, 2, 0, false},
+		{"one server below half of its share", serve(serve(nil, 0, time.Second, "a", "b"), time.Second, 2*time.Second, "a", "a", "a", "a", "a", "a", "b"), time.Second, 2, 0, false},
 	} {
 		at, ok := Balanced(c.answers, c.since, window, c.servers)
 		if at != c.at || ok != c.ok {

@@ -1,5 +1,5 @@
-// Package outage measures how a failover of Redis affects writes: how long none was acknowledged, how long the
-// readers took to follow, and how many acknowledged writes were lost.
+// Package outage measures how a failover of Redis affects writes: how long no write is acknowledged, how long the
+// readers take to be in sync again, and how many acknowledged writes are lost.
 package outage
 
 import (
@@ -18,71 +18,72 @@ import (
 )
 
 const (
-	// writers is the largest number of writes in flight. A write that is due while all of them wait for an
+	// writers is the maximum number of writes in flight. A write that is due while all of them wait for an
 	// answer is skipped.
 	writers = 16
-	// grace is the age of an acknowledgement at which a reader is asked for the post: a reader that is in
-	// step has the post by then. The measured time until the readers are in step is too long by up to grace.
+	// grace is the age of an acknowledged write at which the readers are polled for it: a reader that is in
+	// sync has it by then. The measured time until the readers are in sync is too long by up to grace.
 	grace = 20 * time.Millisecond
 	// pause is the time between two polls of a reader.
 	pause = 5 * time.Millisecond
-	// patience is the longest time for which a server may answer 503 when a post is read back.
-	patience = 5 * time.Second
-	// prefix begins the ids of the posts that are written here.
+	// busyLimit is the longest time for which a server may answer 503 when a post is read back.
+	busyLimit = 5 * time.Second
+	// prefix is the prefix of the ids that are written.
 	prefix = workload.MixPrefix + "failover-"
 )
 
-// Config is the writes and the servers they are checked on.
+// Config describes the writes and the servers on which they are checked.
 type Config struct {
 	Writer  string   // host:port
 	Header  string   // header fields of the writes, each line with its "\r\n"
-	Readers []string // host:port of each; the last one is also used to read from Redis
-	Rate    int      // writes a second
+	Readers []string // addresses, host:port; the last one is also used to read from Redis
+	Rate    int      // writes per second
 	Mix     *workload.Mix
 	Counts  *load.Counts
 }
 
 // Result is the cost of a failover.
 type Result struct {
-	Acknowledged int           // writes, before and after the failover too
-	Refused      int           // writes with another answer or none; they may have been stored
+	Acknowledged int           // acknowledged writes, including those before and after the failover
+	Refused      int           // writes that were not acknowledged; they may have been stored
 	Lost         int           // acknowledged writes that Redis does not have
 	Out          time.Duration // longest time without an acknowledgement that ended after the fault
-	InStep       time.Duration // time from the fault until every reader served a write acknowledged after Out
+	InSync       time.Duration // time from the fault until every reader served a write acknowledged after Out
 }
 
-// Writes are posts that are written at a constant rate, each once, and followed to the readers.
+// Writes writes posts at a constant rate, each once, and follows them to the readers.
 type Writes struct {
 	Config
 	run  string // part of the ids, unique to this run
 	stop context.CancelFunc
 	all  sync.WaitGroup
-	sent int // writes, which are numbered from 0; complete after Stop
+	sent int // number of writes, which are numbered from 0; final after Stop
 
 	mu      sync.Mutex // guards the fields below
 	refused int
-	acked   []write   // in the order of the acknowledgements
-	served  [][]sight // by reader
-	fault   time.Time // when the failover began
+	acked   []write      // in the order of the acknowledgements
+	served  [][]sighting // by reader
+	fault   time.Time    // start of the failover
 }
 
 // write is an acknowledged write.
 type write struct {
-	number   int
-	version  string    // version in the answer
-	sent, at time.Time // at: of the acknowledgement
+	number  int
+	version string    // version in the answer
+	sent    time.Time // time of the request
+	at      time.Time // time of the acknowledgement
 }
 
-// sight is a poll of a reader that found a write.
-type sight struct {
+// sighting is a poll of a reader that found a write.
+type sighting struct {
 	write write
 	at    time.Time
 }
 
-// Start writes until Stop or the end of ctx.
+// Start starts the writes, which end with Stop or ctx.
 func Start(ctx context.Context, c Config) *Writes {
 	ctx, stop := context.WithCancel(ctx)
-	w := &Writes{Config: c, run: strconv.FormatInt(time.Now().UnixNano(), 36), stop: stop, served: make([][]sight, len(c.Readers))}
+	w := &Writes{Config: c, run: strconv.FormatInt(time.Now().UnixNano(), 36), stop: stop, served: make([][]sighting, len(c.Readers))}
 	due := make(chan int)
 	w.all.Go(func() {
 		defer close(due)
@@ -97,7 +98,7 @@ func Start(ctx context.Context, c Config) *Writes {
 			select {
 			case due <- w.sent:
 				w.sent++
-			default: // all writers wait for an answer
+			default: // all writers are waiting for an answer
 			}
 		}
 	})
@@ -110,7 +111,7 @@ func Start(ctx context.Context, c Config) *Writes {
 	return w
 }
 
-// Stop ends the writing, and blocks until the last write is answered.
+// Stop ends the writes, and blocks until the last one is answered.
 func (w *Writes) Stop() {
 	w.stop()
 	w.all.Wait()
@@ -125,7 +126,7 @@ func (w *Writes) post(number int) post.Post {
 
 func (w *Writes) id(number int) string { return fmt.Sprint(prefix, w.run, "-", number) }
 
-// write sends the writes that are due. It awaits each answer even after ctx has ended, because the outcome of a
+// write sends the writes that are due. It waits for each answer even after ctx has ended, because the outcome of a
 // write is unknown until then.
 func (w *Writes) write(due <-chan int) {
 	c := client{addr: w.Writer}
@@ -135,7 +136,7 @@ func (w *Writes) write(due <-chan int) {
 		sent := time.Now()
 		var a wire.Answer
 		if err == nil {
-			a, err = c.ask(context.Background(), func(c *wire.Conn) (wire.Answer, error) { return c.Post("/create", w.Header, body) })
+			a, err = c.do(context.Background(), func(c *wire.Conn) (wire.Answer, error) { return c.Post("/create", w.Header, body) })
 		}
 		w.mu.Lock()
 		if err == nil && a.Status == http.StatusCreated {
@@ -163,9 +164,9 @@ func (w *Writes) follow(ctx context.Context, reader int) {
 		if !ok {
 			continue
 		}
-		if a, err := c.ask(ctx, w.get("/post", newest.number)); err == nil && a.Status == http.StatusOK {
+		if a, err := c.do(ctx, w.get("/post", newest.number)); err == nil && a.Status == http.StatusOK {
 			w.mu.Lock()
-			w.served[reader] = append(w.served[reader], sight{newest, time.Now()})
+			w.served[reader] = append(w.served[reader], sighting{newest, time.Now()})
 			w.mu.Unlock()
 		}
 	}
@@ -175,7 +176,7 @@ func (w *Writes) get(path string, number int) func(*wire.Conn) (wire.Answer, err
 	return func(c *wire.Conn) (wire.Answer, error) { return c.Get(path+"?id="+w.id(number), "") }
 }
 
-// newest returns the last write that was acknowledged before a time.
+// newest returns the last write that was acknowledged before the given time.
 func (w *Writes) newest(before time.Time) (write, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -187,19 +188,19 @@ func (w *Writes) newest(before time.Time) (write, bool) {
 	return write{}, false
 }
 
-// Fault marks the beginning of the failover.
+// Fault records that the failover begins now.
 func (w *Writes) Fault() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fault = time.Now()
 }
 
-// Recovered returns nil when every reader has served a write that was sent after a time.
+// Recovered returns nil when every reader has served a write that was sent after the given time.
 func (w *Writes) Recovered(after time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i, sights := range w.served {
-		if len(sights) == 0 || !sights[len(sights)-1].write.sent.After(after) {
+	for i, sightings := range w.served {
+		if len(sightings) == 0 || !sightings[len(sightings)-1].write.sent.After(after) {
 			return fmt.Errorf("%s has served no new write", w.Readers[i])
 		}
 	}
@@ -207,17 +208,17 @@ func (w *Writes) Recovered(after time.Time) error {
 }
 
 // Result reads the acknowledged writes back from Redis and from every reader. Call it after Stop, when the
-// readers are in step. A reader that differs from Redis, or a post that differs from what was written, is a
+// readers are in sync. A reader that differs from Redis, or a post that differs from what was written, is a
 // *load.WrongError.
 func (w *Writes) Result(ctx context.Context) (Result, error) {
 	r := Result{Acknowledged: len(w.acked), Refused: w.refused}
 	ended := w.outage(&r)
-	for i, sights := range w.served {
-		first := slices.IndexFunc(sights, func(s sight) bool { return !s.write.at.Before(ended) })
+	for i, sightings := range w.served {
+		first := slices.IndexFunc(sightings, func(s sighting) bool { return !s.write.at.Before(ended) })
 		if first < 0 {
 			return r, fmt.Errorf("%s has served no write that was acknowledged after the failover", w.Readers[i])
 		}
-		r.InStep = max(r.InStep, sights[first].at.Sub(w.fault))
+		r.InSync = max(r.InSync, sightings[first].at.Sub(w.fault))
 	}
 	last := w.Readers[len(w.Readers)-1]
 	kept, err := w.readBack(ctx, last, "/post-redis", w.acked)
@@ -231,13 +232,13 @@ func (w *Writes) Result(ctx context.Context) (Result, error) {
 			return r, err
 		}
 		if !slices.Equal(served, kept) {
-			return r, load.Wrong("%s serves %d of %d acknowledged posts, and Redis has %d", addr, len(served), len(w.acked), len(kept))
+			return r, load.Wrong("%s serves %d of %d acknowledged posts, but Redis has %d", addr, len(served), len(w.acked), len(kept))
 		}
 	}
 	return r, nil
 }
 
-// outage finds the longest time without an acknowledgement, and returns its end.
+// outage stores the longest time without an acknowledgement in r.Out and returns its end.
 func (w *Writes) outage(r *Result) (ended time.Time) {
 	for i := 1; i < len(w.acked); i++ {
 		at := w.acked[i].at
@@ -248,15 +249,15 @@ func (w *Writes) outage(r *Result) (ended time.Time) {
 	return ended
 }
 
-// readBack returns those of the writes that a server has.
-func (w *Writes) readBack(ctx context.Context, addr, path string, writes []write) (there []write, err error) {
+// readBack returns the writes that a server has.
+func (w *Writes) readBack(ctx context.Context, addr, path string, writes []write) (found []write, err error) {
 	c := client{addr: addr}
 	defer c.close()
 	for _, a := range writes {
-		answer, err := c.ask(ctx, w.get(path, a.number))
+		answer, err := c.do(ctx, w.get(path, a.number))
 		// Redis may still be busy after the failover.
-		for begun := time.Now(); err == nil && answer.Status == http.StatusServiceUnavailable && time.Since(begun) < patience; {
-			answer, err = c.ask(ctx, w.get(path, a.number))
+		for began := time.Now(); err == nil && answer.Status == http.StatusServiceUnavailable && time.Since(began) < busyLimit; {
+			answer, err = c.do(ctx, w.get(path, a.number))
 		}
 		switch {
 		case err != nil:
@@ -265,19 +266,19 @@ func (w *Writes) readBack(ctx context.Context, addr, path string, writes []write
 			w.Counts.Statuses.Add(1)
 			continue
 		case answer.Status != http.StatusOK:
-			return nil, fmt.Errorf("GET %s at %s answers %d: %.200s", path, addr, answer.Status, answer.Body)
+			return nil, fmt.Errorf("GET %s at %s returned %d: %.200s", path, addr, answer.Status, answer.Body)
 		}
 		w.Counts.Statuses.Add(1)
 		if err := workload.Check(w.post(a.number), answer.Body); err != nil {
 			return nil, load.Wrong("%s at %s: %v", path, addr, err)
 		}
 		if version := answer.Header.Get("X-Version"); version != a.version {
-			return nil, load.Wrong("%s at %s: %s has version %s, and was acknowledged as version %s", path, addr, w.id(a.number), version, a.version)
+			return nil, load.Wrong("%s at %s: %s has version %s, but was acknowledged as version %s", path, addr, w.id(a.number), version, a.version)
 		}
 		w.Counts.Bodies.Add(1)
-		there = append(there, a)
+		found = append(found, a)
 	}
-	return there, nil
+	return found, nil
 }
 
 // Clean deletes the posts that were written. Call it after Stop.
@@ -290,9 +291,9 @@ func (w *Writes) Clean(ctx context.Context) error {
 			c := client{addr: w.Writer}
 			defer c.close()
 			for number := first; number < w.sent && ctx.Err() == nil; number += writers {
-				a, err := c.ask(ctx, func(c *wire.Conn) (wire.Answer, error) { return c.Delete("/post?id="+w.id(number), w.Header) })
+				a, err := c.do(ctx, func(c *wire.Conn) (wire.Answer, error) { return c.Delete("/post?id="+w.id(number), w.Header) })
 				if err == nil && a.Status != http.StatusNoContent && a.Status != http.StatusNotFound {
-					err = fmt.Errorf("DELETE %s answers %d: %.200s", w.id(number), a.Status, a.Body)
+					err = fmt.Errorf("DELETE %s returned %d: %.200s", w.id(number), a.Status, a.Body)
 				}
 				if err != nil {
 					cancel(err)
@@ -310,7 +311,8 @@ type client struct {
 	conn *wire.Conn
 }
 
-func (c *client) ask(ctx context.Context, send func(*wire.Conn) (wire.Answer, error)) (wire.Answer, error) {
+// do sends a request over the connection, which it dials when there is none.
+func (c *client) do(ctx context.Context, send func(*wire.Conn) (wire.Answer, error)) (wire.Answer, error) {
 	if c.conn == nil {
 		conn, err := wire.Dial(ctx, c.addr)
 		if err != nil {

@@ -28,14 +28,14 @@ type stored struct {
 type fake struct {
 	second string // address of the second reader
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	redis   map[string]stored
 	version int
 	down    bool                                      // writes are answered with 503
-	behind  bool                                      // the second reader is
-	busy    int                                       // reads from Redis that are answered with 503
+	behind  bool                                      // the second reader does not receive writes
+	busy    int                                       // number of reads from Redis that are still to be answered with 503
 	seen    map[string]bool                           // posts that the second reader has
-	twist   func(addr, path string, s stored) *stored // changes what is answered; nil for 404
+	tamper  func(addr, path string, s stored) *stored // changes an answer; returns nil for a 404
 }
 
 func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -67,20 +67,20 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !ok || r.Host == f.second && !f.seen[id]:
 		http.NotFound(w, r)
 	default:
-		if f.twist != nil {
-			twisted := f.twist(r.Host, r.URL.Path, s)
-			if twisted == nil {
+		if f.tamper != nil {
+			changed := f.tamper(r.Host, r.URL.Path, s)
+			if changed == nil {
 				http.NotFound(w, r)
 				return
 			}
-			s = *twisted
+			s = *changed
 		}
 		w.Header().Set("X-Version", fmt.Sprint(s.version))
 		w.Write(s.body)
 	}
 }
 
-// begin starts everything and waits until posts arrive.
+// begin starts the servers and the writes, and waits until both readers serve new writes.
 func begin(t *testing.T) (*fake, *Writes) {
 	f := &fake{redis: map[string]stored{}, seen: map[string]bool{}}
 	var addrs []string
@@ -92,12 +92,12 @@ func begin(t *testing.T) (*fake, *Writes) {
 	f.second = addrs[2]
 	w := Start(t.Context(), Config{Writer: addrs[0], Readers: addrs[1:], Rate: 500, Mix: workload.NewMix(), Counts: new(load.Counts)})
 	t.Cleanup(w.Stop)
-	recovers(t, w)
+	awaitRecovery(t, w)
 	return f, w
 }
 
-// recovers waits until every reader has served a write that was sent after the call.
-func recovers(t *testing.T, w *Writes) {
+// awaitRecovery waits until every reader has served a write that was sent after the call.
+func awaitRecovery(t *testing.T, w *Writes) {
 	t.Helper()
 	now := time.Now()
 	eventually.Nil(t, func() error { return w.Recovered(now) })
@@ -109,16 +109,16 @@ func (f *fake) set(change func()) {
 	change()
 }
 
-// fault lets writes fail for a time, and the second reader lag for as long again.
+// fault makes writes fail for d, and then makes the second reader lag for d.
 func (f *fake) fault(t *testing.T, w *Writes, d time.Duration) {
 	t.Helper()
 	w.Fault()
 	f.set(func() { f.down = true })
-	time.Sleep(d) // is the fault
+	time.Sleep(d) // the fault lasts for d
 	f.set(func() { f.down, f.behind = false, true })
 	time.Sleep(d)
 	f.set(func() { f.behind = false })
-	recovers(t, w)
+	awaitRecovery(t, w)
 	w.Stop()
 	for id := range f.seen {
 		f.seen[id] = true // it catches up
@@ -135,14 +135,14 @@ func TestResult(t *testing.T) {
 		t.Fatal(err)
 	}
 	// An answer in flight when the fault begins shortens the outage.
-	if r.Out < 2*d/3 || r.Out > d+5*time.Second || r.InStep < 2*d || r.InStep > 2*d+5*time.Second {
-		t.Errorf("no write for %v and in step after %v, want about %v and some more than %v", r.Out, r.InStep, d, 2*d)
+	if r.Out < 2*d/3 || r.Out > d+5*time.Second || r.InSync < 2*d || r.InSync > 2*d+5*time.Second {
+		t.Errorf("no write for %v and in sync after %v, want about %v and a little more than %v", r.Out, r.InSync, d, 2*d)
 	}
 	if r.Lost != 0 || r.Refused == 0 || r.Acknowledged != len(f.redis) || r.Acknowledged+r.Refused != w.sent {
 		t.Errorf("%+v of %d writes, and Redis has %d", r, w.sent, len(f.redis))
 	}
 	if got := w.Counts.Bodies.Load(); got != int64(3*r.Acknowledged) {
-		t.Errorf("%d posts were looked at, want each of %d at Redis and at two readers", got, r.Acknowledged)
+		t.Errorf("%d bodies were checked, want each of %d posts in Redis and on two readers", got, r.Acknowledged)
 	}
 	if err := w.Clean(t.Context()); err != nil || len(f.redis) != 0 {
 		t.Errorf("%d posts are left (%v)", len(f.redis), err)
@@ -166,7 +166,7 @@ func TestWrong(t *testing.T) {
 	f, w := begin(t)
 	f.fault(t, w, 50*time.Millisecond)
 	victim := w.acked[len(w.acked)/2]
-	for name, twist := range map[string]func(addr, path string, s stored) *stored{
+	for name, tamper := range map[string]func(addr, path string, s stored) *stored{
 		"serves": func(addr, path string, s stored) *stored {
 			if addr == f.second && path == "/post" && fmt.Sprint(s.version) == victim.version {
 				return nil
@@ -186,7 +186,7 @@ func TestWrong(t *testing.T) {
 			return &s
 		},
 	} {
-		f.twist = twist
+		f.tamper = tamper
 		_, err := w.Result(t.Context())
 		var wrong *load.WrongError
 		if !errors.As(err, &wrong) || !strings.Contains(wrong.Reason, name) {
@@ -195,7 +195,7 @@ func TestWrong(t *testing.T) {
 	}
 }
 
-// The outage is the longest time without an acknowledgement that ended after the fault, also if it began before it.
+// The outage is the longest time without an acknowledgement that ended after the fault, even if it began before.
 func TestOutage(t *testing.T) {
 	began := time.Now()
 	at := func(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }
@@ -205,11 +205,11 @@ func TestOutage(t *testing.T) {
 	}
 	var r Result
 	if ended := w.outage(&r); r.Out != 15*time.Second || !ended.Equal(at(120)) {
-		t.Errorf("no write for %v until %v, want 15 s until the 120th", r.Out, ended.Sub(began))
+		t.Errorf("no write for %v until %v, want 15 s until second 120", r.Out, ended.Sub(began))
 	}
 	w.acked = w.acked[:4]
 	r = Result{}
 	if ended := w.outage(&r); r.Out != 2*time.Second || !ended.Equal(at(101)) {
-		t.Errorf("no write for %v until %v, want 2 s until the 101st", r.Out, ended.Sub(began))
+		t.Errorf("no write for %v until %v, want 2 s until second 101", r.Out, ended.Sub(began))
 	}
 }

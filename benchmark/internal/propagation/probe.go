@@ -18,28 +18,28 @@ import (
 )
 
 const (
-	// maxWatched is the largest number of writes per second that are followed to the readers. Following
-	// polls every reader, and polling must not become the load that is measured.
+	// maxWatched is the maximum number of writes per second that are followed to the readers. Following a
+	// write polls every reader, and the polls must not slow down the readers that are measured.
 	maxWatched = 100
-	// watchers is the largest number of writes that are followed at a time.
+	// watchers is the maximum number of writes that are followed at the same time.
 	watchers = 8
-	// writers is the largest number of other writes in flight.
+	// writers is the maximum number of other writes in flight.
 	writers = 32
-	// pause is the time between two polls of a reader. The timer's and the kernel's delay is part of the
-	// measured resolution.
+	// pause is the time between two polls of a reader. Timer and scheduling delays add to it; the measured
+	// resolution includes them.
 	pause = 100 * time.Microsecond
-	// patience is the longest time until a write is visible; later is a wrong answer.
-	patience = 10 * time.Second
-	// overrun is how much longer than its duration a load may take that cannot keep up with its rate.
+	// visibleLimit is the limit for a write to become visible; exceeding it is a wrong answer.
+	visibleLimit = 10 * time.Second
+	// overrun is the factor by which a measurement that cannot keep up with its rate may exceed its duration.
 	overrun = 1.5
 )
 
-// Config is the load and the servers of a measurement.
+// Config describes the writes and the servers of a measurement.
 type Config struct {
 	Writer   string   // host:port
 	Header   string   // header fields of the writes, each line with its "\r\n"
-	Readers  []string // host:port of each
-	Rate     int      // writes a second
+	Readers  []string // addresses, host:port
+	Rate     int      // writes per second
 	Duration time.Duration
 	Mix      *workload.Mix
 	Counts   *load.Counts
@@ -47,23 +47,23 @@ type Config struct {
 
 // Result is the outcome of a measurement.
 type Result struct {
-	Everywhere []time.Duration // sorted: until the last reader served the write
-	First      []time.Duration // sorted: until the first reader served it
-	Resolution []time.Duration // sorted: from the last poll without the write to the one with it
-	Writes     int             // including those that were not followed
-	Rate       float64         // writes a second that were sent
+	Everywhere []time.Duration // sorted times until the last reader served the write
+	First      []time.Duration // sorted times until the first reader served the write
+	Resolution []time.Duration // sorted times from the last poll without the write to the first poll with it
+	Writes     int             // number of writes, including those that were not followed
+	Rate       float64         // writes per second that were sent
 }
 
 // ErrRefused reports a write that the writer refused with a status of 500 or above.
 var ErrRefused = errors.New("the writer refused a write")
 
-// Sustained reports whether the writes were sent at the rate that was asked for.
+// Sustained reports whether the writes were sent at the requested rate.
 func (r *Result) Sustained(rate int) bool { return r.Rate >= 0.97*float64(rate) }
 
-// Measure writes posts at a constant rate and follows a part of them to the readers. A write that is due
-// while all connections are in use is late, and its lateness counts. The error is ErrRefused when the writer
-// refuses a write, and a *load.WrongError when a write does not become visible or is served with other
-// content. Measure deletes the posts that it wrote.
+// Measure writes posts at a constant rate and follows some of them to the readers. A write that is due while
+// all connections are in use is sent late, and the delay is part of its time. The error is ErrRefused when
+// the writer refuses a write, and a *load.WrongError when a write does not become visible or is served with
+// other content. Measure deletes its posts before it returns.
 func Measure(ctx context.Context, c Config) (*Result, error) {
 	defer c.clean()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -102,7 +102,7 @@ func Measure(ctx context.Context, c Config) (*Result, error) {
 	return &r.result, nil
 }
 
-// probePrefix begins the ids of the posts that are written here.
+// probePrefix is the prefix of the ids that Measure writes.
 const probePrefix = workload.MixPrefix + "probe-"
 
 type run struct {
@@ -112,11 +112,11 @@ type run struct {
 	mu     sync.Mutex // guards the fields below
 	result Result
 	plain  int       // writes that were not followed
-	last   time.Time // when the last write was answered
+	last   time.Time // time of the last answer to a write
 }
 
-// schedule hands out the times at which writes are due. It blocks while all workers are busy; writes that
-// become due meanwhile are handed out late and not skipped.
+// schedule sends the times at which writes are due. It blocks while all workers are busy; writes that become
+// due meanwhile are sent late, not skipped.
 func (r *run) schedule(ctx context.Context, rate int, due chan<- time.Time) {
 	for n := range int(r.Duration.Seconds() * float64(rate)) {
 		if time.Since(r.began).Seconds() > overrun*r.Duration.Seconds() {
@@ -174,12 +174,12 @@ func (r *run) post(conn *wire.Conn, id string, version int) (post.Post, string, 
 		return p, "", fmt.Errorf("%w: status %d: %.200q", ErrRefused, a.Status, a.Body)
 	}
 	if a.Status != http.StatusCreated && a.Status != http.StatusOK {
-		return p, "", load.Wrong("POST /create was answered with status %d: %.200q", a.Status, a.Body)
+		return p, "", load.Wrong("POST /create returned status %d: %.200q", a.Status, a.Body)
 	}
 	return p, a.Header.Get("Etag"), nil
 }
 
-// watch writes new versions of a post, and polls every reader for each of them.
+// watch writes new versions of a post, and polls every reader until it serves each of them.
 func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error {
 	writer, err := wire.Dial(ctx, r.Writer)
 	if err != nil {
@@ -193,8 +193,8 @@ func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error 
 		}
 		defer readers[i].Close()
 	}
-	// The first version is written before the measurement. From then on a reader that does not have the
-	// newest version answers 304 to the ETag of the one before.
+	// The first version is written before the measurement. From then on, a reader that does not have the
+	// newest version answers 304 to the ETag of the previous one.
 	p, etag, err := r.post(writer, id, 0)
 	if err != nil {
 		return err
@@ -235,7 +235,7 @@ func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error 
 }
 
 // await polls a reader for a post until its ETag differs from etag, and checks the new post. It returns the
-// time of the answer, and the time since the last poll without the new post.
+// time of that answer, and the time since the last poll without the new post.
 func (r *run) await(conn *wire.Conn, p post.Post, etag string) (seen time.Time, gap time.Duration, err error) {
 	began := time.Now()
 	for asked := began; ; time.Sleep(pause) {
@@ -243,7 +243,7 @@ func (r *run) await(conn *wire.Conn, p post.Post, etag string) (seen time.Time, 
 		asked = time.Now()
 		a, err := conn.Get("/post?id="+p.ID, "If-None-Match: "+etag+"\r\n")
 		if err != nil {
-			return seen, gap, load.Wrong("GET %s of the reader: %v", p.ID, err)
+			return seen, gap, load.Wrong("GET %s from a reader: %v", p.ID, err)
 		}
 		now := time.Now()
 		r.Counts.Statuses.Add(1)
@@ -255,20 +255,20 @@ func (r *run) await(conn *wire.Conn, p post.Post, etag string) (seen time.Time, 
 			r.Counts.Bodies.Add(1)
 			return now, now.Sub(before), nil
 		case a.Status != http.StatusNotModified && a.Status != http.StatusNotFound:
-			return seen, gap, load.Wrong("%s was answered with status %d: %.200q", p.ID, a.Status, a.Body)
-		case now.Sub(began) > patience:
-			return seen, gap, load.Wrong("%s was written and is not served after %v", p.ID, patience)
+			return seen, gap, load.Wrong("GET %s returned status %d: %.200q", p.ID, a.Status, a.Body)
+		case now.Sub(began) > visibleLimit:
+			return seen, gap, load.Wrong("%s was written but is not served after %v", p.ID, visibleLimit)
 		}
 	}
 }
 
-// clean deletes the posts that were written, also after a run that was stopped.
+// clean deletes the posts that were written, even when the measurement was stopped.
 func (c Config) clean() {
 	ctx, cancel := context.WithTimeout(context.Background(), wire.Timeout)
 	defer cancel()
 	conn, err := wire.Dial(ctx, c.Writer)
 	if err != nil {
-		return // the run has failed with the same error
+		return // the measurement failed with the same error
 	}
 	defer conn.Close()
 	for name, n := range map[string]int{"watched": watchers, "written": writers} {

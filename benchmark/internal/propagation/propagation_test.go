@@ -21,12 +21,12 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// site is a writer and readers that serve a post with a delay after the write.
+// site is a writer, and readers that each serve a write only after a delay.
 type site struct {
-	delays []time.Duration // delay of each reader
-	spoil  func(body []byte) []byte
+	delays []time.Duration          // by reader
+	tamper func(body []byte) []byte // changes an answer; may be nil
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	posts   map[string][]version
 	deleted int
 }
@@ -91,8 +91,8 @@ func (s *site) read(w http.ResponseWriter, r *http.Request, delay time.Duration)
 			return
 		}
 		body := v.body
-		if s.spoil != nil {
-			body = s.spoil(body)
+		if s.tamper != nil {
+			body = s.tamper(body)
 		}
 		_, _ = w.Write(body)
 		return
@@ -110,26 +110,26 @@ func TestMeasure(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(r.Everywhere) != 100 || len(r.First) != 100 || len(r.Resolution) != 200 || r.Writes != 150 {
-		t.Fatalf("%d, %d, %d of %d writes", len(r.Everywhere), len(r.First), len(r.Resolution), r.Writes)
+		t.Fatalf("got %d, %d and %d times for %d writes", len(r.Everywhere), len(r.First), len(r.Resolution), r.Writes)
 	}
-	// No post is seen before it is there, and the last reader counts.
+	// No write is visible before the delay of its reader, and Everywhere is the time of the slowest reader.
 	if r.Everywhere[0] < slow || r.First[0] < fast {
-		t.Errorf("seen everywhere after %v, first after %v, but the readers show it after %v and %v", r.Everywhere[0], r.First[0], slow, fast)
+		t.Errorf("visible everywhere after %v and first after %v, although the readers delay it by %v and %v", r.Everywhere[0], r.First[0], slow, fast)
 	}
 	if first := measure.Quantile(r.First, 0.5); first >= measure.Quantile(r.Everywhere, 0.5) {
-		t.Errorf("the first reader has it after %v, the last after %v", first, measure.Quantile(r.Everywhere, 0.5))
+		t.Errorf("the first reader serves it after %v, the last one after %v", first, measure.Quantile(r.Everywhere, 0.5))
 	}
 	if len(s.posts) != 0 {
 		t.Errorf("%d posts were left behind", len(s.posts))
 	}
 }
 
-func TestMeasureFindsWrongAnswers(t *testing.T) {
-	for name, spoil := range map[string]func([]byte) []byte{
+func TestMeasureDetectsWrongAnswers(t *testing.T) {
+	for name, tamper := range map[string]func([]byte) []byte{
 		"a byte":   func(b []byte) []byte { b = slices.Clone(b); b[30] ^= 1; return b },
 		"an error": func([]byte) []byte { panic(http.ErrAbortHandler) },
 	} {
-		s := &site{delays: []time.Duration{0, 0}, spoil: spoil}
+		s := &site{delays: []time.Duration{0, 0}, tamper: tamper}
 		c := s.start(t)
 		c.Rate, c.Duration = 20, time.Minute
 		_, err := Measure(t.Context(), c)
@@ -142,7 +142,7 @@ func TestMeasureFindsWrongAnswers(t *testing.T) {
 	c := s.start(t)
 	c.Rate, c.Duration, c.Header = 20, time.Minute, "Authorization: Bearer another\r\n"
 	if _, err := Measure(t.Context(), c); err == nil || !strings.Contains(err.Error(), "401") {
-		t.Errorf("writes are refused: got %v", err)
+		t.Errorf("with another token: got %v, want an error with status 401", err)
 	}
 }
 
@@ -150,9 +150,9 @@ func TestFloor(t *testing.T) {
 	server := redistest.StartEmbedded(t)
 	times, err := Floor(t.Context(), &redis.Options{Addr: server.Addr()}, 300, 100, time.Second)
 	if err != nil || len(times) != 100 || !slices.IsSorted(times) || times[0] <= 0 {
-		t.Errorf("%d times, the first %v (%v)", len(times), times[:min(1, len(times))], err)
+		t.Errorf("got %d times, the first %v (%v); want 100 sorted ones", len(times), times[:min(1, len(times))], err)
 	}
 	if _, err := Floor(t.Context(), &redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1}, 300, 100, time.Second); err == nil {
-		t.Error("no error without a Redis")
+		t.Error("no error without Redis")
 	}
 }

@@ -36,7 +36,7 @@ var (
 	shades = append([]shade{paper, ink, axis, grid, reader, lighter, gateway, peer, failed}, bands...)
 )
 
-// svgCanvas draws text as paths, so that a plot looks the same whichever fonts a machine has.
+// svgCanvas draws text as paths, so that a plot does not depend on the fonts of a machine.
 type svgCanvas struct{ *vgsvg.Canvas }
 
 // FillString implements vg.Canvas.
@@ -118,13 +118,13 @@ func render(title string, width, height vg.Length, paint func(draw.Canvas)) ([]b
 	}
 	before, after, ok := strings.Cut(b.String(), "xlink\">\n")
 	if !ok {
-		return nil, fmt.Errorf("the SVG has no head")
+		return nil, fmt.Errorf("the SVG has no header")
 	}
 	return []byte(before + "xlink\" role=\"img\">\n<title>" + title + "</title>\n" + darkStyle() + after), nil
 }
 
-// darkStyle replaces the colours on a dark page. The canvas writes them into the elements' style attributes,
-// which only an important rule overrides.
+// darkStyle returns a style that replaces the colours on a dark page. The canvas writes colours into style
+// attributes, which only an !important rule overrides.
 func darkStyle() string {
 	var b strings.Builder
 	b.WriteString("<style>@media (prefers-color-scheme: dark) {\n")

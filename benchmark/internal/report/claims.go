@@ -16,12 +16,12 @@ const ClaimedRead = 0.005
 var ClaimedPropagation = []float64{0.100, 0.010}
 
 const (
-	claimedReads  = 1000    // a second, at least, at which reads stay below ClaimedRead
-	claimedWrites = 1000    // a second, at least, at which propagation stays below its bound
-	claimedRate   = 1e6     // requests a second of one reader
+	claimedReads  = 1000    // minimum rate, in reads per second, at which the p99 stays below ClaimedRead
+	claimedWrites = 1000    // minimum rate, in writes per second, at which the p99 stays below its bound
+	claimedRate   = 1e6     // requests per second of one reader
 	claimedMemory = 550e6   // bytes for claimedPosts: "about 500 MB" with a margin of a tenth
 	claimedPosts  = 1000000 // posts
-	claimedSaving = 0.20    // share of the bytes
+	claimedSaving = 0.20    // share of the bytes that 304 saves
 )
 
 // Verdict is the outcome of the comparison of a claim with a measurement.
@@ -41,7 +41,7 @@ type Claim struct {
 	Verdict                  Verdict
 }
 
-// Claims compares each claim with the measurements. The claim on planned failovers is for a Redis that has them.
+// Claims compares each claim with the measurements. The claim about planned failovers is omitted when there was none.
 func (r *Report) Claims() []Claim {
 	claims := []Claim{
 		r.rateClaim(), r.readClaim(ViaDirect), r.readClaim(ViaGateway), r.propagationClaim(), r.memoryClaim(), r.smallMemoryClaim(), r.savingClaim(), r.faultsClaim(),
@@ -52,7 +52,7 @@ func (r *Report) Claims() []Claim {
 	return claims
 }
 
-// judge sets the verdict of a claim that the parts have measured.
+// judge sets the verdict of a claim that the parts measured.
 func (r *Report) judge(c *Claim, holds bool, parts ...string) {
 	c.Verdict = No
 	if holds {
@@ -64,7 +64,7 @@ func (r *Report) judge(c *Claim, holds bool, parts ...string) {
 	}
 }
 
-// busy returns why one of the parts was not measured on a quiet machine, or "".
+// busy returns the reason why the machine was busy during one of the parts, or "".
 func (r *Report) busy(parts ...string) string {
 	for _, a := range r.Activity {
 		if reason := a.Busy(); reason != "" && slices.Contains(parts, a.Part) {
@@ -74,7 +74,7 @@ func (r *Report) busy(parts ...string) string {
 	return ""
 }
 
-// laneOf returns the lane with a name and a depth, or nil.
+// laneOf returns the lane with a name and a depth (0 means any depth), or nil.
 func laneOf(lanes []Lane, name string, depth int) *Lane {
 	for i, l := range lanes {
 		if l.Name == name && (depth == 0 || l.Depth == depth) && len(l.Rates) > 0 {
@@ -84,7 +84,7 @@ func laneOf(lanes []Lane, name string, depth int) *Lane {
 	return nil
 }
 
-// deepest returns the lane with a name that has the most requests in flight, or nil.
+// deepest returns the lane of the given name with the most requests in flight, or nil.
 func deepest(lanes []Lane, name string) *Lane {
 	var best *Lane
 	for i, l := range lanes {
@@ -109,7 +109,7 @@ func (r *Report) rateClaim() Claim {
 	if zipf := laneOf(r.Own.Lanes, LaneZipf, l.Depth); zipf != nil {
 		c.Measured += fmt.Sprintf("; %s with ids drawn from %s posts", Thousands(Median(zipf.Rates)), Thousands(float64(r.Own.Posts)))
 	}
-	if shared := laneOf(r.Own.Shared, LaneFast, l.Depth); shared != nil && r.Own.Apart {
+	if shared := laneOf(r.Own.Shared, LaneFast, l.Depth); shared != nil && r.Own.Pinned {
 		c.Measured += fmt.Sprintf("; %s on %d cores shared with the load generator", Thousands(Median(shared.Rates)), r.Machine.Cores)
 	}
 	r.judge(&c, Median(l.Rates) > claimedRate, PartLanes)
@@ -117,9 +117,9 @@ func (r *Report) rateClaim() Claim {
 }
 
 func (r *Report) readClaim(via string) Claim {
-	c := Claim{Claim: "a read takes less than 5 ms (p99), through the gateway", Verdict: NotMeasured}
+	c := Claim{Claim: "a read through the gateway takes less than 5 ms (p99)", Verdict: NotMeasured}
 	if via == ViaDirect {
-		c.Claim = "a read takes less than 5 ms (p99), of one reader"
+		c.Claim = "a read from one reader takes less than 5 ms (p99)"
 	}
 	var highest, reference *Steady
 	for i, s := range r.Latency {
@@ -135,7 +135,7 @@ func (r *Report) readClaim(via string) Claim {
 		return c
 	}
 	c.Setting = fmt.Sprintf("constant rate over up to %d connections, %d cores shared with the load generator", r.Workload.Connections, r.Machine.Cores)
-	c.Measured = "at no rate that was tried"
+	c.Measured = "at no rate that was measured"
 	if highest.Rate > 0 {
 		c.Measured = fmt.Sprintf("up to %s reads/s", Thousands(float64(highest.Rate)))
 	}
@@ -156,7 +156,7 @@ func (r *Report) propagationClaim() Claim {
 	c.Setting = fmt.Sprintf("%d readers, with %s reads/s through the gateway, %d cores shared by all", first.Readers, Thousands(float64(first.Reads)), r.Machine.Cores)
 	var all []string
 	for _, h := range r.HighestWrites {
-		text := fmt.Sprintf("within %s at no rate that was tried", Seconds(h.Bound))
+		text := fmt.Sprintf("within %s at no rate that was measured", Seconds(h.Bound))
 		if h.Rate > 0 {
 			text = fmt.Sprintf("within %s up to %s writes/s", Seconds(h.Bound), Thousands(float64(h.Rate)))
 		}
@@ -172,7 +172,7 @@ func (r *Report) propagationClaim() Claim {
 	return c
 }
 
-// memoryMeasured describes memory as a multiple of the posts' own bytes.
+// memoryMeasured describes memory as a multiple of the size of the posts.
 func memoryMeasured(peak, posts int64, bytes float64) string {
 	raw := float64(posts) * bytes
 	return fmt.Sprintf("%s at most, %s times the %s of the posts", megabytes(peak), digits(float64(peak)/raw), megabytes(int64(raw)))
@@ -187,7 +187,7 @@ func (r *Report) memoryClaim() Claim {
 	if r.Memory == nil || len(r.Memory.Readers) == 0 {
 		return c
 	}
-	c.Setting = "resident memory of each reader of the stack, during the import too"
+	c.Setting = "resident memory of each reader of the stack, including the import"
 	peak := func(m ReaderMemory) int64 { return max(m.Peak, m.After) }
 	worst := slices.MaxFunc(r.Memory.Readers, func(a, b ReaderMemory) int { return int(peak(a) - peak(b)) })
 	c.Measured = memoryMeasured(peak(worst), worst.Entries, r.Workload.MeanBytes)
@@ -209,7 +209,7 @@ func (r *Report) smallMemoryClaim() Claim {
 		return c
 	}
 	c.Claim = memoryName(float64(r.Million.Bytes))
-	c.Setting = "resident memory of one reader, during updates and scrapes too"
+	c.Setting = "resident memory of one reader, including updates and scrapes"
 	c.Measured = memoryMeasured(r.Million.Peak, int64(r.Million.Posts), float64(r.Million.Bytes))
 	if r.Million.Posts < claimedPosts {
 		c.Measured += fmt.Sprintf(", with %s posts", Thousands(float64(r.Million.Posts)))
@@ -224,7 +224,7 @@ func (r *Report) savingClaim() Claim {
 	if len(r.Bytes) == 0 {
 		return c
 	}
-	c.Setting = "one client that sends the ETags of the posts it has read, headers and requests included"
+	c.Setting = "one client that sends the ETags of posts that it has read before; headers and requests are included"
 	var points []measure.Point
 	for _, b := range r.Bytes {
 		points = append(points, measure.Point{Value: b.Share, Share: b.Saved()})
@@ -267,21 +267,21 @@ func (r *Report) faultsClaim() Claim {
 	c.Setting = fmt.Sprintf("%s, with %s reads/s through the gateway", strings.Join(slices.Compact(names), ", "), Thousands(float64(r.Workload.Rate)))
 	c.Measured = fmt.Sprintf("%s of %s reads failed", Thousands(float64(failed)), Thousands(float64(requests)))
 	if f := r.Redis; f != nil {
-		c.Measured += fmt.Sprintf("; all readers in step %s after the kill of Redis", Seconds(f.Converged))
+		c.Measured += fmt.Sprintf("; all readers in sync %s after the kill of Redis", Seconds(f.Converged))
 	}
-	var out, inStep float64
+	var out, inSync float64
 	for _, f := range r.Failovers {
-		out, inStep = max(out, f.Out), max(inStep, f.InStep)
+		out, inSync = max(out, f.Out), max(inSync, f.InSync)
 	}
 	if len(r.Failovers) > 0 {
-		c.Measured += fmt.Sprintf("; no write for %s, all readers in step after %s, at most, in a failover", Seconds(out), Seconds(inStep))
+		c.Measured += fmt.Sprintf("; no write for %s, all readers in sync after %s, at most, in a failover", Seconds(out), Seconds(inSync))
 	}
 	r.judge(&c, failed == 0, parts...)
 	return c
 }
 
-// plannedLosses counts the acknowledged writes of planned failovers. A primary that is killed may lose its last
-// writes, because replication is asynchronous.
+// plannedLosses counts the lost and the acknowledged writes of planned failovers. A primary that is killed may lose
+// its last writes, because replication is asynchronous.
 func (r *Report) plannedLosses() (lost, acknowledged int) {
 	for _, f := range r.Failovers {
 		if f.Planned {
@@ -303,8 +303,8 @@ func (r *Report) plannedClaim() Claim {
 	return c
 }
 
-// Broken returns the promises that the run saw broken: reads that failed, and acknowledged writes that were lost.
-// They do not depend on the speed of the machine, so a busy one is no excuse.
+// Broken returns the promises that the run broke: reads that failed, and acknowledged writes that a planned failover
+// lost. They do not depend on the speed of the machine, so they count even when it was busy.
 func (r *Report) Broken() []string {
 	var broken []string
 	add := func(name string, failed, requests int, failures []load.Failure) {

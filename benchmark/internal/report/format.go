@@ -12,7 +12,7 @@ import (
 // Median returns the median of the rounds.
 func Median(rounds []float64) float64 { return measure.Summarize(rounds).Median }
 
-// Thousands formats a count with separators.
+// Thousands formats a count with thousands separators.
 func Thousands(v float64) string {
 	digits := fmt.Sprintf("%.0f", math.Abs(v))
 	var b strings.Builder
@@ -28,7 +28,7 @@ func Thousands(v float64) string {
 	return b.String()
 }
 
-// Seconds formats a time with three digits and a unit from µs to s.
+// Seconds formats a time in seconds with three digits and a unit from µs to s.
 func Seconds(s float64) string {
 	switch a := math.Abs(s); {
 	case a == 0:
@@ -42,7 +42,7 @@ func Seconds(s float64) string {
 	}
 }
 
-// digits formats a number with three significant digits, or all digits before the point.
+// digits formats a number with three significant digits, or as an integer from 100 on.
 func digits(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 99.95:
@@ -54,7 +54,7 @@ func digits(v float64) string {
 	}
 }
 
-// spread formats the median and, with several rounds, the least and the greatest value.
+// spread formats the median and, with several rounds, the minimum and the maximum.
 func spread(rounds []float64, format func(float64) string) string {
 	s := measure.Summarize(rounds)
 	switch s.Rounds {

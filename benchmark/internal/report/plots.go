@@ -30,14 +30,14 @@ type named struct {
 	draw        func() ([]*plot.Plot, error)
 }
 
-// plots returns those for which there is data.
+// plots returns the plots for which there is data.
 func (r *Report) plots() []named {
 	var all []named
-	if story := r.story(); len(story) > 0 {
+	if faults := r.faultPlots(); len(faults) > 0 {
 		all = append(all, named{"story", "Reads per second while a reader and Redis are killed", 9 * vg.Centimeter, func() ([]*plot.Plot, error) {
 			var row []*plot.Plot
-			for _, act := range story {
-				p, err := act.plot()
+			for _, f := range faults {
+				p, err := f.plot()
 				if err != nil {
 					return nil, err
 				}
@@ -63,7 +63,7 @@ func (r *Report) plots() []named {
 	rate := func(v float64) string { return Thousands(v) + "/s" }
 	if r.Own != nil {
 		bars("own", "Requests per second of one reader, "+strings.ReplaceAll(r.Own.Setting(), ";", ","), r.Own.Lanes, rates, rate)
-		bars("proxies", "CPU time per request of the proxy alone", r.Own.Proxies, func(l Lane) []float64 { return l.CPU }, Seconds)
+		bars("proxies", "CPU time per request of the proxy only", r.Own.Proxies, func(l Lane) []float64 { return l.CPU }, Seconds)
 	}
 	bars("throughput", "Requests per second, closed loop on shared cores", r.Throughput, rates, rate)
 	if len(r.Pipelined) > 0 {
@@ -82,7 +82,7 @@ func (r *Report) plots() []named {
 	return all
 }
 
-// Plots returns the plots as SVG, by the names of their files without ".svg".
+// Plots returns the plots as SVG. The keys are the names of the files without ".svg".
 func (r *Report) Plots() (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for _, n := range r.plots() {
@@ -137,34 +137,34 @@ func lines(vertical, horizontal bool) *plotter.Grid {
 	return g
 }
 
-// act is a part of the story: the reads over time while something breaks.
-type act struct {
+// faultPlot is a plot of the reads over time during a fault.
+type faultPlot struct {
 	title            string
 	failed, requests int
 	timeline         Timeline
 }
 
-// story returns the faults whose timelines are drawn.
-func (r *Report) story() []act {
-	var acts []act
+// faultPlots returns the faults whose timelines are drawn.
+func (r *Report) faultPlots() []faultPlot {
+	var all []faultPlot
 	if f := r.Readers; f != nil && len(f.Timeline.Failed) > 1 {
-		acts = append(acts, act{"A reader is killed, one is added", f.Failed, f.Requests, f.Timeline})
+		all = append(all, faultPlot{"A reader is killed, one is added", f.Failed, f.Requests, f.Timeline})
 	}
 	if f := r.Redis; f != nil && len(f.Timeline.Failed) > 1 {
-		acts = append(acts, act{"Redis is killed", f.Failed, f.Requests, f.Timeline})
+		all = append(all, faultPlot{"Redis is killed", f.Failed, f.Requests, f.Timeline})
 	}
-	return acts
+	return all
 }
 
 // plot draws the reads per second as a band for each reader, and the failed reads.
-func (a act) plot() (*plot.Plot, error) {
+func (a faultPlot) plot() (*plot.Plot, error) {
 	t := a.timeline
 	p := newPlot(fmt.Sprintf("%s: %s of %s reads failed", a.title, Thousands(float64(a.failed)), Thousands(float64(a.requests))))
 	p.Title.TextStyle.Font = font.From(sans, 11)
 	p.X.Label.Text, p.Y.Label.Text = "seconds", "reads/s through the gateway"
 	p.X.Tick.Marker, p.Y.Tick.Marker = secondTicks{}, countTicks{}
 	p.Add(lines(false, true))
-	bins := len(t.Failed) - 1 // the end of the load cuts the last one short
+	bins := len(t.Failed) - 1 // the last bin is incomplete
 	sum := make([]float64, bins)
 	edgeOf := func() plotter.XYs { // the top of the bands so far
 		xys := make(plotter.XYs, bins)
@@ -259,7 +259,7 @@ func polygon(upper, lower plotter.XYs) (*plotter.Polygon, error) {
 // margin leaves room after the longest bar for its label.
 const margin = 1.35
 
-// lanePlot draws a bar for each lane, the first one on top, with the spread over the rounds.
+// lanePlot draws a bar for each lane from top to bottom, with the spread over the rounds.
 func lanePlot(title string, lanes []Lane, value func(Lane) []float64, label func(float64) string) (*plot.Plot, error) {
 	p := newPlot(title)
 	n := len(lanes)
@@ -309,10 +309,10 @@ func lanePlot(title string, lanes []Lane, value func(Lane) []float64, label func
 	return p, nil
 }
 
-// proxies are the names of lanes that are proxies themselves.
+// proxies contains the names of the lanes that are proxies.
 const proxies = ProxyGateway + ProxyNginx + ProxyHAProxy
 
-// laneShade returns the boldest colour for the reader's fast lane and for the gateway, and grey for the peers.
+// laneShade returns a bold colour for the reader's fast lane and for the gateway, and grey for the peers.
 func laneShade(l Lane) shade {
 	switch l.Name {
 	case LaneFast:
@@ -325,7 +325,7 @@ func laneShade(l Lane) shade {
 	return lighter
 }
 
-// centered moves text that gonum centers too high back to the middle.
+// centered is an offset, in points, that compensates for gonum centering text too high.
 const centered = 1.3
 
 func labels(at plotter.XYLabels, size vg.Length, offset vg.Point) (*plotter.Labels, error) {
@@ -387,7 +387,7 @@ func (r *Report) latencyPlot(title string) (*plot.Plot, error) {
 		line.Color, line.Width = c, vg.Points(1.4)
 		if s.Highest {
 			line.Width = vg.Points(2.6)
-			name += fmt.Sprintf(" (the most with p99 < %s)", Seconds(ClaimedRead))
+			name += fmt.Sprintf(" (highest rate with p99 < %s)", Seconds(ClaimedRead))
 		} else {
 			line.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
 		}
@@ -409,7 +409,7 @@ func (r *Report) latencyPlot(title string) (*plot.Plot, error) {
 	return p, nil
 }
 
-// propagationPlot draws the distributions of the propagation times and of Redis alone.
+// propagationPlot draws the distributions of the propagation times, and of Redis Pub/Sub without the stack.
 func (r *Report) propagationPlot(title string) (*plot.Plot, error) {
 	p := newPlot(title)
 	p.X.Label.Text, p.Y.Label.Text = "time (log axis)", "share of the writes"
@@ -443,7 +443,7 @@ func (r *Report) propagationPlot(title string) (*plot.Plot, error) {
 	}
 	if r.Floor != nil {
 		style := draw.LineStyle{Color: axis.light, Width: vg.Points(1.8), Dashes: []vg.Length{vg.Points(4), vg.Points(3)}}
-		if err := add("Redis alone: publish to delivered", r.Floor.CDF, style); err != nil {
+		if err := add("Redis Pub/Sub only: publish to delivery", r.Floor.CDF, style); err != nil {
 			return nil, err
 		}
 	}
@@ -465,10 +465,10 @@ func (r *Report) memoryPlot(title string) (*plot.Plot, error) {
 		value func(ReaderMemory) int64
 	}
 	all := []series{{"after the import", lighter, func(v ReaderMemory) int64 { return v.After }}}
-	if m.Loaded {
+	if m.Imported {
 		all = []series{
 			{"before the import", peer, func(v ReaderMemory) int64 { return v.Before }},
-			{"at most during the import", reader, func(v ReaderMemory) int64 { return v.Peak }},
+			{"maximum during the import", reader, func(v ReaderMemory) int64 { return v.Peak }},
 			all[0],
 		}
 	}
@@ -545,7 +545,7 @@ func short(s float64) string {
 	return fmt.Sprintf("%.0f s", s)
 }
 
-// relabeled replaces the labels of gonum's own ticks.
+// relabeled returns gonum's default ticks with other labels.
 func relabeled(from, to float64, label func(float64) string) []plot.Tick {
 	ticks := plot.DefaultTicks{}.Ticks(from, to)
 	for i := range ticks {
@@ -556,13 +556,13 @@ func relabeled(from, to float64, label func(float64) string) []plot.Tick {
 	return ticks
 }
 
-// countTicks have separators in their numbers.
+// countTicks labels counts with thousands separators.
 type countTicks struct{}
 
 // Ticks implements plot.Ticker.
 func (countTicks) Ticks(from, to float64) []plot.Tick { return relabeled(from, to, Thousands) }
 
-// secondTicks are seconds with the decimals that they need.
+// secondTicks labels seconds without trailing zeros.
 type secondTicks struct{}
 
 // Ticks implements plot.Ticker.
@@ -570,7 +570,7 @@ func (secondTicks) Ticks(from, to float64) []plot.Tick {
 	return relabeled(from, to, func(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) })
 }
 
-// shortTicks are times on a linear axis.
+// shortTicks labels times on a linear axis.
 type shortTicks struct{}
 
 // Ticks implements plot.Ticker.

@@ -14,7 +14,7 @@ const (
 	headlineEnd   = "<!-- benchmark: end -->"
 )
 
-// CopyHeadline replaces the README's block by the report's. folder is the path from the README to the report's
+// CopyHeadline replaces the README's block with the report's. folder is the path from the README to the report's
 // plots.
 func CopyHeadline(report, readme, folder string) error {
 	page, err := os.ReadFile(report)
@@ -39,7 +39,8 @@ func CopyHeadline(report, readme, folder string) error {
 	return nil
 }
 
-// headline returns the block of a page as it is in a README, from which folder leads to the page.
+// headline returns the block of a page with the links that a README needs. folder is the path from the README to the
+// page.
 func headline(page, folder string) (string, error) {
 	_, block, _, err := cutBlock(page)
 	return regexp.MustCompile(`(!\[[^]]*\]\()`).ReplaceAllString(block, "${1}"+folder+"/"), err

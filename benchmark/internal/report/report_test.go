@@ -20,9 +20,9 @@ import (
 	"heavy-read-api/benchmark/internal/measure"
 )
 
-var update = flag.Bool("update", false, "write testdata/report.md anew")
+var update = flag.Bool("update", false, "update testdata/report.md")
 
-// sample is a report with numbers that are easy to compute with.
+// sample is a report with round numbers.
 func sample() *Report {
 	lane := func(name, via string, depth int, rate, cpu float64) Lane {
 		return Lane{
@@ -46,7 +46,7 @@ func sample() *Report {
 	}
 	return &Report{
 		Mode: "full", Command: "benchmark/run_benchmark.sh --full", Began: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC), Took: 14*time.Minute + 3*time.Second,
-		Machine:  Machine{CPU: "A CPU", Kernel: "Linux 6.1 x86_64", Memory: "24.7 GB", Cores: 2, Go: "go1.26.8", RedisVersion: "7.0.15", NginxVersion: "1.22.1", Wrk: "4.1.0", Commit: "0123456789ab", Runtime: "local", Stack: "3 readers behind the gateway, and one that is asked directly"},
+		Machine:  Machine{CPU: "A CPU", Kernel: "Linux 6.1 x86_64", Memory: "24.7 GB", Cores: 2, Go: "go1.26.8", RedisVersion: "7.0.15", NginxVersion: "1.22.1", Wrk: "4.1.0", Commit: "0123456789ab", Runtime: "local", Stack: "3 readers behind the gateway, and one that is accessed directly"},
 		Workload: Workload{Posts: 1_000_000, Source: "the 15256 texts of Debian's fortunes", MeanBytes: 330, MedianBytes: 258, ReadBytes: 314, Connections: 64, Threads: 1, Round: 8 * time.Second, Rounds: 3, Rate: 2000, WrkCommand: "wrk -t 1 -c 64 -d 8s -s wrk.lua http://127.0.0.1:8081/post"},
 		Checked:  Checked{Statuses: 12_345_678, Bodies: 345_678},
 		Notes:    []string{"Something could not be measured."},
@@ -77,12 +77,12 @@ func sample() *Report {
 			{Share: 0, Requests: 100, Plain: 60_000, Conditional: 60_000, PlainSent: 5_000, ConditionalSent: 5_000},
 			{Share: 0.5, Requests: 100, NotModified: 50, Plain: 60_000, Conditional: 40_000, PlainSent: 5_000, ConditionalSent: 8_000},
 		},
-		Memory: &Memory{Posts: 1_000_000, Loaded: true, Seconds: 20, Readers: []ReaderMemory{
+		Memory: &Memory{Posts: 1_000_000, Imported: true, Seconds: 20, Readers: []ReaderMemory{
 			{Name: "reader-1", Before: 30e6, Peak: 520e6, After: 510e6, Entries: 1_000_000, Bytes: 400e6, Complete: true, CPU: 3.5, Traffic: 0.2},
 			{Name: "reader-direct", Before: 30e6, Peak: 530e6, After: 500e6, Entries: 1_000_000, Bytes: 400e6, Complete: true, CPU: 3.25},
 		}},
 		Own: &OwnCore{
-			Apart: true, Server: "0", Clients: "1", Posts: 1_000_000, Bytes: 253, Round: 2 * time.Second, Versions: map[string]string{LaneNginx: "1.22.1", ProxyHAProxy: "2.6.12"},
+			Pinned: true, Server: "0", Clients: "1", Posts: 1_000_000, Bytes: 253, Round: 2 * time.Second, Versions: map[string]string{LaneNginx: "1.22.1", ProxyHAProxy: "2.6.12"},
 			Lanes: []Lane{
 				lane(LaneFast, ViaDirect, 1, 110_000, 7.5e-6), lane(LaneFast, ViaDirect, 16, 1_200_000, 0.7e-6), lane(LaneNginx, ViaDirect, 1, 100_000, 8e-6), lane(LaneNginx, ViaDirect, 16, 110_000, 7e-6),
 				lane(LaneZipf, ViaDirect, 16, 700_000, 1e-6), lane(LaneUpdated, ViaDirect, 1, 80_000, 8e-6), lane(LaneElsewhere, ViaDirect, 1, 90_000, 8e-6),
@@ -92,15 +92,15 @@ func sample() *Report {
 		},
 		Million: &Million{
 			Posts: 1_000_000, Bytes: 259, Imported: 130_000, Starts: []float64{300_000, 310_000, 290_000}, Scans: []float64{400_000, 410_000, 390_000},
-			Loaded: 380e6, Peak: 390e6, Idle: 10_000, IdleBytes: 54e6,
+			StartPeak: 380e6, Peak: 390e6, Idle: 10_000, IdleBytes: 54e6,
 			Updates: []Updates{{Rate: 1000, Written: 15_000, Reads: 40_000, Lags: []float64{0, 3, 1}, Collections: 10, Pauses: quantiles(0.1e-3), Collector: 0.008}},
 		},
 		Readers: &ReaderFault{Rate: 2000, Requests: 30_000, Readers: 3, KillBalance: 2.25, AddBalance: -1, Latency: quantiles(1e-3), Timeline: timeline("reader-1 is killed")},
 		Redis: &RedisFault{Rate: 2000, Requests: 10_000, Failed: 1, Failures: []load.Failure{{At: 1500 * time.Millisecond, Reason: "502 Bad Gateway"}},
 			Down: 1.02, Writes: 1.03, Converged: 1.44, Latency: quantiles(1e-3), Timeline: timeline("Redis is killed")},
 		Failovers: []Failover{
-			{From: "redis-1", To: "redis-2", Rate: 2000, WriteRate: 200, Requests: 20_000, Out: 4.25, InStep: 5.25, Acknowledged: 1500, Refused: 700, Lost: 3, Latency: quantiles(1e-3)},
-			{Planned: true, From: "redis-2", To: "redis-3", Rate: 2000, WriteRate: 200, Requests: 10_000, Failed: 1, Failures: []load.Failure{{At: 2500 * time.Millisecond, Reason: "504 Gateway Timeout"}}, Out: 1.15, InStep: 1.44, Acknowledged: 1000, Latency: quantiles(1e-3)},
+			{From: "redis-1", To: "redis-2", Rate: 2000, WriteRate: 200, Requests: 20_000, Out: 4.25, InSync: 5.25, Acknowledged: 1500, Refused: 700, Lost: 3, Latency: quantiles(1e-3)},
+			{Planned: true, From: "redis-2", To: "redis-3", Rate: 2000, WriteRate: 200, Requests: 10_000, Failed: 1, Failures: []load.Failure{{At: 2500 * time.Millisecond, Reason: "504 Gateway Timeout"}}, Out: 1.15, InSync: 1.44, Acknowledged: 1000, Latency: quantiles(1e-3)},
 		},
 	}
 }
@@ -121,10 +121,10 @@ func TestMarkdown(t *testing.T) {
 		gotLines, wantLines := strings.Split(got, "\n"), strings.Split(string(want), "\n")
 		for i := range min(len(gotLines), len(wantLines)) {
 			if gotLines[i] != wantLines[i] {
-				t.Fatalf("line %d is\n%s\nwant\n%s\n(-update writes it anew)", i+1, gotLines[i], wantLines[i])
+				t.Fatalf("line %d is\n%s\nwant\n%s\n(-update rewrites it)", i+1, gotLines[i], wantLines[i])
 			}
 		}
-		t.Fatalf("%d lines, want %d (-update writes it anew)", len(gotLines), len(wantLines))
+		t.Fatalf("%d lines, want %d (-update rewrites it)", len(gotLines), len(wantLines))
 	}
 }
 
@@ -134,11 +134,11 @@ func TestEmptyReport(t *testing.T) {
 	text := r.Markdown("")
 	for _, heading := range []string{"## Throughput", "## One reader", "## Latency", "## Memory", "![", "NaN", "%!"} {
 		if strings.Contains(text, heading) {
-			t.Errorf("%q is in a report of nothing", heading)
+			t.Errorf("%q is in an empty report", heading)
 		}
 	}
 	if !strings.Contains(text, "**This report is partial: the run was stopped before its end.**") {
-		t.Error("it does not say that it is partial")
+		t.Error("the report does not say that it is partial")
 	}
 	if plots, err := r.Plots(); err != nil || len(plots) != 0 {
 		t.Errorf("%d plots (%v)", len(plots), err)
@@ -182,8 +182,8 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// Measurements that do not show what a claim is about leave it open.
-func TestClaimsThatStayOpen(t *testing.T) {
+// A claim is not measured when the measurements do not cover it.
+func TestClaimsNotMeasured(t *testing.T) {
 	for name, c := range map[string]struct {
 		claim  int
 		change func(*Report)
@@ -200,8 +200,8 @@ func TestClaimsThatStayOpen(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(*ReaderMemory){
-		"a reader that is not complete":      func(m *ReaderMemory) { m.Complete = false },
-		"a reader that holds a part of them": func(m *ReaderMemory) { m.Entries = 917_049 },
+		"a reader that is not complete": func(m *ReaderMemory) { m.Complete = false },
+		"a reader without all posts":    func(m *ReaderMemory) { m.Entries = 917_049 },
 	} {
 		r := sample()
 		change(&r.Memory.Readers[0])
@@ -211,7 +211,7 @@ func TestClaimsThatStayOpen(t *testing.T) {
 	}
 }
 
-// The claim on faults adds up the reads of all of them, and each kind of fault can make it inconclusive.
+// The claim about faults adds up the reads of all of them, and each kind of fault can make it inconclusive.
 func TestFaultsClaim(t *testing.T) {
 	if got := sample().Claims()[7]; !strings.Contains(got.Measured, "2 of 70,000 reads failed") || got.Verdict != No {
 		t.Errorf("got %+v, want the total", got)
@@ -230,13 +230,13 @@ func TestSetting(t *testing.T) {
 	if got := r.Claims()[0].Setting; !strings.Contains(got, "a core of its own (server on core 0, load generator on core 1)") || !strings.Contains(got, "16 requests in flight") {
 		t.Errorf("got %q", got)
 	}
-	r.Own.Apart = false
+	r.Own.Pinned = false
 	if got := r.Claims()[0].Setting; strings.Contains(got, "its own") || !strings.Contains(got, "shared with the load generator") {
 		t.Errorf("on one core: got %q", got)
 	}
 }
 
-// A busy machine is no excuse for a promise that was broken.
+// A broken promise counts even when the machine was busy.
 func TestBroken(t *testing.T) {
 	r := sample()
 	r.Activity = []PartActivity{{Part: PartRedis, Activity: machine.Activity{Others: 0.9}}}
@@ -247,7 +247,7 @@ func TestBroken(t *testing.T) {
 	if got := r.Broken(); len(got) != 1 || !strings.Contains(got[0], "1 of 1000 acknowledged writes were lost") {
 		t.Errorf("got %q", got)
 	}
-	r.Failovers[1].Lost = 0 // writes that a kill has lost are measured, not promised
+	r.Failovers[1].Lost = 0 // writes that a kill loses are measured, not promised
 	if got := r.Broken(); len(got) != 0 {
 		t.Errorf("got %q", got)
 	}
@@ -267,7 +267,7 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
-// A latency at a rate that was not sustained is not printed, and neither is one of a rate that was not found.
+// No latency is printed for a rate that was not sustained or not found.
 func TestNotSustained(t *testing.T) {
 	r := sample()
 	r.Latency[0].Sustained = false
@@ -283,7 +283,7 @@ func TestNotSustained(t *testing.T) {
 	}
 }
 
-// Every plot is in the page, is well-formed, and has no text that depends on a font of the machine.
+// Every plot is on the page, is well-formed, and does not depend on the fonts of the machine.
 func TestPlots(t *testing.T) {
 	r := sample()
 	plots, err := r.Plots()
@@ -297,7 +297,7 @@ func TestPlots(t *testing.T) {
 	}
 	for name, svg := range plots {
 		if !strings.Contains(text, "](prefix-"+name+".svg)") {
-			t.Errorf("%s is not in the page", name)
+			t.Errorf("%s is not on the page", name)
 		}
 		dec := xml.NewDecoder(bytes.NewReader(svg))
 		for {
@@ -335,7 +335,7 @@ func TestDarkPage(t *testing.T) {
 		}
 		for _, c := range colors {
 			if !known[c[1]] {
-				t.Errorf("%s uses %s, which stays the same on a dark page", name, c[1])
+				t.Errorf("%s uses %s, which does not change on a dark page", name, c[1])
 			}
 		}
 		for path := range strings.SplitSeq(drawing, "<path") {
@@ -390,7 +390,7 @@ func TestCopyHeadline(t *testing.T) {
 	}
 }
 
-// The table in the README is the one of the committed report.
+// The README has the table of the committed report.
 func TestReadmeHasTheReportsTable(t *testing.T) {
 	page, err := os.ReadFile("../../benchmark-report.md")
 	if err != nil {

@@ -12,12 +12,12 @@ const timelineStep = 250 * time.Millisecond
 
 // Event is something that happened during a timeline.
 type Event struct {
-	At    float64 // seconds since the beginning
+	At    float64 // seconds since the first read was due
 	Name  string
-	Fault bool
+	Fault bool // drawn in the colour of failures
 }
 
-// Timeline is the reads over time while something was broken.
+// Timeline contains the reads over time during a fault.
 type Timeline struct {
 	Readers  []string // sorted
 	Answered [][]int  // by reader and bin
@@ -25,7 +25,7 @@ type Timeline struct {
 	Events   []Event
 }
 
-// NewTimeline returns the timeline of a load.
+// NewTimeline returns the timeline of reads.
 func NewTimeline(r *load.SteadyResult, events ...Event) Timeline {
 	t := Timeline{Events: events}
 	last := time.Duration(0)
@@ -54,5 +54,5 @@ func NewTimeline(r *load.SteadyResult, events ...Event) Timeline {
 	return t
 }
 
-// perSecond converts a count of a bin into a rate.
+// perSecond converts the count of a bin to a rate.
 func perSecond(count int) float64 { return float64(count) / timelineStep.Seconds() }

@@ -13,10 +13,10 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// revisitShares are the shares of a client's requests that are for posts that it has read before.
+// revisitShares are the shares of revisits, which are requests for posts that the client has read before.
 var revisitShares = []float64{0, 0.2, 0.4, 0.6, 0.8, 0.95}
 
-// bytes counts the bytes of a client that reads some posts repeatedly, without and with conditional requests.
+// bytes counts the bytes that a client transfers when it revisits posts, without and with conditional requests.
 func (s *suite) bytes(ctx context.Context) error {
 	s.report.Bytes = nil
 	for _, share := range revisitShares {
@@ -36,8 +36,8 @@ func (s *suite) bytes(ctx context.Context) error {
 	return nil
 }
 
-// sequence returns n ranks, a share of which occurs earlier in the sequence. New ones come from drawn; when
-// drawn is used up, all further ones are revisits.
+// sequence returns n ranks, of which the given share occurs earlier in the sequence. New ranks come from drawn;
+// when it is used up, all others are revisits.
 func sequence(drawn []int, n int, share float64) []int {
 	rng := rand.New(rand.NewPCG(5, 0))
 	seen := map[int]bool{}
@@ -59,7 +59,7 @@ func sequence(drawn []int, n int, share float64) []int {
 	return out
 }
 
-// visit reads the posts of the ranks over one connection and returns the bytes of the connection.
+// visit reads the posts of the ranks over one connection and returns the number of bytes transferred.
 func (s *suite) visit(ctx context.Context, asked []int, conditional bool) (received, sent int64, notModified int, err error) {
 	conn, err := wire.Dial(ctx, s.addresses.Direct)
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *suite) visit(ctx context.Context, asked []int, conditional bool) (recei
 			s.counts.Bodies.Add(1)
 			etags[rank] = a.Header.Get("Etag")
 		default:
-			return 0, 0, 0, load.Wrong("%s was answered with status %d to %q", workload.MixID(rank), a.Status, header)
+			return 0, 0, 0, load.Wrong("GET %s with header %q returned status %d", workload.MixID(rank), header, a.Status)
 		}
 	}
 	received, sent = conn.Bytes()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// ownCPU returns the CPU time of this process, which generates the loads at a constant rate.
+// ownCPU returns the CPU time of this process, which sends the reads at a constant rate.
 func ownCPU() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

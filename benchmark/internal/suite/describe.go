@@ -17,7 +17,7 @@ import (
 	"heavy-read-api/benchmark/internal/target"
 )
 
-// describe fills in the machine and the workload. Values that cannot be determined stay empty.
+// describe adds the machine and the workload to the report. Values that cannot be determined stay empty.
 func (s *suite) describe(ctx context.Context) {
 	m := &s.report.Machine
 	m.Cores, m.Go = runtime.NumCPU(), runtime.Version()
@@ -39,7 +39,7 @@ func (s *suite) describe(ctx context.Context) {
 		s.note("Requests to the stack pass Docker's port forwarding; those to the benchmark's own processes do not.")
 	}
 	if readers, err := s.runtime.Readers(ctx); err == nil {
-		m.Stack = fmt.Sprintf("%d readers behind the gateway, and one without it", len(readers))
+		m.Stack = fmt.Sprintf("%d readers behind the gateway, and one that is accessed directly", len(readers))
 	}
 	if options, err := s.redisOptions(ctx); err == nil {
 		m.RedisVersion = redisVersion(ctx, options)
@@ -65,7 +65,7 @@ func (s *suite) describe(ctx context.Context) {
 	w.ReadBytes = float64(sum) / float64(len(drawn))
 }
 
-// output returns the first line of a command's output, "" when it fails.
+// output returns the first line of a command's output, or "" when it fails.
 func output(ctx context.Context, name string, args ...string) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -77,7 +77,7 @@ func output(ctx context.Context, name string, args ...string) string {
 	return strings.TrimSpace(line)
 }
 
-// wrkVersion returns wrk's version, after whose output wrk exits with 1.
+// wrkVersion returns wrk's version. The error is ignored, because wrk -v always exits with status 1.
 func wrkVersion(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -103,7 +103,7 @@ func redisVersion(ctx context.Context, options *redis.Options) string {
 	defer cancel()
 	info, err := client.Info(ctx, "server").Result()
 	if err != nil {
-		return "" // the embedded one does not have INFO
+		return "" // the embedded Redis does not implement INFO
 	}
 	if m := regexp.MustCompile(`redis_version:(\S+)`).FindStringSubmatch(info); m != nil {
 		return m[1]

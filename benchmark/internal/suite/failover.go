@@ -11,7 +11,7 @@ import (
 	"heavy-read-api/benchmark/internal/target"
 )
 
-// failover kills the primary, and then makes another server the primary, while posts are read and written.
+// failover kills the primary, and then performs a planned failover, while posts are read and written.
 func (s *suite) failover(ctx context.Context) error {
 	if _, err := s.runtime.Primary(ctx); errors.Is(err, target.ErrNoFailover) {
 		s.note("No failover was measured: %v.", err)
@@ -27,7 +27,7 @@ func (s *suite) failover(ctx context.Context) error {
 	return nil
 }
 
-// primary returns the name of the primary, once Redis is ready for a failover.
+// primary waits until Redis is ready for a failover and returns the name of the primary.
 func (s *suite) primary(ctx context.Context) (name string, err error) {
 	err = poll(ctx, readyLimit, func() (err error) {
 		name, err = s.runtime.Primary(ctx)
@@ -36,7 +36,7 @@ func (s *suite) primary(ctx context.Context) (name string, err error) {
 	return name, err
 }
 
-// replacePrimary measures one failover.
+// replacePrimary performs and measures one failover.
 func (s *suite) replacePrimary(ctx context.Context, planned bool) error {
 	addrs, err := s.readerAddrs(ctx)
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *suite) replacePrimary(ctx context.Context, planned bool) error {
 			Writer: s.addresses.Writer, Header: s.addresses.Authorization(), Readers: addrs,
 			Rate: failoverWrites, Mix: s.mix, Counts: &s.counts,
 		})
-		defer s.undone(ctx, &err, "delete the posts that were written", w.Clean)
+		defer s.restore(ctx, &err, "delete the posts that were written", w.Clean)
 		defer w.Stop()
 		if err := wait(ctx, s.settle); err != nil {
 			return err
@@ -66,11 +66,11 @@ func (s *suite) replacePrimary(ctx context.Context, planned bool) error {
 			return err
 		}
 		w.Stop()
-		if err := s.inStep(ctx); err != nil {
+		if err := s.awaitSync(ctx); err != nil {
 			return err
 		}
 		cost, err := w.Result(ctx)
-		f.Out, f.InStep = cost.Out.Seconds(), cost.InStep.Seconds()
+		f.Out, f.InSync = cost.Out.Seconds(), cost.InSync.Seconds()
 		f.Acknowledged, f.Refused, f.Lost = cost.Acknowledged, cost.Refused, cost.Lost
 		return err
 	})
@@ -79,12 +79,12 @@ func (s *suite) replacePrimary(ctx context.Context, planned bool) error {
 	}
 	f.Requests, f.Failed, f.Failures, f.Latency = len(result.Late), len(result.Failed), result.Failures, report.NewQuantiles(result.Latencies)
 	s.report.Failovers = append(s.report.Failovers, f)
-	s.progress.Say("%s: from %s to %s: no write for %.2f s, readers in step after %.2f s; %d of %d acknowledged writes lost, %d of %d reads failed",
-		f.Name(), f.From, f.To, f.Out, f.InStep, f.Lost, f.Acknowledged, f.Failed, f.Requests)
+	s.progress.Say("%s: from %s to %s: no write for %.2f s, readers in sync after %.2f s; %d of %d acknowledged writes lost, %d of %d reads failed",
+		f.Name(), f.From, f.To, f.Out, f.InSync, f.Lost, f.Acknowledged, f.Failed, f.Requests)
 	return nil
 }
 
-// replace makes another server than old the primary, and returns when all readers follow it.
+// replace makes a server other than old the primary, and blocks until all readers serve its writes.
 func (s *suite) replace(ctx context.Context, old string, planned bool, w *outage.Writes) (err error) {
 	s.progress.Step("replacing "+old, 10*time.Second)
 	w.Fault()
@@ -93,7 +93,7 @@ func (s *suite) replace(ctx context.Context, old string, planned bool, w *outage
 	} else {
 		var revive func(context.Context) error
 		if revive, err = s.runtime.Kill(ctx, old); err == nil {
-			defer s.undone(ctx, &err, "start "+old+" again", revive)
+			defer s.restore(ctx, &err, "start "+old+" again", revive)
 		}
 	}
 	if err != nil {

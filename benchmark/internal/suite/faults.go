@@ -12,14 +12,15 @@ import (
 
 const (
 	balanceWindow = 250 * time.Millisecond
-	readyLimit    = 90 * time.Second // limit for a reader to take its snapshot, or for Redis to read its file
+	readyLimit    = 90 * time.Second // limit for a reader to take its snapshot, or for Redis to load its append-only file
 	spreadLimit   = 20 * time.Second // limit for the gateway to use a ready reader
-	faultLimit    = 5 * time.Minute
-	undoLimit     = 2 * time.Minute
+	faultLimit    = 5 * time.Minute  // limit of the reads during a fault
+	undoLimit     = 2 * time.Minute  // limit to restore the stack after a fault
 )
 
-// undone runs undo even when ctx has ended, so that the benchmark leaves the stack as it was.
-func (s *suite) undone(ctx context.Context, err *error, what string, undo func(context.Context) error) {
+// restore runs undo even when ctx has ended, so that the benchmark leaves the stack as it was. It adds an error of
+// undo to err.
+func (s *suite) restore(ctx context.Context, err *error, what string, undo func(context.Context) error) {
 	if ctx.Err() != nil {
 		s.progress.Say("stopping: %s", what)
 	}
@@ -27,12 +28,12 @@ func (s *suite) undone(ctx context.Context, err *error, what string, undo func(c
 	defer cancel()
 	if e := undo(ctx); e != nil {
 		// The error of a stopped run is not shown, so this one is also a note.
-		s.note("THE STACK IS NOT AS IT WAS (%s failed: %v): see `make health`.", what, e)
+		s.note("THE STACK WAS NOT RESTORED (%s failed: %v): see `make health`.", what, e)
 		*err = errors.Join(*err, fmt.Errorf("%s: %w", what, e))
 	}
 }
 
-// wait blocks for d while the load continues.
+// wait blocks for d, or until ctx ends.
 func wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -42,8 +43,8 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// inStep waits until every reader is in step with Redis.
-func (s *suite) inStep(ctx context.Context) error {
+// awaitSync waits until every reader is in sync with Redis.
+func (s *suite) awaitSync(ctx context.Context) error {
 	addrs, err := s.readerAddrs(ctx)
 	if err != nil {
 		return err
@@ -51,8 +52,8 @@ func (s *suite) inStep(ctx context.Context) error {
 	return target.Await(ctx, readyLimit, addrs...)
 }
 
-// ask sends one request over a connection of its own.
-func (s *suite) ask(ctx context.Context, addr string, send func(*wire.Conn) (wire.Answer, error)) (wire.Answer, error) {
+// request sends one request over a new connection.
+func (s *suite) request(ctx context.Context, addr string, send func(*wire.Conn) (wire.Answer, error)) (wire.Answer, error) {
 	conn, err := wire.Dial(ctx, addr)
 	if err != nil {
 		return wire.Answer{}, err
@@ -61,7 +62,7 @@ func (s *suite) ask(ctx context.Context, addr string, send func(*wire.Conn) (wir
 	return send(conn)
 }
 
-// poll repeats check until it returns nil, for limit at most.
+// poll repeats check until it returns nil, for at most limit.
 func poll(ctx context.Context, limit time.Duration, check func() error) error {
 	deadline := time.Now().Add(limit)
 	for {

@@ -11,12 +11,12 @@ import (
 )
 
 const (
-	leastReads = 50      // the lowest rate that a search tries
-	mostReads  = 500_000 // the highest one
+	leastReads = 50      // lowest rate that a search tries, in reads per second
+	mostReads  = 500_000 // highest rate that a search tries
 )
 
-// latency measures reads at a constant rate, of one reader and through the gateway: at the reference rate,
-// and at the highest rate whose p99 stays below the claimed one.
+// latency measures reads at a constant rate, directly from one reader and through the gateway: at the reference
+// rate, and at the highest rate whose p99 stays below the claimed bound.
 func (s *suite) latency(ctx context.Context) error {
 	s.report.Latency = nil
 	for _, way := range []struct{ via, addr string }{{report.ViaDirect, s.addresses.Direct}, {report.ViaGateway, s.addresses.Gateway}} {
@@ -36,11 +36,11 @@ func (s *suite) latency(ctx context.Context) error {
 	return nil
 }
 
-// highestReads finds the highest rate by short loads and confirms it by whole rounds. A rate that is not
-// confirmed is lowered a little a few times, and halved then, until one is.
+// highestReads searches for the highest rate with short measurements and confirms it with whole rounds. A rate that
+// is not confirmed is lowered by 15 % up to three times, and then halved, until one is confirmed.
 func (s *suite) highestReads(ctx context.Context, via, addr string) error {
 	rate, err := highest(referenceRate, leastReads, mostReads, func(rate int) (bool, error) {
-		s.progress.Step(fmt.Sprintf("searching the highest rate, %s: %d reads/s", via, rate), s.probe)
+		s.progress.Step(fmt.Sprintf("searching for the highest rate, %s: %d reads/s", via, rate), s.probe)
 		r, err := s.atRate(addr, rate, s.probe).Run(ctx, s.reads, s.ranks, &s.counts, true)
 		if err != nil {
 			return false, err
@@ -91,7 +91,7 @@ func (s *suite) roundsAtRate(ctx context.Context, addr string, result *report.St
 		s.progress.Step(fmt.Sprintf("round %d of %d: %s at %d reads/s", round+1, s.steadyRounds, result.Via, result.Rate), s.steady)
 		cpu := ownCPU()
 		began := time.Now()
-		// At a rate that is only just sustained a pause of the machine can make a request time out.
+		// At a rate that is barely sustained, a short stall of the machine can make a request time out.
 		r, err := s.atRate(addr, result.Rate, s.steady).Run(ctx, s.reads, s.ranks, &s.counts, result.Highest)
 		if err != nil {
 			return err

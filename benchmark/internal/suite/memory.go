@@ -11,8 +11,8 @@ import (
 	"heavy-read-api/benchmark/internal/target"
 )
 
-// watchEvery is the interval at which the memory of the readers is sampled during the import.
-const watchEvery = 250 * time.Millisecond
+// sampleEvery is the interval at which the memory of the readers is sampled during the import.
+const sampleEvery = 250 * time.Millisecond
 
 // memory measures the memory of the readers before, during and after the import of the posts, and their CPU
 // time for the import and for reads.
@@ -37,11 +37,11 @@ func (s *suite) memory(ctx context.Context) error {
 		m.Readers[i].Name = r.Name
 	}
 
-	watching, stop := context.WithCancel(ctx)
+	sampling, stop := context.WithCancel(ctx)
 	defer stop()
-	var watch sync.WaitGroup
-	took, err := s.load(ctx, func(ctx context.Context) error {
-		m.Loaded = true
+	var sampler sync.WaitGroup
+	took, err := s.ensurePosts(ctx, func(ctx context.Context) error {
+		m.Imported = true
 		for i, r := range readers {
 			status, err := target.ReaderStatus(ctx, r.Addr)
 			if err != nil {
@@ -50,25 +50,25 @@ func (s *suite) memory(ctx context.Context) error {
 			m.Readers[i].EntriesBefore = status.Entries
 		}
 		err := usage(ctx, func(r *report.ReaderMemory, u target.Usage) { r.Before, r.CPU = u.Memory, -u.CPU.Seconds() })
-		watch.Go(func() {
-			tick := time.NewTicker(watchEvery)
+		sampler.Go(func() {
+			tick := time.NewTicker(sampleEvery)
 			defer tick.Stop()
 			for {
 				select {
-				case <-watching.Done():
+				case <-sampling.Done():
 					return
-				case <-tick.C: // a sample that fails is left out
-					_ = usage(watching, func(r *report.ReaderMemory, u target.Usage) { r.Peak = max(r.Peak, u.Memory) })
+				case <-tick.C: // samples that fail are skipped
+					_ = usage(sampling, func(r *report.ReaderMemory, u target.Usage) { r.Peak = max(r.Peak, u.Memory) })
 				}
 			}
 		})
 		return err
 	})
 	stop()
-	watch.Wait()
+	sampler.Wait()
 	if errors.Is(err, target.ErrNoUsage) {
-		s.note("The memory and CPU time of the readers are not known: the readers export them on Linux only.")
-		_, err = s.load(ctx, nil)
+		s.note("The memory and CPU time of the readers are unknown: readers export them on Linux only.")
+		_, err = s.ensurePosts(ctx, nil)
 		return err
 	} else if err != nil {
 		return err
@@ -76,7 +76,7 @@ func (s *suite) memory(ctx context.Context) error {
 	m.Seconds = took.Seconds()
 	err = usage(ctx, func(r *report.ReaderMemory, u target.Usage) {
 		r.After, r.Peak = u.Memory, max(r.Peak, u.Memory)
-		if m.Loaded {
+		if m.Imported {
 			r.CPU += u.CPU.Seconds()
 		}
 	})
@@ -90,8 +90,8 @@ func (s *suite) memory(ctx context.Context) error {
 		}
 		m.Readers[i].Entries, m.Readers[i].Bytes, m.Readers[i].Complete = status.Entries, status.Bytes, status.Complete
 	}
-	if !m.Loaded {
-		s.note("The posts existed already, so the memory of the readers without them is not known: `run_benchmark.sh --remove` deletes the posts.")
+	if !m.Imported {
+		s.note("The posts existed already, so the memory of the readers without them is unknown: `run_benchmark.sh --remove` deletes the posts.")
 	}
 	if err := s.traffic(ctx, m, usage); err != nil {
 		return err
@@ -102,7 +102,7 @@ func (s *suite) memory(ctx context.Context) error {
 	return nil
 }
 
-// traffic measures the CPU of each reader under closed-loop load through the gateway.
+// traffic measures the CPU time of each reader during a closed loop through the gateway.
 func (s *suite) traffic(ctx context.Context, m *report.Memory, usage func(context.Context, func(*report.ReaderMemory, target.Usage)) error) error {
 	s.progress.Step("CPU of the readers under load", s.round)
 	if err := usage(ctx, func(r *report.ReaderMemory, u target.Usage) { r.Traffic = -u.CPU.Seconds() }); err != nil {

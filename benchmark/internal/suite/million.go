@@ -19,15 +19,15 @@ import (
 )
 
 const (
-	updateRate = 1000            // updates a second, a request for each
-	bulkRate   = 10_000          // updates a second, as lines of an import
-	lagEvery   = time.Second     // between two looks at how far the reader is behind
-	idleAfter  = 3 * time.Second // until the reader has freed the buffers of idle connections
+	updateRate = 1000            // updates per second, one request each
+	bulkRate   = 10_000          // updates per second, as lines of an import
+	lagEvery   = time.Second     // interval at which the lag of the reader is sampled
+	idleAfter  = 3 * time.Second // time until the reader has freed the buffers of idle connections
 	idleLimit  = 8 * time.Second // limit for the memory to settle
 )
 
-// million measures one reader with posts of 259 bytes: how fast it starts, how much memory it takes while it
-// is updated, what its garbage collector costs, and what idle connections take.
+// million measures one reader with posts of 259 bytes: how fast it starts, how much memory it takes during updates,
+// how much CPU time its garbage collector takes, and how much memory idle connections take.
 func (s *suite) million(ctx context.Context) error {
 	u, ok, err := s.ownUpstream(ctx)
 	if !ok || err != nil {
@@ -53,7 +53,7 @@ func (s *suite) million(ctx context.Context) error {
 	return nil
 }
 
-// start compares a start of the reader with a scan that keeps nothing.
+// start measures a start of the reader and, for comparison, a scan that discards the values.
 func (s *suite) start(ctx context.Context, u *lab.Upstream, m *report.Million) error {
 	began := time.Now()
 	values, err := lab.Scan(ctx, u.Redis.Addr)
@@ -69,11 +69,11 @@ func (s *suite) start(ctx context.Context, u *lab.Upstream, m *report.Million) e
 	defer reader.Stop()
 	m.Starts = append(m.Starts, float64(s.posts)/time.Since(began).Seconds())
 	memory, err := reader.Memory()
-	m.Loaded = max(m.Loaded, memory.Peak)
+	m.StartPeak = max(m.StartPeak, memory.Peak)
 	return err
 }
 
-// updated measures a reader while posts are updated, posts are read, and its metrics are scraped.
+// updated measures a reader while posts are updated and read, and its metrics are scraped.
 func (s *suite) updated(ctx context.Context, u *lab.Upstream, m *report.Million) error {
 	reader, err := s.own.lab.Reader(ctx, u, "", true)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *suite) updated(ctx context.Context, u *lab.Upstream, m *report.Million)
 		m.Updates = append(m.Updates, result)
 	}
 	memory, err := reader.Memory()
-	m.Peak = max(m.Loaded, memory.Peak)
+	m.Peak = max(m.StartPeak, memory.Peak)
 	return err
 }
 
@@ -147,8 +147,8 @@ func (s *suite) updateAt(ctx context.Context, u *lab.Upstream, reader *lab.Proce
 	return result, nil
 }
 
-// watchLag scrapes a reader as Prometheus does, and notes by how many writes it is behind Redis. The reader is
-// asked first, so writes between the two questions count too. A look that fails is left out.
+// watchLag scrapes a reader as Prometheus does, and samples by how many writes the reader is behind Redis. It polls
+// the reader first, so a lag includes the writes between the two polls. Samples that fail are skipped.
 func watchLag(ctx context.Context, u *lab.Upstream, reader *lab.Process) (lags []float64) {
 	client := redis.NewClient(&redis.Options{Addr: u.Redis.Addr, MaxRetries: -1})
 	defer client.Close()
@@ -175,7 +175,7 @@ func watchLag(ctx context.Context, u *lab.Upstream, reader *lab.Process) (lags [
 	}
 }
 
-// idleConnections measures idle connections in a fresh reader, whose heap has no free space from updates.
+// idleConnections measures idle connections in a new reader, whose heap has no free space left by updates.
 func (s *suite) idleConnections(ctx context.Context, u *lab.Upstream, m *report.Million) error {
 	s.progress.Step(fmt.Sprintf("%d idle connections", s.idle), 3*time.Second)
 	reader, err := s.own.lab.Reader(ctx, u, "", false)
@@ -200,18 +200,18 @@ func (s *suite) idleConnections(ctx context.Context, u *lab.Upstream, m *report.
 	if err != nil {
 		return err
 	}
-	// All of them still work.
+	// All of them must still work.
 	for _, c := range held {
 		a, err := c.Get("/post?id="+workload.ID(hotRank%s.posts), "")
 		if err != nil || a.Status != http.StatusOK {
-			return load.Wrong("an idle connection was answered with status %d (%v)", a.Status, err)
+			return load.Wrong("an idle connection received status %d (%v)", a.Status, err)
 		}
 	}
 	m.Idle, m.IdleBytes = s.idle, max(0, after-before)
 	return nil
 }
 
-// settled waits until the memory of a reader has stopped falling, for least at least, and returns it.
+// settled waits for at least least, until the memory of a reader has stopped falling, and returns it in bytes.
 func settled(ctx context.Context, reader *lab.Process, least time.Duration) (int64, error) {
 	last, falling := int64(0), time.Now()
 	for began := time.Now(); ; {

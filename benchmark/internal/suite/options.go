@@ -1,4 +1,4 @@
-// Package suite contains the parts of the benchmark and runs them in their order.
+// Package suite contains the parts of the benchmark and runs them in order.
 package suite
 
 import (
@@ -11,13 +11,13 @@ import (
 	"heavy-read-api/benchmark/internal/report"
 )
 
-// Options are the choices of the command line. Zero values mean the defaults of the mode.
+// Options are the choices on the command line. Zero values mean the defaults of the mode.
 type Options struct {
 	Full        bool
 	Only        []string      // parts to run; empty means all
 	Duration    time.Duration // duration of one measurement
 	Connections int
-	Rate        int // reads a second at a constant rate
+	Rate        int // reads per second at a constant rate
 	Posts       int
 }
 
@@ -46,27 +46,27 @@ func Names() []string {
 }
 
 const (
-	// defaultRate is the rate of the reads during writes and faults, in reads a second: high enough to notice failures,
-	// and too low to affect what is measured.
+	// defaultRate is the rate of the reads during writes and faults, in reads per second: high enough to detect
+	// failures, and low enough not to affect the measurement.
 	defaultRate = 2000
-	// referenceRate is the rate, in reads a second, whose latencies are reported in full.
+	// referenceRate is the rate, in reads per second, whose latencies are reported in full.
 	referenceRate = 1000
-	// failoverWrites is the rate of the writes during a failover, in writes a second.
+	// failoverWrites is the rate of the writes during a failover, in writes per second.
 	failoverWrites = 200
 )
 
-// plan is the extent of a run.
+// plan contains the durations and sizes of a run.
 type plan struct {
 	rounds       int
 	round        time.Duration // duration of a closed-loop round; wrk counts whole seconds
 	steadyRounds int
 	steady       time.Duration // duration of a round at a constant rate
-	probe        time.Duration // duration at each rate of a search for the highest one
+	probe        time.Duration // duration of each step of a search for the highest rate
 	propagation  time.Duration
 	floor        time.Duration
-	revisits     int           // requests of the client that reads posts again
-	settle       time.Duration // duration of the load before and after a fault
-	failovers    int           // number of each kind
+	revisits     int           // requests of the client that revisits posts
+	settle       time.Duration // duration of the reads before and after a fault
+	failovers    int           // number of failovers of each kind
 	posts        int
 	connections  int
 	threads      int // threads of wrk
@@ -75,10 +75,10 @@ type plan struct {
 
 	ownRound time.Duration // duration of a closed-loop round in the lab
 	starts   int           // number of starts of the reader with all posts
-	updates  time.Duration // duration at each rate of updates
+	updates  time.Duration // duration of the updates at each rate
 	idle     int           // number of idle connections
 
-	patience time.Duration // longest wait for an idle machine before each part
+	idleWait time.Duration // longest wait for an idle machine before each part
 	repeats  bool          // parts that were measured on a busy machine are measured again
 	limit    time.Duration // limit of the whole run
 }
@@ -92,13 +92,13 @@ func newPlan(o Options) plan {
 		// The servers need cores too.
 		threads:  max(1, runtime.NumCPU()/2),
 		ownRound: time.Second, starts: 1, updates: 2 * time.Second, idle: 1000,
-		patience: time.Second, limit: 160 * time.Second,
+		idleWait: time.Second, limit: 160 * time.Second,
 	}
 	if o.Full {
 		p.rounds, p.round, p.steadyRounds, p.steady, p.probe = 3, 4*time.Second, 3, 5*time.Second, 2*time.Second
 		p.propagation, p.floor, p.revisits, p.failovers, p.posts = 10*time.Second, 5*time.Second, 10_000, 3, 1_000_000
 		p.ownRound, p.starts, p.updates, p.idle = 2*time.Second, 3, 15*time.Second, 10_000
-		p.patience, p.repeats, p.limit = 10*time.Second, true, 15*time.Minute
+		p.idleWait, p.repeats, p.limit = 10*time.Second, true, 15*time.Minute
 	}
 	if o.Duration > 0 {
 		p.round, p.steady, p.propagation, p.floor = o.Duration, o.Duration, o.Duration, o.Duration
@@ -121,7 +121,7 @@ func newPlan(o Options) plan {
 	return p
 }
 
-// Validate reports an option that cannot work.
+// Validate returns an error that names an option that cannot work.
 func (o Options) Validate() error {
 	for _, name := range o.Only {
 		if !slices.Contains(Names(), name) {

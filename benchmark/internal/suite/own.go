@@ -18,22 +18,22 @@ import (
 )
 
 const (
-	hotRank      = 123_456 // rank, modulo the number of posts, of the post that is asked for where the ids are not drawn
-	otherPosts   = 1000    // at most, posts of the stack that is updated for comparison and that the proxies ask
-	besideWrites = 500     // updates a second beside reads
+	hotRank     = 123_456 // rank, modulo the number of posts, of the post that is read when the ids are not drawn
+	otherPosts  = 1000    // maximum number of posts of the second stack, which is updated for comparison and serves the proxies
+	laneUpdates = 500     // updates per second during the reads of a lane
 )
 
-// ownStack is a Redis, a writer and posts of 259 bytes that belong to the benchmark. It is started for the
-// first part that needs it.
+// ownStack is a Redis with a writer and posts of 259 bytes that only the benchmark uses. The first part that needs
+// it starts it.
 type ownStack struct {
 	lab      *lab.Lab
 	upstream *lab.Upstream
-	err      error // reason why there is none
-	imported float64
+	err      error   // reason why there is none
+	imported float64 // posts per second
 }
 
-// ownUpstream returns the benchmark's own Redis with all posts. ok is false where that is not possible, which
-// is noted.
+// ownUpstream returns the benchmark's own Redis with all posts. Without a redis-server ok is false, and the report
+// has a note.
 func (s *suite) ownUpstream(ctx context.Context) (u *lab.Upstream, ok bool, err error) {
 	o := &s.own
 	if o.upstream == nil && o.err == nil {
@@ -41,7 +41,7 @@ func (s *suite) ownUpstream(ctx context.Context) (u *lab.Upstream, ok bool, err 
 		u, err := o.lab.Upstream(ctx, "")
 		if errors.Is(err, lab.ErrNoRedis) {
 			o.err = err
-			s.note("One reader with a core of its own and posts of 259 bytes were not measured: %v.", err)
+			s.note("A reader with a core of its own and posts of 259 bytes was not measured: %v.", err)
 			return nil, false, nil
 		} else if err != nil {
 			return nil, false, err
@@ -66,52 +66,52 @@ func checkOwn(rank, status int, body []byte) error {
 		return load.Wrong("%s: %v", workload.ID(rank), err)
 	}
 	if !strings.HasPrefix(string(body), fmt.Sprintf(`{"id":%q,`, workload.ID(rank))) {
-		return load.Wrong("%s was answered with another post: %.200q", workload.ID(rank), body)
+		return load.Wrong("%s was read, but another post was returned: %.200q", workload.ID(rank), body)
 	}
 	return nil
 }
 
-// ownWrk returns a wrk for own posts, of which it asks for one or for many.
+// ownWrk returns a wrk that requests the own posts of the given ranks.
 func (s *suite) ownWrk(ranks ...int) (*load.Wrk, error) {
-	asked := make([]load.Asked, len(ranks))
+	keys := make([]load.Key, len(ranks))
 	for i, rank := range ranks {
-		asked[i] = load.Asked{Rank: rank, ID: workload.ID(rank)}
+		keys[i] = load.Key{Rank: rank, ID: workload.ID(rank)}
 	}
-	return load.NewWrk(asked, asked, checkOwn, &s.counts)
+	return load.NewWrk(keys, keys, checkOwn, &s.counts)
 }
 
-// ownCore measures one reader and its peers, each on a core of its own where there are two.
+// ownCore measures one reader and its peers, each on a core of its own if the machine has at least two.
 func (s *suite) ownCore(ctx context.Context) (err error) {
 	u, ok, err := s.ownUpstream(ctx)
 	if !ok || err != nil {
 		return err
 	}
-	cores, apart := s.own.lab.Apart()
-	own := &report.OwnCore{Apart: apart, Server: cores.Server, Clients: cores.Clients, Posts: s.posts, Round: s.ownRound, Versions: map[string]string{}}
-	if apart {
+	cores, pinned := s.own.lab.SeparateCores()
+	own := &report.OwnCore{Pinned: pinned, Server: cores.Server, Clients: cores.Clients, Posts: s.posts, Round: s.ownRound, Versions: map[string]string{}}
+	if pinned {
 		// Redis, the writer and everything that sends requests leave one core to the server.
 		for _, p := range []*lab.Process{u.Redis, u.Writer} {
 			if err := p.Pin(ctx, cores.Clients); err != nil {
 				return err
 			}
-			defer s.undone(ctx, &err, "move the benchmark's own Redis back to all cores", func(ctx context.Context) error { return p.Pin(ctx, "") })
+			defer s.restore(ctx, &err, "move the benchmark's own Redis back to all cores", func(ctx context.Context) error { return p.Pin(ctx, "") })
 		}
 		if err := s.own.lab.Pin(ctx, cores.Clients); err != nil {
 			return err
 		}
-		defer s.undone(ctx, &err, "move the benchmark back to all cores", func(ctx context.Context) error { return s.own.lab.Pin(ctx, "") })
+		defer s.restore(ctx, &err, "move the benchmark back to all cores", func(ctx context.Context) error { return s.own.lab.Pin(ctx, "") })
 	} else {
 		s.note("The reader did not have a core of its own: that needs two cores and taskset.")
 	}
-	if err := s.pinned(ctx, u, cores, own); err != nil {
+	if err := s.measureOwn(ctx, u, cores, own); err != nil {
 		return err
 	}
 	s.report.Own = own
 	return nil
 }
 
-// pinned measures the lanes while everything but the servers is on the clients' cores.
-func (s *suite) pinned(ctx context.Context, u *lab.Upstream, cores lab.Cores, own *report.OwnCore) error {
+// measureOwn measures the lanes while everything except the measured server is on the clients' cores.
+func (s *suite) measureOwn(ctx context.Context, u *lab.Upstream, cores lab.Cores, own *report.OwnCore) error {
 	var running []*lab.Process
 	stop := func() {
 		for _, p := range slices.Backward(running) {
@@ -132,8 +132,8 @@ func (s *suite) pinned(ctx context.Context, u *lab.Upstream, cores lab.Cores, ow
 	if err != nil {
 		return err
 	}
-	// The reader does not follow this stack: updates there take as much from the load generator, and
-	// nothing from the reader. Its own reader answers the proxies.
+	// A second stack, which the measured reader does not follow. Its updates take the same CPU time from the
+	// load generator, and none from the measured reader. Its reader is behind the proxies.
 	other, err := s.own.lab.Upstream(ctx, cores.Clients)
 	if other != nil {
 		running = append(running, other.Redis, other.Writer)
@@ -176,8 +176,8 @@ func (s *suite) pinned(ctx context.Context, u *lab.Upstream, cores lab.Cores, ow
 	}
 	updated := func(name string, writer *lab.Process, posts int) lane {
 		l := s.ownLane(name, reader, 1)
-		l.beside = func(ctx context.Context, d time.Duration) error {
-			_, err := lab.Updates{Writer: writer.Addr, Posts: posts, Rate: besideWrites, Duration: d}.Run(ctx)
+		l.meanwhile = func(ctx context.Context, d time.Duration) error {
+			_, err := lab.Updates{Writer: writer.Addr, Posts: posts, Rate: laneUpdates, Duration: d}.Run(ctx)
 			return err
 		}
 		return l
@@ -196,7 +196,7 @@ func (s *suite) pinned(ctx context.Context, u *lab.Upstream, cores lab.Cores, ow
 	}
 	stop()
 
-	// The same reader with all cores, which it shares with the load generator.
+	// The same reader on all cores, which it shares with the load generator.
 	if err := s.own.lab.Pin(ctx, ""); err != nil {
 		return err
 	}
@@ -207,19 +207,20 @@ func (s *suite) pinned(ctx context.Context, u *lab.Upstream, cores lab.Cores, ow
 	return err
 }
 
-// ownLane is a closed loop of a process of the lab.
+// ownLane returns a lane in which a process of the lab serves a closed loop.
 func (s *suite) ownLane(name string, p *lab.Process, depth int) lane {
 	closed := s.closed(p.Addr, "/post", depth)
 	closed.Duration, closed.Threads = s.ownRound, 1
-	closed.Pause = 10 * time.Millisecond // the load generator has one core
+	closed.Pause = 10 * time.Millisecond // leaves the load generator's core to wrk
 	return lane{name: name, via: report.ViaDirect, closed: closed, cpu: processCPU(p)}
 }
 
+// keeper stops a process at the end of the measurement.
 type keeper func(*lab.Process, error) (*lab.Process, error)
 
-// ownLanes are the reader's lanes and those of the peers that return the bytes of its answer.
+// ownLanes returns the lanes of the reader, and those of the peers, which return the same bytes as the reader.
 func (s *suite) ownLanes(ctx context.Context, cores lab.Cores, reader *lab.Process, own *report.OwnCore, keep keeper) ([]lane, error) {
-	a, err := s.ask(ctx, reader.Addr, func(c *wire.Conn) (wire.Answer, error) {
+	a, err := s.request(ctx, reader.Addr, func(c *wire.Conn) (wire.Answer, error) {
 		return c.Get("/post?id="+workload.ID(hotRank%s.posts), "")
 	})
 	if err != nil {
@@ -257,7 +258,8 @@ func (s *suite) ownLanes(ctx context.Context, cores lab.Cores, reader *lab.Proce
 	return lanes, nil
 }
 
-// proxyLanes are the gateway that stands in for APISIX and its peers, all in front of the same reader.
+// proxyLanes returns the lanes of the gateway that stands in for APISIX and of its peers, in front of the same
+// reader.
 func (s *suite) proxyLanes(ctx context.Context, cores lab.Cores, upstream *lab.Process, own *report.OwnCore, keep keeper) ([]lane, error) {
 	var lanes []lane
 	for _, proxy := range []struct {

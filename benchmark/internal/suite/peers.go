@@ -14,7 +14,7 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// fixed is a peer that gives the same answer to every request.
+// fixed is a peer that returns the same answer to every request.
 type fixed struct {
 	*lab.Process
 	body string
@@ -22,27 +22,27 @@ type fixed struct {
 
 func (f fixed) check(_, status int, body []byte) error {
 	if status != http.StatusOK || string(body) != f.body {
-		return load.Wrong("a peer answers %d, %.100q", status, body)
+		return load.Wrong("a peer returned status %d: %.100q", status, body)
 	}
 	return nil
 }
 
-// peers are the servers that are measured beside the stack. They are started when they are needed first.
+// peers are the servers that are measured for comparison with the stack. They are started on first use.
 type peers struct {
 	lab   *lab.Lab
 	nginx fixed
 	err   error // reason why there is no nginx
 }
 
-// nginx returns an nginx that serves a post of the average size of the reads. The first time that there is
-// none is noted.
+// nginx returns an nginx that serves a post of the average size of the reads. If there is none, the report has a
+// note.
 func (s *suite) nginx(ctx context.Context) (fixed, error) {
 	p := &s.peers
 	if p.err != nil || p.nginx.Process != nil {
 		return p.nginx, p.err
 	}
 	if p.nginx, p.err = s.startNginx(ctx); p.err != nil {
-		s.note("nginx was not measured beside the stack: %v.", p.err)
+		s.note("nginx was not measured: %v.", p.err)
 	} else {
 		s.report.Machine.NginxVersion = p.nginx.Version
 	}
@@ -68,7 +68,7 @@ func (s *suite) startNginx(ctx context.Context) (fixed, error) {
 			return fixed{}, err
 		}
 		if a.Status != http.StatusOK {
-			return fixed{}, load.Wrong("%s was answered with status %d", workload.MixID(rank), a.Status)
+			return fixed{}, load.Wrong("GET %s returned status %d", workload.MixID(rank), a.Status)
 		}
 		best, distance = a, d
 	}
@@ -80,7 +80,7 @@ func (s *suite) startNginx(ctx context.Context) (fixed, error) {
 	return fixed{p, answer.Body}, err
 }
 
-// answerOf returns the answer of a reader for a peer to repeat.
+// answerOf converts the answer of a reader into the answer of a peer.
 func answerOf(a wire.Answer) lab.Answer {
 	return lab.Answer{Body: string(a.Body), ETag: a.Header.Get("Etag"), Version: a.Header.Get("X-Version")}
 }

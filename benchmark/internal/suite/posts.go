@@ -16,14 +16,14 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// loadTimeout bounds an import.
-const loadTimeout = 10 * time.Minute
+// importTimeout is the limit of an import.
+const importTimeout = 10 * time.Minute
 
-// load imports the posts unless they exist already, and waits until all readers have them. before is called
-// before an import. load returns how long the import took, 0 when there was none.
-func (s *suite) load(ctx context.Context, before func(context.Context) error) (time.Duration, error) {
-	there, err := s.there(ctx)
-	if err != nil || there {
+// ensurePosts imports the posts unless they exist already, and waits until all readers have them. It calls before,
+// which may be nil, before an import. It returns the duration of the import, or 0 when there was none.
+func (s *suite) ensurePosts(ctx context.Context, before func(context.Context) error) (time.Duration, error) {
+	exist, err := s.postsExist(ctx)
+	if err != nil || exist {
 		return 0, err
 	}
 	if before != nil {
@@ -31,7 +31,7 @@ func (s *suite) load(ctx context.Context, before func(context.Context) error) (t
 			return 0, err
 		}
 	}
-	s.progress.Step(fmt.Sprintf("loading %d posts", s.posts), time.Duration(s.posts)*25*time.Microsecond)
+	s.progress.Step(fmt.Sprintf("importing %d posts", s.posts), time.Duration(s.posts)*25*time.Microsecond)
 	began := time.Now()
 	err = importPosts(ctx, s.addresses.Writer, s.addresses.Token, s.posts, func(rank int) post.Post { return s.mix.Post(rank, 0) })
 	if err != nil {
@@ -45,14 +45,14 @@ func (s *suite) load(ctx context.Context, before func(context.Context) error) (t
 	if err := target.Await(ctx, time.Minute, addrs...); err != nil {
 		return 0, err
 	}
-	if there, err = s.there(ctx); err == nil && !there {
+	if exist, err = s.postsExist(ctx); err == nil && !exist {
 		err = load.Wrong("%d posts were imported, but not all of them are served", s.posts)
 	}
 	return took, err
 }
 
-// there reports whether the stack has the posts, judged by a sample.
-func (s *suite) there(ctx context.Context) (bool, error) {
+// postsExist checks a sample and reports whether the stack has the posts.
+func (s *suite) postsExist(ctx context.Context) (bool, error) {
 	conn, err := wire.Dial(ctx, s.addresses.Direct)
 	if err != nil {
 		return false, err
@@ -72,9 +72,9 @@ func (s *suite) there(ctx context.Context) (bool, error) {
 	return true, ctx.Err()
 }
 
-// importPosts imports posts through a writer, the post of each rank below n.
+// importPosts imports the posts of all ranks below n through a writer.
 func importPosts(ctx context.Context, writer, token string, n int, post func(rank int) post.Post) error {
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	ctx, cancel := context.WithTimeout(ctx, importTimeout)
 	defer cancel()
 	r, w := io.Pipe()
 	defer r.Close() // ends the goroutine when the writer stops reading

@@ -12,15 +12,15 @@ import (
 	"heavy-read-api/benchmark/internal/report"
 )
 
-// writeRates are the writes a second whose distribution is reported.
+// writeRates are the rates, in writes per second, whose distributions are reported.
 var writeRates = []int{10, 200, 1000}
 
 const (
-	floorRate   = 200 // messages a second
+	floorRate   = 200 // messages per second
 	cdfPoints   = 400
-	patience    = 30 * time.Second // limit of the reads beside writes that are late
-	leastWrites = 10               // the lowest rate that a search tries
-	mostWrites  = 32_000           // the highest one
+	lateLimit   = 30 * time.Second // time by which late writes may prolong the reads
+	leastWrites = 10               // lowest rate that a search tries, in writes per second
+	mostWrites  = 32_000           // highest rate that a search tries
 )
 
 // propagation measures how long writes take to be visible on every reader while reads run.
@@ -31,7 +31,7 @@ func (s *suite) propagation(ctx context.Context) error {
 		return err
 	}
 	for _, rate := range writeRates {
-		s.progress.Step(fmt.Sprintf("%d writes/s beside %d reads/s", rate, s.rate), s.plan.propagation)
+		s.progress.Step(fmt.Sprintf("%d writes/s during %d reads/s", rate, s.rate), s.plan.propagation)
 		r, _, err := s.writeAt(ctx, addrs, rate, s.plan.propagation, false)
 		if errors.Is(err, propagation.ErrRefused) {
 			err = load.Wrong("at %d writes/s: %v", rate, err)
@@ -53,10 +53,10 @@ func (s *suite) propagation(ctx context.Context) error {
 	return s.highestWrites(ctx, addrs)
 }
 
-// writeAt writes at a constant rate beside reads. failed is the number of reads that failed; without mayFail
+// writeAt writes at a constant rate during reads. failed is the number of reads that failed; unless mayFail is set,
 // the first one is an error.
 func (s *suite) writeAt(ctx context.Context, addrs []string, rate int, d time.Duration, mayFail bool) (r *propagation.Result, failed int, err error) {
-	reads, err := s.underReads(ctx, 2*d+patience, mayFail, func(ctx context.Context) error {
+	reads, err := s.underReads(ctx, 2*d+lateLimit, mayFail, func(ctx context.Context) error {
 		r, err = propagation.Measure(ctx, propagation.Config{
 			Writer: s.addresses.Writer, Header: s.addresses.Authorization(), Readers: addrs,
 			Rate: rate, Duration: d, Mix: s.mix, Counts: &s.counts,
@@ -69,15 +69,15 @@ func (s *suite) writeAt(ctx context.Context, addrs []string, rate int, d time.Du
 	return r, failed, err
 }
 
-// highestWrites finds the highest write rates whose p99 stays below each of the claimed bounds.
+// highestWrites searches for the highest write rate whose p99 stays below each of the claimed bounds.
 func (s *suite) highestWrites(ctx context.Context, addrs []string) error {
-	p99 := map[int]float64{} // by rate: a rate that was measured for one bound counts for the other one
+	p99 := map[int]float64{} // by rate; a rate that passed for one bound may pass for the other without another measurement
 	for _, bound := range report.ClaimedPropagation {
 		rate, err := highest(writeRates[len(writeRates)-1], leastWrites, mostWrites, func(rate int) (bool, error) {
 			if known, ok := p99[rate]; ok && known < bound {
 				return true, nil
 			}
-			s.progress.Step(fmt.Sprintf("searching the highest write rate with p99 below %s: %d writes/s", report.Seconds(bound), rate), s.probe)
+			s.progress.Step(fmt.Sprintf("searching for the highest write rate with p99 below %s: %d writes/s", report.Seconds(bound), rate), s.probe)
 			r, failed, err := s.writeAt(ctx, addrs, rate, s.probe, true)
 			if errors.Is(err, propagation.ErrRefused) {
 				return false, nil
@@ -108,12 +108,12 @@ func cdf(sorted []time.Duration) []measure.Point {
 	return points
 }
 
-// floor measures Redis alone where it can be reached.
+// floor measures Redis Pub/Sub without the stack, if this machine can reach Redis.
 func (s *suite) floor(ctx context.Context) error {
-	s.progress.Step("Redis alone", s.plan.floor)
+	s.progress.Step("Redis Pub/Sub only", s.plan.floor)
 	options, err := s.redisOptions(ctx)
 	if err != nil {
-		s.note("Redis alone was not measured: %v.", err)
+		s.note("Redis Pub/Sub without the stack was not measured: %v.", err)
 		return nil
 	}
 	size := int(s.report.Workload.MeanBytes)
@@ -121,10 +121,10 @@ func (s *suite) floor(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	} else if err != nil {
-		s.note("Redis alone was not measured: %v.", err)
+		s.note("Redis Pub/Sub without the stack was not measured: %v.", err)
 		return nil
 	}
 	s.report.Floor = &report.Floor{Rate: floorRate, Bytes: size, Quantiles: report.NewQuantiles(times), CDF: cdf(times)}
-	s.progress.Say("Redis alone: p50 %s, p99 %s", report.Seconds(s.report.Floor.P50), report.Seconds(s.report.Floor.P99))
+	s.progress.Say("Redis Pub/Sub only: p50 %s, p99 %s", report.Seconds(s.report.Floor.P50), report.Seconds(s.report.Floor.P99))
 	return nil
 }

@@ -19,10 +19,10 @@ func (s *suite) readers(ctx context.Context) (err error) {
 	}
 	n := len(readers)
 	if n < 2 {
-		s.note("No reader was killed: %d behind the gateway leaves none to take over.", n)
+		s.note("No reader was killed: with %d behind the gateway, no other reader could take over.", n)
 		return nil
 	}
-	defer s.undone(ctx, &err, fmt.Sprintf("bring the readers back to %d", n), func(ctx context.Context) error {
+	defer s.restore(ctx, &err, fmt.Sprintf("scale back to %d readers", n), func(ctx context.Context) error {
 		now, err := s.runtime.Readers(ctx)
 		if err != nil || len(now) == n {
 			return err
@@ -40,18 +40,18 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		defer s.undone(ctx, &err, "start "+readers[0].Name+" again", revive)
+		defer s.restore(ctx, &err, "start "+readers[0].Name+" again", revive)
 		if err := wait(ctx, s.settle); err != nil {
 			return err
 		}
 		if err := revive(ctx); err != nil {
 			return err
 		}
-		if err := s.inStep(ctx); err != nil {
+		if err := s.awaitSync(ctx); err != nil {
 			return err
 		}
 		back = time.Now()
-		if err := s.spread(ctx, n); err != nil {
+		if err := s.awaitSpread(ctx, n); err != nil {
 			return err
 		}
 		s.progress.Step("adding a reader", 5*time.Second)
@@ -59,10 +59,10 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		if err := s.runtime.Scale(ctx, n+1); err != nil {
 			return err
 		}
-		if err := s.inStep(ctx); err != nil {
+		if err := s.awaitSync(ctx); err != nil {
 			return err
 		}
-		return s.spread(ctx, n+1)
+		return s.awaitSpread(ctx, n+1)
 	})
 	if err != nil {
 		return err
@@ -91,15 +91,15 @@ func (s *suite) readers(ctx context.Context) (err error) {
 		f.AddBalance = at.Seconds()
 	}
 	s.report.Readers = f
-	s.progress.Say("%d of %d reads failed; balanced again after %.1f s, with one more after %.1f s", f.Failed, f.Requests, f.KillBalance, f.AddBalance)
+	s.progress.Say("%d of %d reads failed; balanced %.1f s after the kill, and %.1f s after a reader was added", f.Failed, f.Requests, f.KillBalance, f.AddBalance)
 	return nil
 }
 
-// spread waits until n readers answer through the gateway, and lets the load continue for a while. If they do
-// not within the limit, that is a result and not an error.
-func (s *suite) spread(ctx context.Context, n int) error {
+// awaitSpread waits until n readers answer through the gateway, and then a little longer. A timeout is a result, not
+// an error.
+func (s *suite) awaitSpread(ctx context.Context, n int) error {
 	err := poll(ctx, spreadLimit, func() error {
-		_, err := s.ask(ctx, s.addresses.Gateway, func(c *wire.Conn) (a wire.Answer, err error) {
+		_, err := s.request(ctx, s.addresses.Gateway, func(c *wire.Conn) (a wire.Answer, err error) {
 			seen := map[string]bool{}
 			for range 10 * n {
 				if a, err = c.Get("/post?id="+workload.MixID(0), ""); err != nil {

@@ -15,13 +15,13 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// redisProbe is the id of a post that is written to see when writes succeed again.
+// redisProbe is the id of a post that is written to detect when writes succeed again.
 const redisProbe = workload.MixPrefix + "probe-redis"
 
 // redis kills Redis while reads go through the gateway.
 func (s *suite) redis(ctx context.Context) (err error) {
 	if _, err := s.runtime.Primary(ctx); !errors.Is(err, target.ErrNoFailover) {
-		s.note("Redis was not killed: another server takes over, which the part %s measures.", Failover)
+		s.note("Redis was not killed: another server would take over, which the part %s measures.", Failover)
 		return nil
 	}
 	options, err := s.redisOptions(ctx)
@@ -32,7 +32,7 @@ func (s *suite) redis(ctx context.Context) (err error) {
 	options.DialTimeout, options.ReadTimeout = 500*time.Millisecond, 500*time.Millisecond
 	client := redis.NewClient(options)
 	defer client.Close()
-	if keeps, err := client.ConfigGet(ctx, "appendonly").Result(); err != nil || keeps["appendonly"] != "yes" {
+	if config, err := client.ConfigGet(ctx, "appendonly").Result(); err != nil || config["appendonly"] != "yes" {
 		s.note("Redis was not killed: it does not report an append-only file, so its posts might be lost.")
 		return nil
 	}
@@ -48,7 +48,7 @@ func (s *suite) redis(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		defer s.undone(ctx, &err, "start Redis again", revive)
+		defer s.restore(ctx, &err, "start Redis again", revive)
 		if s.runtime.Name() == target.InDocker { // without Docker a supervisor restarts Redis at once
 			if err := wait(ctx, s.settle); err != nil {
 				return err
@@ -71,18 +71,18 @@ func (s *suite) redis(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		defer s.undone(ctx, &err, "delete a probe", func(ctx context.Context) error {
-			_, err := s.ask(ctx, s.addresses.Writer, func(c *wire.Conn) (wire.Answer, error) {
+		defer s.restore(ctx, &err, "delete the probe post", func(ctx context.Context) error {
+			_, err := s.request(ctx, s.addresses.Writer, func(c *wire.Conn) (wire.Answer, error) {
 				return c.Delete("/post?id="+redisProbe, s.addresses.Authorization())
 			})
 			return err
 		})
 		err = since(&f.Writes, func() error {
-			a, err := s.ask(ctx, s.addresses.Writer, func(c *wire.Conn) (wire.Answer, error) {
+			a, err := s.request(ctx, s.addresses.Writer, func(c *wire.Conn) (wire.Answer, error) {
 				return c.Post("/create", s.addresses.Authorization(), body)
 			})
 			if err == nil && a.Status != http.StatusOK && a.Status != http.StatusCreated {
-				err = fmt.Errorf("POST /create answers %d: %.200s", a.Status, a.Body)
+				err = fmt.Errorf("POST /create returned %d: %.200s", a.Status, a.Body)
 			}
 			return err
 		})
@@ -95,7 +95,7 @@ func (s *suite) redis(ctx context.Context) (err error) {
 		}
 		err = since(&f.Converged, func() error {
 			for _, addr := range addrs {
-				a, err := s.ask(ctx, addr, func(c *wire.Conn) (wire.Answer, error) { return c.Get("/post?id="+redisProbe, "") })
+				a, err := s.request(ctx, addr, func(c *wire.Conn) (wire.Answer, error) { return c.Get("/post?id="+redisProbe, "") })
 				if err == nil {
 					err = workload.Check(p, a.Body)
 				}
@@ -116,7 +116,7 @@ func (s *suite) redis(ctx context.Context) (err error) {
 	f.Requests, f.Failed, f.Failures, f.Latency = len(result.Late), len(result.Failed), result.Failures, report.NewQuantiles(result.Latencies)
 	at := killed.Sub(result.Began).Seconds()
 	f.Timeline = report.NewTimeline(result,
-		report.Event{At: at, Name: "Redis is killed", Fault: true}, report.Event{At: at + f.Converged, Name: "all readers are in step"})
+		report.Event{At: at, Name: "Redis is killed", Fault: true}, report.Event{At: at + f.Converged, Name: "all readers are in sync"})
 	s.report.Redis = f
 	s.progress.Say("%d of %d reads failed; converged %.1f s after the kill", f.Failed, f.Requests, f.Converged)
 	return nil

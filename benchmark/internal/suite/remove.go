@@ -14,7 +14,7 @@ import (
 
 const (
 	removers = 32   // connections to the writer
-	gap      = 2000 // missing ids in a row after which no more are expected
+	gap      = 2000 // number of consecutive missing ids after which Remove stops
 )
 
 // Remove deletes the posts of the benchmark, from the first id on, and returns their number.
@@ -45,7 +45,7 @@ func Remove(ctx context.Context, a target.Addresses) (int, error) {
 					for old := last.Load(); rank > old && !last.CompareAndSwap(old, rank); old = last.Load() {
 					}
 				case answer.Status != http.StatusNotFound:
-					cancel(fmt.Errorf("DELETE %s answers %d: %.200s", workload.MixID(int(rank)), answer.Status, answer.Body))
+					cancel(fmt.Errorf("DELETE %s returned %d: %.200s", workload.MixID(int(rank)), answer.Status, answer.Body))
 				}
 			}
 		})

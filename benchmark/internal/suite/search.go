@@ -1,12 +1,11 @@
 package suite
 
-// precision is the ratio between two rates at which a search ends.
+// precision is the ratio of the lowest rate that failed to the highest one that passed at which a search ends.
 const precision = 1.1
 
-// highest returns the highest rate at which holds returns true, to within a tenth: it doubles or halves the
-// first rate until the answer changes, and bisects then. A rate fails when it fails twice, because a single
-// pause of the machine must not end the search. The result is 0 when even the least rate fails, and at most
-// the given bound.
+// highest returns the highest rate for which holds returns true, to within a tenth: it doubles or halves the first
+// rate until the result changes, and then bisects. A rate has failed when it fails twice, because a short stall of
+// the machine must not end the search. The result is 0 when even the rate least fails, and never above most.
 func highest(first, least, most int, holds func(rate int) (bool, error)) (int, error) {
 	check := func(rate int) (bool, error) {
 		ok, err := holds(rate)

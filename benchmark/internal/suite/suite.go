@@ -17,21 +17,21 @@ import (
 	"heavy-read-api/internal/workload"
 )
 
-// epoch is the time of posts that are encoded only for their size or shape.
+// epoch is the time of posts that are encoded only to find out their size.
 var epoch = time.Unix(1e9, 0)
 
 // Progress shows the progress of a run. Its methods do not block.
 type Progress interface {
-	Part(title string)                     // a part begins
-	Step(what string, takes time.Duration) // a measurement begins
-	Say(format string, args ...any)        // a result, in a line
+	Part(title string)                     // begins a part
+	Step(what string, takes time.Duration) // begins a measurement with its expected duration
+	Say(format string, args ...any)        // prints a result in one line
 }
 
-// part is a group of measurements that can be chosen on its own.
+// part is a group of measurements that can be chosen separately.
 type part struct {
 	name, title string
-	repeatable  bool // it can be run again; a part that breaks something or loads posts cannot
-	reserved    bool // earlier parts leave it the time that it takes
+	repeatable  bool // can be run again; false for a part that kills a process or imports the posts
+	reserved    bool // earlier parts must leave enough time for it
 	takes       func(plan) time.Duration
 	run         func(*suite, context.Context) error
 }
@@ -39,9 +39,9 @@ type part struct {
 // overhead is the time that a run of wrk takes in addition to its duration.
 const overhead = 300 * time.Millisecond
 
-// The parts in their order: the posts are loaded first, and faults come last.
+// The parts in the order of a run: the first one imports the posts, and faults come last.
 var parts = []part{
-	{Memory, "memory: what the posts take in a reader", false, false, func(p plan) time.Duration {
+	{Memory, "memory: memory of the readers with all posts", false, false, func(p plan) time.Duration {
 		return time.Duration(p.posts)*25*time.Microsecond + 2*p.round
 	}, (*suite).memory},
 	{Throughput, "throughput: /post, /post-marshal, /post-redis and nginx on shared cores", true, false, func(p plan) time.Duration {
@@ -50,16 +50,16 @@ var parts = []part{
 	{Pipelining, "pipelining: several requests in flight on a connection", true, false, func(p plan) time.Duration {
 		return time.Duration(3*p.rounds) * (p.round + overhead)
 	}, (*suite).pipelining},
-	{Latency, "latency at constant rates, and the highest rate with p99 below 5 ms", true, false, func(p plan) time.Duration {
+	{Latency, "latency: at constant rates, and the highest rate with p99 below 5 ms", true, false, func(p plan) time.Duration {
 		return time.Duration(4*p.steadyRounds)*(p.steady+overhead/3) + 20*(p.probe+overhead/3)
 	}, (*suite).latency},
 	{Propagation, "propagation: from POST to visible on every reader, and the highest write rates", true, false, func(p plan) time.Duration {
 		return 3*p.propagation + p.floor + 16*(p.probe+overhead)
 	}, (*suite).propagation},
-	{Bytes, "bytes that 304 saves", true, false, func(p plan) time.Duration {
+	{Bytes, "bytes: bandwidth that 304 saves", true, false, func(p plan) time.Duration {
 		return time.Duration(10*p.revisits) * 150 * time.Microsecond
 	}, (*suite).bytes},
-	{Lanes, "lanes: one reader with a core of its own, beside nginx, net/http and HAProxy", true, false, func(p plan) time.Duration {
+	{Lanes, "lanes: one reader with a core of its own, compared with nginx, net/http and HAProxy", true, false, func(p plan) time.Duration {
 		return 5*time.Second + time.Duration(p.posts)*15*time.Microsecond + time.Duration(17*p.rounds)*(p.ownRound+overhead)
 	}, (*suite).ownCore},
 	{Million, "million: start, updates, garbage collection and idle connections of one reader", true, false, func(p plan) time.Duration {
@@ -71,12 +71,13 @@ var parts = []part{
 	{Redis, "redis: Redis is killed under load", false, true, func(p plan) time.Duration {
 		return 7*time.Second + time.Duration(p.posts)*5*time.Microsecond
 	}, (*suite).redis},
-	{Failover, "failover: another Redis server takes over under load, after a kill and on purpose", false, true, func(p plan) time.Duration {
+	{Failover, "failover: another Redis server takes over under load, after a kill and as planned", false, true, func(p plan) time.Duration {
 		return time.Duration(p.failovers) * 30 * time.Second
 	}, (*suite).failover},
 }
 
-// Estimate returns how long the chosen parts take, on a stack whose Redis fails over or not.
+// Estimate returns the expected duration of the chosen parts. failsOver says whether another server takes over when
+// Redis fails.
 func Estimate(o Options, failsOver bool) time.Duration { return estimate(o, newPlan(o), failsOver) }
 
 func estimate(o Options, p plan, failsOver bool) time.Duration {
@@ -90,12 +91,12 @@ func estimate(o Options, p plan, failsOver bool) time.Duration {
 	return sum
 }
 
-// Posts returns how many posts a run loads.
+// Posts returns the number of posts of a run.
 func Posts(o Options) int { return newPlan(o).posts }
 
 func (o Options) has(name string) bool { return len(o.Only) == 0 || slices.Contains(o.Only, name) }
 
-// Titles returns name and title of each part.
+// Titles returns the name and the title of each part.
 func Titles() [][2]string {
 	var t [][2]string
 	for _, p := range parts {
@@ -104,8 +105,8 @@ func Titles() [][2]string {
 	return t
 }
 
-// meter begins to measure what else the machine does, and returns a function that ends that.
-type meter func(ctx context.Context, trees []int, patience time.Duration) (end func() machine.Activity)
+// meter starts measuring the other activity of the machine, and returns a function that ends the measurement.
+type meter func(ctx context.Context, trees []int, maxWait time.Duration) (end func() machine.Activity)
 
 // suite is one run.
 type suite struct {
@@ -114,7 +115,7 @@ type suite struct {
 	runtime   target.Runtime
 	mix       *workload.Mix
 	reads     *load.Reads
-	ranks     []int // drawn, for loads at a constant rate
+	ranks     []int // ranks of the reads at a constant rate, drawn once
 	wrk       *load.Wrk
 	counts    load.Counts
 	peers     peers
@@ -127,13 +128,13 @@ type suite struct {
 	meter     meter
 }
 
-// Run measures what the options choose on a running stack. The report has what was measured, also when a part
-// failed, which it names, when no time was left, and when ctx ended. The error is that of the parts that failed, or
-// one for which there is no report. Wrong content (*load.WrongError) ends the run, because other answers may be wrong
-// too.
+// Run runs the chosen parts on a running stack. The report contains everything that was measured, even when parts
+// failed, the time limit was reached or ctx ended, and names the parts that are missing. The error joins those of
+// the parts that failed; the report is nil when the run could not start. Wrong content (*load.WrongError) ends the
+// run, because other answers may be wrong too.
 func Run(ctx context.Context, o Options, a target.Addresses, r target.Runtime, progress Progress) (*report.Report, error) {
-	return run(ctx, o, newPlan(o), a, r, progress, func(ctx context.Context, trees []int, patience time.Duration) func() machine.Activity {
-		return machine.Begin(ctx, trees, patience).End
+	return run(ctx, o, newPlan(o), a, r, progress, func(ctx context.Context, trees []int, maxWait time.Duration) func() machine.Activity {
+		return machine.Begin(ctx, trees, maxWait).End
 	})
 }
 
@@ -147,10 +148,10 @@ func run(ctx context.Context, o Options, p plan, a target.Addresses, r target.Ru
 		s.report.Mode = "full"
 	}
 	if len(o.Only) > 0 {
-		s.report.Partial = "only " + strings.Join(o.Only, ", ") + " was asked for"
+		s.report.Partial = "it was limited to " + strings.Join(o.Only, ", ")
 	}
 	var err error
-	if s.wrk, err = load.NewWrk(s.reads.Asked(1, load.ListLength), s.reads.Asked(2, load.ListLength), s.reads.Check, &s.counts); err != nil {
+	if s.wrk, err = load.NewWrk(s.reads.Keys(1, load.ListLength), s.reads.Keys(2, load.ListLength), s.reads.Check, &s.counts); err != nil {
 		return nil, err
 	}
 	defer s.wrk.Close()
@@ -177,12 +178,12 @@ func run(ctx context.Context, o Options, p plan, a target.Addresses, r target.Ru
 	return s.report, err
 }
 
-// parts runs the chosen parts. One that fails is named in the report, and the next ones are run.
+// parts runs the chosen parts. The report names a part that fails, and later parts still run.
 func (s *suite) parts(ctx context.Context, o Options) error {
 	var failed error
-	if !o.has(Memory) { // which loads the posts itself
+	if !o.has(Memory) { // the part Memory imports the posts itself
 		s.progress.Part("posts")
-		if _, err := s.load(ctx, nil); err != nil {
+		if _, err := s.ensurePosts(ctx, nil); err != nil {
 			return err
 		}
 	}
@@ -196,7 +197,7 @@ func (s *suite) parts(ctx context.Context, o Options) error {
 		if err == nil {
 			continue
 		}
-		if ctx.Err() == nil || errors.Is(err, errNoTime) { // half of a part counts only when the user has stopped it
+		if ctx.Err() == nil || errors.Is(err, errNoTime) { // partial results are kept only when the user stops the run
 			before.Notes = s.report.Notes
 			*s.report = before
 		}
@@ -217,12 +218,12 @@ func (s *suite) parts(ctx context.Context, o Options) error {
 	return failed
 }
 
-// errNoTime reports a part that would take the time of the parts after it.
+// errNoTime reports that the remaining time is reserved for later parts.
 var errNoTime = errors.New("no time is left")
 
-// part runs a part, once more when the machine was busy and there is time.
+// part runs a part, and runs it again when the machine was busy and enough time is left.
 func (s *suite) part(ctx context.Context, p part) error {
-	// The faults come last and show the most, so whatever takes longer than expected must not displace them.
+	// The faults come last and are the most important, so a part that takes longer than expected must not displace them.
 	last := s.deadline.Add(-s.after(p, func(p part) bool { return p.reserved }))
 	ctx, cancel := context.WithDeadlineCause(ctx, last, errNoTime)
 	defer cancel()
@@ -249,7 +250,7 @@ func (s *suite) part(ctx context.Context, p part) error {
 	}
 }
 
-// once runs a part and measures what else the machine does.
+// once runs a part and measures the other activity of the machine.
 func (s *suite) once(ctx context.Context, p part) (report.PartActivity, error) {
 	trees, err := s.runtime.Processes(ctx)
 	if err != nil {
@@ -258,14 +259,15 @@ func (s *suite) once(ctx context.Context, p part) (report.PartActivity, error) {
 	if len(trees) > 0 {
 		trees = append(trees, os.Getpid())
 	}
-	end := s.meter(ctx, trees, s.patience)
+	end := s.meter(ctx, trees, s.idleWait)
 	if err := errors.Join(ctx.Err(), p.run(s, ctx)); err != nil {
 		return report.PartActivity{}, err
 	}
 	return report.PartActivity{Part: p.name, Activity: end()}, nil
 }
 
-// after returns the time that some of the chosen parts after p take. A failover takes the place of a kill of Redis.
+// after returns the expected duration of the chosen parts after p that which selects. It omits Failover, which
+// replaces Redis on a stack that fails over.
 func (s *suite) after(p part, which func(part) bool) (sum time.Duration) {
 	i := slices.IndexFunc(parts, func(other part) bool { return other.name == p.name })
 	for _, other := range parts[i+1:] {
@@ -276,7 +278,7 @@ func (s *suite) after(p part, which func(part) bool) (sum time.Duration) {
 	return sum
 }
 
-// note adds a sentence about something that could not be measured.
+// note adds a sentence about something that could not be measured to the report.
 func (s *suite) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	if !slices.Contains(s.report.Notes, text) {
@@ -285,7 +287,7 @@ func (s *suite) note(format string, args ...any) {
 	}
 }
 
-// readerAddrs returns the addresses of all readers, ending with the one that is not behind the gateway.
+// readerAddrs returns the addresses of all readers. The last one is not behind the gateway.
 func (s *suite) readerAddrs(ctx context.Context) ([]string, error) {
 	readers, err := s.runtime.Readers(ctx)
 	if err != nil {

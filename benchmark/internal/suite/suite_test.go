@@ -37,16 +37,16 @@ import (
 	"heavy-read-api/internal/writer"
 )
 
-// stack is the stack in this process; it is its own target.Runtime.
+// stack is a stack within this process. It implements target.Runtime.
 type stack struct {
 	t         *testing.T
 	redis     *redistest.Server
-	sentinel  *redistest.SentinelDeployment // in the place of redis, or nil
+	sentinel  *redistest.SentinelDeployment // instead of redis; may be nil
 	addresses target.Addresses
-	nodes     string            // file of the gateway
-	broke     func(what string) // called when something was killed or a reader added; may be nil
+	nodes     string            // path of the gateway's nodes file
+	onFault   func(what string) // called when something was killed or a reader was added; may be nil
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	readers []*instance
 }
 
@@ -74,7 +74,7 @@ func serve(t *testing.T, port int, run func(context.Context, daemon.Common) erro
 	return addr, stop
 }
 
-// settings are the addresses of the stack's Redis.
+// settings returns the addresses of the stack's Redis.
 func (s *stack) settings() redisconfig.Redis {
 	if s.sentinel != nil {
 		return redisconfig.Redis{Addr: s.sentinel.Addrs(), MasterName: redistest.SentinelName}
@@ -195,7 +195,7 @@ func (s *stack) Scale(ctx context.Context, n int) error {
 	defer s.mu.Unlock()
 	for len(s.readers) < n {
 		s.add()
-		s.tell("a reader is added")
+		s.notify("a reader is added")
 	}
 	gone := s.readers[n:]
 	s.readers = s.readers[:n:n]
@@ -207,36 +207,36 @@ func (s *stack) Scale(ctx context.Context, n int) error {
 }
 
 func (s *stack) Kill(_ context.Context, name string) (func(context.Context) error, error) {
-	again := func() { s.redis.Restart() }
+	restart := func() { s.redis.Restart() }
 	if s.sentinel != nil {
 		server := s.sentinel.Primary()
 		server.Kill()
-		again = func() { server.Restart() }
+		restart = func() { server.Restart() }
 	} else if name == target.Redis {
 		s.redis.Kill()
 	} else {
 		i := slices.IndexFunc(s.readers, func(r *instance) bool { return r.name == name })
 		r := s.readers[i]
 		r.stop()
-		again = func() {
+		restart = func() {
 			_, port, _ := net.SplitHostPort(r.addr)
 			n, _ := strconv.Atoi(port)
 			s.readers[i] = s.reader(name, n)
 		}
 	}
-	again = sync.OnceFunc(again)
-	s.tell(name + " is dead")
+	restart = sync.OnceFunc(restart)
+	s.notify(name + " is dead")
 	return func(ctx context.Context) error {
 		if ctx.Err() == nil {
-			again()
+			restart()
 		}
 		return ctx.Err()
 	}, nil
 }
 
-func (s *stack) tell(what string) {
-	if s.broke != nil {
-		s.broke(what)
+func (s *stack) notify(what string) {
+	if s.onFault != nil {
+		s.onFault(what)
 	}
 }
 
@@ -249,25 +249,25 @@ func tiny() plan {
 	}
 }
 
-// quiet is a meter of a machine that has nothing else to do.
+// quiet is a meter of an otherwise idle machine.
 func quiet(context.Context, []int, time.Duration) func() machine.Activity {
 	return func() machine.Activity { return machine.Activity{IdleBefore: 1} }
 }
 
-// heard keeps the progress of a run.
-type heard struct {
+// recorder records the progress of a run.
+type recorder struct {
 	text strings.Builder
 	part func(title string) // called for each part; may be nil
 }
 
-func (h *heard) Part(title string) {
-	fmt.Fprintln(&h.text, title)
-	if h.part != nil {
-		h.part(title)
+func (r *recorder) Part(title string) {
+	fmt.Fprintln(&r.text, title)
+	if r.part != nil {
+		r.part(title)
 	}
 }
-func (h *heard) Step(what string, _ time.Duration) { fmt.Fprintln(&h.text, " ", what) }
-func (h *heard) Say(format string, args ...any)    { fmt.Fprintf(&h.text, "    "+format+"\n", args...) }
+func (r *recorder) Step(what string, _ time.Duration) { fmt.Fprintln(&r.text, " ", what) }
+func (r *recorder) Say(format string, args ...any)    { fmt.Fprintf(&r.text, "    "+format+"\n", args...) }
 
 func needWrk(t *testing.T) {
 	t.Helper()
@@ -281,14 +281,14 @@ func TestRun(t *testing.T) {
 	t.Parallel()
 	needWrk(t)
 	s := start(t, 2)
-	said := new(heard)
+	progress := new(recorder)
 	o := Options{Only: []string{Memory, Pipelining, Latency, Propagation, Bytes, Readers, Redis}}
-	r, err := run(t.Context(), o, tiny(), s.addresses, s, said, quiet)
-	t.Log(said.text.String())
+	r, err := run(t.Context(), o, tiny(), s.addresses, s, progress, quiet)
+	t.Log(progress.text.String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m := r.Memory; m == nil || !m.Loaded || len(m.Readers) != 3 || m.Readers[0].Entries < 2000 || !m.Readers[2].Complete || m.Readers[1].After == 0 {
+	if m := r.Memory; m == nil || !m.Imported || len(m.Readers) != 3 || m.Readers[0].Entries < 2000 || !m.Readers[2].Complete || m.Readers[1].After == 0 {
 		t.Errorf("memory: %+v", r.Memory)
 	}
 	if len(r.Pipelined) < 2 || r.Pipelined[0].Rates[0] <= 0 || r.Pipelined[0].Name != report.LaneFast {
@@ -300,7 +300,7 @@ func TestRun(t *testing.T) {
 	if p := r.Propagation; len(p) != 3 || p[0].Readers != 3 || p[2].Everywhere.Count == 0 || p[1].Everywhere.P50 < p[1].First.P50 {
 		t.Errorf("propagation: %+v", p)
 	}
-	// A rate of 0 means that no rate kept the bound, which the machine of a test may well be too slow for.
+	// A rate of 0 means that no rate kept the bound, which can happen on a slow machine.
 	if w := r.HighestWrites; len(w) != 2 || w[0].Bound <= w[1].Bound || w[0].Rate < w[1].Rate {
 		t.Errorf("the highest write rates: %+v", w)
 	}
@@ -344,13 +344,13 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// The primary is killed and then replaced on purpose; the writes that the readers and Redis have are counted.
+// The primary is killed, and then replaced by a planned failover.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	s := startSentinel(t, 2)
-	said := new(heard)
-	r, err := run(t.Context(), Options{Only: []string{Redis, Failover}}, tiny(), s.addresses, s, said, quiet)
-	t.Log(said.text.String())
+	progress := new(recorder)
+	r, err := run(t.Context(), Options{Only: []string{Redis, Failover}}, tiny(), s.addresses, s, progress, quiet)
+	t.Log(progress.text.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +361,7 @@ func TestFailover(t *testing.T) {
 		t.Fatalf("%+v", r.Failovers)
 	}
 	for i, f := range r.Failovers {
-		if f.Planned != (i == 1) || f.From == f.To || f.Failed != 0 || f.Requests < 300 || f.Acknowledged < 200 || f.Out <= 0 || f.InStep < f.Out/2 {
+		if f.Planned != (i == 1) || f.From == f.To || f.Failed != 0 || f.Requests < 300 || f.Acknowledged < 200 || f.Out <= 0 || f.InSync < f.Out/2 {
 			t.Errorf("%+v", f)
 		}
 	}
@@ -374,7 +374,7 @@ func TestFailover(t *testing.T) {
 	eventually.Nil(t, func() error {
 		status, err := target.ReaderStatus(t.Context(), s.addresses.Direct)
 		if err == nil && status.Entries != int64(tiny().posts) {
-			err = fmt.Errorf("%d posts, want %d: the others are to be deleted", status.Entries, tiny().posts)
+			err = fmt.Errorf("%d posts, want %d after the others were deleted", status.Entries, tiny().posts)
 		}
 		return err
 	})
@@ -384,28 +384,28 @@ func TestFailover(t *testing.T) {
 func TestNoFailover(t *testing.T) {
 	t.Parallel()
 	s := start(t, 2)
-	r, err := run(t.Context(), Options{Only: []string{Failover}}, tiny(), s.addresses, s, new(heard), quiet)
+	r, err := run(t.Context(), Options{Only: []string{Failover}}, tiny(), s.addresses, s, new(recorder), quiet)
 	if err != nil || r.Failovers != nil || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "make start REDIS=sentinel") {
 		t.Errorf("%+v (%v), want a note", r, err)
 	}
 }
 
-// A reader that changes one body in five thousand ends the run; the results of earlier parts are kept.
+// One wrong body in five thousand ends the run; the results of earlier parts are kept.
 func TestWrongAnswerFailsTheRun(t *testing.T) {
 	t.Parallel()
 	needWrk(t)
 	s := start(t, 2)
 	p := tiny()
-	honest := s.addresses.Direct
+	direct := s.addresses.Direct
 	o := Options{Only: []string{Bytes}}
-	if _, err := run(t.Context(), o, p, s.addresses, s, new(heard), quiet); err != nil {
+	if _, err := run(t.Context(), o, p, s.addresses, s, new(recorder), quiet); err != nil {
 		t.Fatal(err)
 	}
-	var lying atomic.Bool
+	var corrupt atomic.Bool
 	var answers atomic.Int64
-	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: honest})
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: direct})
 	proxy.ModifyResponse = func(res *http.Response) error {
-		if !lying.Load() || !strings.HasPrefix(res.Request.URL.Path, "/post") || answers.Add(1)%5000 != 0 {
+		if !corrupt.Load() || !strings.HasPrefix(res.Request.URL.Path, "/post") || answers.Add(1)%5000 != 0 {
 			return nil
 		}
 		body, err := io.ReadAll(res.Body)
@@ -415,12 +415,12 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 		res.Body = io.NopCloser(bytes.NewReader(body))
 		return err
 	}
-	liar := httptest.NewServer(proxy)
-	defer liar.Close()
-	s.addresses.Direct = liar.Listener.Addr().String()
+	tampering := httptest.NewServer(proxy)
+	defer tampering.Close()
+	s.addresses.Direct = tampering.Listener.Addr().String()
 	p.revisits = 1000
-	said := &heard{part: func(title string) { lying.Store(strings.Contains(title, "304")) }}
-	r, err := run(t.Context(), Options{Only: []string{Latency, Bytes, Readers}}, p, s.addresses, s, said, quiet)
+	progress := &recorder{part: func(title string) { corrupt.Store(strings.Contains(title, "304")) }}
+	r, err := run(t.Context(), Options{Only: []string{Latency, Bytes, Readers}}, p, s.addresses, s, progress, quiet)
 	var wrong *load.WrongError
 	if !errors.As(err, &wrong) {
 		t.Fatalf("got %v, want a WrongError", err)
@@ -430,11 +430,11 @@ func TestWrongAnswerFailsTheRun(t *testing.T) {
 	}
 }
 
-// A part that fails does not discard the others: the report names it and has their results.
+// A part that fails does not discard the results of the others, and the report names it.
 func TestFailedPart(t *testing.T) {
 	s := start(t, 2)
-	kill := &broken{stack: s}
-	r, err := run(t.Context(), Options{Only: []string{Bytes, Readers, Redis}}, tiny(), s.addresses, kill, new(heard), quiet)
+	unkillable := &broken{stack: s}
+	r, err := run(t.Context(), Options{Only: []string{Bytes, Readers, Redis}}, tiny(), s.addresses, unkillable, new(recorder), quiet)
 	if err == nil || !strings.Contains(err.Error(), "readers: no permission") {
 		t.Errorf("got %v, want the error of the part", err)
 	}
@@ -443,15 +443,15 @@ func TestFailedPart(t *testing.T) {
 	}
 }
 
-// A read that fails is not a wrong answer: it fails its part, and the next ones run.
+// A read that fails is not a wrong answer: it fails its part, and later parts run.
 func TestFailedRead(t *testing.T) {
 	s := start(t, 2)
 	gateway := s.addresses.Gateway
 	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
 	defer busy.Close()
-	said := &heard{}
+	progress := &recorder{}
 	s.addresses.Gateway = busy.Listener.Addr().String()
-	r, err := run(t.Context(), Options{Only: []string{Latency, Bytes}}, tiny(), s.addresses, s, said, quiet)
+	r, err := run(t.Context(), Options{Only: []string{Latency, Bytes}}, tiny(), s.addresses, s, progress, quiet)
 	s.addresses.Gateway = gateway
 	var wrong *load.WrongError
 	if !errors.As(err, &wrong) || !wrong.Failed || len(r.Failed) != 1 || r.Failed[0].Name != Latency || len(r.Bytes) != len(revisitShares) {
@@ -482,14 +482,14 @@ func TestBusyMachine(t *testing.T) {
 		repeated, stayBusy bool
 	}{
 		{"in a quick run", false, Bytes, 9, 1, false, true},
-		{"once busy", true, Bytes, 1, 2, true, false},
+		{"busy once", true, Bytes, 1, 2, true, false},
 		{"always busy", true, Bytes, 9, 2, true, true},
 		{"a fault", true, Redis, 9, 1, false, true},
 	} {
 		p := tiny()
 		p.repeats = c.repeats
 		measured := 0
-		r, err := run(t.Context(), Options{Only: []string{c.part}}, p, s.addresses, s, new(heard), func(_ context.Context, trees []int, _ time.Duration) func() machine.Activity {
+		r, err := run(t.Context(), Options{Only: []string{c.part}}, p, s.addresses, s, new(recorder), func(_ context.Context, trees []int, _ time.Duration) func() machine.Activity {
 			measured++
 			if !slices.Contains(trees, os.Getpid()) {
 				t.Errorf("%s: %v lacks this process", c.name, trees)
@@ -503,28 +503,28 @@ func TestBusyMachine(t *testing.T) {
 			t.Errorf("%s: %d measurements (%v), %+v", c.name, measured, err, r.Activity)
 		}
 		if c.part == Bytes && len(r.Bytes) != len(revisitShares) {
-			t.Errorf("%s: %d shares, those of one measurement are %d", c.name, len(r.Bytes), len(revisitShares))
+			t.Errorf("%s: %d shares, want the %d of one measurement", c.name, len(r.Bytes), len(revisitShares))
 		}
 	}
 }
 
-// A run ends at its limit, with what it has, and names what is missing. The time of the faults is kept for them.
+// A run ends at its limit, returns what it measured, and names what is missing. The time that faults need is reserved.
 func TestLimit(t *testing.T) {
 	s := start(t, 2)
 	p := tiny()
 	p.steady, p.limit = time.Hour, 40*time.Second
-	r, err := run(t.Context(), Options{Only: []string{Latency, Redis}}, p, s.addresses, s, new(heard), quiet)
+	r, err := run(t.Context(), Options{Only: []string{Latency, Redis}}, p, s.addresses, s, new(recorder), quiet)
 	if err != nil || r.Latency != nil || r.Redis == nil || !strings.Contains(r.Partial, "no time was left for latency, because the run is limited to 40s") || r.Took > p.limit {
 		t.Errorf("got %+v (%v), want everything but the latency", r, err)
 	}
 	p.settle, p.limit = time.Hour, 5*time.Second
-	if r, err = run(t.Context(), Options{Only: []string{Redis}}, p, s.addresses, s, new(heard), quiet); err != nil || r.Redis != nil || r.Took > 30*time.Second {
-		t.Errorf("got %+v (%v), want that it ends", r, err)
+	if r, err = run(t.Context(), Options{Only: []string{Redis}}, p, s.addresses, s, new(recorder), quiet); err != nil || r.Redis != nil || r.Took > 30*time.Second {
+		t.Errorf("got %+v (%v), want a run that ends", r, err)
 	}
 }
 
-// The search ends within a tenth of the truth, from above and from below, at the bounds, and in spite of a
-// single failure.
+// The result is within a tenth of the truth, from above and from below, at the bounds, and despite a single
+// failure.
 func TestHighest(t *testing.T) {
 	for _, c := range []struct{ first, least, most, truth, from, to int }{
 		{1000, 50, 100_000, 1000, 1000, 1000},
@@ -553,13 +553,13 @@ func TestHighest(t *testing.T) {
 	}
 }
 
-// The benchmark's own reader and its peers are measured, each lane with its CPU time, and nothing stays behind.
+// The benchmark's own reader and its peers are measured, each lane with its CPU time.
 func TestOwnReader(t *testing.T) {
 	needWrk(t)
 	s := start(t, 2)
-	said := new(heard)
-	r, err := run(t.Context(), Options{Only: []string{Lanes, Million}}, tiny(), s.addresses, s, said, quiet)
-	t.Log(said.text.String())
+	progress := new(recorder)
+	r, err := run(t.Context(), Options{Only: []string{Lanes, Million}}, tiny(), s.addresses, s, progress, quiet)
+	t.Log(progress.text.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -573,7 +573,7 @@ func TestOwnReader(t *testing.T) {
 			t.Errorf("%s was not measured: %+v", name, o.Lanes)
 		}
 	}
-	if m := r.Million; m == nil || m.Posts != 2000 || len(m.Starts) != 1 || len(m.Scans) != 1 || len(m.Updates) != 2 || m.Updates[0].Written < 100 || m.Peak < m.Loaded || m.Peak == 0 || m.Idle != 50 {
+	if m := r.Million; m == nil || m.Posts != 2000 || len(m.Starts) != 1 || len(m.Scans) != 1 || len(m.Updates) != 2 || m.Updates[0].Written < 100 || m.Peak < m.StartPeak || m.Peak == 0 || m.Idle != 50 {
 		t.Errorf("million: %+v", m)
 	}
 	if text := r.Markdown(""); strings.Contains(text, "%!") || strings.Contains(text, "NaN") {
@@ -581,20 +581,20 @@ func TestOwnReader(t *testing.T) {
 	}
 }
 
-// A run that is stopped while a process is down returns its results and leaves the stack as it was.
+// A run that is stopped while a process is down returns its results and restores the stack.
 func TestStoppedRun(t *testing.T) {
 	t.Parallel()
 	s := start(t, 2)
 	for _, c := range []struct{ name, part string }{{"reader-1 is dead", Readers}, {"a reader is added", Readers}, {"redis is dead", Redis}} {
 		ctx, cancel := context.WithCancel(t.Context())
-		s.broke = func(what string) {
+		s.onFault = func(what string) {
 			if what == c.name {
 				cancel()
 			}
 		}
-		r, err := run(ctx, Options{Only: []string{Bytes, c.part}}, tiny(), s.addresses, s, new(heard), quiet)
+		r, err := run(ctx, Options{Only: []string{Bytes, c.part}}, tiny(), s.addresses, s, new(recorder), quiet)
 		cancel()
-		s.broke = nil
+		s.onFault = nil
 		if err != nil || r == nil || len(r.Bytes) != len(revisitShares) || r.Readers != nil || r.Redis != nil || !strings.Contains(r.Partial, "stopped") {
 			t.Fatalf("%s: got %+v (%v), want what was measured before", c.name, r, err)
 		}
@@ -615,9 +615,9 @@ func TestStoppedRun(t *testing.T) {
 // A wrong answer during a fault ends the wait for the end of the fault.
 func TestWrongAnswerEndsWork(t *testing.T) {
 	t.Parallel()
-	liar := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "lies") }))
-	defer liar.Close()
-	s := &suite{plan: tiny(), mix: workload.NewMix(), addresses: target.Addresses{Gateway: liar.Listener.Addr().String()}}
+	wrongServer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "wrong") }))
+	defer wrongServer.Close()
+	s := &suite{plan: tiny(), mix: workload.NewMix(), addresses: target.Addresses{Gateway: wrongServer.Listener.Addr().String()}}
 	s.reads = &load.Reads{Mix: s.mix, Posts: s.posts}
 	s.ranks = s.reads.Draw(1, 100)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -636,7 +636,7 @@ func TestSequence(t *testing.T) {
 	}
 	got := sequence(drawn, 20, 0)
 	if len(got) != 20 || slices.Max(got[5:]) > 13 {
-		t.Errorf("when there are no new ones left: %v", got)
+		t.Errorf("when no new ranks are left: %v", got)
 	}
 	many := make([]int, 10_000)
 	for i := range many {
@@ -651,7 +651,7 @@ func TestSequence(t *testing.T) {
 			seen[rank] = true
 		}
 		if got := float64(again) / 5000; got < share-0.03 || got > share+0.03 {
-			t.Errorf("a share of %v was seen before, want %v", got, share)
+			t.Errorf("the share of revisits is %v, want %v", got, share)
 		}
 	}
 }
@@ -671,6 +671,6 @@ func TestPlan(t *testing.T) {
 	}
 	p := newPlan(Options{Full: true, Duration: 3 * time.Second, Connections: 1, Rate: 7, Posts: 9})
 	if p.round != 3*time.Second || p.steady != 3*time.Second || p.propagation != 3*time.Second || p.connections != 1 || p.threads != 1 || p.rate != 7 || !p.rateGiven || p.posts != 9 {
-		t.Errorf("with everything given: %+v", p)
+		t.Errorf("with every option set: %+v", p)
 	}
 }

@@ -16,16 +16,16 @@ import (
 	"heavy-read-api/benchmark/internal/target"
 )
 
-// lane is a closed-loop load and the CPU time of the servers that answer it.
+// lane is a closed loop and the CPU time of the servers that it passes.
 type lane struct {
 	name, via string
 	closed    load.Closed
 	cpu       func(context.Context) (time.Duration, bool)
-	wrk       *load.Wrk                                  // nil stands for the one that the lanes share
-	beside    func(context.Context, time.Duration) error // runs during the load; may be nil
+	wrk       *load.Wrk                                  // nil means the one that the lanes share
+	meanwhile func(context.Context, time.Duration) error // runs during the closed loop; may be nil
 }
 
-// stdHeader makes the fast lane pass a request on to net/http. Without a body the expectation means nothing.
+// stdHeader makes the fast lane pass a request to net/http. It has no effect on a request without a body.
 const stdHeader = "Expect: 100-continue"
 
 func (s *suite) direct(name, path string, depth int) lane {
@@ -38,8 +38,8 @@ func (s *suite) std(depth int) lane {
 	return l
 }
 
-// cpu returns a function that adds up the CPU time of processes by their metrics. ok is false when one of them
-// does not export it.
+// cpu returns a function that adds up the CPU time that the metrics of several processes report. ok is false when
+// one of them does not export it.
 func (s *suite) cpu(metrics ...string) func(context.Context) (time.Duration, bool) {
 	return func(ctx context.Context) (sum time.Duration, ok bool) {
 		for _, m := range metrics {
@@ -78,7 +78,7 @@ func (s *suite) throughput(ctx context.Context) error {
 	return err
 }
 
-// depth is the number of requests in flight on each connection of a pipelined load.
+// depth is the number of requests in flight on each connection when they are pipelined.
 const depth = 16
 
 func (s *suite) pipelining(ctx context.Context) error {
@@ -88,7 +88,7 @@ func (s *suite) pipelining(ctx context.Context) error {
 	return err
 }
 
-// withNginx inserts nginx, where it is installed, after the two lanes of the reader.
+// withNginx inserts nginx, if it is installed, after the two lanes of the reader.
 func (s *suite) withNginx(ctx context.Context, lanes []lane, depth int) []lane {
 	nginx, err := s.nginx(ctx)
 	if err != nil {
@@ -99,13 +99,13 @@ func (s *suite) withNginx(ctx context.Context, lanes []lane, depth int) []lane {
 	return slices.Insert(lanes, 2, lane{name: report.LaneNginx, via: report.ViaDirect, closed: closed, cpu: processCPU(nginx.Process)})
 }
 
-// processCPU is the cpu of a lane that a process of the lab answers.
+// processCPU returns the cpu function of a lane that a process of the lab serves.
 func processCPU(p *lab.Process) func(context.Context) (time.Duration, bool) {
 	return func(context.Context) (time.Duration, bool) { return p.CPU() }
 }
 
-// lanes measures every lane in each round, so that a change of the machine affects all of them. When ctx
-// ends, the rounds that were measured are returned with the error.
+// lanes measures every lane in each round, so that a change in the speed of the machine affects all of them. When
+// ctx is canceled after the first round, lanes returns the values so far with the error.
 func (s *suite) lanes(ctx context.Context, wrk *load.Wrk, lanes []lane) ([]report.Lane, error) {
 	results := make([]report.Lane, len(lanes))
 	for i, l := range lanes {
@@ -130,12 +130,12 @@ func (s *suite) lanes(ctx context.Context, wrk *load.Wrk, lanes []lane) ([]repor
 
 func (s *suite) measure(ctx context.Context, wrk *load.Wrk, l lane, into *report.Lane) error {
 	before, known := l.cpu(ctx)
-	var beside errgroup.Group
-	if l.beside != nil {
-		beside.Go(func() error { return l.beside(ctx, l.closed.Duration) })
+	var meanwhile errgroup.Group
+	if l.meanwhile != nil {
+		meanwhile.Go(func() error { return l.meanwhile(ctx, l.closed.Duration) })
 	}
 	r, err := wrk.Run(ctx, l.closed)
-	if err := errors.Join(err, beside.Wait()); err != nil {
+	if err := errors.Join(err, meanwhile.Wait()); err != nil {
 		return err
 	}
 	after, ok := l.cpu(ctx)

@@ -9,8 +9,8 @@ import (
 )
 
 // underReads runs work while reads go through the gateway at a constant rate. The reads end with the work, or
-// after limit. With mayFail failed reads are counted; without, the first one ends both. It returns the result of
-// the reads.
+// after limit. With mayFail failed reads are counted; otherwise the first one ends both. underReads returns the
+// result of the reads.
 func (s *suite) underReads(ctx context.Context, limit time.Duration, mayFail bool, work func(context.Context) error) (*load.SteadyResult, error) {
 	reading, stopReading := context.WithCancel(ctx)
 	defer stopReading()

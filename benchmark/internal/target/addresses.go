@@ -1,5 +1,5 @@
-// Package target operates the stack that is measured, in Docker and without: it finds its services, reads
-// their state, and kills, adds and restarts them.
+// Package target controls the stack that is measured, in Docker or as local processes: it finds its services,
+// reads their state, and kills, adds and restarts them.
 package target
 
 import (
@@ -10,17 +10,18 @@ import (
 	"strconv"
 )
 
-// Addresses are the addresses (host:port) of the stack's services. They come from the same environment
-// variables as those of make start, with the same defaults. A Runtime adds those of the readers behind the gateway
-// and of Redis, and in Docker those of the writer and the gateway, which depend on BIND_ADDRESS.
+// Addresses are the addresses (host:port) of the stack's services. They come from the environment variables
+// that make start reads, with the same defaults. In Docker the addresses of the writer and the gateway depend
+// on BIND_ADDRESS, so Detect asks Compose for them. A Runtime knows the addresses of Redis and of the readers
+// behind the gateway.
 type Addresses struct {
 	Writer, Direct, Gateway, GatewayMetrics, Dashboard string
-	WriterMetrics                                      string // used in Docker; without, the metrics are on Writer
+	WriterMetrics                                      string // in Docker; a local writer serves its metrics at Writer
 	Token                                              string // the writer's bearer token
-	RedisUsername, RedisPassword                       string // login of a Redis that the stack did not start
+	RedisUsername, RedisPassword                       string // credentials of a Redis that the stack did not start
 }
 
-// Client is for requests to the stack. It ignores the proxy settings of the environment.
+// Client sends requests to the stack. It ignores the proxy settings of the environment.
 var Client = &http.Client{Transport: new(http.Transport)}
 
 // Authorization returns the header line that writes need, or "".
@@ -33,14 +34,14 @@ func (a Addresses) Authorization() string {
 
 const host = "127.0.0.1"
 
-// ParseAddresses reads the environment.
+// ParseAddresses returns the addresses that the environment configures.
 func ParseAddresses(getenv func(string) string) (Addresses, error) {
 	a := Addresses{Token: getenv("WRITER_TOKEN"), RedisUsername: getenv("REDIS_USERNAME"), RedisPassword: getenv("REDIS_PASSWORD")}
 	port := func(env, value string) (int, error) {
 		text := cmp.Or(getenv(env), value)
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 65535 {
-			return 0, fmt.Errorf("%s=%s: use the number of the port that the stack was started with", env, text)
+			return 0, fmt.Errorf("%s=%s: use the port number that the stack was started with", env, text)
 		}
 		return n, nil
 	}

@@ -20,7 +20,7 @@ type docker struct {
 	root string // folder of docker-compose.yaml
 }
 
-// container is a line of `docker compose ps --format json`.
+// container is an entry of `docker compose ps --format json`.
 type container struct {
 	ID      string
 	Name    string
@@ -31,21 +31,21 @@ type container struct {
 
 func (d *docker) Name() string { return InDocker }
 
-// ask runs a command of Compose on the stack that was started last.
-func (d *docker) ask(ctx context.Context, args ...string) (string, error) {
+// compose runs a Compose command on the stack that was started last.
+func (d *docker) compose(ctx context.Context, args ...string) (string, error) {
 	return run(ctx, d.root, append([]string{"sh", "local/stack.sh", "compose"}, args...)...)
 }
 
-// containers returns the running containers of some services, or of all.
+// containers returns the running containers of the given services, or of all services.
 func (d *docker) containers(ctx context.Context, services ...string) ([]container, error) {
-	out, err := d.ask(ctx, append([]string{"ps", "--format", "json"}, services...)...)
+	out, err := d.compose(ctx, append([]string{"ps", "--format", "json"}, services...)...)
 	if err != nil {
 		return nil, err
 	}
 	return parseContainers(out)
 }
 
-// parseContainers reads what Compose prints: an object a line, or a single array before version 2.21.
+// parseContainers parses the output of Compose: one object per line, or a single array before version 2.21.
 func parseContainers(out string) ([]container, error) {
 	var all []container
 	for dec := json.NewDecoder(strings.NewReader(out)); ; {
@@ -67,7 +67,7 @@ func parseContainers(out string) ([]container, error) {
 	return all, nil
 }
 
-// index returns the number that Compose gave a container: its name ends in it.
+// index returns the number of the container within its service, which is the end of its name.
 func (c container) index() (int, error) {
 	n, err := strconv.Atoi(c.Name[strings.LastIndexAny(c.Name, "-_")+1:])
 	if err != nil {
@@ -87,7 +87,7 @@ func (d *docker) Readers(ctx context.Context) ([]Reader, error) {
 		if err != nil {
 			return nil, err
 		}
-		addr, err := d.ask(ctx, "port", "--index", strconv.Itoa(n), "reader", "80")
+		addr, err := d.compose(ctx, "port", "--index", strconv.Itoa(n), "reader", "80")
 		if err != nil {
 			return nil, err
 		}
@@ -99,15 +99,15 @@ func (d *docker) Readers(ctx context.Context) ([]Reader, error) {
 	return readers, nil
 }
 
-// reachable replaces the unspecified address by a loopback address.
+// reachable replaces the unspecified address with the loopback address.
 func reachable(addr string) string {
-	lines := strings.Split(addr, "\n") // one of IPv4 and one of IPv6, or one of the two
+	lines := strings.Split(addr, "\n") // one for IPv4, one for IPv6, or both
 	addr = lines[max(0, slices.IndexFunc(lines, func(line string) bool { return strings.Count(line, ":") == 1 }))]
 	colon := strings.LastIndexByte(addr, ':')
 	if colon < 0 {
 		return addr
 	}
-	name, port := strings.Trim(addr[:colon], "[]"), addr[colon+1:] // Compose writes IPv6 without brackets
+	name, port := strings.Trim(addr[:colon], "[]"), addr[colon+1:] // Compose prints IPv6 addresses without brackets
 	switch name {
 	case "0.0.0.0":
 		name = host
@@ -117,13 +117,13 @@ func reachable(addr string) string {
 	return net.JoinHostPort(name, port)
 }
 
-// locate replaces the addresses that depend on BIND_ADDRESS.
+// locate replaces the addresses that depend on BIND_ADDRESS with those that Compose has published.
 func (d *docker) locate(ctx context.Context, a Addresses) (Addresses, error) {
 	for _, s := range []struct {
 		to            *string
 		service, port string
 	}{{&a.Writer, "writer", "8080"}, {&a.Gateway, "apisix", "9080"}} {
-		addr, err := d.ask(ctx, "port", s.service, s.port)
+		addr, err := d.compose(ctx, "port", s.service, s.port)
 		if err != nil || addr == "" {
 			return a, errors.Join(ErrNotRunning, err)
 		}
@@ -133,15 +133,15 @@ func (d *docker) locate(ctx context.Context, a Addresses) (Addresses, error) {
 }
 
 func (d *docker) Redis(ctx context.Context) (RedisServer, error) {
-	addr, err := d.ask(ctx, "port", Redis, "6379")
+	addr, err := d.compose(ctx, "port", Redis, "6379")
 	if err == nil && (addr == "" || strings.HasSuffix(addr, ":0")) {
 		err = errors.New("the port of Redis is not published")
 	}
 	if err != nil {
 		return RedisServer{}, err
 	}
-	// The operator's password is in the container's environment, except when Redis has none.
-	password, err := d.ask(ctx, "exec", "-T", Redis, "printenv", "REDIS_ADMIN_PASSWORD")
+	// The admin password is in the container's environment. printenv fails when Redis has none.
+	password, err := d.compose(ctx, "exec", "-T", Redis, "printenv", "REDIS_ADMIN_PASSWORD")
 	if err != nil {
 		password = ""
 	}
@@ -152,7 +152,7 @@ func (d *docker) Scale(ctx context.Context, n int) error {
 	return stackScript(ctx, d.root, "scale", strconv.Itoa(n))
 }
 
-// Processes returns nothing: containers belong to the engine, which may also run those of others.
+// Processes returns nothing: containers are children of the Docker engine, which may also run unrelated ones.
 func (d *docker) Processes(context.Context) ([]int, error) { return nil, nil }
 
 func (d *docker) Failover(ctx context.Context) error { return stackScript(ctx, d.root, "failover") }
@@ -188,7 +188,7 @@ func (d *docker) Primary(ctx context.Context) (string, error) {
 	}
 	primary := ""
 	for _, c := range servers {
-		info, err := d.ask(ctx, "exec", "-T", c.Service, "redis-cli", "info", "replication")
+		info, err := d.compose(ctx, "exec", "-T", c.Service, "redis-cli", "info", "replication")
 		r := redisnode.ParseReplication(info)
 		switch {
 		case err != nil:
@@ -197,7 +197,7 @@ func (d *docker) Primary(ctx context.Context) (string, error) {
 		case primary != "":
 			return "", fmt.Errorf("%s and %s are both primaries", primary, c.Name)
 		case r.Replicas != len(servers)-1:
-			return "", fmt.Errorf("not every other server follows %s", c.Name)
+			return "", fmt.Errorf("not every other server replicates %s", c.Name)
 		default:
 			primary = c.Name
 		}
@@ -216,7 +216,7 @@ func (d *docker) Kill(ctx context.Context, process string) (func(context.Context
 			return nil, err
 		}
 		if len(containers) == 0 {
-			return nil, errors.New("there is no container of Redis")
+			return nil, errors.New("there is no Redis container")
 		}
 		id = containers[0].Name
 	}

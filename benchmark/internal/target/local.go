@@ -24,17 +24,17 @@ import (
 )
 
 // local is the stack without Docker. Its supervisor lists the processes, scales the readers, and restarts
-// processes that have ended.
+// processes that exit.
 type local struct {
 	root      string // folder of the Makefile
 	addresses Addresses
 }
 
-// state is the answer of the supervisor's /api/state.
+// state is the response of the supervisor's /api/state.
 type state struct {
 	RunDir string `json:"run_dir"`
 	Redis  struct {
-		Layout     string   `json:"layout"` // "" when the stack has not started it
+		Layout     string   `json:"layout"` // "" when the stack did not start Redis
 		Addrs      []string `json:"addrs"`
 		MasterName string   `json:"master_name"`
 	} `json:"redis"`
@@ -65,7 +65,7 @@ func (l *local) state(ctx context.Context) (state, error) {
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			return state{}, ErrNotRunning
 		}
-		return state{}, fmt.Errorf("ask the supervisor what runs: %w", err)
+		return state{}, fmt.Errorf("get the state of the supervisor: %w", err)
 	}
 	return st, nil
 }
@@ -81,7 +81,7 @@ func call(req *http.Request, into any) error {
 		return err
 	}
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s: %s", req.URL, res.Status, bytes.TrimSpace(body))
+		return fmt.Errorf("%s returned %s: %s", req.URL, res.Status, bytes.TrimSpace(body))
 	}
 	return json.Unmarshal(body, into)
 }
@@ -138,7 +138,7 @@ func (l *local) Redis(ctx context.Context) (RedisServer, error) {
 	return RedisServer{first, l.addresses.RedisUsername, l.addresses.RedisPassword}, nil
 }
 
-// failsOver reports whether another server of the stack's own Redis can take over.
+// failsOver reports whether the stack runs several Redis servers, one of which takes over from a failed primary.
 func (st state) failsOver() bool {
 	return st.Redis.Layout == "sentinel" || st.Redis.Layout == "cluster"
 }
@@ -152,7 +152,7 @@ func (st state) password() (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// primary returns the primary, found in the same way as the writer and the readers find it.
+// primary returns the process of the primary. It finds the primary as the writer and the readers do.
 func (st state) primary(ctx context.Context) (process, error) {
 	password, err := st.password()
 	if err != nil {
@@ -178,7 +178,7 @@ func (st state) primary(ctx context.Context) (process, error) {
 			return p, nil
 		}
 	}
-	return process{}, fmt.Errorf("the stack has no process at %s, where the primary is", node.Addr)
+	return process{}, fmt.Errorf("the primary is at %s, where the stack has no process", node.Addr)
 }
 
 func (l *local) Primary(ctx context.Context) (string, error) {
@@ -198,7 +198,7 @@ func (l *local) Primary(ctx context.Context) (string, error) {
 	return p.Name, err
 }
 
-// Processes returns the supervisor, whose children are all other processes of the stack.
+// Processes returns the pid of the supervisor, which is the parent of all other processes of the stack.
 func (l *local) Processes(ctx context.Context) ([]int, error) {
 	st, err := l.state(ctx)
 	if err != nil {
@@ -239,7 +239,7 @@ func (l *local) Kill(ctx context.Context, name string) (func(context.Context) er
 		return nil, err
 	}
 	if p.External {
-		return nil, fmt.Errorf("%s at %s was not started by the stack and is therefore not killed", name, p.Address)
+		return nil, fmt.Errorf("%s at %s was not started by the stack, so it is not killed", name, p.Address)
 	}
 	if p.PID == 0 {
 		return nil, fmt.Errorf("%s is not running", name)
@@ -247,11 +247,11 @@ func (l *local) Kill(ctx context.Context, name string) (func(context.Context) er
 	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
 		return nil, fmt.Errorf("kill %s (pid %d): %w", name, p.PID, err)
 	}
-	return func(ctx context.Context) error { // the supervisor starts it again
+	return func(ctx context.Context) error { // the supervisor restarts it
 		return await(ctx, 30*time.Second, name+" running again", func(ctx context.Context) error {
 			now, err := l.find(ctx, name)
 			if err == nil && (now.PID == 0 || now.PID == p.PID) {
-				err = errors.New("it has not been started again")
+				err = errors.New("it has not been restarted")
 			}
 			if err != nil {
 				return err

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// Names of processes that can be killed; readers have the names that Readers returns.
+// Redis is the name of Redis for Kill. Readers have the names that Readers returns.
 const Redis = "redis"
 
-// InDocker is the name of the runtime that is Docker Compose.
+// InDocker is the name of the runtime Docker Compose.
 const InDocker = "docker"
 
 // Reader is a reader behind the gateway.
@@ -23,10 +23,10 @@ type Reader struct {
 	Addr string // host:port of the reader itself
 }
 
-// RedisServer is the address of Redis and the user to log in as.
+// RedisServer is the address (host:port) of a Redis server and the credentials for it.
 type RedisServer struct{ Addr, Username, Password string }
 
-// Runtime operates a stack in one of the environments that it can run in.
+// Runtime controls a stack in one of the environments that it can run in.
 type Runtime interface {
 	// Name returns "local" or InDocker.
 	Name() string
@@ -42,21 +42,21 @@ type Runtime interface {
 	// Primary returns the name of the primary. It returns an error while a server or a Sentinel is not
 	// ready for a failover, and ErrNoFailover when no other server can take over.
 	Primary(ctx context.Context) (string, error)
-	// Processes returns pids whose descendants are all processes of the stack; none when they are not
-	// known.
+	// Processes returns the pids of processes whose descendants include every process of the stack, or
+	// none when they are unknown.
 	Processes(ctx context.Context) ([]int, error)
 	// Failover makes another Redis server the primary, as make failover does, and blocks until that is done.
 	Failover(ctx context.Context) error
 }
 
 // ErrNoFailover reports that no other server takes over when Redis fails.
-var ErrNoFailover = errors.New("no other server takes over from this Redis (make start REDIS=sentinel starts one that fails over)")
+var ErrNoFailover = errors.New("this Redis has no other server that can take over (make start REDIS=sentinel starts one that has)")
 
 // ErrNotRunning reports that the stack is not running.
 var ErrNotRunning = errors.New("the stack is not running: start it with `make start`, then run the benchmark again")
 
-// Detect returns the runtime of the stack, chosen as the Makefile chooses it; root is the Makefile's folder. The
-// addresses are those of the environment, except for those that only the runtime knows.
+// Detect returns the runtime of the stack, which it chooses as the Makefile does, and the addresses, completed
+// with those that only the runtime knows. root is the folder of the Makefile.
 func Detect(ctx context.Context, root string, a Addresses) (Runtime, Addresses, error) {
 	cmd := exec.CommandContext(ctx, "sh", filepath.Join("local", "stack.sh"), "runtime")
 	cmd.Dir = root
@@ -65,7 +65,7 @@ func Detect(ctx context.Context, root string, a Addresses) (Runtime, Addresses, 
 	if errors.As(err, &exit) {
 		return nil, a, errors.New(strings.TrimPrefix(strings.TrimSpace(string(exit.Stderr)), "error: "))
 	} else if err != nil {
-		return nil, a, fmt.Errorf("find out how the stack runs: %w", err)
+		return nil, a, fmt.Errorf("detect the runtime of the stack: %w", err)
 	}
 	switch kind, _, _ := strings.Cut(string(out), " "); kind {
 	case "local":
@@ -93,7 +93,7 @@ func run(ctx context.Context, folder string, args ...string) (string, error) {
 	return strings.TrimSpace(out.String()), nil
 }
 
-// stackScript runs a command of the Makefile.
+// stackScript runs a command of local/stack.sh, as the Makefile does.
 func stackScript(ctx context.Context, root string, args ...string) error {
 	_, err := run(ctx, root, append([]string{"sh", "local/stack.sh"}, args...)...)
 	return err

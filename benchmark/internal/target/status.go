@@ -12,9 +12,9 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// await repeats check until it returns nil, for limit at most.
+// await repeats check until it returns nil, for at most limit.
 func await(ctx context.Context, limit time.Duration, what string, check func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%v have passed", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done after %v", limit))
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -24,18 +24,18 @@ func await(ctx context.Context, limit time.Duration, what string, check func(con
 		if err == nil {
 			return nil
 		}
-		if last == nil || ctx.Err() == nil { // not the error of a check that ran out of time
+		if last == nil || ctx.Err() == nil { // keep the last error from before the deadline
 			last = err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w, and still: %w", what, context.Cause(ctx), last)
+			return fmt.Errorf("wait for %s: %w; last error: %w", what, context.Cause(ctx), last)
 		case <-tick.C:
 		}
 	}
 }
 
-// Status is the answer of a reader's /status.
+// Status is the response of a reader's /status.
 type Status struct {
 	PodID          string `json:"pod_id"`
 	Ready          bool   `json:"ready"`
@@ -49,7 +49,7 @@ type Status struct {
 	Synced         bool   `json:"synced"`
 }
 
-// ReaderStatus asks a reader for its status.
+// ReaderStatus returns the status of a reader.
 func ReaderStatus(ctx context.Context, addr string) (Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -61,9 +61,9 @@ func ReaderStatus(ctx context.Context, addr string) (Status, error) {
 	return s, call(req, &s)
 }
 
-// Await blocks until every reader is ready and in step with Redis, or for limit.
+// Await blocks until every reader is ready and in sync with Redis, for at most limit.
 func Await(ctx context.Context, limit time.Duration, addrs ...string) error {
-	return await(ctx, limit, "the readers to be in step with Redis", func(ctx context.Context) error {
+	return await(ctx, limit, "the readers to be in sync with Redis", func(ctx context.Context) error {
 		for _, addr := range addrs {
 			s, err := ReaderStatus(ctx, addr)
 			if err != nil {
@@ -77,16 +77,16 @@ func Await(ctx context.Context, limit time.Duration, addrs ...string) error {
 	})
 }
 
-// Usage is the CPU time and memory of a process, from its own metrics.
+// Usage is the CPU time and memory of a process, as its metrics report them.
 type Usage struct {
 	CPU    time.Duration // since it started
 	Memory int64         // resident, bytes
 }
 
 // ErrNoUsage reports that a process does not export its CPU time and memory.
-var ErrNoUsage = errors.New("the metrics do not have process_cpu_seconds_total and process_resident_memory_bytes")
+var ErrNoUsage = errors.New("the metrics lack process_cpu_seconds_total and process_resident_memory_bytes")
 
-// ProcessUsage reads the metrics at a URL. Processes export them on Linux only, because they come from /proc.
+// ProcessUsage reads the metrics at a URL. Processes export their usage on Linux only, where they have /proc.
 func ProcessUsage(ctx context.Context, url string) (Usage, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -100,7 +100,7 @@ func ProcessUsage(ctx context.Context, url string) (Usage, error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return Usage{}, fmt.Errorf("%s answers %s", url, res.Status)
+		return Usage{}, fmt.Errorf("%s returned %s", url, res.Status)
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(io.LimitReader(res.Body, 8<<20))
@@ -117,7 +117,7 @@ func ProcessUsage(ctx context.Context, url string) (Usage, error) {
 	}, nil
 }
 
-// Check returns an error that names a service that is not ready.
+// Check returns nil when all services are ready, else an error that names one that is not.
 func Check(ctx context.Context, a Addresses, r Runtime) error {
 	readers, err := r.Readers(ctx)
 	if err != nil {
@@ -146,6 +146,7 @@ func Check(ctx context.Context, a Addresses, r Runtime) error {
 	return nil
 }
 
+// answers returns an error when the URL cannot be read or returns a status of 500 or above.
 func answers(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -160,7 +161,7 @@ func answers(ctx context.Context, url string) error {
 	defer res.Body.Close()
 	_, _ = io.Copy(io.Discard, res.Body)
 	if res.StatusCode >= 500 {
-		return fmt.Errorf("%s answers %s", url, res.Status)
+		return fmt.Errorf("%s returned %s", url, res.Status)
 	}
 	return nil
 }

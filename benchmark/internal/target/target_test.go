@@ -42,13 +42,13 @@ func TestParseAddresses(t *testing.T) {
 }
 
 // A proxy of the environment would receive the requests to a stack on a LAN address.
-func TestClientAsksNoProxy(t *testing.T) {
+func TestClientUsesNoProxy(t *testing.T) {
 	if Client.Transport.(*http.Transport).Proxy != nil {
-		t.Error("the client goes by the environment's proxy")
+		t.Error("the client uses the proxy of the environment")
 	}
 }
 
-// TestMain removes what buildLocal has built.
+// TestMain deletes the program that buildLocal builds.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	os.RemoveAll(localDir)
@@ -60,7 +60,7 @@ var (
 	buildsOnce sync.Once
 )
 
-// buildLocal builds the stack's program, once, and returns its path.
+// buildLocal builds the stack's program once and returns its path.
 func buildLocal(t *testing.T) string {
 	t.Helper()
 	buildsOnce.Do(func() {
@@ -76,9 +76,9 @@ func buildLocal(t *testing.T) string {
 	return filepath.Join(localDir, "local")
 }
 
-// fakeDocker puts a docker on the PATH that answers as Compose is documented to. asked returns the commands that it
-// has received.
-func fakeDocker(t *testing.T, script string) (root string, asked func() []string) {
+// fakeDocker puts a fake docker on the PATH that responds as Compose is documented to. received returns the commands
+// since its last call.
+func fakeDocker(t *testing.T, script string) (root string, received func() []string) {
 	t.Helper()
 	bin, root := t.TempDir(), t.TempDir()
 	log := filepath.Join(bin, "log")
@@ -86,7 +86,7 @@ func fakeDocker(t *testing.T, script string) (root string, asked func() []string
 	if err := os.WriteFile(filepath.Join(bin, "docker"), []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// The stack's program answers what the benchmark asks; its commands that change the stack are noted alone.
+	// The stack's real program handles the commands that only read; those that change the stack are logged.
 	program := buildLocal(t)
 	scripts := map[string]string{"docker-compose.yaml": "", "local/stack.sh": "case $1 in runtime | compose) exec " + program + " \"$@\" ;; esac\n" +
 		"echo \"$*\" >>" + log + "\n[ \"$*\" = 'scale 4' ]\n"}
@@ -129,10 +129,10 @@ func TestDetect(t *testing.T) {
 	root, _ := fakeDocker(t, docker3)
 	r, a, err := Detect(t.Context(), root, Addresses{Writer: "127.0.0.1:1", Gateway: "127.0.0.1:2", Direct: "127.0.0.1:3"})
 	if err != nil || r.Name() != "docker" {
-		t.Errorf("with a docker: %v (%v), want docker", r, err)
+		t.Errorf("with Docker: %v (%v), want docker", r, err)
 	}
 	if want := (Addresses{Writer: "192.0.2.7:8080", Gateway: "[::1]:9080", Direct: "127.0.0.1:3"}); a != want {
-		t.Errorf("with a docker: %+v, want %+v", a, want)
+		t.Errorf("with Docker: %+v, want %+v", a, want)
 	}
 	t.Setenv("RUNTIME", "local")
 	if r, _, err = Detect(t.Context(), root, Addresses{}); err != nil || r.Name() != "local" {
@@ -152,7 +152,7 @@ func TestDetect(t *testing.T) {
 }
 
 func TestDocker(t *testing.T) {
-	root, asked := fakeDocker(t, docker3)
+	root, received := fakeDocker(t, docker3)
 	d := &docker{root: root}
 	readers, err := d.Readers(t.Context())
 	want := []Reader{{"heavy-reader-1", "127.0.0.1:32768"}, {"heavy-reader-3", "127.0.0.1:32770"}}
@@ -162,8 +162,8 @@ func TestDocker(t *testing.T) {
 	if r, err := d.Redis(t.Context()); err != nil || r != (RedisServer{"127.0.0.1:6379", "", "secret"}) {
 		t.Errorf("Redis: %+v (%v)", r, err)
 	}
-	asked()
-	if err := d.Scale(t.Context(), 4); err != nil || !slices.Equal(asked(), []string{"scale 4"}) {
+	received()
+	if err := d.Scale(t.Context(), 4); err != nil || !slices.Equal(received(), []string{"scale 4"}) {
 		t.Errorf("scale to 4: %v", err)
 	}
 	for process, container := range map[string]string{Redis: "heavy-redis-1", "heavy-reader-3": "heavy-reader-3"} {
@@ -174,16 +174,16 @@ func TestDocker(t *testing.T) {
 		if err := revive(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		calls := asked()
+		calls := received()
 		if want := []string{"kill " + container, "start " + container}; !slices.Equal(calls[len(calls)-2:], want) {
-			t.Errorf("kill %s: docker was asked %q, want %q", process, calls, want)
+			t.Errorf("kill %s: docker received %q, want %q", process, calls, want)
 		}
 	}
 	if err := d.Scale(t.Context(), 9); err == nil {
-		t.Error("the script failed, and there is no error")
+		t.Error("no error although the script failed")
 	}
 	if _, err := d.Kill(t.Context(), "nobody"); err == nil || !strings.Contains(err.Error(), "unknown: kill nobody") {
-		t.Errorf("docker failed, and the error is %v", err)
+		t.Errorf("docker failed: got the error %v, want its output", err)
 	}
 }
 
@@ -196,12 +196,12 @@ func TestDockerNotRunning(t *testing.T) {
 		t.Errorf("got %v, want ErrNotRunning", err)
 	}
 	if _, err := d.Redis(t.Context()); err == nil {
-		t.Error("a port that is not published was taken for one")
+		t.Error("no error for a port that is not published")
 	}
 }
 
-// Three servers and Sentinels, of which redis-2 is the primary; $1 changes an answer.
-const sentinel3 = `"compose version") ;;
+// withSentinel has two Redis servers, of which redis-2 is the primary, and a Sentinel.
+const withSentinel = `"compose version") ;;
 "compose ps --format json") cat <<'EOF'
 {"ID":"b1","Name":"heavy-redis-1","Service":"redis","State":"running","Health":"healthy"}
 {"ID":"b2","Name":"heavy-redis-2-1","Service":"redis-2","State":"running","Health":"healthy"}
@@ -214,17 +214,17 @@ EOF
 
 func TestDockerPrimary(t *testing.T) {
 	change := func(old, new string) string {
-		if !strings.Contains(sentinel3, old) {
-			t.Fatalf("%q is not there to be changed", old)
+		if !strings.Contains(withSentinel, old) {
+			t.Fatalf("the script does not contain %q", old)
 		}
-		return strings.Replace(sentinel3, old, new, 1)
+		return strings.Replace(withSentinel, old, new, 1)
 	}
 	for _, c := range []struct{ script, want, why string }{
-		{sentinel3, "heavy-redis-2-1", ""},
+		{withSentinel, "heavy-redis-2-1", ""},
 		{change(`"sentinel-1"`, `"writer"`), "", ErrNoFailover.Error()},
 		{change(`"healthy"`, `"starting"`), "", "heavy-redis-1 is starting"},
 		{change("role:slave", "role:master\\r\\nconnected_slaves:1"), "", "both primaries"},
-		{change("connected_slaves:1", "connected_slaves:0"), "", "not every other server follows heavy-redis-2-1"},
+		{change("connected_slaves:1", "connected_slaves:0"), "", "not every other server replicates heavy-redis-2-1"},
 		{change("role:master", "role:slave"), "", "no Redis server is a primary"},
 	} {
 		root, _ := fakeDocker(t, c.script)
@@ -235,18 +235,18 @@ func TestDockerPrimary(t *testing.T) {
 	}
 }
 
-// A failover is done by the script of the stack, with Docker and without.
+// local/stack.sh performs the failover in both runtimes.
 func TestFailover(t *testing.T) {
-	root, asked := fakeDocker(t, docker3)
+	root, received := fakeDocker(t, docker3)
 	for _, r := range []Runtime{&docker{root: root}, &local{root: root}} {
 		// The fake script fails for everything but scale 4.
-		if err := r.Failover(t.Context()); err == nil || !slices.Equal(asked(), []string{"failover"}) {
+		if err := r.Failover(t.Context()); err == nil || !slices.Equal(received(), []string{"failover"}) {
 			t.Errorf("%s: %v", r.Name(), err)
 		}
 	}
 }
 
-// With Sentinels the primary is the server that they name, while all of them are ready.
+// With Sentinels, Primary returns the server that they name, and an error while one of them is not ready.
 func TestLocalPrimary(t *testing.T) {
 	redistest.Require(t)
 	d := redistest.StartSentinel(t, redistest.SentinelOptions{Quick: true, All: []redistest.Option{redistest.Password("secret")}})
@@ -279,18 +279,18 @@ func TestLocalPrimary(t *testing.T) {
 	}
 	health = "degraded"
 	if _, err := l.Primary(t.Context()); err == nil || err.Error() != "sentinel-1 is degraded" {
-		t.Errorf("%v, want that sentinel-1 is degraded", err)
+		t.Errorf("got %v, want that sentinel-1 is degraded", err)
 	}
 	layout = "single"
 	if r, err := l.Redis(t.Context()); err != nil || r != (RedisServer{Addr: "127.0.0.1:6379", Password: "secret"}) {
-		t.Errorf("the only Redis is at %+v (%v)", r, err)
+		t.Errorf("a single Redis is at %+v (%v)", r, err)
 	}
 	if _, err := l.Primary(t.Context()); !errors.Is(err, ErrNoFailover) {
-		t.Errorf("%v, want ErrNoFailover", err)
+		t.Errorf("got %v, want ErrNoFailover", err)
 	}
 }
 
-// supervisor answers like the supervisor of the stack without Docker.
+// supervisor is a fake of the local stack's supervisor.
 func supervisor(t *testing.T, state func() string) *local {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -320,21 +320,21 @@ func TestLocal(t *testing.T) {
 		dead.Store(true)
 		died <- err
 	}()
-	again := httptest.NewServer(http.NotFoundHandler()) // stands for the reader after its restart
-	defer again.Close()
+	restarted := httptest.NewServer(http.NotFoundHandler()) // the reader after its restart
+	defer restarted.Close()
 	pid := victim.Process.Pid
-	var looks atomic.Int64 // since the death, of which the supervisor does not know at once
+	var polls atomic.Int64 // polls since the process died, which the supervisor notices late
 	l := supervisor(t, func() string {
 		now := pid
-		if dead.Load() && looks.Add(1) > 3 {
+		if dead.Load() && polls.Add(1) > 3 {
 			now = 99
 		}
 		return fmt.Sprintf(`{"processes":[{"name":"redis","role":"redis","address":"127.0.0.1:6379","external":true},
 			{"name":"reader-1","role":"reader","address":%q,"pid":%d},
-			{"name":"reader-direct","role":"reader","address":"127.0.0.1:8081","pid":0}]}`, again.Listener.Addr(), now)
+			{"name":"reader-direct","role":"reader","address":"127.0.0.1:8081","pid":0}]}`, restarted.Listener.Addr(), now)
 	})
 	readers, err := l.Readers(t.Context())
-	if want := []Reader{{"reader-1", again.Listener.Addr().String()}}; err != nil || !slices.Equal(readers, want) {
+	if want := []Reader{{"reader-1", restarted.Listener.Addr().String()}}; err != nil || !slices.Equal(readers, want) {
 		t.Errorf("readers %v (%v), want %v", readers, err, want)
 	}
 	l.addresses.RedisUsername, l.addresses.RedisPassword = "me", "secret"
@@ -349,7 +349,7 @@ func TestLocal(t *testing.T) {
 	}
 	for _, name := range []string{Redis, "reader-direct", "nobody"} {
 		if _, err := l.Kill(t.Context(), name); err == nil {
-			t.Errorf("%s was killed: it is external, does not run, or does not exist", name)
+			t.Errorf("%s was killed, although it is external, not running or not there", name)
 		}
 	}
 	revive, err := l.Kill(t.Context(), "reader-1")
@@ -360,8 +360,8 @@ func TestLocal(t *testing.T) {
 	if err := <-died; !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		t.Errorf("the process ended with %v, want SIGKILL", err)
 	}
-	if err := revive(t.Context()); err != nil || looks.Load() < 4 {
-		t.Errorf("it is said to be back after %d looks (%v)", looks.Load(), err)
+	if err := revive(t.Context()); err != nil || polls.Load() < 4 {
+		t.Errorf("revive returned after %d polls (%v), want at least 4", polls.Load(), err)
 	}
 }
 
@@ -388,11 +388,11 @@ func TestProcessUsage(t *testing.T) {
 	}
 }
 
-func TestAwaitTellsWhatIsMissing(t *testing.T) {
+func TestAwaitReportsWhatIsMissing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	var asked atomic.Int64
+	var requests atomic.Int64
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if asked.Add(1) == 2 {
+		if requests.Add(1) == 2 {
 			cancel()
 		}
 		fmt.Fprint(w, `{"ready":true,"synced":true,"applied_version":3,"newest_version":4}`)
@@ -402,7 +402,7 @@ func TestAwaitTellsWhatIsMissing(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "version 3 of 4") {
 		t.Errorf("got %v", err)
 	}
-	if err := Await(t.Context(), time.Millisecond, s.Listener.Addr().String()); err == nil || !strings.Contains(err.Error(), "1ms have passed") {
+	if err := Await(t.Context(), time.Millisecond, s.Listener.Addr().String()); err == nil || !strings.Contains(err.Error(), "not done after 1ms") {
 		t.Errorf("got %v", err)
 	}
 }
