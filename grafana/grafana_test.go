@@ -254,7 +254,7 @@ func TestCheckRefuses(t *testing.T) {
 		{`"title": "Reads"`, `"title": "Readers ready"`},
 		{`"title": "Reads"`, `"title": ""`},
 		{`"type": "stat"`, `"type": "graph"`},
-		{`so that no body was sent."`, `so that no body was sent"`},
+		{`because the client already had the current version."`, `because the client already had the current version"`},
 		{`"w": 3, "x": 3,`, `"w": 4, "x": 3,`},
 		{`"w": 3, "x": 21,`, `"w": 4, "x": 21,`},
 		{`"uid": "prometheus"`, `"uid": "other"`},
