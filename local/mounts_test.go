@@ -9,7 +9,7 @@ import (
 
 var mount = regexp.MustCompile(`- "?\./([^:\s]+):/`)
 
-// TestMountedFilesExist checks the files that containers mount: Docker makes an empty directory of a path that is missing.
+// TestMountedFilesExist checks the files that containers mount: Docker creates an empty directory for a missing path.
 func TestMountedFilesExist(t *testing.T) {
 	content, err := os.ReadFile("../docker-compose.yaml")
 	if err != nil {

@@ -61,20 +61,20 @@ func (s *Settings) Int(p *int, env string, value int, usage string) {
 	s.flags.Var(number{p, "it must be a whole number"}, s.flagName(env), usage)
 }
 
-// Number registers an integer setting with a range, which the error for a text that is no number names. The caller
-// checks the range, with the reason for it.
+// Number registers an integer setting with a range, which is named in the error for text that is not a number. The
+// caller checks the range, because it knows the reason for it.
 func (s *Settings) Number(p *int, env string, value, least, most int, usage string) {
 	*p = value
 	s.flags.Var(number{p, fmt.Sprintf("it must be a number between %d and %d", least, most)}, s.flagName(env), usage)
 }
 
-// number is the value of an integer setting, with the error for a text that is no number.
+// number is the value of an integer setting, with the error for text that is not a number.
 type number struct {
 	p    *int
 	rule string
 }
 
-// String returns the number; the zero number, which package flag makes, has none.
+// String returns the number, or "" for the zero value, which package flag creates.
 func (n number) String() string {
 	if n.p == nil {
 		return ""
@@ -217,7 +217,7 @@ func (c *Common) Validate() error {
 	return nil
 }
 
-// ValidateMetricsPort returns an error if port cannot be METRICS_PORT, the port of what only operators need.
+// ValidateMetricsPort returns an error if port cannot be METRICS_PORT, the port of the endpoints for operators.
 func (c *Common) ValidateMetricsPort(port int) error {
 	if port != 0 && port == c.Port {
 		return fmt.Errorf("METRICS_PORT=%d is also PORT: choose another", port)

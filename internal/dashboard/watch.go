@@ -27,7 +27,7 @@ type seen struct {
 // poll requests the post from a reader once, calls first, and polls from the moment of sending on. It returns the
 // time at which the reader first had the post.
 func (w *watch) poll(ctx context.Context, client *http.Client, url string, first func()) (time.Time, error) {
-	var begun time.Time
+	var began time.Time
 	var changes []seen // the state before, the post, and concurrent writes of the same post
 	var etag string
 	var lastErr error
@@ -40,14 +40,14 @@ func (w *watch) poll(ctx context.Context, client *http.Client, url string, first
 			changes = changes[max(0, len(changes)-64):]
 			etag = tag
 		}
-		if begun.IsZero() {
+		if began.IsZero() {
 			first()
 			select {
 			case <-w.sending:
 			case <-ctx.Done():
 				return time.Time{}, ctx.Err()
 			}
-			begun = time.Now()
+			began = time.Now()
 			continue
 		}
 		if !written {
@@ -68,7 +68,7 @@ func (w *watch) poll(ctx context.Context, client *http.Client, url string, first
 			}
 		}
 		pause := pollQuickly
-		if time.Since(begun) > quickFor {
+		if time.Since(began) > quickFor {
 			pause = pollSlowly
 		}
 		timer := time.NewTimer(pause)

@@ -34,7 +34,7 @@ func (o *operation) inCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	begun := time.Now()
+	began := time.Now()
 	if err := c.ClusterFailover(ctx).Err(); refused(err) {
 		return fmt.Errorf("%s refuses the failover: %w", o.cfg.Name(promoted), err)
 	}
@@ -52,7 +52,7 @@ func (o *operation) inCluster(ctx context.Context) error {
 			return err
 		}
 	}
-	o.report("%s is the primary of the posts, and all nodes report it. Writes were out for %s at most; none was lost.", o.cfg.Name(promoted), seconds(time.Since(begun)))
+	o.report("%s is the primary of the posts, and all nodes report it. Writes were out for %s at most; none was lost.", o.cfg.Name(promoted), seconds(time.Since(began)))
 	return nil
 }
 

@@ -51,7 +51,7 @@ func (o *operation) bySentinel(ctx context.Context) error {
 	old := watch.primary
 	o.report("Failing over from %s to %s; %d Sentinels watch them.", o.cfg.Name(old), strings.ReplaceAll(o.names(replicas), " and ", " or "), len(watch.sentinels))
 
-	begun := time.Now()
+	began := time.Now()
 	promoted, err := o.promote(ctx, watch, replicas)
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (o *operation) bySentinel(ctx context.Context) error {
 	}
 	// The pause ends last, so that a client whose write is refused then can already find the new primary.
 	err = o.takesWrites(ctx, watch, promoted)
-	out := time.Since(begun)
+	out := time.Since(began)
 	if err != nil {
 		err = fmt.Errorf("%s was promoted, but: %w", o.cfg.Name(promoted), err)
 	}
@@ -252,7 +252,7 @@ func (o *operation) promote(ctx context.Context, w watch, replicas []string) (pr
 	if err != nil {
 		return "", err
 	}
-	begun := time.Now()
+	began := time.Now()
 	err = c.Do(ctx, "client", "pause", pauseFor.Milliseconds(), "write").Err()
 	if refused(err) {
 		return "", fmt.Errorf("%s refuses to pause writes: %w", o.cfg.Name(w.primary), err)
@@ -271,7 +271,7 @@ func (o *operation) promote(ctx context.Context, w watch, replicas []string) (pr
 	if unpaused := o.unpause(ctx, w.primary); unpaused != nil {
 		return "", errors.Join(err, unpaused)
 	}
-	o.report("%s accepts writes again; they were paused for %s.", o.cfg.Name(w.primary), seconds(time.Since(begun)))
+	o.report("%s accepts writes again; they were paused for %s.", o.cfg.Name(w.primary), seconds(time.Since(began)))
 	return "", err
 }
 

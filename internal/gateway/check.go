@@ -24,7 +24,7 @@ type checker struct {
 func newChecker(interval, timeout time.Duration, report func(*node, error) (ready bool)) *checker {
 	client := &http.Client{
 		Timeout: timeout,
-		// Each check opens a new connection: a kept one would still work after the reader has stopped accepting.
+		// Each check opens a new connection: a kept-alive one would still work after the reader has stopped accepting.
 		Transport: &http.Transport{
 			DisableKeepAlives:      true,
 			DisableCompression:     true,

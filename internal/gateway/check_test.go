@@ -15,12 +15,12 @@ func TestNewReaderIsCheckedMoreOften(t *testing.T) {
 		const interval = time.Second
 		p := newTestNodes("a:1")
 		n := p.list[0]
-		begun := time.Now()
+		began := time.Now()
 		loading := 250 * time.Millisecond
 		var probed []time.Duration
 		c := newChecker(interval, interval, p.checked)
 		c.probe = func(context.Context, string) error {
-			at := time.Since(begun)
+			at := time.Since(began)
 			probed = append(probed, at)
 			if at < loading || at > 2*interval && at < 5*interval {
 				return errors.New("503 loading")

@@ -17,7 +17,7 @@ import (
 const upstreamName = "reader"
 
 // metrics has the names, labels and units of APISIX, so that one dashboard fits both. A node is named host:port, where
-// APISIX has the address alone: here all readers share one address. APISIX's service is a configuration object that the
+// APISIX only has the address, because all readers of the local stack share one address. APISIX's service is a configuration object that the
 // stack does not use, so that label is empty. The counters of removed readers are kept, because sums must not decrease.
 type metrics struct {
 	requests  atomic.Int64

@@ -198,8 +198,8 @@ func (u *upstream) do(x *exchange, timeout time.Duration) error {
 
 // sendAndReceive runs inside RawConn.Read, which has reset the readiness state of the poller, so that anything that arrives
 // from now on wakes the goroutine. Before it sends the request it reads once: on an idle connection only EOF or stray bytes
-// can be read, and either makes the connection useless. Conn.Read would make that system call as well, in vain, after
-// Conn.Write. So the check is free, and no request is sent on a connection that has been closed.
+// can be read, and either makes the connection useless. Conn.Read would try to read right after
+// Conn.Write anyway, before the response is there. So the check is free, and no request is sent on a connection that has been closed.
 func (u *upstream) sendAndReceive(fd uintptr) (done bool) {
 	if u.sent < 0 {
 		u.sent = 0

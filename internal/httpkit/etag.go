@@ -3,7 +3,7 @@ package httpkit
 import "errors"
 
 // errETagList continues a sentence that begins with the name of the header.
-var errETagList = errors.New(`is not a list of entity tags: send tags in double quotes, separated by commas, or * alone`)
+var errETagList = errors.New(`is not a list of entity tags: send tags in double quotes, separated by commas, or only *`)
 
 // NextETag splits the first entity tag off a list, as in If-Match and If-None-Match (RFC 9110, section
 // 8.8.3). tag includes its quotes and is empty at the end of the list. weak reports whether the tag has the

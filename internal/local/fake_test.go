@@ -121,9 +121,9 @@ func runFake(ctx context.Context, f fake) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	begun := time.Now()
+	began := time.Now()
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
-		if time.Since(begun) < f.load {
+		if time.Since(began) < f.load {
 			httpkit.JSON(w, http.StatusServiceUnavailable, map[string]string{"health": "loading"})
 			return
 		}

@@ -129,21 +129,21 @@ func (r *processes) stop() error {
 		fmt.Fprintln(r.out, "The stack is not running.")
 		return nil
 	}
-	begun := time.Now()
+	began := time.Now()
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop the supervisor (pid %d): %w", pid, err)
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, stopWait)
 	defer cancel()
 	if !poll.Until(ctx, func() bool { now, _, err := rundir.Running(r.cfg.RunDir); return err == nil && now != pid }) {
-		return fmt.Errorf("the supervisor (pid %d) has not stopped after %s, see %s", pid, time.Since(begun).Round(time.Second), r.cfg.File("stack.log"))
+		return fmt.Errorf("the supervisor (pid %d) has not stopped after %s, see %s", pid, time.Since(began).Round(time.Second), r.cfg.File("stack.log"))
 	}
 	// Only the process itself is left, which writes its last lines. It stays a zombie where no process reaps orphans;
 	// that is not an error.
 	ctx, cancel = context.WithTimeout(r.ctx, exitWait)
 	defer cancel()
 	poll.Until(ctx, func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
-	fmt.Fprintf(r.out, "Stopped in %.1f s.\n", time.Since(begun).Seconds())
+	fmt.Fprintf(r.out, "Stopped in %.1f s.\n", time.Since(began).Seconds())
 	if kept := r.cfg.DataDirs(); len(kept) > 0 {
 		fmt.Fprintf(r.out, "The data of Redis stays in %s.\n", strings.Join(kept, ", "))
 	}

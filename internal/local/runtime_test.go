@@ -114,9 +114,9 @@ esac
 		code     int
 		want     string
 	}{
-		{"Docker alone", map[string]string{"docker": compiles}, 0, compiled},
+		{"only Docker", map[string]string{"docker": compiles}, 0, compiled},
 		{"an old Go", map[string]string{"docker": compiles, "go": oldGo}, 0, compiled},
-		{"an old Go alone", map[string]string{"docker": noDaemon, "go": oldGo}, 1, "go.mod requires go >= 1.26\n"},
+		{"only an old Go", map[string]string{"docker": noDaemon, "go": oldGo}, 1, "go.mod requires go >= 1.26\n"},
 		{"no daemon", map[string]string{"docker": noDaemon}, 1, "error: the stack needs Docker (Cannot connect to the Docker daemon), or Go 1.26 or newer on PATH (https://go.dev/dl)\n"},
 		{"neither", nil, 1, "error: the stack needs Docker (docker is not installed), or Go 1.26 or newer on PATH (https://go.dev/dl)\n"},
 	} {

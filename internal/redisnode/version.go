@@ -10,8 +10,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// errTooOld means that the server lacks EVALSHA_RO, which readers need. Redis has it since 7.0; Valkey has
-// it since its first version, 7.2.
+// errTooOld means that the server lacks EVALSHA_RO, which readers need. Redis has had it since 7.0, and Valkey
+// since its first release, 7.2.
 var errTooOld = errors.New("the server is too old, use Redis 7.0, Valkey 7.2 or a newer one")
 
 const leastMajor = 7 // lowest accepted major version in redis_version, which Valkey reports too

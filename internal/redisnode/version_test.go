@@ -44,7 +44,7 @@ func TestOldServerIsRefused(t *testing.T) {
 		commands         map[string]string
 		product, problem string
 	}{
-		{"least", info("redis_version:7.0.0"), "Redis 7.0.0", ""},
+		{"oldest accepted", info("redis_version:7.0.0"), "Redis 7.0.0", ""},
 		{"newer", info("redis_version:10.1.0"), "Redis 10.1.0", ""},
 		{"development branch", info("redis_version:255.255.255"), "Redis 255.255.255", ""},
 		{"Valkey", info("redis_version:7.2.4", "server_name:valkey", "valkey_version:9.1.2"), "Valkey 9.1.2", ""},

@@ -84,21 +84,21 @@ func TestRun(t *testing.T) {
 	const board = `{"templating": {"list": [{"name": "reader", "query": {"query": "label_values(a, instance)"}}]},
 		"panels": [{"title": "row"}, {"title": "P", "targets": [{"expr": %q}]}]}`
 	const recording = "groups: [{name: g, rules: [{record: r, expr: b}, {alert: A, expr: %s}]}]"
-	well := server{"a": "1", "b": "0", "r": "2", `a{instance="one"}`: "1", `a{instance="two"}`: "1"}
+	healthy := server{"a": "1", "b": "0", "r": "2", `a{instance="one"}`: "1", `a{instance="two"}`: "1"}
 	for _, test := range []struct {
 		name, panel, alert string
 		answers            server
 		want               string // text in the output; "" for success
 	}{
-		{"an alert that does not fire", "a", "b > 1", well, ""},
-		{"each reader", `a{instance="$reader"}`, "b", well, ""},
-		{"no data", "a > 5", "b", well, `board.json, panel "P": no data`},
+		{"an alert that does not fire", "a", "b > 1", healthy, ""},
+		{"each reader", `a{instance="$reader"}`, "b", healthy, ""},
+		{"no data", "a > 5", "b", healthy, `board.json, panel "P": no data`},
 		{"no data for one reader", `a{instance="$reader"}`, "b", server{"b": "0", "r": "2", `a{instance="one"}`: "1"}, `no data for a{instance="two"}`},
 		{"not a number", "a", "b", server{"a": "NaN", "b": "0", "r": "2"}, "no data"},
-		{"a metric that is not exported", "c or vector(0)", "b", well, "no process exports the metric c"},
+		{"a metric that is not exported", "c or vector(0)", "b", healthy, "no process exports the metric c"},
 		{"an optional metric that is missing", "redis_master_link_up or vector(-1)", "b", server{"redis_master_link_up or vector(-1)": "-1", "b": "0", "r": "2"}, ""},
-		{"an optional metric that is missing, without an alternative", "redis_master_link_up", "b", well, "no data"},
-		{"a metric of an alert that is not exported", "a", "c > 1", well, "alert A: no process exports the metric c"},
+		{"an optional metric that is missing, without an alternative", "redis_master_link_up", "b", healthy, "no data"},
+		{"a metric of an alert that is not exported", "a", "c > 1", healthy, "alert A: no process exports the metric c"},
 		{"an expression that Prometheus rejects", "a", "b", server{"a": "refused", "b": "0", "r": "2"}, "parse error"},
 		{"a rule that was not loaded", "a", "b", server{"a": "1", "b": "0"}, "rules.yml, record r: no data"},
 	} {

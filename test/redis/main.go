@@ -1,5 +1,5 @@
-// Command redis runs the tests of the protocol on other servers than the installed redis-server: Redis 8, Valkey 8
-// and Valkey 9 of Debian's newer suites. It fails if a test fails on one of them. A server that cannot be fetched is
+// Command redis runs the tests of the protocol on servers other than the installed redis-server: Redis 8, Valkey 8
+// and Valkey 9 from newer suites of Debian. It fails if a test fails on one of them. A server that cannot be fetched is
 // reported as skipped.
 //
 //	go run ./test/redis [SUITE PRODUCT]    only one server, such as: forky valkey
@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string) error {
 // test runs the tests whose outcome depends on the server: scripts, subscriptions, snapshots, roles, failovers, slot
 // migrations and access lists. bin has the redis-server to test.
 func test(ctx context.Context, bin string) error {
-	var both errgroup.Group // without a context: a failure of one must not end the other
+	var both errgroup.Group // without a context, because a failure of one must not end the other
 	both.Go(func() error {
 		return goTest(ctx, bin, "./internal/test/e2e",
 			"-run", "AccessList|SentinelKill|ClusterKill|ClusterMigration|ClusterReshard|ClusterAtomic|Relay|RedisIsFlushed")

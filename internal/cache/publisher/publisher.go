@@ -254,14 +254,14 @@ func resultsOf(reply protocol.WriteReply, writes []protocol.Write) ([]Result, er
 	return results, nil
 }
 
-// Check returns nil when Redis would accept a write now, otherwise why not. It writes nothing, and blocks until ctx is done
-// at most.
+// Check returns nil when Redis would accept a write now, otherwise an error with the reason. It writes nothing, and
+// blocks at most until ctx is done.
 func (p *Publisher) Check(ctx context.Context) error {
 	n, err := p.cfg.Redis.Node(ctx)
 	if err != nil {
 		return err
 	}
-	// No value is stored under the prefix alone, because no key is empty.
+	// No value is stored under the prefix itself, because no key is empty.
 	keys := []string{p.keys.Seq, p.keys.Epoch, p.keys.Log, p.keys.Prefix}
 	newest, err := protocol.RunLoaded(ctx, n, func() *redis.Cmd { return protocol.CheckScript.EvalSha(ctx, n, keys, p.cfg.Channel) }).Text()
 	if err != nil {

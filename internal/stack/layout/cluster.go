@@ -323,17 +323,17 @@ func (g *clusterGroup) assignSlots(ctx context.Context, l clusterView) error {
 
 // assignReplicas makes each node without slots the Redis replica of a primary that has none.
 func (g *clusterGroup) assignReplicas(ctx context.Context, l clusterView) error {
-	var alone []peer // primaries without a Redis replica
+	var bare []peer // primaries without a Redis replica
 	for _, v := range l.nodes {
 		if v.primary && len(v.slots) > 0 && !slices.ContainsFunc(l.nodes, func(r nodeView) bool { return !r.primary && r.upstream == v.addr }) {
-			alone = append(alone, v.peer)
+			bare = append(bare, v.peer)
 		}
 	}
 	for _, v := range l.nodes {
-		if !v.primary || len(v.slots) > 0 || len(alone) == 0 {
+		if !v.primary || len(v.slots) > 0 || len(bare) == 0 {
 			continue
 		}
-		c := redisClient(alone[0].addr, g.password)
+		c := redisClient(bare[0].addr, g.password)
 		id, err := c.ClusterMyID(ctx).Result()
 		c.Close()
 		if err != nil {
@@ -342,7 +342,7 @@ func (g *clusterGroup) assignReplicas(ctx context.Context, l clusterView) error 
 		if err := g.sendCommand(ctx, v.addr, "CLUSTER", "REPLICATE", id); err != nil {
 			return err
 		}
-		alone = alone[1:]
+		bare = bare[1:]
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func TestSentinelsKeepTheirPorts(t *testing.T) {
 		t.Fatal(err)
 	}
 	if entries, err := os.ReadDir(cfg.RunDir); err != nil || len(entries) > 0 {
-		t.Errorf("the layout alone wrote files: %v %v", entries, err)
+		t.Errorf("computing the layout wrote files: %v %v", entries, err)
 	}
 	conf := cfg.File("sentinel/sentinel-2/" + sentinelConf)
 	if err := configure(conf, "sentinel monitor posts 127.0.0.1 1234 2\nsentinel config-epoch posts 7\n", "secret"); err != nil {

@@ -57,12 +57,12 @@ func viewServer(ctx context.Context, c *redis.Client, p peer) serverView {
 // sentinelView is the state of a Sentinel, as the Sentinel itself reports it.
 type sentinelView struct {
 	peer
-	err     error  // error of the request; if not nil, all other fields are empty
-	primary string // address of the primary that it names
-	epoch   int64  // configuration epoch of that primary
-	down    bool   // it does not reach the primary, or a failover is under way
-	usable  int    // number of Redis replicas that it could promote
-	alone   bool   // it reaches too few Sentinels for a quorum
+	err      error  // error of the request; if not nil, all other fields are empty
+	primary  string // address of the primary that it names
+	epoch    int64  // configuration epoch of that primary
+	down     bool   // it does not reach the primary, or a failover is under way
+	usable   int    // number of Redis replicas that it could promote
+	noQuorum bool   // it reaches too few Sentinels for a quorum
 }
 
 func (g *sentinelGroup) viewSentinel(ctx context.Context, p peer) sentinelView {
@@ -84,8 +84,8 @@ func (g *sentinelGroup) viewSentinel(ctx context.Context, p peer) sentinelView {
 		}
 	}
 	err = c.Do(ctx, "sentinel", "ckquorum", masterName).Err()
-	v.alone = redis.HasErrorPrefix(err, "NOQUORUM")
-	if !v.alone {
+	v.noQuorum = redis.HasErrorPrefix(err, "NOQUORUM")
+	if !v.noQuorum {
 		v.err = err
 	}
 	return v
@@ -139,7 +139,7 @@ func (l *groupView) settle() {
 
 // canReplace reports whether the Sentinels can promote another server if self stays down.
 func (l groupView) canReplace(self peer) bool {
-	return slices.ContainsFunc(l.sentinels, func(s sentinelView) bool { return s.err == nil && !s.alone }) &&
+	return slices.ContainsFunc(l.sentinels, func(s sentinelView) bool { return s.err == nil && !s.noQuorum }) &&
 		slices.ContainsFunc(l.servers, func(s serverView) bool { return s.err == nil && !s.primary && s.upstream == self.addr })
 }
 
@@ -203,7 +203,7 @@ func (l groupView) sentinel(p peer) state.Health {
 	switch {
 	case 2*l.agree <= len(l.sentinels):
 		h.Ready, h.Detail = false, "no quorum: most Sentinels do not answer or name another primary"
-	case v.alone:
+	case v.noQuorum:
 		h.Ready, h.Detail = false, "no quorum: this Sentinel does not reach most of the others"
 	case v.down || !l.hasPrimary():
 		h.Ready, h.Detail = false, "no primary: "+l.name(v.primary)+" does not answer or is being replaced"

@@ -45,9 +45,9 @@ func (w *clusterWorld) fault(name string, mayLose bool, do func(owner, replica *
 	w.failover(mayLose, func() { do(owner, replica); w.WaitPrimary(replica) }, func() *redistest.Server { return w.Owner(w.key) })
 	w.flow(50)
 	w.recovered(name, began)
-	inStep := time.Since(began)
+	inSync := time.Since(began)
 	stop()
-	out.end(name, inStep)
+	out.end(name, inSync)
 	w.verify()
 }
 
@@ -268,9 +268,9 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 	w.follow(to)
 	w.flow(50)
 	w.recovered(name, began)
-	inStep := time.Since(began)
+	inSync := time.Since(began)
 	stop()
-	out.end(name, inStep)
+	out.end(name, inSync)
 	w.settled()
 	w.t.Logf("%s took %v; %d reads went to Redis, and %d of them failed", name, took.Round(time.Millisecond), fetches, failures)
 	if n := w.unknown.Load(); n > 0 {

@@ -79,13 +79,13 @@ func (w *world) watchWrites() *outage {
 
 // end ends the measurement and logs the cost of a fault. No write may be in flight. The number of lost writes is
 // a lower bound, because each executed write of unknown outcome hides a lost one.
-func (o *outage) end(fault string, inStep time.Duration) {
+func (o *outage) end(fault string, inSync time.Duration) {
 	o.w.t.Helper()
 	close(o.done)
 	<-o.ended
 	acked, taken := o.w.acked.Load()-o.acked, int64(o.w.mustHead().Version-o.version)
-	o.w.t.Logf("%s: writes out %v, readers in step after %v, %d of %d acknowledged writes lost, %d reads failed",
-		fault, time.Duration(o.longest.Load()).Round(10*time.Millisecond), inStep.Round(10*time.Millisecond),
+	o.w.t.Logf("%s: writes out %v, readers in sync after %v, %d of %d acknowledged writes lost, %d reads failed",
+		fault, time.Duration(o.longest.Load()).Round(10*time.Millisecond), inSync.Round(10*time.Millisecond),
 		max(0, acked-taken), acked, o.w.unread.Load())
 	o.w.neverFailed()
 }
@@ -121,7 +121,7 @@ func (w *world) failover(mayLose bool, do func(), primary func() *redistest.Serv
 // follow makes server the one that the world inspects.
 func (w *world) follow(server *redistest.Server) { w.redis, w.direct = server, server.Client(w.t) }
 
-// fault runs a fault under load, waits until the writers use another server and the readers are in step with
+// fault runs a fault under load, waits until the writers use another server and the readers are in sync with
 // it, and checks the promises. With mayLose acknowledged writes may be lost, as asynchronous replication
 // allows.
 func (w *sentinels) fault(name string, mayLose bool, do func(primary *redistest.Server)) {
@@ -135,9 +135,9 @@ func (w *sentinels) fault(name string, mayLose bool, do func(primary *redistest.
 	w.failover(mayLose, func() { do(old); w.WaitFailover(old) }, w.Primary)
 	w.flow(50)
 	w.recovered(name, began)
-	inStep := time.Since(began)
+	inSync := time.Since(began)
 	stop()
-	out.end(name, inStep)
+	out.end(name, inSync)
 	w.verify()
 }
 
@@ -238,10 +238,10 @@ func TestSentinelWriterAlone(t *testing.T) {
 	})
 	began := time.Now()
 	w.flow(50)
-	w.recovered("writer alone with the old primary", began)
-	inStep := time.Since(began)
+	w.recovered("only a writer with the old primary", began)
+	inSync := time.Since(began)
 	stop()
-	out.end("writer alone with the old primary", inStep)
+	out.end("only a writer with the old primary", inSync)
 	w.WaitStable()
 	w.verify()
 }

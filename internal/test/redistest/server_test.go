@@ -60,7 +60,7 @@ func TestEmbeddedKeepsItsAddress(t *testing.T) {
 func TestRestartKeepsAddressAndEveryWrite(t *testing.T) {
 	Require(t)
 	s := Start(t)
-	for name, end := range map[string]func(){"Kill": s.Kill, "Stop": s.Stop, "Restart alone": func() {}} {
+	for name, end := range map[string]func(){"Kill": s.Kill, "Stop": s.Stop, "only Restart": func() {}} {
 		t.Run(name, func(t *testing.T) {
 			c := s.Client(t)
 			addr, pid := s.Addr(), s.PID()

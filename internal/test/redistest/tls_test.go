@@ -78,7 +78,7 @@ func TestTLSClientCertificates(t *testing.T) {
 
 func TestUnixSocket(t *testing.T) {
 	Require(t)
-	t.Run("of a test whose name alone is longer than the longest path that a socket of this kind can have", func(t *testing.T) {
+	t.Run("of a test whose name is itself longer than the longest path that a socket of this kind can have", func(t *testing.T) {
 		s := Start(t, UnixSocket())
 		o := clientOptions(s.Socket(), "")
 		o.Network = "unix"
