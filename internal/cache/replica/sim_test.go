@@ -96,7 +96,7 @@ func newSim(seed uint64, broken string) (*sim, func()) {
 	}
 	size := int64(64 << 10)
 	if s.rng.IntN(2) == 0 {
-		size = 1200 // four or five entries, so that evictions occur all the time
+		size = 800 // four or five entries, so that evictions occur all the time
 	}
 	owner, err := store.New(store.Config{MaxSize: size, NumCounters: 100, BufferItems: 64})
 	if err != nil {

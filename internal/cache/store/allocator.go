@@ -36,7 +36,7 @@ func newAllocator(size int) *allocator {
 
 // add copies an entry into a slab and returns its place and its cost in bytes. An entry of an earlier snapshot goes
 // into a slab of such entries, so that the entries to drop after a snapshot are found by their slabs.
-func (a *allocator) add(key []byte, value string, version, epoch, snapshot uint64) (ref, int64) {
+func (a *allocator) add(key, value string, version, epoch, snapshot uint64) (ref, int64) {
 	size := entryHeader + len(key) + len(value)
 	target := a.current
 	if snapshot < a.snapshot {
@@ -131,10 +131,8 @@ func (a *allocator) grow(size int, own bool, epoch, snapshot uint64) *slab {
 
 // sweep frees the slabs that have no entry left.
 func (a *allocator) sweep() {
-	a.mu.Lock()
 	empty := a.empty
 	a.empty = nil
-	a.mu.Unlock()
 	for _, sl := range empty {
 		// A current slab is still being filled; retire checks it again. A slab is listed twice when it got new
 		// entries in between.

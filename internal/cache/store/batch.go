@@ -1,7 +1,6 @@
 package store
 
-// Batch collects changes and keeps the newest one of a key: two Sets of a new key in one batch leave
-// ristretto with the older value.
+// Batch collects changes and keeps the newest one of a key, so that a key that is written often costs one change.
 type Batch struct {
 	Changes []Change // each key once
 	index   map[string]int

@@ -1,5 +1,7 @@
 package store
 
+import "unsafe"
+
 // Compaction starts when the dead bytes of the shared slabs exceed 1/deadShare of the live ones by more than
 // deadFloor slabs. A smaller share saves memory and moves more bytes for each byte that is replaced.
 const (
@@ -34,13 +36,16 @@ func (o *Owner) compact() {
 // evacuate copies the live entries of sl into other slabs and frees sl.
 func (o *Owner) evacuate(sl *slab) {
 	for offset := 0; offset < sl.used; offset += sl.size(offset) {
-		o.scratch = append(o.scratch[:0], sl.key(offset)...)
-		if r, ok := o.cache.Get(o.scratch); !ok || r != newRef(sl.index, sl.generation, offset) {
+		key, r := sl.key(offset), newRef(sl.index, sl.generation, offset)
+		hash := o.hash(key)
+		at := o.at(bucketOf(hash, o.count)).Load().find(hash, r)
+		if at.block == nil {
 			continue // replaced or removed
 		}
 		e := sl.entry(offset)
-		o.set(o.alloc.add(o.scratch, e.Value, e.Version, e.Epoch, sl.snapshot))
+		moved, _ := o.alloc.add(unsafe.String(unsafe.SliceData(key), len(key)), e.Value, e.Version, e.Epoch, sl.snapshot)
+		at.replace(moved)
+		o.slabs.drop(r)
 	}
-	o.cache.Wait()
 	o.alloc.sweep()
 }

@@ -7,49 +7,56 @@ import (
 	"github.com/dgraph-io/ristretto/v2"
 )
 
-// ristretto's index is two maps. Go doubles the table of a map when entries or tombstones fill it and never
-// shrinks it, so the memory per entry varies.
+// An item takes 120 to 290 bytes in ristretto's two maps, so an item is not an entry but a bucket of about a dozen. Buckets
+// are admitted and evicted as a whole.
 const (
-	// indexMean is the mean size of the index per entry after a snapshot, in bytes. Between 108 and 187 were
-	// measured, 172 for a million entries.
-	indexMean = 170
-	// indexCharge is the largest size of the index per entry that was measured, in bytes, in a store whose keys
-	// change all the time.
-	indexCharge = 216
+	meanBucket = 12  // entries per bucket in a store of many entries
+	fewBuckets = 256 // buckets up to which each entry gets one, so that an eviction drops a small part of the store
+
+	// bucketCharge is the largest size of a bucket's part of the index that was measured, in bytes, apart from its
+	// blocks: Go doubles the table of a map when entries or tombstones fill it and never shrinks it.
+	bucketCharge = 288
+	// bucketMean is the mean size of the same after a snapshot, in bytes.
+	bucketMean = 150
 )
 
-// index is ristretto, which maps a key to the place of its entry. A Get holds a pointer to it until it returns,
-// so that the garbage collector detects when the last one has ended.
+// index is ristretto, which maps the number of a bucket to the bucket. A Get holds a pointer to it until it returns, so
+// that the garbage collector detects when the last one has ended.
 type index struct {
-	cache   *ristretto.Cache[[]byte, ref]
-	retired *atomic.Bool // another index has replaced this one: its entries leave without being counted
+	generation uint64 // number of the index within the store, from 1
+	cache      *ristretto.Cache[uint32, *block]
+	count      atomic.Uint32 // buckets; it only grows
+	table      table         // what the cache holds
+	retired    *atomic.Bool  // another index has replaced this one: its buckets leave without being counted
 }
 
-// newIndex returns an empty index that reports removed entries to the store.
-func (o *Owner) newIndex() (*index, error) {
+// newIndex returns an index of count empty buckets, none of which is held.
+func (o *Owner) newIndex(count uint32) (*index, error) {
 	retired := new(atomic.Bool)
-	s := o.Store
-	cache, err := ristretto.NewCache(&ristretto.Config[[]byte, ref]{
+	cache, err := ristretto.NewCache(&ristretto.Config[uint32, *block]{
 		NumCounters:        o.cfg.NumCounters,
-		MaxCost:            o.limit,
+		MaxCost:            o.capacity(count),
 		BufferItems:        o.cfg.BufferItems,
-		IgnoreInternalCost: true, // part of indexCharge, which was measured
-		OnExit: func(r ref) {
+		IgnoreInternalCost: true, // part of bucketCharge, which was measured
+		// ristretto takes the shard of an item from the low bits, and bits of its Bloom filter from the high ones.
+		KeyToHash: func(n uint32) (hash, conflict uint64) { return uint64(n)<<32 | uint64(n), 0 },
+		OnEvict: func(i *ristretto.Item[*block]) {
 			if !retired.Load() {
-				s.exit(r)
+				o.evictions.Add(o.leave(i))
 			}
 		},
-		OnEvict: func(*ristretto.Item[ref]) {
-			if !retired.Load() {
-				s.evictions.Add(1)
-			}
-		},
-		OnReject: func(*ristretto.Item[ref]) { s.rejects.Add(1) },
+		OnReject: func(i *ristretto.Item[*block]) { o.rejects.Add(o.leave(i)) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &index{cache: cache, retired: retired}, nil
+	o.generation++
+	i := &index{generation: o.generation, cache: cache, retired: retired}
+	for n := range count {
+		i.table.extend(n)
+	}
+	i.count.Store(count)
+	return i, nil
 }
 
 // retire ends the goroutines of i, which the store does not use any more, once the running reads have ended.
@@ -58,39 +65,52 @@ func (o *Owner) newIndex() (*index, error) {
 // Close takes the lock of every shard first, and Get releases one of them last.
 func (i *index) retire() {
 	i.retired.Store(true)
-	runtime.AddCleanup(i, func(c *ristretto.Cache[[]byte, ref]) { go c.Close() }, i.cache)
+	runtime.AddCleanup(i, func(c *ristretto.Cache[uint32, *block]) { go c.Close() }, i.cache)
 }
 
-// smallIndex is the number of entries for which an index may be made without a charge.
-const smallIndex = 1000
+// bucketsFor returns the number of buckets that a number of entries should have.
+func (o *Owner) bucketsFor(entries int64) uint32 {
+	n := max(min(entries, fewBuckets), entries/meanBucket)
+	return uint32(max(1, min(n, o.max/2/(bucketCharge+blockSize), 1<<31)))
+}
 
-// idle returns the most memory that the index keeps for entries that have left, in bytes.
+// idle returns the memory of the buckets that are more than the entries need, in bytes.
 func (o *Owner) idle() int64 {
-	return indexCharge * max(0, o.peak-max(o.entries.Load(), smallIndex))
+	return (bucketCharge + blockSize) * (int64(o.count) - int64(o.bucketsFor(o.entries.Load())))
 }
 
-// reindex replaces an index that once held at least twice as many entries as now, when its idle memory exceeds a
-// sixteenth of the store. Reads use the old index until the new one is filled.
+// reindex replaces an index that has at least twice as many buckets as the entries need, when its idle memory exceeds a
+// sixteenth of the store: neither the number of buckets nor ristretto's maps shrink. Reads use the old index until the new
+// one is filled.
 func (o *Owner) reindex() {
-	if o.entries.Load() > o.peak/2 || o.idle() <= o.max/16 {
+	count := o.bucketsFor(o.entries.Load())
+	if count > o.count/2 || o.idle() <= o.max/16 {
 		return
 	}
-	next, err := o.newIndex()
+	next, err := o.newIndex(count)
 	if err != nil {
 		return // cannot happen: the same configuration has succeeded before
 	}
-	refs := make([]ref, 0, o.entries.Load())
-	o.cache.IterValues(func(r ref) bool {
-		refs = append(refs, r)
-		return false
-	})
-	for _, r := range refs {
-		sl := o.slabs.at(r)
-		for !next.cache.Set(sl.key(r.offset()), r, sl.cost(r.offset())) {
-			next.cache.Wait() // the buffer was full and the Set was dropped
-		}
+	o.wait()
+	builders := make([]builder, count)
+	for n := range builders {
+		builders[n] = newBuilder()
 	}
-	next.cache.Wait()
-	o.cache, o.peak = next.cache, o.entries.Load()
+	var blocks int64
+	for n := range o.count {
+		first := o.at(n).Load()
+		blocks -= first.blocks()
+		first.slots(func(_ slotAt, hash uint32, r ref) { builders[bucketOf(hash, count)].add(hash, r) })
+	}
+	o.current, o.count, o.limit = next, count, o.capacity(count)
+	o.told, o.toldAll, o.dirty = make([]int64, count), 0, newBitmap(count)
+	for n := range count {
+		first := builders[n].first
+		blocks += first.blocks()
+		o.at(n).Store(first)
+		o.admit(n, blockSize)
+	}
+	o.countBlocks(blocks)
+	o.wait()
 	o.index.Swap(next).retire()
 }

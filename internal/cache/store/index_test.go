@@ -72,7 +72,7 @@ func TestGetDuringClose(t *testing.T) {
 // An index that was made for many entries is replaced when few are left; reads are not affected.
 func TestIndexShrinks(t *testing.T) {
 	before := indexes()
-	s := testStore(t, 16<<20)
+	s := testStore(t, 8<<20)
 	const keys, kept = 40_000, 2000
 	var all []Change
 	for i := range keys {
@@ -84,7 +84,7 @@ func TestIndexShrinks(t *testing.T) {
 	if s.complete.Load() == 0 {
 		t.Fatal("the set does not fit")
 	}
-	first := s.cache
+	first := s.current.cache
 	var stop atomic.Bool
 	var reads sync.WaitGroup
 	for range 2 {
@@ -106,8 +106,8 @@ func TestIndexShrinks(t *testing.T) {
 	}
 	stop.Store(true)
 	reads.Wait()
-	if s.cache == first || s.idle() > s.max/16 {
-		t.Errorf("the index of %d entries has room for %d", s.entries.Load(), s.peak)
+	if s.current.cache == first || s.idle() > s.max/16 {
+		t.Errorf("the index of %d entries has %d buckets", s.entries.Load(), s.count)
 	}
 	for i, c := range all {
 		want := Absent

@@ -66,7 +66,7 @@ func TestMemoryStaysBelowTheBound(t *testing.T) {
 				}
 			}
 
-			fits := int(bound)/(size+150) + 2
+			fits := int(bound)/(size+50) + 2
 			inOrder := func(i int) int { return i }
 			s.BeginSnapshot(false)
 			put(inOrder, fits+fits/4, size, true)

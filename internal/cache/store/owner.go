@@ -2,9 +2,8 @@ package store
 
 import (
 	"fmt"
-	"slices"
-
-	"github.com/dgraph-io/ristretto/v2"
+	"hash/maphash"
+	"sync/atomic"
 )
 
 // Change is a value to store, or a key to remove.
@@ -19,30 +18,34 @@ type Change struct {
 type Owner struct {
 	*Store // the part that any goroutine may use
 
-	cfg   Config
-	cache *ristretto.Cache[[]byte, ref] // that of the index
-	alloc *allocator
+	cfg        Config
+	alloc      *allocator
+	current    *index  // the index, with which reads may catch up later; nil once the store is closed
+	generation uint64  // number of the last index
+	count      uint32  // buckets of the index, those included that reads do not know yet
+	told       []int64 // cost of each bucket that ristretto knows, in bytes; 0 for a bucket that it does not hold
+	toldAll    int64   // sum of told
+	dirty      bitmap  // buckets whose cost may differ from told
+	queued     int     // changes that ristretto may not have processed
 
-	pending     bool // changes have been put and may not be visible
 	inSnapshot  bool
-	overflow    bool   // the running or last snapshot did not fit
-	compacted   int64  // dead bytes that the last compaction left
-	scratch     []byte // key that is being changed
-	limit       int64  // most that used may come to, in bytes; ristretto's MaxCost
-	peak        int64  // largest number of entries since the index was made, which determines its size
-	flushedSize int64  // bytes that the slabs held after the last flush
+	overflow    bool  // the running or last snapshot did not fit
+	compacted   int64 // dead bytes that the last compaction left
+	limit       int64 // most that used may come to, in bytes; ristretto's MaxCost
+	flushedSize int64 // bytes that the slabs held after the last flush
 }
 
 // New returns the owner of an empty store. The configuration must be complete, as WithDefaults returns it.
 func New(cfg Config) (*Owner, error) {
 	alloc := newAllocator(slabSizeFor(cfg.MaxSize))
-	o := &Owner{Store: &Store{slabs: alloc.slabTable, max: cfg.MaxSize}, cfg: cfg, alloc: alloc}
-	o.limit = o.capacity()
-	i, err := o.newIndex()
+	s := &Store{slabs: alloc.slabTable, max: cfg.MaxSize, seed: maphash.MakeSeed()}
+	o := &Owner{Store: s, cfg: cfg, alloc: alloc, count: 1, told: make([]int64, 1), dirty: newBitmap(1)}
+	o.limit = o.capacity(1)
+	i, err := o.newIndex(1)
 	if err != nil {
 		return nil, fmt.Errorf("create the local cache: %w", err)
 	}
-	o.cache = i.cache
+	o.current = i
 	o.index.Store(i)
 	return o, nil
 }
@@ -52,100 +55,142 @@ func New(cfg Config) (*Owner, error) {
 // compaction's backlog.
 const spareSlabs = deadFloor + batchSlabs + 8
 
-// capacity returns the most that all entries may cost, in bytes. A small store does not have room for
-// spareSlabs.
-func (o *Owner) capacity() int64 {
-	return o.max - min(spareSlabs*int64(o.alloc.size), o.max/32) - o.idle()
+// capacity returns the most that all entries may cost in a store of this many buckets, in bytes. A small store does not
+// have room for spareSlabs.
+func (o *Owner) capacity(buckets uint32) int64 {
+	return o.max - min(spareSlabs*int64(o.alloc.size), o.max/32) - bucketCharge*int64(buckets)
 }
 
-// Bounds of the changes that are put before the owner waits until they are visible.
-const (
-	maxBatch   = 4096 // changes; ristretto drops a Set when its buffer of 32 Ki is full
-	batchSlabs = 8    // bytes, in slabs; until a flush the store holds both old and new values
-)
+// batchSlabs bounds the changes between two flushes, in slabs: until a flush the store holds both old and new values.
+const batchSlabs = 8
 
-// Apply makes changes visible, in one batch that has each key once, and returns when they are.
+// Apply makes changes, in their order. They are visible when it returns.
 func (o *Owner) Apply(epoch uint64, changes []Change) {
 	o.Put(epoch, changes)
 	o.flush()
 }
 
-// Put applies changes and does not wait until they are visible: the next Apply or FinishSnapshot does. Meanwhile
-// ristretto processes them while the owner prepares more. A key may come twice in a batch if it comes with the same
-// value.
+// Put makes changes, in their order, and does not wait until they are visible: the next Apply or FinishSnapshot does.
 func (o *Owner) Put(epoch uint64, changes []Change) {
-	for batch := range slices.Chunk(changes, maxBatch) {
-		o.flush()
-		for _, c := range batch {
-			o.pending = true
-			o.change(epoch, c)
-			if o.alloc.bytes()-o.flushedSize > int64(batchSlabs*o.alloc.size) {
-				o.flush()
+	for i := range changes {
+		o.change(epoch, &changes[i])
+		if o.alloc.bytes()-o.flushedSize > int64(batchSlabs*o.alloc.size) {
+			o.flush()
+		}
+	}
+}
+
+// flush makes all changes visible and reclaims the memory of entries that have left.
+func (o *Owner) flush() {
+	o.wait()
+	o.alloc.sweep()
+	o.compact()
+	o.flushedSize = o.alloc.bytes()
+	o.reindex()
+}
+
+// at returns the place of the first block of bucket n.
+func (o *Owner) at(n uint32) *atomic.Pointer[block] { return o.current.table.at(n) }
+
+func (o *Owner) change(epoch uint64, c *Change) {
+	hash := o.hashString(c.Key)
+	n := bucketOf(hash, o.count)
+	at, free := o.find(o.at(n).Load(), hash, c.Key)
+	if !c.Present {
+		if at.block != nil {
+			o.remove(n, at)
+		}
+		return
+	}
+
+	r, cost := o.alloc.add(c.Key, c.Value, c.Version, epoch, o.alloc.snapshot)
+	var old ref
+	var oldCost int64
+	if at.block != nil {
+		old = at.ref()
+		oldCost = o.slabs.cost(old)
+	} else if free.block == nil {
+		oldCost = -blockSize
+	}
+	fits := cost <= oldCost || o.used.Load()+cost-oldCost <= o.limit
+	if !fits {
+		o.complete.Store(0) // before anything can vanish
+	}
+	o.used.Add(cost)
+	o.entries.Add(1)
+	isNew := o.at(n).Load() == nil
+	if at.block != nil {
+		at.replace(r)
+		o.drop(old)
+	} else {
+		o.insert(n, free, hash, r)
+	}
+	switch {
+	case !fits:
+		o.readmit(n, r)
+	case isNew:
+		o.admit(n, blockSize)
+	default:
+		o.dirty.set(n)
+	}
+	if at.block == nil {
+		o.grow()
+	}
+}
+
+// find returns the slot of a key in the bucket that begins with b, or else its first free slot. Neither has a block if
+// there is none.
+func (o *Owner) find(b *block, hash uint32, key string) (at, free slotAt) {
+	for ; b != nil; b = b.next.Load() {
+		for i := range b.hashes {
+			switch r := ref(b.refs[i].Load()); {
+			case r == 0:
+				if free.block == nil {
+					free = slotAt{b, i}
+				}
+			case b.hashes[i].Load() == hash && string(o.slabs.at(r).key(r.offset())) == key:
+				return slotAt{b, i}, free
 			}
 		}
 	}
+	return at, free
 }
 
-// flush returns when everything that was put is visible.
-func (o *Owner) flush() {
-	if o.pending {
-		o.cache.Wait()
-		o.alloc.sweep()
-		o.pending = false
-	}
-	o.compact()
-	o.flushedSize = o.alloc.bytes()
-	o.peak = max(o.peak, o.entries.Load())
-	o.reindex()
-	if limit := o.capacity(); limit != o.limit {
-		// The capacity never falls by more than used has fallen: the cost of an entry that left was larger than
-		// its share of the index.
-		o.limit = limit
-		o.cache.UpdateMaxCost(limit)
-	}
-}
-
-func (o *Owner) change(epoch uint64, c Change) {
-	o.scratch = append(o.scratch[:0], c.Key...)
-	if !c.Present {
-		if _, had := o.cache.Get(o.scratch); had {
-			o.cache.Del(o.scratch)
-		}
+// insert puts an entry into a free slot of bucket n. If there is none, it adds a block.
+func (o *Owner) insert(n uint32, free slotAt, hash uint32, r ref) {
+	if free.block != nil {
+		free.fill(hash, r)
 		return
 	}
-	r, cost := o.alloc.add(o.scratch, c.Value, c.Version, epoch, o.alloc.snapshot)
-	if o.used.Load()+cost > o.limit {
-		o.makeRoom(cost)
+	added := newBuilder()
+	added.add(hash, r)
+	end := o.at(n)
+	for last := end.Load(); last != nil; last = end.Load() {
+		end = &last.next
 	}
-	o.set(r, cost)
+	end.Store(added.first)
+	o.countBlocks(1)
 }
 
-// makeRoom prepares for an entry of this cost, under the key in scratch, that may not fit.
-func (o *Owner) makeRoom(cost int64) {
-	old, had := o.cache.Get(o.scratch)
-	var oldCost int64
-	if had {
-		oldCost = o.slabs.at(old).cost(old.offset())
-	}
-	if o.used.Load()+cost-oldCost <= o.limit {
-		return
-	}
-	o.complete.Store(0)
-	o.overflow = true
-	if had && cost > oldCost {
-		// ristretto charges only new keys against its limit, so a growing value is deleted and set as a new key.
-		o.cache.Del(o.scratch)
-		o.cache.Wait()
-	}
+// remove removes the entry in a slot of bucket n.
+func (o *Owner) remove(n uint32, at slotAt) {
+	old := at.ref()
+	at.clear()
+	o.drop(old)
+	o.dirty.set(n)
+	o.shorten(n)
 }
 
-// set puts r under the key in scratch.
-func (o *Owner) set(r ref, cost int64) {
-	o.used.Add(cost)
-	o.entries.Add(1)
-	for !o.cache.Set(o.scratch, r, cost) {
-		o.cache.Wait() // the buffer was full and the Set was dropped
-	}
+// drop counts the entry at r, which no bucket has any more, as dead.
+func (o *Owner) drop(r ref) {
+	o.entries.Add(-1)
+	o.used.Add(-o.slabs.drop(r))
+}
+
+// countBlocks counts blocks that are added, or removed if n is negative.
+func (o *Owner) countBlocks(n int64) {
+	o.blocks.Add(n)
+	o.used.Add(n * blockSize)
 }
 
 // BeginSnapshot begins a snapshot: FinishSnapshot drops the entries that are not put again until then.
@@ -168,29 +213,30 @@ func (o *Owner) Overflowed() bool { return o.overflow }
 // FinishSnapshot drops the entries that the snapshot did not put, marks the set complete if all of it fits, and
 // returns the number of dropped entries.
 func (o *Owner) FinishSnapshot() (dropped int) {
-	o.flush()
-	var stale [][]byte
 	if o.alloc.older() {
-		o.cache.IterValues(func(r ref) bool {
-			if sl := o.slabs.at(r); sl.snapshot < o.alloc.snapshot {
-				stale = append(stale, sl.key(r.offset()))
+		for n := range o.count {
+			before := dropped
+			first := o.at(n).Load()
+			first.slots(func(at slotAt, _ uint32, r ref) {
+				if o.slabs.at(r).snapshot < o.alloc.snapshot {
+					at.clear()
+					o.drop(r)
+					dropped++
+				}
+			})
+			if dropped > before {
+				o.dirty.set(n)
+				o.shorten(n)
 			}
-			return false
-		})
-	}
-	for i, key := range stale { // collected first, because Del inside IterValues deadlocks
-		o.cache.Del(key)
-		if i%maxBatch == maxBatch-1 {
-			o.cache.Wait()
 		}
 	}
 	o.alloc.endMoved()
-	o.inSnapshot, o.pending = false, true
+	o.inSnapshot = false
 	o.flush()
 	if !o.overflow {
 		o.complete.Store(o.alloc.snapshot)
 	}
-	return len(stale)
+	return dropped
 }
 
 // MarkIncomplete keeps absences from being answered from memory until the next snapshot.
@@ -203,4 +249,5 @@ func (o *Owner) Close() {
 	if last := o.index.Swap(nil); last != nil {
 		last.retire()
 	}
+	o.current = nil
 }

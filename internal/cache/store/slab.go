@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/binary"
-	"sync"
 	"sync/atomic"
 	"unsafe"
 )
@@ -80,13 +79,13 @@ func (sl *slab) key(offset int) []byte {
 }
 
 // cost returns the most memory that the entry at offset accounts for, in bytes: its size, its share of the space
-// that compaction leaves dead, and its share of the index.
+// that compaction leaves dead. Its slot is part of the cost of a block.
 func (sl *slab) cost(offset int) int64 {
 	if sl.own {
-		return int64(cap(sl.data)) + ownOverhead + indexCharge
+		return int64(cap(sl.data)) + ownOverhead
 	}
 	size := int64(sl.size(offset))
-	return size + size/deadShare + indexCharge
+	return size + size/deadShare
 }
 
 func (sl *slab) size(offset int) int {
@@ -102,10 +101,7 @@ type slabTable struct {
 	live    atomic.Int64 // bytes of the live entries in shared slabs
 	heldOwn atomic.Int64 // capacity of the own slabs, as the runtime rounds it, in bytes
 
-	// mu guards empty: slabs without live entries. Entries also die in ristretto's own goroutine; the allocator
-	// frees the slabs.
-	mu    sync.Mutex
-	empty []*slab
+	empty []*slab // slabs without live entries, to be freed; for the owner and, while it waits, ristretto's goroutine
 }
 
 // at returns the slab of r, or nil when it was freed because the entry has been replaced or moved.
@@ -128,12 +124,13 @@ func (s *slabTable) drop(r ref) (cost int64) {
 		s.live.Add(-size)
 	}
 	if sl.live.Add(-size) == 0 {
-		s.mu.Lock()
 		s.empty = append(s.empty, sl)
-		s.mu.Unlock()
 	}
 	return sl.cost(r.offset())
 }
+
+// cost returns the cost of the entry at r.
+func (s *slabTable) cost(r ref) int64 { return s.at(r).cost(r.offset()) }
 
 // bytes returns the capacity of all slabs, in bytes.
 func (s *slabTable) bytes() int64 { return s.held.Load() + s.heldOwn.Load() }

@@ -1,12 +1,14 @@
-// Package store holds the entries of a replica in memory, within a bound. ristretto maps a key to the place of
-// its entry and decides which entries stay; the entries are in slabs, which the garbage collector does not scan.
+// Package store holds the entries of a replica in memory, within a bound. ristretto holds buckets with the places of about
+// a dozen entries and decides which buckets stay; the entries are in slabs, which the garbage collector does not scan.
 //
 // A Store is what reads use; any goroutine may call its methods. Its Owner changes it, from one goroutine.
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
+	"hash/maphash"
 	"runtime"
 	"sync/atomic"
 )
@@ -62,6 +64,7 @@ const (
 // Store is the memory of a replica, as reads see it.
 type Store struct {
 	index atomic.Pointer[index] // used by reads; nil once the store is closed
+	seed  maphash.Seed          // of the hashes of keys
 	slabs *slabTable
 	max   int64 // the configured MaxSize
 
@@ -70,7 +73,8 @@ type Store struct {
 	// it calls OnEvict.
 	complete atomic.Uint64
 
-	used      atomic.Int64 // cost of all entries, queued ones included, as ristretto counts it, in bytes
+	used      atomic.Int64 // cost of all buckets, in bytes
+	blocks    atomic.Int64 // blocks of all buckets
 	entries   atomic.Int64
 	evictions atomic.Uint64
 	rejects   atomic.Uint64
@@ -80,26 +84,61 @@ type Store struct {
 // store is closed, every Get misses.
 func (s *Store) Get(key []byte) (Entry, Lookup) {
 	complete := s.complete.Load()
-	for range 4 {
+	hash := s.hash(key)
+	for moved := 0; moved < 4; {
 		index := s.index.Load()
 		if index == nil {
-			break
-		}
-		r, ok := index.cache.Get(key)
-		runtime.KeepAlive(index) // see index.retire
-		if !ok {
-			if complete != 0 && s.complete.Load() == complete {
-				return Entry{}, Absent
-			}
 			return Entry{}, Miss
 		}
-		if sl := s.slabs.at(r); sl != nil {
-			return sl.entry(r.offset()), Hit
+		count := index.count.Load()
+		b, _ := index.cache.Get(bucketOf(hash, count))
+		e, found := s.search(b, hash, key)
+		changed := index.count.Load() != count || s.index.Load() != index
+		runtime.KeepAlive(index) // see index.retire
+		switch {
+		case found == Hit:
+			return e, Hit
+		case found == Miss: // the entry moved after its place was loaded
+			moved++
+		case changed:
+			// The entry may have left the bucket in a split before it was read.
+		case complete != 0 && s.complete.Load() == complete:
+			return Entry{}, Absent
+		default:
+			return Entry{}, Miss
 		}
-		// The entry moved after the index returned its place: look it up again.
 	}
 	return Entry{}, Miss
 }
+
+// search looks a key up in the bucket that begins with b, which may be nil. The result is Absent if the bucket does not have
+// the key, and Miss if the slab of an entry with this hash was freed after its place was loaded.
+func (s *Store) search(b *block, hash uint32, key []byte) (Entry, Lookup) {
+	found := Absent
+	for ; b != nil; b = b.next.Load() {
+		for i := range b.hashes {
+			if b.hashes[i].Load() != hash {
+				continue
+			}
+			r := ref(b.refs[i].Load())
+			if r == 0 {
+				continue
+			}
+			if sl := s.slabs.at(r); sl == nil {
+				found = Miss
+			} else if bytes.Equal(sl.key(r.offset()), key) {
+				return sl.entry(r.offset()), Hit
+			}
+		}
+	}
+	return Entry{}, found
+}
+
+// hash returns the hash of a key.
+func (s *Store) hash(key []byte) uint32 { return uint32(maphash.Bytes(s.seed, key)) }
+
+// hashString returns the hash of a key.
+func (s *Store) hashString(key string) uint32 { return uint32(maphash.String(s.seed, key)) }
 
 // Complete reports whether the whole set is in memory.
 func (s *Store) Complete() bool { return s.complete.Load() != 0 }
@@ -108,10 +147,16 @@ func (s *Store) Complete() bool { return s.complete.Load() != 0 }
 func (s *Store) Entries() int64 { return s.entries.Load() }
 
 // Cost returns the most memory that the entries may come to take, in bytes, index and dead space included.
-func (s *Store) Cost() int64 { return s.used.Load() }
+func (s *Store) Cost() int64 {
+	buckets, _ := s.Buckets()
+	return s.used.Load() + bucketCharge*int64(buckets)
+}
 
 // HeapEstimate returns an estimate of the heap that the entries take now, in bytes.
-func (s *Store) HeapEstimate() int64 { return s.slabs.bytes() + indexMean*s.entries.Load() }
+func (s *Store) HeapEstimate() int64 {
+	buckets, _ := s.Buckets()
+	return s.slabs.bytes() + blockSize*s.blocks.Load() + bucketMean*int64(buckets)
+}
 
 // MaxSize returns the configured bound, in bytes.
 func (s *Store) MaxSize() int64 { return s.max }
@@ -121,12 +166,3 @@ func (s *Store) Evictions() uint64 { return s.evictions.Load() }
 
 // Rejections returns the number of entries that the admission policy refused.
 func (s *Store) Rejections() uint64 { return s.rejects.Load() }
-
-// exit accounts for an entry that leaves: replaced, deleted, evicted or refused. ristretto's goroutine calls it.
-func (s *Store) exit(r ref) {
-	if r == 0 {
-		return // a Del of an absent key
-	}
-	s.used.Add(-s.slabs.drop(r))
-	s.entries.Add(-1)
-}

@@ -166,16 +166,49 @@ func TestSnapshotDoesNotDoubleTheMemory(t *testing.T) {
 // balanced compares the counters of a store that has been flushed with its entries.
 func balanced(t *testing.T, s *Owner) {
 	t.Helper()
-	var cost, entries, live, liveInSlabs, held, own int64
-	s.cache.IterValues(func(r ref) bool {
-		sl := s.slabs.at(r)
-		cost += sl.cost(r.offset())
-		if !sl.own {
-			live += int64(sl.size(r.offset()))
+	s.syncCosts()
+	s.wait()
+	var cost, told, blocks, entries, live, liveInSlabs, held, own int64
+	buckets := 0
+	for n := range s.count {
+		first := s.at(n).Load()
+		if has, _ := s.current.cache.Get(n); has != first {
+			t.Errorf("ristretto has %p as bucket %d, the table %p", has, n, first)
 		}
-		entries++
+		if first == nil {
+			if s.told[n] != 0 {
+				t.Errorf("bucket %d is not held and costs %d", n, s.told[n])
+			}
+			continue
+		}
+		buckets++
+		if s.told[n] != s.cost(n) {
+			t.Errorf("ristretto knows a cost of %d for bucket %d, which costs %d", s.told[n], n, s.cost(n))
+		}
+		cost += s.cost(n)
+		told += s.told[n]
+		blocks += first.blocks()
+		first.slots(func(_ slotAt, hash uint32, r ref) {
+			sl := s.slabs.at(r)
+			if key := sl.key(r.offset()); hash != s.hash(key) || bucketOf(hash, s.count) != n {
+				t.Errorf("%s is in bucket %d", key, n)
+			}
+			if !sl.own {
+				live += int64(sl.size(r.offset()))
+			}
+			entries++
+		})
+	}
+	s.current.cache.IterValues(func(*block) bool {
+		buckets--
 		return false
 	})
+	if buckets != 0 {
+		t.Errorf("ristretto has %d buckets fewer than the table", buckets)
+	}
+	if b := s.blocks.Load(); told != s.toldAll || b != blocks {
+		t.Errorf("%d blocks are counted and ristretto knows a cost of %d; %d blocks exist with a cost of %d", b, s.toldAll, blocks, told)
+	}
 	table := *s.slabs.table.Load()
 	for i := range table {
 		switch sl := table[i].Load(); {
@@ -196,7 +229,7 @@ func balanced(t *testing.T, s *Owner) {
 	if l := s.slabs.live.Load(); l != live || liveInSlabs != live {
 		t.Errorf("%d bytes are counted as live, %d in all slabs, %d exist", l, liveInSlabs, live)
 	}
-	if room := s.cache.RemainingCost(); room != s.limit-cost {
+	if room := s.current.cache.RemainingCost(); room != s.limit-cost {
 		t.Errorf("ristretto has room for %d, the counters say %d", room, s.limit-cost)
 	}
 }
@@ -277,11 +310,11 @@ func TestNoFalseAbsence(t *testing.T) {
 // A ref to a freed slab must not lead into the slab that reuses its index.
 func TestStaleRef(t *testing.T) {
 	s := newAllocator(minSlab)
-	stale, _ := s.add([]byte("k"), "old", 1, 1, 0)
+	stale, _ := s.add("k", "old", 1, 1, 0)
 	s.drop(stale)
 	s.endCurrent()
 	for s.at(stale) == nil { // until the index is reused
-		r, _ := s.add([]byte("k"), "new", 2, 1, 0)
+		r, _ := s.add("k", "new", 2, 1, 0)
 		if r.index() == stale.index() {
 			if s.at(stale) != nil {
 				t.Fatalf("the stale ref leads to %q", s.at(stale).entry(0).Value)
@@ -294,30 +327,39 @@ func TestStaleRef(t *testing.T) {
 	t.Fatal("the slab was not freed")
 }
 
+// Look-ups among a million values, most of which are not in the processor's caches.
 func BenchmarkGet(b *testing.B) {
+	const keys, queries, batch = 1_000_000, 1 << 18, 1000
 	s := testStore(b, 512<<20)
-	var all []Change
-	keys := make([][]byte, 100_000)
-	for i := range keys {
-		keys[i] = fmt.Append(nil, "post-", i)
-		all = append(all, Change{Key: string(keys[i]), Value: strings.Repeat("v", 259), Version: 1, Present: true})
-	}
+	value := strings.Repeat("v", 259)
 	s.BeginSnapshot(false)
-	s.Apply(1, all)
+	for i := 0; i < keys; i += batch {
+		page := NewBatch(batch)
+		for key := i; key < i+batch; key++ {
+			page.Add(Change{Key: fmt.Sprint("post-", key), Value: value, Version: 1, Present: true})
+		}
+		s.Apply(1, page.Changes)
+	}
 	s.FinishSnapshot()
-	b.Run("one", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			s.Get(keys[7])
+	rng := rand.New(rand.NewPCG(1, 1))
+	for name, query := range map[string]func() []byte{
+		"hot":    func() []byte { return []byte("post-7") },
+		"random": func() []byte { return fmt.Append(nil, "post-", rng.IntN(keys)) },
+		"absent": func() []byte { return fmt.Append(nil, "none-", rng.IntN(keys)) },
+	} {
+		all := make([][]byte, queries)
+		for i := range all {
+			all[i] = query()
 		}
-	})
-	b.Run("spread", func(b *testing.B) {
-		i := 0
-		for b.Loop() {
-			i = (i + 7919) % len(keys)
-			s.Get(keys[i])
-		}
-	})
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				s.Get(all[i%queries])
+				i++
+			}
+		})
+	}
 }
 
 // A snapshot, and updates after it, in batches of the size of pages and log steps.
@@ -349,7 +391,7 @@ func BenchmarkPut(b *testing.B) {
 	b.Run("update", func(b *testing.B) {
 		s := testStore(b, 512<<20)
 		s.BeginSnapshot(false)
-		s.Put(1, all)
+		s.Apply(1, all)
 		s.FinishSnapshot()
 		rng := rand.New(rand.NewPCG(1, 1))
 		page := NewBatch(batch)

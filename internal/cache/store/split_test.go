@@ -1,0 +1,82 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// Buckets split from one to hundreds while their entries are updated and moved, and readers look all keys up: a key that
+// was applied is always found, with one of its values. Then values grow until buckets are evicted: a key may be missed,
+// and is never absent.
+func TestReadsWhileBucketsSplit(t *testing.T) {
+	const keys = 6000
+	s := testStore(t, 4<<20)
+	s.BeginSnapshot(true)
+	s.FinishSnapshot()
+
+	var applied atomic.Int64 // number of keys that exist
+	var evicting, stop atomic.Bool
+	var readers sync.WaitGroup
+	for seed := range uint64(3) {
+		readers.Go(func() {
+			rng := rand.New(rand.NewPCG(1, seed))
+			var text []byte
+			for !stop.Load() {
+				n := int(applied.Load())
+				if n == 0 {
+					continue
+				}
+				key := rng.IntN(n)
+				text = fmt.Append(text[:0], "key", key)
+				e, found := s.Get(text)
+				if found == Absent || found == Miss && !evicting.Load() {
+					t.Errorf("%s of %d is %v", text, n, found)
+					return
+				}
+				if part := fmt.Sprint(key, ".", e.Version, ";"); found == Hit && strings.ReplaceAll(e.Value, part, "") != "" {
+					t.Errorf("version %d of %s is %.60q", e.Version, text, e.Value)
+					return
+				}
+			}
+		})
+	}
+
+	rng := rand.New(rand.NewPCG(1, 9))
+	version, written := uint64(1), 0
+	change := func(key, size int) Change {
+		version++
+		part := fmt.Sprint(key, ".", version, ";")
+		written += size
+		return Change{Key: fmt.Sprint("key", key), Value: strings.Repeat(part, size/len(part)+1), Version: version, Present: true}
+	}
+	for n := 0; n < keys && !t.Failed(); n += 10 {
+		var changes []Change
+		for key := n; key < n+10; key++ {
+			changes = append(changes, change(key, 60), change(rng.IntN(key+1), 60), change(rng.IntN(key+1), 60))
+		}
+		s.Apply(1, changes)
+		applied.Store(int64(n + 10))
+	}
+	if !s.Complete() || s.count < keys/meanBucket-maxSplits {
+		t.Errorf("complete: %v, with %d buckets", s.Complete(), s.count)
+	}
+	balanced(t, s)
+	if held := s.alloc.bytes(); held > int64(written) {
+		t.Errorf("%d bytes were written, of which nothing was reclaimed: %d are held", written, held)
+	}
+	evicting.Store(true)
+	for size := 60; s.evictions.Load() < keys && !t.Failed(); size += 20 {
+		var changes []Change
+		for range 500 {
+			changes = append(changes, change(rng.IntN(keys), size))
+		}
+		s.Apply(1, changes)
+	}
+	stop.Store(true)
+	readers.Wait()
+	balanced(t, s)
+}

@@ -1,0 +1,47 @@
+package store
+
+import "runtime"
+
+// Buckets returns the number of buckets into which the entries are divided, and the number of the index that has them. The
+// second is 0 once the store is closed.
+//
+// A walk that calls Visit for the buckets from 0 until Buckets shows no more visits each key that is present all the time
+// at least once, although entries move to other buckets: they only ever move to higher ones. When the number of the index
+// changes, the walk has to begin again.
+func (s *Store) Buckets() (count int, index uint64) {
+	if i := s.index.Load(); i != nil {
+		return int(i.count.Load()), i.generation
+	}
+	return 0, 0
+}
+
+// Visit calls visit for the entries of bucket n until that returns false. It may repeat an entry, with the same or another
+// version, and show one that has just been removed. The key and the value are views that are never changed and must not be
+// changed. Any goroutine may call it. It does not block the owner or reads, and is no access to the entries for the
+// admission policy.
+func (s *Store) Visit(n int, visit func(key []byte, e Entry) bool) {
+	for moved := true; moved; {
+		i := s.index.Load()
+		if i == nil || n >= int(i.count.Load()) {
+			return
+		}
+		moved = false
+		for b := i.table.at(uint32(n)).Load(); b != nil && !moved; b = b.next.Load() {
+			for at := range b.refs {
+				r := ref(b.refs[at].Load())
+				if r == 0 {
+					continue
+				}
+				sl := s.slabs.at(r)
+				if sl == nil {
+					moved = true // after the load of its place: visit the bucket again
+					break
+				}
+				if !visit(sl.key(r.offset()), sl.entry(r.offset())) {
+					return
+				}
+			}
+		}
+		runtime.KeepAlive(i)
+	}
+}
