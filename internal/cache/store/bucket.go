@@ -53,10 +53,22 @@ func (b *block) slots(f func(at slotAt, hash uint32, r ref)) {
 	}
 }
 
+// home returns the slot of a block at which a search for a hash begins and mostly ends: then the processor loads
+// the hash and the place of an entry at the same time. It depends on other bits of the hash than the number of the bucket.
+func home(hash uint32) int { return int(hash>>28) % blockSlots }
+
+// following returns the slot after i in the order of a search.
+func following(i int) int {
+	if i++; i < blockSlots {
+		return i
+	}
+	return 0
+}
+
 // find returns the slot with this hash and place.
 func (b *block) find(hash uint32, r ref) slotAt {
 	for ; b != nil; b = b.next.Load() {
-		for i := range b.hashes {
+		for k, i := 0, home(hash); k < blockSlots; k, i = k+1, following(i) {
 			if b.hashes[i].Load() == hash && ref(b.refs[i].Load()) == r {
 				return slotAt{b, i}
 			}
@@ -73,25 +85,29 @@ func (b *block) blocks() (n int64) {
 	return n
 }
 
-// builder fills the slots of new blocks in order.
+// builder fills new blocks one after the other.
 type builder struct {
-	first *block
-	last  slotAt // slot that was filled last
+	first, last *block
+	used        int // slots of the last block
 }
 
 // newBuilder returns a builder of a bucket of one block.
 func newBuilder() builder {
 	first := new(block)
-	return builder{first, slotAt{first, -1}}
+	return builder{first: first, last: first}
 }
 
 func (b *builder) add(hash uint32, r ref) {
-	if b.last.i++; b.last.i == blockSlots {
+	if b.used++; b.used > blockSlots {
 		next := new(block)
 		b.last.next.Store(next)
-		b.last = slotAt{next, 0}
+		b.last, b.used = next, 1
 	}
-	b.last.fill(hash, r)
+	i := home(hash)
+	for b.last.refs[i].Load() != 0 {
+		i = following(i)
+	}
+	slotAt{b.last, i}.fill(hash, r)
 }
 
 // The number of buckets grows by linear hashing: bucket n is split off the bucket whose number is n without its highest

@@ -10,8 +10,8 @@ import (
 // large. So the owner tells it the cost of a bucket only before it may have to evict: while everything fits, updates,
 // inserts, deletes and moves do not involve ristretto at all, and the buckets whose cost has changed are marked as dirty.
 //
-// The owner waits until ristretto has processed an item that may not fit. So ristretto evicts only while nothing else
-// changes, and it has processed a new item before that is set again: of two quick Sets of a new item it keeps the older one.
+// The owner waits until ristretto has processed an item that may not fit, so ristretto evicts only while nothing else changes.
+// And it waits for a new item before it sets that again: ristretto refuses the second of two quick Sets of a new item.
 
 // maxQueued is the number of changes that ristretto may have queued. It drops a change when its buffer of 32 Ki is full.
 const maxQueued = 8 << 10
@@ -24,8 +24,7 @@ func (o *Owner) wait() {
 	}
 }
 
-// send passes bucket n and its cost to ristretto. Reads find it at once if ristretto holds an older state of it,
-// otherwise after a wait.
+// send passes the cost of bucket n to ristretto.
 func (o *Owner) send(n uint32, cost int64) {
 	if o.queued++; o.queued > maxQueued {
 		o.wait()
@@ -33,11 +32,11 @@ func (o *Owner) send(n uint32, cost int64) {
 	}
 	o.toldAll += cost - o.told[n]
 	o.told[n] = cost
-	o.current.cache.Set(n, o.at(n).Load(), cost)
+	o.current.cache.Set(n, struct{}{}, cost)
 }
 
-// admit passes bucket n to ristretto, which does not hold it and has room for all buckets. Its cost may be too low: it is
-// marked as dirty.
+// admit passes bucket n to ristretto, which does not hold it and has room for it. Its cost may be too low: it is marked as
+// dirty.
 func (o *Owner) admit(n uint32, cost int64) {
 	o.dirty.set(n)
 	if o.toldAll+cost > o.limit {
@@ -107,13 +106,14 @@ func (o *Owner) readmit(n uint32, r ref) {
 
 // leave accounts for a bucket that was evicted or refused, and returns the number of its entries. ristretto's goroutine
 // calls it while the owner waits.
-func (o *Owner) leave(i *ristretto.Item[*block]) (entries uint64) {
+func (o *Owner) leave(i *ristretto.Item[struct{}]) (entries uint64) {
 	n := uint32(i.Key)
-	i.Value.slots(func(_ slotAt, _ uint32, r ref) {
+	first := o.at(n).Load()
+	first.slots(func(_ slotAt, _ uint32, r ref) {
 		o.drop(r)
 		entries++
 	})
-	o.countBlocks(-i.Value.blocks())
+	o.countBlocks(-first.blocks())
 	o.at(n).Store(nil)
 	o.toldAll -= o.told[n]
 	o.told[n] = 0

@@ -1,51 +1,55 @@
 package store
 
 import (
+	"math/rand/v2"
 	"runtime"
 	"sync/atomic"
 
 	"github.com/dgraph-io/ristretto/v2"
 )
 
-// An item takes 120 to 290 bytes in ristretto's two maps, so an item is not an entry but a bucket of about a dozen. Buckets
+// An item takes 80 to 220 bytes in ristretto's two maps, so an item is not an entry but a bucket of about a dozen. Buckets
 // are admitted and evicted as a whole.
 const (
 	meanBucket = 12  // entries per bucket in a store of many entries
 	fewBuckets = 256 // buckets up to which each entry gets one, so that an eviction drops a small part of the store
 
-	// bucketCharge is the largest size of a bucket's part of the index that was measured, in bytes, apart from its
-	// blocks: Go doubles the table of a map when entries or tombstones fill it and never shrinks it.
-	bucketCharge = 288
-	// bucketMean is the mean size of the same after a snapshot, in bytes.
-	bucketMean = 150
+	// bucketCharge is an upper bound of a bucket's part of the index apart from its blocks, in bytes. Go doubles the table
+	// of a map when entries or tombstones fill it and never shrinks it: 179 were measured in stores that only grow, and
+	// tombstones of evicted buckets may come on top.
+	bucketCharge = 256
+	// bucketMean is the mean size of the same after a snapshot, in bytes. Between 95 and 179 were measured.
+	bucketMean = 140
 )
 
-// index is ristretto, which maps the number of a bucket to the bucket. A Get holds a pointer to it until it returns, so
-// that the garbage collector detects when the last one has ended.
+// index is ristretto and a table of the buckets that it holds. ristretto decides which buckets these are. Reads take them
+// from the table, which costs one load instead of two atomic operations, a pool and a map, and count as accesses of
+// ristretto's admission policy by sampling. A Get holds a pointer to the index until it returns, so that the garbage
+// collector detects when the last one has ended.
 type index struct {
-	generation uint64 // number of the index within the store, from 1
-	cache      *ristretto.Cache[uint32, *block]
-	count      atomic.Uint32 // buckets; it only grows
-	table      table         // what the cache holds
-	retired    *atomic.Bool  // another index has replaced this one: its buckets leave without being counted
+	generation uint64                             // number of the index within the store, from 1
+	cache      *ristretto.Cache[uint32, struct{}] // by number of the bucket
+	count      atomic.Uint32                      // buckets; it only grows
+	table      table                              // buckets that the cache holds, or will when it has processed its queue
+	retired    *atomic.Bool                       // another index has replaced this one: its buckets leave without being counted
 }
 
 // newIndex returns an index of count empty buckets, none of which is held.
 func (o *Owner) newIndex(count uint32) (*index, error) {
 	retired := new(atomic.Bool)
-	cache, err := ristretto.NewCache(&ristretto.Config[uint32, *block]{
+	cache, err := ristretto.NewCache(&ristretto.Config[uint32, struct{}]{
 		NumCounters:        o.cfg.NumCounters,
 		MaxCost:            o.capacity(count),
 		BufferItems:        o.cfg.BufferItems,
 		IgnoreInternalCost: true, // part of bucketCharge, which was measured
 		// ristretto takes the shard of an item from the low bits, and bits of its Bloom filter from the high ones.
 		KeyToHash: func(n uint32) (hash, conflict uint64) { return uint64(n)<<32 | uint64(n), 0 },
-		OnEvict: func(i *ristretto.Item[*block]) {
+		OnEvict: func(i *ristretto.Item[struct{}]) {
 			if !retired.Load() {
 				o.evictions.Add(o.leave(i))
 			}
 		},
-		OnReject: func(i *ristretto.Item[*block]) { o.rejects.Add(o.leave(i)) },
+		OnReject: func(i *ristretto.Item[struct{}]) { o.rejects.Add(o.leave(i)) },
 	})
 	if err != nil {
 		return nil, err
@@ -59,13 +63,25 @@ func (o *Owner) newIndex(count uint32) (*index, error) {
 	return i, nil
 }
 
+// accessShare is the number of reads of which ristretto counts one.
+const accessShare = 8
+
+// bucket returns the bucket that has a hash among count buckets, or nil if it is not held.
+func (i *index) bucket(hash, count uint32) *block {
+	n := bucketOf(hash, count)
+	if rand.Uint32()%accessShare == 0 {
+		i.cache.Get(n)
+	}
+	return i.table.at(n).Load()
+}
+
 // retire ends the goroutines of i, which the store does not use any more, once the running reads have ended.
 // ristretto's Close closes a channel that its Get sends on, so a Get during Close panics. Counting the reads would
 // cost each of them two atomic operations; the garbage collector tracks them for free. There is no data race either:
 // Close takes the lock of every shard first, and Get releases one of them last.
 func (i *index) retire() {
 	i.retired.Store(true)
-	runtime.AddCleanup(i, func(c *ristretto.Cache[uint32, *block]) { go c.Close() }, i.cache)
+	runtime.AddCleanup(i, func(c *ristretto.Cache[uint32, struct{}]) { go c.Close() }, i.cache)
 }
 
 // bucketsFor returns the number of buckets that a number of entries should have.
@@ -111,6 +127,5 @@ func (o *Owner) reindex() {
 		o.admit(n, blockSize)
 	}
 	o.countBlocks(blocks)
-	o.wait()
 	o.index.Swap(next).retire()
 }

@@ -20,7 +20,7 @@ type Owner struct {
 
 	cfg        Config
 	alloc      *allocator
-	current    *index  // the index, with which reads may catch up later; nil once the store is closed
+	current    *index  // the index, which reads may not use yet; nil once the store is closed
 	generation uint64  // number of the last index
 	count      uint32  // buckets of the index, those included that reads do not know yet
 	told       []int64 // cost of each bucket that ristretto knows, in bytes; 0 for a bucket that it does not hold
@@ -70,7 +70,8 @@ func (o *Owner) Apply(epoch uint64, changes []Change) {
 	o.flush()
 }
 
-// Put makes changes, in their order, and does not wait until they are visible: the next Apply or FinishSnapshot does.
+// Put is Apply for one of many batches: what the changes replace is not reclaimed after each batch, but when it is enough
+// or with the next Apply or FinishSnapshot.
 func (o *Owner) Put(epoch uint64, changes []Change) {
 	for i := range changes {
 		o.change(epoch, &changes[i])
@@ -80,9 +81,8 @@ func (o *Owner) Put(epoch uint64, changes []Change) {
 	}
 }
 
-// flush makes all changes visible and reclaims the memory of entries that have left.
+// flush reclaims the memory of entries that have left.
 func (o *Owner) flush() {
-	o.wait()
 	o.alloc.sweep()
 	o.compact()
 	o.flushedSize = o.alloc.bytes()
@@ -142,7 +142,7 @@ func (o *Owner) change(epoch uint64, c *Change) {
 // there is none.
 func (o *Owner) find(b *block, hash uint32, key string) (at, free slotAt) {
 	for ; b != nil; b = b.next.Load() {
-		for i := range b.hashes {
+		for k, i := 0, home(hash); k < blockSlots; k, i = k+1, following(i) {
 			switch r := ref(b.refs[i].Load()); {
 			case r == 0:
 				if free.block == nil {

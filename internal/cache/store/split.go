@@ -1,6 +1,6 @@
 package store
 
-// maxSplits is the largest number of buckets that are split at once, with one wait.
+// maxSplits is the largest number of buckets that are split at once.
 const maxSplits = 256
 
 // grow splits buckets while there are too few for the entries.
@@ -42,10 +42,9 @@ func (o *Owner) setLimit(limit int64) {
 }
 
 // split adds buckets, for which there is room. A Get finds each present key all the time: its slot is in the new bucket,
-// which ristretto holds, before the count includes that; it leaves the old bucket after that; and a Get that does not find
+// which is in the table, before the count includes that; it leaves the old bucket after that; and a Get that does not find
 // its key loads the count again. So a Get that used the old count and came too late to the old bucket repeats.
 func (o *Owner) split(splits uint32) {
-	o.wait()
 	o.setLimit(o.capacity(o.count + splits))
 	before := o.count
 	var blocks int64
@@ -78,7 +77,6 @@ func (o *Owner) split(splits uint32) {
 			o.admit(n, blockSize)
 		}
 	}
-	o.wait()
 	o.current.count.Store(o.count)
 	for n := before; n < o.count; n++ {
 		o.halve(n-highestBit(n), highestBit(n))
@@ -114,8 +112,6 @@ func (o *Owner) shorten(n uint32) {
 	}
 	fresh := newBuilder()
 	first.slots(func(_ slotAt, hash uint32, r ref) { fresh.add(hash, r) })
-	o.wait()
 	o.at(n).Store(fresh.first)
 	o.countBlocks(fresh.first.blocks() - blocks)
-	o.send(n, o.told[n])
 }

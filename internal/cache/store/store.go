@@ -1,5 +1,5 @@
-// Package store holds the entries of a replica in memory, within a bound. ristretto holds buckets with the places of about
-// a dozen entries and decides which buckets stay; the entries are in slabs, which the garbage collector does not scan.
+// Package store holds the entries of a replica in memory, within a bound. A bucket has the places of about a dozen entries,
+// and ristretto decides which buckets stay; the entries are in slabs, which the garbage collector does not scan.
 //
 // A Store is what reads use; any goroutine may call its methods. Its Owner changes it, from one goroutine.
 package store
@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 )
 
-// Config bounds the memory of a store. Zero fields mean the defaults, which hold a million values of 260
+// Config bounds the memory of a store. Zero fields mean the defaults, which hold a million values of 430
 // bytes.
 type Config struct {
 	// MaxSize is the most heap that entries may take, in bytes: keys, values, the index, and the space of
@@ -22,7 +22,7 @@ type Config struct {
 	// come on top. The default is 512 MiB.
 	MaxSize int64
 	// NumCounters is the number of counters of the admission policy, which decides once the store is full. The
-	// default is 1,000,000, one for each entry of the default size (2.6 MB).
+	// default is 1,000,000 (2.6 MB): about ten for each bucket of a million entries, as ristretto recommends.
 	NumCounters int64
 	// BufferItems is the size of ristretto's Get buffers. The default, 64, is the size that its documentation
 	// recommends.
@@ -91,8 +91,7 @@ func (s *Store) Get(key []byte) (Entry, Lookup) {
 			return Entry{}, Miss
 		}
 		count := index.count.Load()
-		b, _ := index.cache.Get(bucketOf(hash, count))
-		e, found := s.search(b, hash, key)
+		e, found := s.search(index.bucket(hash, count), hash, key)
 		changed := index.count.Load() != count || s.index.Load() != index
 		runtime.KeepAlive(index) // see index.retire
 		switch {
@@ -116,7 +115,7 @@ func (s *Store) Get(key []byte) (Entry, Lookup) {
 func (s *Store) search(b *block, hash uint32, key []byte) (Entry, Lookup) {
 	found := Absent
 	for ; b != nil; b = b.next.Load() {
-		for i := range b.hashes {
+		for k, i := 0, home(hash); k < blockSlots; k, i = k+1, following(i) {
 			if b.hashes[i].Load() != hash {
 				continue
 			}
