@@ -10,8 +10,8 @@ import (
 	"heavy-read-api/internal/loglimit"
 )
 
-// applier keeps the store equal to Redis. All its methods run on the goroutine of run; the simulation calls them one
-// after the other. Other goroutines read what it publishes.
+// applier keeps the store equal to Redis. Its methods run in a turn (see turns), one after the other. Goroutines without
+// a turn read what it publishes.
 type applier struct {
 	source  source
 	store   *store.Owner
@@ -66,14 +66,15 @@ type applier struct {
 	// them becomes the shard's epoch, a probe detects it.
 	ignored map[uint64]struct{}
 
-	decoded protocol.Commit // scratch space of applyMessages
+	decoded protocol.Commit // scratch space of applyMessages and applyNow
+	pending pendingCommits  // likewise; empty between two calls
 
 	invalidMessages, invalidValues, failedSnapshots loglimit.Limit
 }
 
 func newApplier(src source, st *store.Owner, in *inbox, misses *missQueue, log *slog.Logger, m *metrics) *applier {
 	return &applier{source: src, store: st, inbox: inboxOwner{in}, misses: missOwner{misses}, public: newPublished(),
-		log: log, metrics: m, now: time.Now, clock: clock.New(),
+		log: log, metrics: m, now: time.Now, clock: clock.New(), pending: newPendingCommits(),
 		stepLimit: byteBound{least: stepLeast, most: stepBytes}, ignored: make(map[uint64]struct{})}
 }
 

@@ -600,9 +600,9 @@ func TestIdleReplicaKeepsItsSubscription(t *testing.T) {
 		}
 		r := startReplica(t, addr, func(c *Config) { c.Probe = 5 * time.Millisecond })
 		ready(t, r)
-		for probes, last := 0, r.applier.public.Load(); probes < 20; probes++ { // each probe publishes once
+		for probes, last := 0, r.public.Load(); probes < 20; probes++ { // each probe publishes once
 			eventually.Nil(t, func() error {
-				if now := r.applier.public.Load(); now == last {
+				if now := r.public.Load(); now == last {
 					return errors.New("no probe")
 				} else {
 					last = now

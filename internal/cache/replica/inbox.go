@@ -6,8 +6,8 @@ import (
 	"heavy-read-api/internal/cache/protocol"
 )
 
-// inbox holds the messages that the subscription has received until the applier takes them. It never blocks the
-// subscription: when it is full it drops all messages, and the applier catches up. These methods are for the
+// inbox holds the messages that the subscription could not apply at once until the applier takes them. It never blocks
+// the subscription: when it is full it drops all messages, and the applier catches up. These methods are for the
 // subscription; the applier uses an inboxOwner.
 type inbox struct {
 	wake chan struct{} // has a token while there is something to take; never closed
@@ -65,6 +65,20 @@ func (b *inbox) signal() {
 
 // inboxOwner is the applier's side of an inbox.
 type inboxOwner struct{ *inbox }
+
+// pass records the head of a message that is applied without waiting in the inbox. It returns false, and records nothing,
+// if something waits there: the message would overtake it.
+func (o inboxOwner) pass(head protocol.Head) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.messages) > 0 || o.reason != noCatchUp {
+		return false
+	}
+	if head.Epoch == o.epoch {
+		o.newest = max(o.newest, head.Version)
+	}
+	return true
+}
 
 // drain empties the inbox. It does not block.
 func (o inboxOwner) drain() (messages []string, reason catchUpReason) {

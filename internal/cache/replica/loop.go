@@ -5,31 +5,35 @@ import (
 	"time"
 )
 
-// run keeps the store equal to Redis until ctx is done. Afterwards every miss fails with errStopped.
-func (a *applier) run(ctx context.Context, period time.Duration) {
-	defer a.misses.close(errStopped)
+// run keeps the store equal to Redis until ctx is done. Afterwards every miss fails with errStopped. It has a turn while
+// it works and none while it waits.
+func (t *turns) run(ctx context.Context, period time.Duration) {
+	defer t.take(func(a *applier) { a.misses.close(errStopped) })
 	probe := time.NewTicker(period)
 	defer probe.Stop()
-	a.vanish.begin(ctx)
-	a.resync(ctx, catchUpStart)
+	onProbe := func(a *applier) { a.onProbe(ctx) }
+	t.take(func(a *applier) {
+		a.vanish.begin(ctx)
+		a.resync(ctx, catchUpStart)
+	})
 	for {
 		// A probe that is due goes first: under a flood of misses or messages, select could choose those every time.
 		select {
 		case <-ctx.Done():
 			return
 		case <-probe.C:
-			a.onProbe(ctx)
+			t.take(onProbe)
 		default:
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-probe.C:
-			a.onProbe(ctx)
-		case <-a.misses.wake:
-			_ = a.catchUp(ctx, catchUpMiss) // the misses get the error
-		case <-a.inbox.wake:
-			a.onMessages(ctx)
+			t.take(onProbe)
+		case <-t.misses.wake:
+			t.take(func(a *applier) { _ = a.catchUp(ctx, catchUpMiss) }) // the misses get the error
+		case <-t.inbox.wake:
+			t.take(func(a *applier) { a.onMessages(ctx) })
 		}
 	}
 }

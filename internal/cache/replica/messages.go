@@ -15,6 +15,9 @@ type pendingCommits struct {
 	commits   int
 }
 
+// maxScratch is the largest number of records for which the memory of a batch is kept.
+const maxScratch = 1024
+
 func (p *pendingCommits) add(c *protocol.Commit) {
 	for i := range c.Records {
 		r := &c.Records[i]
@@ -24,13 +27,21 @@ func (p *pendingCommits) add(c *protocol.Commit) {
 	p.commits++
 }
 
+// reset empties p and releases what it refers to.
 func (p *pendingCommits) reset() {
+	clear(p.batch.Changes)
 	p.batch.Reset()
 	p.published, p.commits = p.published[:0], 0
+	if cap(p.published) > maxScratch {
+		*p = newPendingCommits()
+	}
 }
 
-// applyCommits applies commits up to the head to.
-func (a *applier) applyCommits(p *pendingCommits, to protocol.Head) {
+func newPendingCommits() pendingCommits { return pendingCommits{batch: store.NewBatch(1)} }
+
+// applyCommits applies the pending commits, which lead up to the head to.
+func (a *applier) applyCommits(to protocol.Head) {
+	p := &a.pending
 	if p.commits == 0 {
 		return
 	}
@@ -49,7 +60,6 @@ func (a *applier) applyCommits(p *pendingCommits, to protocol.Head) {
 
 // applyMessages applies the messages that continue the watermark, and catches up at a gap.
 func (a *applier) applyMessages(ctx context.Context, messages []string) {
-	pending := pendingCommits{batch: store.NewBatch(len(messages))}
 	at := a.watermark  // head after the pending commits
 	confirmed := false // a log step that ran after these messages arrived has confirmed at
 	c := &a.decoded
@@ -68,7 +78,7 @@ func (a *applier) applyMessages(ctx context.Context, messages []string) {
 			a.received = max(a.received, c.Head.Version)
 		}
 		if result == messageApplied {
-			pending.add(c)
+			a.pending.add(c)
 			at = c.Head
 			continue
 		}
@@ -76,15 +86,29 @@ func (a *applier) applyMessages(ctx context.Context, messages []string) {
 		if result != messageGap || !a.synced { // while not synced, a log step brings it
 			continue
 		}
-		a.applyCommits(&pending, at)
+		a.applyCommits(at)
 		a.resync(ctx, catchUpGap)
 		at, confirmed = a.watermark, a.synced
 		if confirmed && c.Head.Epoch != at.Epoch {
 			a.ignore(c.Head.Epoch)
 		}
 	}
-	a.applyCommits(&pending, at)
+	a.applyCommits(at)
 	clear(c.Records) // otherwise they keep the last message alive
+}
+
+// applyNow applies a message that continues the watermark and overtakes no other, and reports whether it did. It makes no
+// request to Redis. Every other message is for applyMessages.
+func (a *applier) applyNow(message string) bool {
+	c := &a.decoded
+	defer func() { clear(c.Records) }() // otherwise they keep the message alive
+	if !a.synced || c.Decode(message) != nil || a.classify(c, a.watermark) != messageApplied || !a.inbox.pass(c.Head) {
+		return false
+	}
+	a.received = max(a.received, c.Head.Version)
+	a.pending.add(c)
+	a.applyCommits(c.Head)
+	return true
 }
 
 // classify compares a commit with at, up to which every commit has been applied.

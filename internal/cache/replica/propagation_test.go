@@ -40,7 +40,7 @@ func TestPropagationWhenClocksDiffer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.applier.now = func() time.Time { return clocktest.Step(t, time.Now(), tt.reader) }
+			r.turns.take(func(a *applier) { a.now = func() time.Time { return clocktest.Step(t, time.Now(), tt.reader) } })
 			ctx, cancel := context.WithCancel(t.Context())
 			var running sync.WaitGroup
 			running.Go(func() { r.Run(ctx) })

@@ -40,7 +40,7 @@ type Replica struct {
 	over    overEpochs
 	metrics *metrics
 	source  *redisSource
-	applier *applier // only Run and Close use it
+	turns   *turns
 }
 
 // New returns a Replica that is empty. It does not connect; Run does.
@@ -73,8 +73,9 @@ func New(cfg Config) (*Replica, error) {
 	in, misses, m, src := newInbox(), newMissQueue(), newMetrics(), newRedisSource(cfg.Redis, keys)
 	a := newApplier(src, owner, in, misses, cfg.Logger, m)
 	a.vanish = newVanishWatch(cfg.Redis, cfg.Logger)
-	a.sub = &subscription{redis: cfg.Redis, channel: cfg.Channel, inbox: in, log: cfg.Logger, metrics: m}
-	r := &Replica{cfg: cfg, keys: keys, store: owner.Store, misses: misses, public: a.public, sub: a.sub, metrics: m, source: src, applier: a}
+	t := newTurns(a)
+	a.sub = &subscription{redis: cfg.Redis, channel: cfg.Channel, turns: t, log: cfg.Logger, metrics: m}
+	r := &Replica{cfg: cfg, keys: keys, store: owner.Store, misses: misses, public: a.public, sub: a.sub, metrics: m, source: src, turns: t}
 	if cfg.Registerer != nil {
 		m.register(cfg.Registerer, r)
 	}
@@ -87,11 +88,11 @@ func (r *Replica) Run(ctx context.Context) {
 	var subscribing sync.WaitGroup
 	subscribing.Go(func() { r.sub.run(ctx) })
 	defer subscribing.Wait()
-	r.applier.run(ctx, r.cfg.Probe)
+	r.turns.run(ctx, r.cfg.Probe)
 }
 
 // Close frees the memory, with its goroutines. Call it after Run has returned. Later reads miss.
-func (r *Replica) Close() { r.applier.close() }
+func (r *Replica) Close() { r.turns.take((*applier).close) }
 
 // Get looks key up in memory. It allocates nothing, takes no lock of this package, and does not keep key. It does not
 // count hits: the caller does with CountHits, for many reads at once.

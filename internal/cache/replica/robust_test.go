@@ -163,7 +163,7 @@ func TestTokenOfAHistoryThatIsOver(t *testing.T) {
 		t.Errorf("while Redis is down: reached %v, %q %v", r.Reached(old), e.Value, found)
 	}
 	for i := range 3 * uint64(maxOver) { // clients choose what they send
-		r.over.add(old.Epoch+i, r.applier.public.Load().watermark.Epoch)
+		r.over.add(old.Epoch+i, r.public.Load().watermark.Epoch)
 	}
 	if n := len(r.over.known.Load().over); n > maxOver {
 		t.Errorf("%d epochs are recorded", n)

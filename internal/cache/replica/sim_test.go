@@ -33,6 +33,7 @@ var (
 type sim struct {
 	rng     *rand.Rand
 	redis   *model.Redis
+	turns   *turns
 	applier *applier
 	inbox   *inbox
 	misses  *missQueue
@@ -104,6 +105,7 @@ func newSim(seed uint64, broken string) (*sim, func()) {
 	}
 	s.inbox, s.misses = newInbox(), newMissQueue()
 	s.applier = newApplier(s, owner, s.inbox, s.misses, quiet(), newMetrics())
+	s.turns = newTurns(s.applier)
 	s.applier.now = func() time.Time { return s.clock }
 	s.misses.now = s.applier.now
 	s.applier.stepLimit = byteBound{least: 1, most: 8 * largestStep}
@@ -143,6 +145,8 @@ func (s *sim) event() {
 		s.readYourWrite()
 	case n < 76 && s.relay && s.faults:
 		s.replicate()
+	case n >= 89 && n < 95:
+		s.arrive(1+s.rng.IntN(3), s.receive)
 	case n < 78 && s.faults:
 		if s.crowded {
 			s.foreignMessage()
@@ -206,10 +210,15 @@ func (s *sim) write() {
 // publish sends a message to the replica.
 func (s *sim) publish(message string) {
 	if s.live {
-		s.inbox.push(message)
+		s.receive(message)
 		return
 	}
 	s.network = append(s.network, sent{message, s.redis.End()})
+}
+
+// receive passes a message to the replica as its subscription does. The applier may be in the middle of a turn.
+func (s *sim) receive(message string) {
+	s.turns.receive(message)
 }
 
 // replicate advances the Redis replica, or connects the replica to another one.
@@ -607,17 +616,21 @@ func (p *simPages) finish(context.Context) (protocol.Head, error) {
 func (p *simPages) total() int64 { return int64(len(p.redis.Values())) }
 func (p *simPages) close()       {}
 
-// deliver delivers the first n messages in flight as one batch.
-func (s *sim) deliver(n int) {
-	n = min(n, len(s.network))
-	for i, m := range s.network[:n] {
+// arrive passes the first n messages in flight to f.
+func (s *sim) arrive(n int, f func(message string)) {
+	for range min(n, len(s.network)) {
+		m := s.network[0]
 		if m.position > s.position() { // the Redis replica does not have it yet
-			n = i
-			break
+			return
 		}
-		s.inbox.push(m.message)
+		s.network = s.network[1:]
+		f(m.message)
 	}
-	s.network = s.network[n:]
+}
+
+// deliver delivers the first n messages in flight as one batch, in a turn.
+func (s *sim) deliver(n int) {
+	s.arrive(n, func(message string) { s.inbox.push(message) })
 	messages, reason := s.applier.inbox.drain()
 	if s.faults && len(messages) > 0 {
 		switch i, j := s.rng.IntN(len(messages)), s.rng.IntN(len(messages)); s.rng.IntN(20) {
@@ -647,21 +660,23 @@ func (s *sim) play() {
 	for range 60 {
 		s.clock = s.clock.Add(time.Duration(s.rng.IntN(120)) * time.Millisecond)
 		s.events(4)
-		switch n := s.rng.IntN(10); {
-		case n < 6:
-			s.deliver(1 + s.rng.IntN(8))
-		case n < 8:
-			_ = s.applier.catchUp(ctx, catchUpMiss)
-		default:
-			if s.applier.probe(ctx) {
-				if s.live {
-					s.fail("a subscription that delivers everything was reported as silent")
+		s.turns.take(func(*applier) {
+			switch n := s.rng.IntN(10); {
+			case n < 6:
+				s.deliver(1 + s.rng.IntN(8))
+			case n < 8:
+				_ = s.applier.catchUp(ctx, catchUpMiss)
+			default:
+				if s.applier.probe(ctx) {
+					if s.live {
+						s.fail("a subscription that delivers everything was reported as silent")
+					}
+					s.log("silent: reconnecting")
+					s.network = nil
+					s.inbox.requestCatchUp(catchUpSubscribed)
 				}
-				s.log("silent: reconnecting")
-				s.network = nil
-				s.inbox.requestCatchUp(catchUpSubscribed)
 			}
-		}
+		})
 		s.noteSync()
 		s.answers()
 		if s.failed != "" {

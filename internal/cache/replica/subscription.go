@@ -19,7 +19,7 @@ import (
 type subscription struct {
 	redis   *redisnode.Finder
 	channel string
-	inbox   *inbox
+	turns   *turns
 	log     *slog.Logger
 	metrics *metrics
 
@@ -62,7 +62,7 @@ func (s *subscription) run(ctx context.Context) {
 	}
 }
 
-// receive subscribes once and passes messages to the inbox until the connection ends. It calls Receive without a
+// receive subscribes once and passes the messages on until the connection ends. It calls Receive without a
 // timeout, because ReceiveTimeout loses the protocol's framing when it expires inside a message. Closing the PubSub from
 // another goroutine ends Receive at once, even on a black-holed link.
 func (s *subscription) receive(ctx context.Context) error {
@@ -97,10 +97,12 @@ func (s *subscription) receive(ctx context.Context) error {
 				confirmed.Stop()
 				s.count++
 				s.live.Store(s.count)
-				s.inbox.requestCatchUp(catchUpSubscribed)
+				s.turns.inbox.requestCatchUp(catchUpSubscribed)
 			}
 		case *redis.Message:
-			s.metrics.messages[messageDropped].Add(float64(s.inbox.push(m.Payload)))
+			if dropped := s.turns.receive(m.Payload); dropped > 0 {
+				s.metrics.messages[messageDropped].Add(float64(dropped))
+			}
 		}
 	}
 }
