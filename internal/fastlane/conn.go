@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"heavy-read-api/internal/rawio"
 )
 
 // Handler answers the requests of one connection. Its methods are called by one goroutine.
@@ -147,7 +149,7 @@ func (c *conn) serveRaw(raw syscall.RawConn) {
 		c.out.fd = fd // valid while step runs
 		for c.prepare() {
 			room := len(c.buf) - c.filled
-			n, err := read(fd, c.buf[c.filled:])
+			n, err := rawio.Read(fd, c.buf[c.filled:])
 			switch {
 			case err == syscall.EINTR:
 				continue

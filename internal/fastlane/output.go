@@ -5,6 +5,8 @@ import (
 	"net"
 	"os"
 	"unsafe"
+
+	"heavy-read-api/internal/rawio"
 )
 
 // Output collects the answers to requests that have arrived together and writes them with one system call.
@@ -92,7 +94,7 @@ func (o *Output) Flush() (ok bool) {
 func (o *Output) write() error {
 	sent := 0
 	if o.fd != noFD && len(o.large) == 0 {
-		if sent, _ = write(o.fd, o.buf); sent == len(o.buf) {
+		if sent, _ = rawio.Write(o.fd, o.buf); sent == len(o.buf) {
 			return nil
 		}
 	}

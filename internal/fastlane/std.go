@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"heavy-read-api/internal/rawio"
 )
 
 // stdConn is the view of a connection that net/http has: it carries one request. Until that request has been
@@ -18,11 +20,12 @@ import (
 // connection stays with net/http, and Read waits for the next request with the code of the fast lane.
 type stdConn struct {
 	*conn
-	unread []byte // bytes received and not yet passed to net/http; a part of buf
-	ahead  bool   // the first byte of unread, which belongs to the next request, has been passed to net/http
-	left   int64  // bytes of the request that net/http has not read; unused if last is set
-	head   bool   // the method is HEAD
-	last   bool   // the end of the request is ambiguous, so no request is read after it
+	flow   net.Conn // the connection for bodies and answers
+	unread []byte   // bytes received and not yet passed to net/http; a part of buf
+	ahead  bool     // the first byte of unread, which belongs to the next request, has been passed to net/http
+	left   int64    // bytes of the request that net/http has not read; unused if last is set
+	head   bool     // the method is HEAD
+	last   bool     // the end of the request is ambiguous, so no request is read after it
 
 	handled bool // the request has reached a handler
 	idle    bool // the request has been answered
@@ -49,7 +52,7 @@ func (c *conn) handOver(unread []byte, header int) {
 			c.std.begin(unread, header)
 			return
 		}
-		std := &stdConn{conn: c}
+		std := &stdConn{conn: c, flow: rawio.New(c.Conn)}
 		if c.handler == nil {
 			c.std = std
 		}
@@ -115,7 +118,7 @@ func (c *stdConn) Read(b []byte) (int, error) {
 	// While a handler runs, net/http reads one byte to detect the end of the stream. This may be the first
 	// byte of the next request, so it also stays in unread.
 	for c.unread = c.unread[blankLength(c.unread):]; len(c.unread) == 0; c.unread = c.unread[blankLength(c.unread):] {
-		n, err := c.conn.Conn.Read(c.buf[:1])
+		n, err := c.flow.Read(c.buf[:1])
 		if n == 0 {
 			return 0, err
 		}
@@ -128,7 +131,7 @@ func (c *stdConn) Read(b []byte) (int, error) {
 // take reads the next bytes: first those in unread, then from the connection.
 func (c *stdConn) take(b []byte) (int, error) {
 	if len(c.unread) == 0 {
-		return c.conn.Conn.Read(b)
+		return c.flow.Read(b)
 	}
 	n := copy(b, c.unread)
 	c.unread = c.unread[n:]
@@ -140,11 +143,11 @@ func (c *stdConn) Write(b []byte) (int, error) {
 	if !c.handled {
 		if status, reason, ok := refusal(b); ok {
 			c.ending.Store(linger)
-			_, err := c.conn.Conn.Write(c.server.refuse(nil, status, invalidRequest+reason, c.head))
+			_, err := c.flow.Write(c.server.refuse(nil, status, invalidRequest+reason, c.head))
 			return len(b), err
 		}
 	}
-	return c.conn.Conn.Write(b)
+	return c.flow.Write(b)
 }
 
 // refusal parses an answer that net/http itself generated. ok is false if the answer is not a refusal.

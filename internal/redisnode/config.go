@@ -14,6 +14,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"heavy-read-api/internal/rawio"
 )
 
 // Role is a server's role in replication.
@@ -144,6 +146,15 @@ func (c *Config) options(addr, name string) *redis.Options {
 	}
 	if c.certificates != nil {
 		o.Dialer = c.certificates.dialer(name, c.Timeout)
+		return o
+	}
+	dial := redis.NewDialer(o)
+	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return rawio.New(conn), nil
 	}
 	return o
 }
