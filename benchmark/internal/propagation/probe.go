@@ -157,10 +157,16 @@ func (r *run) write(ctx context.Context, id string, due <-chan time.Time) error 
 	return nil
 }
 
-// post writes a version of a post and returns it with its ETag.
-func (r *run) post(conn *wire.Conn, id string, version int) (post.Post, string, error) {
+// version returns a version of a post.
+func (r *run) version(id string, version int) post.Post {
 	p := r.Mix.Post(version, version)
 	p.ID = id
+	return p
+}
+
+// post writes a version of a post and returns it with its ETag.
+func (r *run) post(conn *wire.Conn, id string, version int) (post.Post, string, error) {
+	p := r.version(id, version)
 	body, err := workload.AppendLine(nil, p)
 	if err != nil {
 		return p, "", err
@@ -200,21 +206,20 @@ func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error 
 		return err
 	}
 	for _, conn := range readers {
-		if _, _, err := r.await(conn, p, `"none"`); err != nil {
+		if _, _, err := r.await(conn, p, `"none"`, pause); err != nil {
 			return err
 		}
 	}
 	version := 0
 	for at := range due {
 		version++
-		p := r.Mix.Post(version, version)
-		p.ID = id
+		p := r.version(id, version)
 		seen := make([]time.Time, len(readers))
 		gaps := make([]time.Duration, len(readers))
 		errs := make([]error, len(readers))
 		var wg sync.WaitGroup
 		for i, conn := range readers {
-			wg.Go(func() { seen[i], gaps[i], errs[i] = r.await(conn, p, etag) })
+			wg.Go(func() { seen[i], gaps[i], errs[i] = r.await(conn, p, etag, pause) })
 		}
 		_, next, err := r.post(writer, id, version)
 		wg.Wait()
@@ -234,9 +239,9 @@ func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error 
 	return nil
 }
 
-// await polls a reader for a post until its ETag differs from etag, and checks the new post. It returns the
-// time of that answer, and the time since the last poll without the new post.
-func (r *run) await(conn *wire.Conn, p post.Post, etag string) (seen time.Time, gap time.Duration, err error) {
+// await polls a reader for a post, with a pause between two polls, until its ETag differs from etag, and checks the
+// new post. It returns the time of the answer, and the time since the last poll without the new post.
+func (r *run) await(conn *wire.Conn, p post.Post, etag string, pause time.Duration) (seen time.Time, gap time.Duration, err error) {
 	began := time.Now()
 	for asked := began; ; time.Sleep(pause) {
 		before := asked

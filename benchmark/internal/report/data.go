@@ -36,6 +36,7 @@ type Report struct {
 	Memory        *Memory
 	Own           *OwnCore
 	Million       *Million
+	UpdateCost    *UpdateCost
 	Readers       *ReaderFault
 	Redis         *RedisFault
 	Failovers     []Failover
@@ -51,6 +52,7 @@ const (
 	PartMemory      = "memory"
 	PartLanes       = "lanes"
 	PartMillion     = "million"
+	PartUpdates     = "updates"
 	PartReaders     = "readers"
 	PartRedis       = "redis"
 	PartFailover    = "failover"

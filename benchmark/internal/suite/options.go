@@ -31,6 +31,7 @@ const (
 	Memory      = report.PartMemory
 	Lanes       = report.PartLanes
 	Million     = report.PartMillion
+	Updates     = report.PartUpdates
 	Readers     = report.PartReaders
 	Redis       = report.PartRedis
 	Failover    = report.PartFailover

@@ -558,7 +558,7 @@ func TestOwnReader(t *testing.T) {
 	needWrk(t)
 	s := start(t, 2)
 	progress := new(recorder)
-	r, err := run(t.Context(), Options{Only: []string{Lanes, Million}}, tiny(), s.addresses, s, progress, quiet)
+	r, err := run(t.Context(), Options{Only: []string{Lanes, Million, Updates}}, tiny(), s.addresses, s, progress, quiet)
 	t.Log(progress.text.String())
 	if err != nil {
 		t.Fatal(err)
@@ -575,6 +575,10 @@ func TestOwnReader(t *testing.T) {
 	}
 	if m := r.Million; m == nil || m.Posts != 2000 || len(m.Starts) != 1 || len(m.Scans) != 1 || len(m.Updates) != 2 || m.Updates[0].Written < 100 || m.Peak < m.StartPeak || m.Peak == 0 || m.Idle != 50 {
 		t.Errorf("million: %+v", m)
+	}
+	if u := r.UpdateCost; u == nil || len(u.Redis) != 1 || u.Redis[0] <= 0 || u.Writer[0] <= 0 || u.Reader[0] <= 0 ||
+		u.Delivered[0].Count == 0 || u.Stored[0].Count == 0 || u.Visible[0].Count == 0 || u.Visible[0].P50 < u.Resolution[0].P50 || u.Beside[0].Count == 0 || u.BesideReads[0].Count == 0 {
+		t.Errorf("updates: %+v", u)
 	}
 	if text := r.Markdown(""); strings.Contains(text, "%!") || strings.Contains(text, "NaN") {
 		t.Errorf("the report:\n%s", text)
