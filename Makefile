@@ -102,11 +102,12 @@ rules: ## Check Prometheus's configuration and what fires each alert (promtool)
 	promtool check config prometheus/prometheus.yml
 	promtool test rules prometheus/tests/*.yml
 
-# Many tests wait for timeouts and failovers, so twice as many packages as cores run at a time. The four that
-# take longest start first.
+# Many tests wait for timeouts and failovers, so twice as many packages as cores run at a time. Those that take
+# longest start first. A program with the race detector sleeps for a second before it exits, by default.
 test: ## Run all tests except those of Docker, with the race detector if there is a C compiler: make test [PKG=./internal/reader]
 	@race=; [ "$$($(GO) env CGO_ENABLED)" != 1 ] || race=-race; \
-	first=; [ '$(PKG)' != ./... ] || first='./internal/cache/replica ./internal/test/e2e ./internal/writer ./internal/local'; \
+	first=; [ '$(PKG)' != ./... ] || first='./internal/cache/replica ./internal/test/e2e ./internal/writer ./benchmark/internal/suite ./internal/local ./internal/cache/store'; \
+	export GORACE="$${GORACE-atexit_sleep_ms=20}"; \
 	set -- $$race -shuffle=on -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) $$first $(PKG); \
 	echo "Compiling the tests; the first time takes minutes. A line per package follows as it ends: go test $$*"; \
 	$(GO) run $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg $(GOTESTSUM_ARGS) -- "$$@"

@@ -130,6 +130,7 @@ func TestSingleRedisIsGuarded(t *testing.T) {
 
 // An external Redis has a password of its own, and the run folder gets none.
 func TestNoPasswordForAnotherRedis(t *testing.T) {
+	t.Parallel()
 	embedded := redistest.StartEmbedded(t)
 	embedded.RequireAuth("theirs")
 	cfg := testConfig(t, "REDIS_ADDR="+embedded.Addr(), "REDIS_PASSWORD=theirs")

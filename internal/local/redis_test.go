@@ -223,6 +223,7 @@ func TestLayoutNeedsARedisServer(t *testing.T) {
 }
 
 func TestFailoverOfASingleRedis(t *testing.T) {
+	t.Parallel()
 	env := testEnv(t)
 	t.Cleanup(func() { local(t, env, "stop") })
 	if out, code := local(t, env, "failover"); code != 1 || !strings.Contains(out, "the stack is not running") {

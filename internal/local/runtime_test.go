@@ -37,6 +37,7 @@ esac`, noRegistry},
 
 // A daemon that hangs does not block the commands.
 func TestDockerThatHangs(t *testing.T) {
+	t.Parallel()
 	env := append(testEnv(t), "RUNTIME=", pathWith(t, map[string]string{"docker": "#!/bin/sh\n[ \"$1\" != version ] || exec sleep 600"}))
 	out, code := inTree(t, env, "runtime")
 	if want := "local docker's daemon has not answered for 5s\n"; code != 0 || out != want {

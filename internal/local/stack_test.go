@@ -90,6 +90,7 @@ func find(t *testing.T, st state.Stack, name string) state.Process {
 }
 
 func TestStackStartsAndStopsEverything(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t)
 	stop := run(t, cfg)
 	st := readyState(t, cfg)
@@ -144,6 +145,7 @@ func killAndAwait(t *testing.T, cfg layout.Config, name string) {
 }
 
 func TestChildThatDiesIsStartedAgain(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t)
 	run(t, cfg)
 	before := readyState(t, cfg)
@@ -158,6 +160,7 @@ func TestChildThatDiesIsStartedAgain(t *testing.T) {
 // Only a process that has never been ready can end the stack: one that works and is killed again and again, before it
 // is ready too, is restarted each time.
 func TestProcessThatIsKilledOftenIsStartedAgain(t *testing.T) {
+	t.Parallel()
 	const kills = 5 // more than the starts after which a process that was never ready ends the stack
 	cfg := testConfig(t)
 	run(t, cfg)
@@ -191,6 +194,7 @@ func TestProcessThatIsKilledOftenIsStartedAgain(t *testing.T) {
 
 // Readers that were added stand beside the others in the state.
 func TestOrderOfTheProcesses(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t)
 	run(t, cfg)
 	readyState(t, cfg)
@@ -239,6 +243,7 @@ func TestPortInUse(t *testing.T) {
 
 // A port that is taken between the check and the start of the process that needs it.
 func TestPortTakenAfterTheCheck(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t)
 	cfg.Env = append(cfg.Env, fmt.Sprintf("FAKE_STEAL=%d", cfg.GatewayPort))
 	err := runToEnd(t, cfg)
@@ -255,6 +260,7 @@ func TestPortTakenAfterTheCheck(t *testing.T) {
 }
 
 func TestConfigurationThatCannotWorkEndsTheStart(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t)
 	cfg.Env = append(cfg.Env, fmt.Sprintf("FAKE_REFUSE=%d", cfg.WriterPort))
 	err := runToEnd(t, cfg)
@@ -265,6 +271,7 @@ func TestConfigurationThatCannotWorkEndsTheStart(t *testing.T) {
 
 // Go's exit code for a panic must not be taken for a configuration that cannot work.
 func TestChildThatPanicsAtTheStartIsStartedAgain(t *testing.T) {
+	t.Parallel()
 	once := filepath.Join(t.TempDir(), "panic")
 	if err := os.WriteFile(once, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -338,6 +345,7 @@ func TestClosedTerminalStopsInOrder(t *testing.T) {
 }
 
 func TestNohupKeepsTheStackUp(t *testing.T) {
+	t.Parallel()
 	cmd, cfg := foreground(t, testEnv(t), func(cmd *exec.Cmd) {
 		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0" run`, os.Args[0]}
 	})
@@ -357,6 +365,7 @@ func TestNohupKeepsTheStackUp(t *testing.T) {
 // No output may block the supervisor: neither its own log and the addresses of the start, nor its children's
 // warnings.
 func TestOutputThatIsHeldOrGone(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		gone bool // the reader of the pipe, else it only takes nothing
@@ -379,6 +388,7 @@ func TestOutputThatIsHeldOrGone(t *testing.T) {
 }
 
 func TestOneStackPerRunFolder(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t)
 	run(t, cfg)
 	readyState(t, cfg)
@@ -402,6 +412,7 @@ func events(t *testing.T, path string) []string {
 }
 
 func TestScale(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "events")
 	cfg := testConfig(t, "FAKE_EVENTS="+path, "FAKE_RELOAD=300ms", "FAKE_LOAD=1s")
 	run(t, cfg)
@@ -466,6 +477,7 @@ func rotation(t *testing.T, cfg layout.Config) []int {
 
 // The gateway uses a reader only some time after it has listed it.
 func TestStartAndScaleWaitForTheRotation(t *testing.T) {
+	t.Parallel()
 	env := append(testEnv(t), "FAKE_TAKE=1500ms")
 	cfg, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(env, name) })
 	if err != nil {
@@ -517,6 +529,7 @@ func TestStartAndScaleNameTheReaderThatIsMissing(t *testing.T) {
 }
 
 func TestScaleUpThatCannotWorkIsUndone(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t)
 	cfg.Env = append(cfg.Env, fmt.Sprintf("FAKE_REFUSE=%d", cfg.ReaderPort+3))
 	run(t, cfg)
@@ -544,6 +557,7 @@ func scaleTo(t *testing.T, cfg layout.Config, n int) error {
 }
 
 func TestControlRefuses(t *testing.T) {
+	t.Parallel()
 	cfg := testConfig(t)
 	run(t, cfg)
 	before := readyState(t, cfg)
@@ -604,6 +618,7 @@ func local(t *testing.T, env []string, args ...string) (output string, code int)
 }
 
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	env := testEnv(t)
 	cfg, err := layout.ParseConfig(nil, func(name string) string { return layout.Getenv(env, name) })
 	if err != nil {
@@ -653,6 +668,7 @@ func TestCommands(t *testing.T) {
 
 // A setting that was broken after the start does not keep a running stack from being examined and stopped.
 func TestBrokenSettingsDoNotBlockARunningStack(t *testing.T) {
+	t.Parallel()
 	env := testEnv(t)
 	program := testProgram(t)
 	dir := t.TempDir()
@@ -697,6 +713,7 @@ func TestStartTellsWhyItFailed(t *testing.T) {
 // Nothing listens at REDIS_ADDR: the start fails soon, with a sentence that has the address, and without the lines of
 // the Redis client, which logs every failed attempt.
 func TestStartWithoutTheExternalRedis(t *testing.T) {
+	t.Parallel()
 	env := testEnv(t)
 	addr := supervisor.Address(1)
 	env = append(env, "REDIS_ADDR="+addr)
@@ -713,6 +730,7 @@ func TestStartWithoutTheExternalRedis(t *testing.T) {
 
 // The supervisor is killed by SIGKILL, so that no handler of its own can run.
 func TestNoOrphans(t *testing.T) {
+	t.Parallel()
 	if self, _ := supervisor.Self(); self != "/proc/self/exe" {
 		t.Skip("children are tied to the supervisor only on Linux")
 	}
@@ -771,6 +789,7 @@ func TestStartThatCannotWorkEnds(t *testing.T) {
 		{"host", []string{"REDIS_ADDR=unknown.invalid:6379"}, []string{"cannot work", "unknown.invalid", "check REDIS_ADDR"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			env := append(testEnv(t), childEnvironment+"="+realChildren)
 			env = append(env, tt.env...)
 			dir := filepath.Join(layout.Getenv(env, "RUN_DIR"), "redis", "appendonlydir")
