@@ -43,6 +43,7 @@ const (
 
 // TestRedisOutage writes during several kinds of outages and again after each one.
 func TestRedisOutage(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		begin, end func(*faultnet.Proxy)
 		detail     string
@@ -64,6 +65,7 @@ func TestRedisOutage(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := redistest.StartEmbedded(t)
 			proxy := faultnet.NewProxy(t, b.Addr())
 			w := start(t, proxy.Addr(), defaultTimeout)
@@ -98,6 +100,7 @@ func TestRedisNeverReachable(t *testing.T) {
 // TestReplyLost loses the reply to a write, or the write itself. The answer reports the outcome, and the write takes
 // place at most once.
 func TestReplyLost(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	for name, tt := range map[string]struct {
 		method, target, body, header, value string
@@ -164,6 +167,7 @@ func TestReplyLost(t *testing.T) {
 // TestFailedConditionReplyLost loses the reply to a write whose condition does not hold: nothing is written, and a
 // retry is answered with 412.
 func TestFailedConditionReplyLost(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	b := redistest.Start(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
@@ -199,6 +203,7 @@ func TestImportReplyLost(t *testing.T) {
 // TestAdviceForUnknownOutcomes loses all replies of Redis. The advice in the answer depends on the condition of the
 // write.
 func TestAdviceForUnknownOutcomes(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		method, target, body string
 		header, value        string

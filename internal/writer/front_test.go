@@ -134,6 +134,7 @@ const (
 // Clients that send half a header occupy all connections that the process may have. Other clients are refused at once,
 // probes are answered, and writes succeed again after the half-sent headers have timed out.
 func TestHalfOpenConnections(t *testing.T) {
+	t.Parallel()
 	if addr := os.Getenv(childRedis); addr != "" {
 		listening := make(chan string, 1)
 		w := start(t, addr, func(c *Config) {

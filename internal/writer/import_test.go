@@ -175,6 +175,7 @@ var (
 
 // TestImportEscapes imports small posts and posts whose encoding is large because of escapes.
 func TestImportEscapes(t *testing.T) {
+	t.Parallel()
 	b := redistest.StartEmbedded(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
 	proxy.Delay(faultnet.ToClient, 200*time.Millisecond) // batches fill while the previous one is written
@@ -457,6 +458,7 @@ func TestImportClientDisconnects(t *testing.T) {
 // TestHalfClosed half-closes the connection after the last byte, as many programs do. The lines that have arrived are
 // written, and the answer is complete.
 func TestHalfClosed(t *testing.T) {
+	t.Parallel()
 	b := redistest.StartEmbedded(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
 	proxy.Delay(faultnet.ToClient, 50*time.Millisecond) // the end arrives long before the last line is written
@@ -640,6 +642,7 @@ func TestImportWithoutRedis(t *testing.T) {
 // TestImportDuringRedisOutage cuts the connection to Redis during an import, in several ways and with or without a
 // recovery. Every line has a report or is in Redis, and a line that is reported as not written is not in Redis.
 func TestImportDuringRedisOutage(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		fault   func(*faultnet.Proxy)
 		returns bool
@@ -735,6 +738,7 @@ func TestImportDuringRedisOutage(t *testing.T) {
 // TestUnknownBatchIsNotOvertaken loses all replies from one batch on. Redis may still execute that batch until its
 // deadline, and the following lines must not overtake it.
 func TestUnknownBatchIsNotOvertaken(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	b := redistest.Start(t)
 	proxy := faultnet.NewProxy(t, b.Addr())

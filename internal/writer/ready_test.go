@@ -36,6 +36,7 @@ func (w *instance) waitReady(t *testing.T, status int, texts ...string) {
 // /ready reports whether Redis accepts writes, and if not, the reason, even if no write was tried. The answer to a
 // write gives the same reason.
 func TestReadyWhenWritesAreAccepted(t *testing.T) {
+	t.Parallel()
 	redistest.Require(t)
 	set := func(name, value string) func(*testing.T, *redistest.Server, *redis.Client) error {
 		return func(t *testing.T, _ *redistest.Server, c *redis.Client) error {
@@ -80,6 +81,7 @@ func TestReadyWhenWritesAreAccepted(t *testing.T) {
 			[]string{`"no writes"`, "NOREPLICAS"}, "has lost its Redis replicas", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			s := redistest.Start(t, redistest.Config("save 3600 1000000"))
 			db := s.Client(t)
 			var log logtest.Buffer
@@ -164,6 +166,7 @@ func raiseFormat(t *testing.T, db *redis.Client, id string) (value string) {
 // TestPostsOfAnotherFormat has a post of a later build in Redis. The writer refuses to write posts of its own format
 // beside it, and reports the reason.
 func TestPostsOfAnotherFormat(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		w := start(t, b.Addr())
 		db := b.Client(t)
@@ -193,6 +196,7 @@ func TestPostsOfAnotherFormat(t *testing.T) {
 
 // A check that times out does not show that the posts of another format are gone, and a write has more time than a check.
 func TestAnotherFormatBehindASlowLink(t *testing.T) {
+	t.Parallel()
 	b := redistest.StartEmbedded(t)
 	link := faultnet.NewProxy(t, b.Addr())
 	w := start(t, link.Addr())

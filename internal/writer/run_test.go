@@ -95,6 +95,7 @@ func TestSecretsAreNotLogged(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	b := redistest.StartEmbedded(t)
 	proxy := faultnet.NewProxy(t, b.Addr())
 	w := start(t, proxy.Addr(), defaultTimeout)
@@ -148,6 +149,7 @@ func TestMetrics(t *testing.T) {
 
 // TestStatus reads /status before, during and after the time in which Redis is reachable.
 func TestStatus(t *testing.T) {
+	t.Parallel()
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {
 		proxy := faultnet.NewProxy(t, "")
 		w := start(t, proxy.Addr(), defaultTimeout)
