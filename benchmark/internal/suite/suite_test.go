@@ -510,11 +510,12 @@ func TestBusyMachine(t *testing.T) {
 
 // A run ends at its limit, returns what it measured, and names what is missing. The time that faults need is reserved.
 func TestLimit(t *testing.T) {
+	t.Parallel()
 	s := start(t, 2)
 	p := tiny()
-	p.steady, p.limit = time.Hour, 40*time.Second
+	p.steady, p.limit = time.Hour, 25*time.Second
 	r, err := run(t.Context(), Options{Only: []string{Latency, Redis}}, p, s.addresses, s, new(recorder), quiet)
-	if err != nil || r.Latency != nil || r.Redis == nil || !strings.Contains(r.Partial, "no time was left for latency, because the run is limited to 40s") || r.Took > p.limit {
+	if err != nil || r.Latency != nil || r.Redis == nil || !strings.Contains(r.Partial, "no time was left for latency, because the run is limited to 25s") || r.Took > p.limit {
 		t.Errorf("got %+v (%v), want everything but the latency", r, err)
 	}
 	p.settle, p.limit = time.Hour, 5*time.Second
