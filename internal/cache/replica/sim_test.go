@@ -395,6 +395,9 @@ func (s *sim) fetchStep(_ context.Context, q protocol.Query) (protocol.LogStep, 
 	s.events(2) // after the instant of the reply, before it is applied
 	s.log("log step from %d: %d entries, %d missed, part of %d, head %d", q.Watermark.Version, len(st.Entries), len(st.Missed), st.Part.Writes, st.Head.Version)
 	if s.broken == "two-step" {
+		for !s.calm && s.rng.IntN(4) > 0 { // writes between the two steps show this mutant
+			s.write()
+		}
 		for i := range st.Values {
 			st.Values[i].Stored, st.Values[i].Present = s.get(st.Values[i].Key)
 		}
@@ -555,7 +558,7 @@ func (p *simPages) next(_ context.Context, ahead bool) (page, error) {
 
 func (p *simPages) scan() {
 	keys := slices.Sorted(maps.Keys(p.source().Values))
-	if p.rng.IntN(2) == 0 {
+	if p.rng.IntN(2) == 0 || p.broken == "any connection" { // only a key that is returned twice shows this mutant
 		keys = append(keys, keys...)
 	}
 	p.rng.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
