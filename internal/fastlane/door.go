@@ -97,7 +97,9 @@ func (d *door) serve(t *doorConn) {
 	if d.isProbe(header) {
 		_ = t.SetDeadline(time.Time{})
 		c := &conn{Conn: t, server: d.server}
-		d.server.std.push(&stdConn{conn: c, unread: header, last: true})
+		std := newStdConn(c)
+		std.unread, std.last = header, true
+		d.server.std.push(std)
 		return
 	}
 	d.refused.Add(1)

@@ -20,7 +20,7 @@ import (
 // connection stays with net/http, and Read waits for the next request with the code of the fast lane.
 type stdConn struct {
 	*conn
-	flow   net.Conn // the connection for bodies and answers
+	flow   net.Conn // the same connection, for bodies and answers
 	unread []byte   // bytes received and not yet passed to net/http; a part of buf
 	ahead  bool     // the first byte of unread, which belongs to the next request, has been passed to net/http
 	left   int64    // bytes of the request that net/http has not read; unused if last is set
@@ -40,6 +40,8 @@ const (
 	giveBack        // return the connection to the fast lane
 )
 
+func newStdConn(c *conn) *stdConn { return &stdConn{conn: c, flow: rawio.New(c.Conn)} }
+
 // handOver makes the connection continue in net/http, with the bytes that have been read. header is the length
 // of the request's header, 0 if it is unknown.
 func (c *conn) handOver(unread []byte, header int) {
@@ -52,7 +54,7 @@ func (c *conn) handOver(unread []byte, header int) {
 			c.std.begin(unread, header)
 			return
 		}
-		std := &stdConn{conn: c, flow: rawio.New(c.Conn)}
+		std := newStdConn(c)
 		if c.handler == nil {
 			c.std = std
 		}
