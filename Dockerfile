@@ -15,7 +15,8 @@ ARG VERSION=devel
 ARG REVISION=unknown
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     go build -trimpath -ldflags="-s -w -X heavy-read-api/internal/buildinfo.version=$VERSION -X heavy-read-api/internal/buildinfo.revision=$REVISION" \
-    -o /out/ ./reader ./writer ./failover
+    -o /out/ ./reader ./writer ./failover && \
+    mkdir /empty
 
 # The program behind make, for a machine without Go (local/stack.sh).
 FROM build AS build-local
@@ -52,6 +53,8 @@ LABEL org.opencontainers.image.title="heavy-read-api-reader" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /out/reader /reader
+# Docker gives a new volume the owner of the folder that it hides.
+COPY --from=build --chown=65532:65532 /empty /snapshot
 USER 65532:65532
 EXPOSE 80
 HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=60s CMD ["/reader", "-health"]

@@ -18,6 +18,7 @@ func TestImports(t *testing.T) {
 	for pkg, forbidden := range map[string][]string{
 		cache + "protocol":      {ristretto, cache + "store", cache + "replica", cache + "publisher"},
 		cache + "store":         {goRedis, cache + "protocol", cache + "replica", cache + "publisher"},
+		cache + "snapfile":      {ristretto, goRedis, cache + "protocol", cache + "store", cache + "replica"},
 		cache + "publisher":     {ristretto, cache + "store", cache + "replica"},
 		cache + "replica":       {cache + "publisher"},
 		"heavy-read-api/writer": {ristretto, cache + "store", cache + "replica"},

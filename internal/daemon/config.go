@@ -13,6 +13,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -94,6 +95,19 @@ func (n number) Set(text string) error {
 // Int64 registers a 64-bit integer setting.
 func (s *Settings) Int64(p *int64, env string, value int64, usage string) {
 	s.flags.Int64Var(p, s.flagName(env), value, usage)
+}
+
+// Duration registers a time span, such as 90s or 24h.
+func (s *Settings) Duration(p *time.Duration, env string, value time.Duration, usage string) {
+	*p = value
+	s.flags.Func(s.flagName(env), fmt.Sprintf("%s, such as 90s or 24h (default %v)", usage, value), func(text string) error {
+		d, err := time.ParseDuration(text)
+		if err != nil || d <= 0 {
+			return errors.New("write a positive number with a unit, such as 90s, 5m or 24h")
+		}
+		*p = d
+		return nil
+	})
 }
 
 // Bytes registers a size: a number of bytes, optionally with a unit such as 512MB (10^6) or 1GiB (2^30).

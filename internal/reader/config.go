@@ -4,7 +4,11 @@ package reader
 import (
 	"fmt"
 	"os"
+	"slices"
+	"strings"
+	"time"
 
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/redisconfig"
@@ -19,7 +23,8 @@ type Config struct {
 	// AllowOrigin is the origin whose web pages may read posts through CORS: "*" for all origins, "" for
 	// none.
 	AllowOrigin string
-	Local       store.Config // zero fields get the defaults of package cache
+	Local       store.Config       // zero fields get the defaults of package cache
+	File        replica.FileConfig // zero fields get the defaults; Deployment is set from Redis
 }
 
 // ParseConfig reads the configuration from flags and environment variables.
@@ -33,6 +38,9 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.Bytes(&c.Local.MaxSize, "CACHE_MAX_SIZE", 512<<20, "memory limit for posts")
 	s.Int64(&c.Local.NumCounters, "CACHE_NUM_COUNTERS", 1_000_000, "counters of the admission policy, about one per expected post")
 	s.Int64(&c.Local.BufferItems, "CACHE_BUFFER_ITEMS", 64, "size of the Get buffers of the admission policy")
+	s.String(&c.File.Folder, "CACHE_SNAPSHOT_DIR", "", "folder of the snapshot file, from which the reader starts, also while Redis is unreachable; readers of one data set may share it; empty: no file")
+	s.Duration(&c.File.Interval, "CACHE_SNAPSHOT_INTERVAL", 5*time.Minute, "time between two saves of the snapshot file")
+	s.Duration(&c.File.MaxAge, "CACHE_SNAPSHOT_MAX_AGE", 24*time.Hour, "age from which a snapshot file is ignored")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
 	}
@@ -56,6 +64,11 @@ func (c *Config) complete() error {
 		return fmt.Errorf("CACHE_MAX_SIZE=%d, CACHE_NUM_COUNTERS=%d, CACHE_BUFFER_ITEMS=%d: %w",
 			given.MaxSize, given.NumCounters, given.BufferItems, err)
 	}
+	c.File.Deployment = deployment(&c.Redis)
+	if err := c.File.Complete(); err != nil {
+		return fmt.Errorf("CACHE_SNAPSHOT_DIR=%s, CACHE_SNAPSHOT_INTERVAL=%v, CACHE_SNAPSHOT_MAX_AGE=%v: %w",
+			c.File.Folder, c.File.Interval, c.File.MaxAge, err)
+	}
 	if c.PodID == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -67,6 +80,13 @@ func (c *Config) complete() error {
 		return fmt.Errorf("POD_ID=%q: use 1 to 128 visible ASCII characters without spaces", c.PodID)
 	}
 	return nil
+}
+
+// deployment identifies a Redis deployment by its settings, without credentials. The order of several addresses does
+// not matter.
+func deployment(r *redisconfig.Redis) string {
+	addrs := slices.Sorted(slices.Values(r.Addr))
+	return fmt.Sprintf("%s, primary %q, database %d", strings.Join(addrs, ","), r.MasterName, r.DB)
 }
 
 // validPodID reports whether id is a valid value of an HTTP header.

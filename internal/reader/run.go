@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -13,6 +14,10 @@ import (
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
 )
+
+// saveTimeout bounds the last save of the snapshot file, from the start of the drain. It is shorter than the longest
+// drain with requests in flight, which supervisors grant.
+const saveTimeout = 8 * time.Second
 
 // Run runs a reader until ctx is done, then drains: it waits for the requests in flight. It returns nil
 // after an orderly stop, and an error if the configuration is invalid or it cannot listen on the port. It
@@ -49,6 +54,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Channel:    cfg.Redis.Channel,
 		Namespace:  cfg.Redis.Namespace,
 		Local:      cfg.Local,
+		File:       cfg.File,
 		Logger:     log,
 		Registerer: registry,
 	})
@@ -89,10 +95,17 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	fast.server.Register(registry)
 	h.hold = fast.server.Hold
+	var saving sync.WaitGroup // beside the drain, while the replica still runs
 	err = httpkit.Serve(ctx, ln, fast.server, cfg.Drain, func() {
 		s.stopping.Store(true)
 		log.Info("reader is stopping: not ready any more, still serving during the drain", "drain", cfg.Drain)
+		saving.Go(func() {
+			bounded, cancel := context.WithTimeout(follow, saveTimeout)
+			defer cancel()
+			_ = replica.Save(bounded) // logs its result
+		})
 	})
+	saving.Wait()
 	log.Info("reader stopped")
 	return err
 }

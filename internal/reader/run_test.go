@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,6 +82,30 @@ func TestSizesHaveUnits(t *testing.T) {
 		c, err := ParseConfig(nil, func(name string) string { return map[string]string{"CACHE_MAX_SIZE": text}[name] })
 		if err != nil || c.Local.MaxSize != want {
 			t.Errorf("CACHE_MAX_SIZE=%s: %d, %v, want %d", text, c.Local.MaxSize, err, want)
+		}
+	}
+}
+
+func TestSnapshotFileSettings(t *testing.T) {
+	folder := t.TempDir()
+	for _, tt := range []struct{ dir, interval, age, want string }{
+		{folder, "", "", ""},
+		{"", "", "", ""},
+		{folder, "90s", "2h", ""},
+		{os.Args[0] + "/none", "", "", "CACHE_SNAPSHOT_DIR"},
+		{folder, "5", "", "with a unit"},
+		{folder, "-5s", "", "positive"},
+		{folder, "2h", "1h", "larger"},
+		{folder, "1ms", "", "at least 1s"},
+	} {
+		env := map[string]string{"CACHE_SNAPSHOT_DIR": tt.dir, "CACHE_SNAPSHOT_INTERVAL": tt.interval, "CACHE_SNAPSHOT_MAX_AGE": tt.age,
+			"REDIS_ADDR": "redis://user:secret@redis:6379/2"}
+		c, err := ParseConfig(nil, func(name string) string { return env[name] })
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%+v: %v, want %q", tt, err, tt.want)
+		}
+		if err == nil && (strings.Contains(c.File.Deployment, "secret") || !strings.Contains(c.File.Deployment, "redis:6379") || !strings.Contains(c.File.Deployment, "2")) {
+			t.Errorf("deployment %q", c.File.Deployment)
 		}
 	}
 }
@@ -255,6 +280,7 @@ func TestMetrics(t *testing.T) {
 	for _, name := range []string{
 		"http_request_duration_seconds", "cache_propagation_seconds", "cache_applied_version", "cache_newest_version", "cache_lag_versions", "cache_lag_seconds",
 		"cache_messages_total", "cache_bytes", "cache_max_bytes", "cache_evictions_total", "cache_rejections_total",
+		"cache_file_timestamp_seconds", "cache_file_bytes", "cache_file_saves_total", "cache_from_file",
 		"cache_fallbacks_total", "cache_complete", "cache_synced", "cache_subscribed", "go_goroutines", "process_cpu_seconds_total",
 		"redis_moves_total", "redis_server_found", "http_connections", "http_connections_max", "http_connections_refused_total",
 	} {

@@ -26,6 +26,15 @@ type snapshot struct {
 	SecondsLeft *float64 `json:"seconds_left"` // null while there is no estimate
 }
 
+// file describes the snapshot file.
+type file struct {
+	CurrentAt  time.Time `json:"current_at"`  // when its posts were last known to be current
+	AgeSeconds float64   `json:"age_seconds"` // time since then
+	Entries    uint64    `json:"entries"`
+	Bytes      int64     `json:"bytes"`
+	Serving    bool      `json:"serving"` // the posts in memory are from the file, and Redis has not confirmed them
+}
+
 // report is the body of /status.
 type report struct {
 	PodID          string    `json:"pod_id"`
@@ -43,6 +52,7 @@ type report struct {
 	Synced         bool      `json:"synced"`
 	Subscription   string    `json:"subscription"` // live or down
 	Snapshot       *snapshot `json:"snapshot"`
+	File           *file     `json:"file"` // null without a snapshot file
 	Reasons        []string  `json:"reasons"`
 
 	Redis redisnode.Server `json:"redis"`
@@ -55,6 +65,7 @@ type readiness struct {
 	Entries    int64     `json:"entries"`
 	LagSeconds float64   `json:"lag_seconds"`
 	Snapshot   *snapshot `json:"snapshot,omitempty"`
+	File       *file     `json:"file,omitempty"` // while the posts are from the snapshot file
 	Reasons    []string  `json:"reasons,omitempty"`
 }
 
@@ -71,8 +82,9 @@ func (s *state) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	httpkit.JSON(w, http.StatusOK, map[string]string{"status": "ok", "pod_id": s.podID})
 }
 
-// serveReady answers 200 from the end of the first snapshot until the drain begins, also while Redis is
-// unreachable, because the reader still has all posts in memory.
+// serveReady answers 200 from the end of the first snapshot until the drain begins, also while Redis is unreachable,
+// because the reader still has all posts in memory. If Redis is unreachable from the start, it answers 200 once the
+// reader serves the snapshot file.
 func (s *state) serveReady(w http.ResponseWriter, _ *http.Request) {
 	now := s.replica.Status()
 	body := readiness{
@@ -81,6 +93,9 @@ func (s *state) serveReady(w http.ResponseWriter, _ *http.Request) {
 		LagSeconds: now.Lag.Seconds(),
 		Snapshot:   progress(now.Snapshot),
 		Reasons:    s.reasons(&now),
+	}
+	if now.FromFile {
+		body.File = fileOf(&now)
 	}
 	code := http.StatusServiceUnavailable
 	switch {
@@ -114,6 +129,7 @@ func (s *state) serveStatus(w http.ResponseWriter, _ *http.Request) {
 		Synced:         now.Synced,
 		Subscription:   "down",
 		Snapshot:       progress(now.Snapshot),
+		File:           fileOf(&now),
 		Reasons:        s.reasons(&now),
 		Redis:          s.redis.Server(),
 	}
@@ -134,6 +150,13 @@ func (s *state) reasons(now *replica.Status) (reasons []string) {
 	}
 	if p := now.Snapshot; p != nil {
 		add("loading a snapshot of all posts (%s): %d of about %d", p.Reason, p.Loaded, p.Total)
+	} else if now.FromFile && now.File != nil {
+		age := time.Since(now.File.Current).Round(time.Second)
+		if now.Ready {
+			add("serving the posts of the snapshot file, which are %v old: Redis has not answered since the start; other ids get 503", age)
+		} else {
+			add("the posts of the snapshot file, which are %v old, are loaded and being brought up to date from Redis", age)
+		}
 	} else if !now.Ready && !now.Synced {
 		add("the posts have not been loaded yet")
 	}
@@ -153,10 +176,21 @@ func (s *state) reasons(now *replica.Status) (reasons []string) {
 	case now.Ready && !now.Synced:
 		add("reads may be stale: updates of the last %.1f s may be missing", now.Lag.Seconds())
 	}
-	if now.Ready && now.Snapshot == nil && !now.Complete && !now.NoHistory {
+	if now.Ready && now.Snapshot == nil && !now.Complete && !now.NoHistory && !now.FromFile {
 		add("not all posts fit into memory: reads of the others go to Redis")
 	}
 	return append(reasons, now.Hazards...)
+}
+
+// fileOf converts the state of the snapshot file for JSON. It returns nil if there is none.
+func fileOf(now *replica.Status) *file {
+	if now.File == nil {
+		return nil
+	}
+	return &file{
+		CurrentAt: now.File.Current.UTC(), AgeSeconds: time.Since(now.File.Current).Seconds(),
+		Entries: now.File.Entries, Bytes: now.File.Bytes, Serving: now.FromFile && now.Ready,
+	}
 }
 
 // progress converts the progress of a snapshot for JSON. It returns nil if no snapshot is running.

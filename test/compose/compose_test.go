@@ -49,6 +49,7 @@ var checks = []check{
 	{"check_reader_disconnected", "a reader cut off from the gateway, or from Redis, fails no read and converges", single, checkReaderDisconnected},
 	{"check_redis_disconnected", "Redis cut off from the stack: reads go on, writes are refused, and everything converges", single, checkRedisDisconnected},
 	{"check_redis_restarted", "Redis killed and restarted keeps every post; reads go on meanwhile", single, checkRedisRestarted},
+	{"check_readers_without_redis", "all readers restarted while Redis is down serve the posts of the snapshot file", single, checkReadersWithoutRedis},
 	{"check_access_counters", "Redis refused nothing to the programs, except that a reader loads its script after the restart", single, checkAccessCounters},
 	{"check_scale", "make scale N=5 adds two readers to the rotation, N=3 removes two, no read fails, and no reader counts as missing", single, checkScale},
 	{"check_stop_keeps_posts", "make stop keeps the posts, and they are there after make start", single, checkStopKeepsPosts},

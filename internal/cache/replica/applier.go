@@ -20,6 +20,7 @@ type applier struct {
 	public  *published
 	sub     *subscription
 	vanish  *vanishWatch
+	file    *file // nil without a snapshot file
 	log     *slog.Logger
 	metrics *metrics
 	now     func() time.Time
@@ -30,16 +31,21 @@ type applier struct {
 	// has reached the end of the log.
 	watermark protocol.Head
 	synced    bool
-	loaded    bool // a snapshot has completed
+	loaded    bool // a snapshot has completed, or a file has been loaded
+
+	// restoring is set from the loading of a file until the store holds the state of Redis, or Redis has shown that the
+	// file is of another history.
+	restoring bool
 
 	// ahead is the newest write whose value the store may hold. It is beyond the watermark while a catch-up or a
 	// snapshot is incomplete. When the log has lost it, Redis was rolled back, and the store may hold values of writes
 	// that Redis no longer has.
 	ahead protocol.Head
 
-	failed time.Time // time of the last request to Redis, if it failed; else zero
-	err    error     // error of that request
-	stale  error     // reason for which the server may lack writes of its primary, as of the last probe; else nil
+	failed       time.Time // time of the last request to Redis, if it failed; else zero
+	failingSince time.Time // time of the first request since which all have failed; else zero
+	err          error     // error of the last request
+	stale        error     // reason for which the server may lack writes of its primary, as of the last probe; else nil
 
 	stepLimit byteBound     // size of a log step, in bytes
 	part      protocol.Part // part of the log entry after the watermark whose values are in the store
@@ -55,6 +61,7 @@ type applier struct {
 	newest      protocol.Token
 	behindSince time.Time
 
+	generation      uint64    // number of snapshots that have begun
 	snapshotAt      time.Time // end of the last snapshot
 	snapshotTook    time.Duration
 	snapshotFailing bool // the last snapshot failed

@@ -72,6 +72,9 @@ func (a *applier) catchUp(ctx context.Context, reason catchUpReason) (err error)
 			counted = true
 		}
 		if verdict != stepContinues {
+			if verdict != stepTrimmed {
+				a.restoring = false // never serve a file of another history, even if the snapshot fails
+			}
 			if snapshots++; snapshots > maxSnapshots {
 				return fmt.Errorf("the log does not continue from the snapshot (%s)", verdict)
 			}
@@ -82,6 +85,9 @@ func (a *applier) catchUp(ctx context.Context, reason catchUpReason) (err error)
 		}
 		to, end := a.applyStep(&st, a.watermark)
 		a.watermark, a.synced = to, end
+		if end {
+			a.caughtUp()
+		}
 		a.publish(st.Head, nil)
 		if !end {
 			continue
@@ -214,7 +220,12 @@ func (a *applier) noteResult(err error) {
 		a.log.Warn("Redis is unreachable; serving from memory (reads may be stale)", "err", err)
 	}
 	a.failed, a.err = time.Time{}, err
-	if err != nil {
-		a.failed = a.now()
+	if err == nil {
+		a.failingSince = time.Time{}
+		return
+	}
+	a.failed = a.now()
+	if a.failingSince.IsZero() {
+		a.failingSince = a.failed
 	}
 }

@@ -13,7 +13,9 @@ func (t *turns) run(ctx context.Context, period time.Duration) {
 	defer probe.Stop()
 	onProbe := func(a *applier) { a.onProbe(ctx) }
 	t.take(func(a *applier) {
-		a.vanish.begin(ctx)
+		if a.restore(ctx); !a.restoring {
+			a.vanish.begin(ctx)
+		}
 		a.resync(ctx, catchUpStart)
 	})
 	for {
@@ -34,6 +36,8 @@ func (t *turns) run(ctx context.Context, period time.Duration) {
 			t.take(func(a *applier) { _ = a.catchUp(ctx, catchUpMiss) }) // the misses get the error
 		case <-t.inbox.wake:
 			t.take(func(a *applier) { a.onMessages(ctx) })
+		case f := <-t.calls:
+			t.take(f)
 		}
 	}
 }
@@ -58,6 +62,7 @@ func (a *applier) onProbe(ctx context.Context) {
 		a.sub.redial()
 	}
 	a.confirmReady(live)
+	a.serveFile()
 	a.checkVanished(ctx)
 }
 

@@ -15,8 +15,9 @@ type metrics struct {
 	removed         prometheus.Counter
 	hits            prometheus.Counter
 	misses          prometheus.Counter
+	saves           [saveResults]prometheus.Counter
 
-	vecs []prometheus.Collector // vectors of messages, resubscriptions and fallbacks
+	vecs []prometheus.Collector // vectors of messages, resubscriptions, fallbacks and saves
 }
 
 func newMetrics() *metrics {
@@ -29,6 +30,7 @@ func newMetrics() *metrics {
 	messages := vec("cache_messages_total", "Messages received from the channel, by result.", "result")
 	resubscriptions := vec("cache_resubscriptions_total", "Subscriptions that the replica closed and replaced by a new one, by reason.", "reason")
 	fallbacks := vec("cache_fallbacks_total", "Reads that Redis answered, by result.", "result")
+	saves := vec("cache_file_saves_total", "Saves of the snapshot file, by result.", "result")
 	m := &metrics{
 		propagation: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "cache_propagation_seconds",
@@ -42,7 +44,7 @@ func newMetrics() *metrics {
 		removed:         counter("cache_reload_removed_total", "Entries that a snapshot dropped because Redis no longer has them."),
 		hits:            counter("cache_hits_total", "Reads answered from memory, absences included."),
 		misses:          counter("cache_misses_total", "Reads that memory could not answer."),
-		vecs:            []prometheus.Collector{messages, resubscriptions, fallbacks},
+		vecs:            []prometheus.Collector{messages, resubscriptions, fallbacks, saves},
 	}
 	// Every series exists from the start, so that alerts see its first increase.
 	for i := range m.messages {
@@ -50,6 +52,9 @@ func newMetrics() *metrics {
 	}
 	for i := range m.fallbacks {
 		m.fallbacks[i] = fallbacks.WithLabelValues(fallbackResult(i).String())
+	}
+	for i := range m.saves {
+		m.saves[i] = saves.WithLabelValues(saveResult(i).String())
 	}
 	return m
 }
@@ -78,7 +83,20 @@ func (m *metrics) register(reg prometheus.Registerer, r *Replica) {
 		gauge("cache_entries", "Entries in memory.", func(s Status) float64 { return float64(s.Entries) }),
 		gauge("cache_bytes", "Upper bound of the memory that the entries take, in bytes, including the index and dead space.", func(s Status) float64 { return float64(s.Bytes) }),
 		gauge("cache_max_bytes", "Limit of cache_bytes, in bytes.", func(s Status) float64 { return float64(s.MaxBytes) }),
-		gauge("cache_ready", "1 once the first snapshot is complete and the subscription has been confirmed.", func(s Status) float64 { return flag(s.Ready) }),
+		gauge("cache_from_file", "1 while the entries are from the snapshot file and Redis has not confirmed them.", func(s Status) float64 { return flag(s.FromFile) }),
+		gauge("cache_file_timestamp_seconds", "Unix time at which the data in the snapshot file were last known to be current, in seconds; 0 without a file.", func(s Status) float64 {
+			if s.File == nil {
+				return 0
+			}
+			return float64(s.File.Current.UnixMilli()) / 1000
+		}),
+		gauge("cache_file_bytes", "Size of the snapshot file, in bytes; 0 without a file.", func(s Status) float64 {
+			if s.File == nil {
+				return 0
+			}
+			return float64(s.File.Bytes)
+		}),
+		gauge("cache_ready", "1 once the first snapshot is complete and the subscription has been confirmed, or the snapshot file is served because Redis is unreachable.", func(s Status) float64 { return flag(s.Ready) }),
 		gauge("cache_complete", "1 while the whole data set is in memory.", func(s Status) float64 { return flag(s.Complete) }),
 		gauge("cache_synced", "1 while the replica is known to have every write.", func(s Status) float64 { return flag(s.Synced) }),
 		gauge("cache_subscribed", "1 while the subscription is confirmed.", func(s Status) float64 { return flag(s.Subscribed) }),

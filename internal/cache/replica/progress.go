@@ -11,9 +11,11 @@ import (
 // published is the part of the applier's state that other goroutines read. Only the applier stores it.
 type published struct {
 	atomic.Pointer[progress]
-	ready   atomic.Bool // the first snapshot is complete and the subscription was confirmed; stays true
-	hazards atomic.Pointer[[]string]
-	gate    gate // opens when progress changes
+	ready atomic.Bool // the first snapshot is complete and the subscription was confirmed, or serveFile was called; stays true
+	// withheld is set while no read may see the entries, because they are from a file.
+	withheld atomic.Bool
+	hazards  atomic.Pointer[[]string]
+	gate     gate // opens when progress changes
 }
 
 func newPublished() *published {
@@ -30,6 +32,7 @@ type progress struct {
 	synced    bool
 	loaded    bool
 	noHistory bool
+	fromFile  bool      // the entries are from a file, and Redis has not confirmed them
 	problem   string    // reason of a failed log step or of a stale Redis; "" if there is none
 	contact   time.Time // time at which the replica was last known to have every write
 	snapshot  *SnapshotProgress
@@ -76,7 +79,7 @@ func (a *applier) publish(newest protocol.Head, snapshot *SnapshotProgress) {
 	p := &progress{
 		watermark: a.watermark, newest: newest, loaded: a.loaded,
 		synced:    a.synced && a.failed.IsZero() && a.stale == nil && !a.noHistory(),
-		noHistory: a.noHistory(), contact: last.contact, snapshot: snapshot,
+		noHistory: a.noHistory(), fromFile: a.restoring, contact: last.contact, snapshot: snapshot,
 	}
 	switch {
 	case a.err != nil:

@@ -59,6 +59,19 @@ func (r messageResult) String() string {
 	return [...]string{"applied", "old", "gap", "invalid", "dropped"}[r]
 }
 
+// saveResult is the result of a save of the snapshot file, a label of cache_file_saves_total.
+type saveResult uint8
+
+// The results.
+const (
+	saveDone    saveResult = iota
+	saveSkipped            // the file is up to date, another process saves, or a snapshot is running
+	saveFailed
+	saveResults // number of results
+)
+
+func (r saveResult) String() string { return [...]string{"saved", "skipped", "failed"}[r] }
+
 // fallbackResult is the result of a read from Redis, a label of cache_fallbacks_total.
 type fallbackResult uint8
 

@@ -25,6 +25,7 @@ type Config struct {
 	Local      store.Config
 	Probe      time.Duration // time between two probes; default 500 ms
 	Logger     *slog.Logger  // default slog.Default()
+	File       FileConfig    // the snapshot file; the zero value means none
 	Registerer prometheus.Registerer
 }
 
@@ -40,6 +41,8 @@ type Replica struct {
 	over    overEpochs
 	metrics *metrics
 	source  *redisSource
+	file    *file  // nil without a snapshot file
+	saver   *saver // nil without a snapshot file
 	turns   *turns
 }
 
@@ -65,6 +68,9 @@ func New(cfg Config) (*Replica, error) {
 	if cfg.Local, err = cfg.Local.WithDefaults(); err != nil {
 		return nil, err
 	}
+	if err := cfg.File.Complete(); err != nil {
+		return nil, err
+	}
 	owner, err := store.New(cfg.Local)
 	if err != nil {
 		return nil, err
@@ -76,6 +82,10 @@ func New(cfg Config) (*Replica, error) {
 	t := newTurns(a)
 	a.sub = &subscription{redis: cfg.Redis, channel: cfg.Channel, turns: t, log: cfg.Logger, metrics: m}
 	r := &Replica{cfg: cfg, keys: keys, store: owner.Store, misses: misses, public: a.public, sub: a.sub, metrics: m, source: src, turns: t}
+	if a.file = newFile(cfg.File, cfg.Namespace); a.file != nil {
+		r.file = a.file
+		r.saver = newSaver(a.file, owner.Store, t, cfg.Logger, m, owner.MaxSize(), owner.HeapEstimate)
+	}
 	if cfg.Registerer != nil {
 		m.register(cfg.Registerer, r)
 	}
@@ -85,18 +95,37 @@ func New(cfg Config) (*Replica, error) {
 // Run keeps the replica equal to Redis until ctx is done; it survives every fault of Redis and of the network. Call it
 // once. Afterwards reads are still answered from memory.
 func (r *Replica) Run(ctx context.Context) {
-	var subscribing sync.WaitGroup
-	subscribing.Go(func() { r.sub.run(ctx) })
-	defer subscribing.Wait()
+	var running sync.WaitGroup
+	running.Go(func() { r.sub.run(ctx) })
+	if r.saver != nil {
+		running.Go(func() { r.saver.run(ctx) })
+	}
+	defer running.Wait()
 	r.turns.run(ctx, r.cfg.Probe)
+}
+
+// Save writes the snapshot file at once, without a bound of the bandwidth, for use before the process ends. It blocks
+// until the file is on disk, another replica is found to write it, the save has failed, or ctx is done, and logs the
+// result. Call it while Run runs. Without a snapshot file it does nothing.
+func (r *Replica) Save(ctx context.Context) error {
+	if r.saver == nil {
+		return nil
+	}
+	return r.saver.last(ctx)
 }
 
 // Close frees the memory, with its goroutines. Call it after Run has returned. Later reads miss.
 func (r *Replica) Close() { r.turns.take((*applier).close) }
 
-// Get looks key up in memory. It allocates nothing, takes no lock of this package, and does not keep key. It does not
-// count hits: the caller does with CountHits, for many reads at once.
-func (r *Replica) Get(key []byte) (store.Entry, store.Lookup) { return r.store.Get(key) }
+// Get looks key up in memory. It misses while memory holds a file that may not be served yet. It allocates nothing,
+// takes no lock of this package, and does not keep key. It does not count hits: the caller does with CountHits, for
+// many reads at once.
+func (r *Replica) Get(key []byte) (store.Entry, store.Lookup) {
+	if r.public.withheld.Load() {
+		return store.Entry{}, store.Miss
+	}
+	return r.store.Get(key)
+}
 
 // CountHits counts n reads that were answered from memory, with an entry or with its absence.
 func (r *Replica) CountHits(n int) { r.metrics.hits.Add(float64(n)) }
@@ -108,8 +137,8 @@ var (
 	errStopped     = errors.New("the replica has stopped")
 )
 
-// Fetch answers a read that memory could not, from the log step with which the replica catches up, so that the answer is
-// exactly as new as memory. It includes the write that min names, unless that is of a history that is over; the zero
+// Fetch answers a read that memory could not, from the log step with which the replica catches up, so that the answer
+// is exactly as new as memory. It includes the write that min names, unless that is of a history that is over; the zero
 // token names no write. Fetch blocks at most until ctx is done. It fails when Redis does not reply, does not have that
 // write, or is a Redis replica and in another history.
 func (r *Replica) Fetch(ctx context.Context, key string, min protocol.Token) (e store.Entry, present bool, err error) {
@@ -154,8 +183,8 @@ const channelWait = 100 * time.Millisecond
 // wait for a token of another epoch. WaitFor blocks for at most channelWait, and not after ctx is done. After false,
 // call Fetch.
 //
-// With a Redis replica as the source, WaitFor waits for any token until ctx is done: the Redis replica may lack the write
-// as well, and cannot show that the history of the token is over.
+// With a Redis replica as the source, WaitFor waits for any token until ctx is done: the Redis replica may lack the
+// write as well, and cannot show that the history of the token is over.
 func (r *Replica) WaitFor(ctx context.Context, t protocol.Token) bool {
 	fromReplica := r.source.fromReplica()
 	if !fromReplica {

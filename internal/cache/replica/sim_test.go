@@ -31,30 +31,36 @@ var (
 )
 
 type sim struct {
-	rng     *rand.Rand
-	redis   *model.Redis
-	turns   *turns
-	applier *applier
-	inbox   *inbox
-	misses  *missQueue
-	faults  bool
-	calm    bool       // no more events except those of the replica
-	crowded bool       // other programs use the channel and write to the log
-	live    bool       // the channel delivers every message at once, so no probe may report it as silent
-	link    int64      // largest log step that the link carries before the timeout, in bytes
-	tokens  []issued   // tokens of the last writes
-	others  [12]uint64 // epochs of other stacks on the channel
-	clock   time.Time
-	relay   bool    // the replica reads from Redis replicas that lag
-	server  int     // number of that Redis replica
-	at      int     // position of that Redis replica
-	history int     // number of the history of at
-	network []sent  // messages in flight
-	asked   []asked // reads that wait for Redis
-	inSync  int     // number of the history that the replica was last in sync with
-	trace   []string
-	failed  string
-	broken  string // name of the mutant; "" for the real protocol
+	rng      *rand.Rand
+	redis    *model.Redis
+	turns    *turns
+	applier  *applier
+	inbox    *inbox
+	misses   *missQueue
+	faults   bool
+	calm     bool       // no more events except those of the replica
+	crowded  bool       // other programs use the channel and write to the log
+	live     bool       // the channel delivers every message at once, so no probe may report it as silent
+	link     int64      // largest log step that the link carries before the timeout, in bytes
+	tokens   []issued   // tokens of the last writes
+	others   [12]uint64 // epochs of other stacks on the channel
+	clock    time.Time
+	relay    bool     // the replica reads from Redis replicas that lag
+	server   int      // number of that Redis replica
+	at       int      // position of that Redis replica
+	history  int      // number of the history of at
+	network  []sent   // messages in flight
+	asked    []asked  // reads that wait for Redis
+	inSync   int      // number of the history that the replica was last in sync with
+	size     int64    // limit of the store, in bytes
+	restarts bool     // saves and restarts occur
+	saving   *simSave // save in progress, or nil
+	files    []saved
+	seen     int       // history of Redis after the last round
+	away     time.Time // until then Redis does not answer
+	trace    []string
+	failed   string
+	broken   string // name of the mutant; "" for the real protocol
 }
 
 // sent is a published message and the position of its commit.
@@ -95,11 +101,18 @@ func newSim(seed uint64, broken string) (*sim, func()) {
 	for i := range s.others {
 		s.others[i] = s.rng.Uint64() | 1
 	}
-	size := int64(64 << 10)
+	s.size = 64 << 10
 	if s.rng.IntN(2) == 0 {
-		size = 800 // four or five entries, so that evictions occur all the time
+		s.size = 800 // four or five entries, so that evictions occur all the time
 	}
-	owner, err := store.New(store.Config{MaxSize: size, NumCounters: 100, BufferItems: 64})
+	s.restarts = broken == "" && s.rng.IntN(3) == 0 || strings.HasPrefix(broken, "file ")
+	s.newReplica()
+	return s, func() { s.applier.close() }
+}
+
+// newReplica makes the replica, with an empty store.
+func (s *sim) newReplica() {
+	owner, err := store.New(store.Config{MaxSize: s.size, NumCounters: 100, BufferItems: 64})
 	if err != nil {
 		panic(err)
 	}
@@ -109,10 +122,9 @@ func newSim(seed uint64, broken string) (*sim, func()) {
 	s.applier.now = func() time.Time { return s.clock }
 	s.misses.now = s.applier.now
 	s.applier.stepLimit = byteBound{least: 1, most: 8 * largestStep}
-	if broken == "no shrinking" {
+	if s.broken == "no shrinking" {
 		s.applier.stepLimit.least = 8 * largestStep
 	}
-	return s, owner.Close
 }
 
 func (s *sim) log(format string, args ...any) {
@@ -143,6 +155,8 @@ func (s *sim) event() {
 		s.read(s.key())
 	case n < 74:
 		s.readYourWrite()
+	case n >= 95:
+		s.visit()
 	case n < 76 && s.relay && s.faults:
 		s.replicate()
 	case n >= 89 && n < 95:
@@ -293,7 +307,7 @@ func (s *sim) readYourWrite() {
 	w := s.applier.public.Load().watermark
 	reached := w.Reached(token.Token) || s.broken == "any epoch" && w.Epoch != 0 && w.Epoch != token.Epoch
 	_, known := s.redis.Position(w.Epoch, w.Version, w.WriteID)
-	e, found := s.applier.store.Get([]byte(key))
+	e, found := s.lookup(key)
 	switch {
 	case !reached && s.relay: // the read waits and gets no answer
 	case !reached || found == store.Miss:
@@ -318,7 +332,7 @@ func (s *sim) ask(key string, min protocol.Token) {
 
 // read reads from memory as a reader does, and checks the answer against the model.
 func (s *sim) read(key string) {
-	e, found := s.applier.store.Get([]byte(key))
+	e, found := s.lookup(key)
 	w := s.applier.public.Load().watermark
 	from, known := s.redis.Position(w.Epoch, w.Version, w.WriteID)
 	switch {
@@ -382,7 +396,7 @@ var errSim = errors.New("simulated failure")
 // fetchStep implements source.
 func (s *sim) fetchStep(_ context.Context, q protocol.Query) (protocol.LogStep, error) {
 	s.events(2)
-	if s.faults && s.rng.IntN(12) == 0 {
+	if s.faults && (s.rng.IntN(12) == 0 || s.clock.Before(s.away)) {
 		return protocol.LogStep{}, errSim
 	}
 	st := s.instant(q)
@@ -493,7 +507,7 @@ func (s *sim) instant(q protocol.Query) (st protocol.LogStep) {
 
 func (s *sim) open(context.Context) (pages, error) {
 	s.events(2)
-	if s.faults && s.rng.IntN(6) == 0 {
+	if s.faults && (s.rng.IntN(6) == 0 || s.clock.Before(s.away)) {
 		return nil, errSim
 	}
 	return &simPages{sim: s, began: s.run()}, nil
@@ -679,7 +693,13 @@ func (s *sim) play() {
 					s.inbox.requestCatchUp(catchUpSubscribed)
 				}
 			}
+			s.applier.serveFile()
 		})
+		s.save()
+		if s.restarts && s.rng.IntN(20) == 0 || s.restarts && s.seen != s.redis.History() && s.rng.IntN(3) == 0 {
+			s.restart(ctx)
+		}
+		s.seen = s.redis.History()
 		s.noteSync()
 		s.answers()
 		if s.failed != "" {
@@ -849,7 +869,8 @@ func TestSimulation(t *testing.T) {
 
 // The simulation finds each of the protocols that are broken on purpose.
 func TestSimulationFindsBrokenProtocols(t *testing.T) {
-	for _, broken := range []string{"two-step", "skip", "no chain", "no check ahead", "late page", "any connection", "any epoch", "no shrinking", "no lag tolerance", "part too large"} {
+	for _, broken := range []string{"two-step", "skip", "no chain", "no check ahead", "late page", "any connection", "any epoch", "no shrinking", "no lag tolerance", "part too large",
+		"file at its end", "file without ahead", "file of another history", "file that is complete at once"} {
 		t.Run(broken, func(t *testing.T) {
 			for seed := range uint64(20_000) {
 				if failed, _ := simulate(seed, broken); failed != "" {

@@ -35,7 +35,7 @@ func (a *applier) needsSnapshot() snapshotReason {
 	switch {
 	case !a.loaded:
 		return snapshotStart
-	case a.store.InSnapshot():
+	case a.store.InSnapshot() && !a.restoring:
 		return snapshotResumed
 	case a.watermark.Epoch == 0 && a.now().Sub(a.snapshotAt) >= max(noHistoryPause, 10*a.snapshotTook):
 		return snapshotNoHistory
@@ -86,6 +86,7 @@ func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error
 	}
 	a.watermark, a.synced, a.loaded, a.snapshotFailing, a.dropped = at, true, true, false, dropped
 	a.liveness.exemptUpTo(at, a.now())
+	a.public.withheld.Store(false)
 	a.snapshotAt, a.snapshotTook = a.now(), a.now().Sub(began)
 	if a.noHistory() {
 		a.store.MarkIncomplete() // a missing key may have been written since
@@ -115,6 +116,8 @@ func (a *applier) readSnapshot(ctx context.Context, progress *SnapshotProgress, 
 	progress.Total = pages.total()
 	// Only once a server has been found: until then, absences are answered from memory.
 	a.store.BeginSnapshot(quiet)
+	a.generation++
+	a.restoring = false // the pages replace the entries of the file
 
 	a.ahead = protocol.Head{} // the snapshot replaces everything that the store holds now
 	st, err := a.fetchStep(ctx, endOfLog)

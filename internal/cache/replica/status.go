@@ -8,7 +8,7 @@ import (
 
 // Status is the state of a replica.
 type Status struct {
-	Ready       bool          // the first snapshot is complete and the subscription was confirmed; stays true
+	Ready       bool          // the first snapshot is complete and the subscription was confirmed, or the file is served; stays true
 	Synced      bool          // every write in Redis was applied as of the last probe
 	Complete    bool          // the whole data set is in memory
 	Subscribed  bool          // the subscription is confirmed
@@ -24,8 +24,10 @@ type Status struct {
 	Bytes       int64 // upper bound of the memory that the entries take, including the index and dead space
 	Held        int64 // estimate of the heap that the entries take now, in bytes
 	MaxBytes    int64
-	SubProblem  string   // reason for which the subscription is not confirmed, if known
-	Hazards     []string // how Redis may lose values without a write, or has just lost some
+	SubProblem  string      // reason for which the subscription is not confirmed, if known
+	File        *FileStatus // the snapshot file, or nil
+	FromFile    bool        // the entries are from the file, and Redis has not confirmed them
+	Hazards     []string    // how Redis may lose values without a write, or has just lost some
 }
 
 // Status returns the state of the replica. It does not block.
@@ -40,12 +42,16 @@ func (r *Replica) Status() Status {
 		LagVersions: p.lag(),
 		Snapshot:    p.snapshot,
 		NoHistory:   p.noHistory,
+		FromFile:    p.fromFile,
 		Problem:     p.problem,
 		Hazards:     *r.public.hazards.Load(),
 		Entries:     r.store.Entries(),
 		Bytes:       r.store.Cost(),
 		Held:        r.store.HeapEstimate(),
 		MaxBytes:    r.store.MaxSize(),
+	}
+	if r.file != nil {
+		s.File = r.file.status.Load()
 	}
 	if !s.Subscribed {
 		s.SubProblem, _ = r.sub.err.Load().(string)

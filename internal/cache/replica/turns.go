@@ -6,15 +6,16 @@ import "sync"
 // subscription for a message that needs no request to Redis. The applier is reachable only through take and try. A
 // turn of run may last as long as a snapshot; one of the subscription never waits for Redis.
 type turns struct {
-	inbox  *inbox     // messages that wait for the next turn of run
-	misses *missQueue // reads that wait for it
+	inbox  *inbox              // messages that wait for the next turn of run
+	misses *missQueue          // reads that wait for it
+	calls  chan func(*applier) // functions for a turn of run, from callers that may give up; never closed
 
 	mu      sync.Mutex // held during a turn
 	applier *applier   // guarded by mu
 }
 
 func newTurns(a *applier) *turns {
-	return &turns{inbox: a.inbox.inbox, misses: a.misses.missQueue, applier: a}
+	return &turns{inbox: a.inbox.inbox, misses: a.misses.missQueue, calls: make(chan func(*applier)), applier: a}
 }
 
 // take runs f in a turn. It blocks until the running turn has ended.

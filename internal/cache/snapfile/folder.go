@@ -10,10 +10,10 @@ import (
 // ErrLocked reports that another process is writing the file.
 var ErrLocked = errors.New("another process is writing the snapshot file")
 
-// Lock gives this process the right to write the file path, until release is called or the process ends, and removes what a
-// killed process has left beside it. It does not block: the error is ErrLocked if another process has the right. The kernel
-// releases the lock of a killed process. The lock file stays, because a process that waited for a deleted one would have a lock
-// of its own.
+// Lock gives this process the right to write the file path, until release is called or the process ends, and removes
+// what a killed process has left beside it. It does not block: the error is ErrLocked if another process has the right.
+// The kernel releases the lock of a killed process. The lock file stays, because a process that waited for a deleted
+// one would have a lock of its own.
 func Lock(path string) (release func(), err error) {
 	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -1,9 +1,9 @@
-// Package snapfile stores the entries of a cache in a file, from which the next process starts. It knows neither Redis nor
-// the store.
+// Package snapfile stores the entries of a cache in a file, from which the next process starts. It knows neither Redis
+// nor the store.
 //
 // A file is written beside the one that it replaces and renamed when it is complete (writer.go), so a process that is
-// killed at any moment leaves the old file or the new one. A reader accepts a file only as a whole: every byte is covered by
-// a checksum (reader.go). Processes that share a folder write one after the other (folder.go).
+// killed at any moment leaves the old file or the new one. A reader accepts a file only as a whole: every byte is
+// covered by a checksum (reader.go). Processes that share a folder write one after the other (folder.go).
 package snapfile
 
 import (
@@ -23,8 +23,8 @@ import (
 //	trailer = 0 (4) + checksum (4) + id (8) + blocks (8) + entries (8) + position of the trailer (8) + ahead head (24) +
 //	          complete (1)
 //
-// The id is a random number. The checksum of a block or trailer covers the id and the number of the block too, so that a
-// block of another file, or in another place, is not accepted.
+// The id is a random number. The checksum of a block or trailer covers the id and the number of the block too, so that
+// a block of another file, or in another place, is not accepted.
 const (
 	magic        = "cachef\x00\x01" // the last byte is the number of the format
 	headerFixed  = 8 + headSize + 8 + 2 + 2

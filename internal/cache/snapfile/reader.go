@@ -21,9 +21,9 @@ type Reader struct {
 	first  int64 // position of the first block
 }
 
-// Open opens a file and reads both of its ends, so that a file that is not complete is refused before any entry is read. The
-// error is fs.ErrNotExist if there is no file, and ErrDamaged if it is damaged. The file may be replaced meanwhile: the Reader
-// reads the one that it has opened.
+// Open opens a file and reads both of its ends, so that a file that is not complete is refused before any entry is
+// read. The error is fs.ErrNotExist if there is no file, and ErrDamaged if it is damaged. The file may be replaced
+// meanwhile: the Reader reads the one that it has opened.
 func Open(path string) (*Reader, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -106,10 +106,10 @@ type block struct {
 // buffered is the number of blocks that are read before they are used.
 const buffered = 4
 
-// Read calls use with all entries, block by block in the order of the file, and reads and verifies the next blocks meanwhile on
-// another goroutine. The entries, with their keys and values, are valid until use returns. Read ends with the first error of
-// use or of the file, or when ctx is done. Entries that use has received until then are those that were saved, but not all of
-// them.
+// Read calls use with all entries, block by block in the order of the file, and reads and verifies the next blocks
+// meanwhile on another goroutine. The entries, with their keys and values, are valid until use returns. Read ends with
+// the first error of use or of the file, or when ctx is done. Entries that use has received until then are those that
+// were saved, but not all of them.
 func (r *Reader) Read(ctx context.Context, use func([]Entry) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	free, read := make(chan *block, buffered), make(chan *block, buffered)

@@ -16,8 +16,8 @@ const temporary = ".tmp"
 // ErrTooLarge reports entries that exceed the limit of the file.
 var ErrTooLarge = errors.New("the entries exceed the limit of the snapshot file")
 
-// Writer writes a file. Its methods must be called by one goroutine, or one after the other. The caller ends it with Commit
-// or Abort.
+// Writer writes a file. Its methods must be called by one goroutine, or one after the other. The caller ends it with
+// Commit or Abort.
 type Writer struct {
 	path  string
 	file  output
@@ -36,8 +36,8 @@ type output interface {
 	Sync() error
 }
 
-// Create begins a file that replaces path on Commit. It overwrites what an interrupted Writer of path has left. The file never
-// has more than limit bytes.
+// Create begins a file that replaces path on Commit. It overwrites what an interrupted Writer of path has left. The
+// file never has more than limit bytes.
 func Create(path string, h Header, limit int64) (*Writer, error) {
 	f, err := os.OpenFile(path+temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -65,8 +65,8 @@ func (w *Writer) begin(h Header) error {
 	return w.write(b)
 }
 
-// Add adds an entry, whose key may have up to 65,535 bytes and whose value 16 MiB. It blocks while it writes a full block, and
-// keeps neither key nor value. After an error, call Abort.
+// Add adds an entry, whose key may have up to 65,535 bytes and whose value 16 MiB. It blocks while it writes a full
+// block, and keeps neither key nor value. After an error, call Abort.
 func (w *Writer) Add(key []byte, value string, version uint64) error {
 	if len(key) > maxKey || len(value) > maxValue {
 		return fmt.Errorf("an entry with a key of %d bytes and a value of %d does not fit into a snapshot file", len(key), len(value))
@@ -115,8 +115,8 @@ func (w *Writer) writeAll(b []byte) error {
 // Size returns the number of bytes that have been written.
 func (w *Writer) Size() int64 { return w.size }
 
-// Commit completes the file and replaces the old one by it. When Commit returns nil, the new file is on disk. After an error,
-// call Abort: the old file may have been replaced only if its folder could not be written to disk.
+// Commit completes the file and replaces the old one by it. When Commit returns nil, the new file is on disk. After an
+// error, call Abort: the old file may have been replaced only if its folder could not be written to disk.
 func (w *Writer) Commit(ahead Head, complete bool) (Summary, error) {
 	if err := w.writeBlock(); err != nil {
 		return Summary{}, err

@@ -17,6 +17,9 @@ const GatewayMetricsPath = "/apisix/prometheus/metrics"
 // gateway reads it twice a second.
 const NodesFile = "readers"
 
+// SnapshotFolder is the folder in the run folder where the readers keep their snapshot file.
+const SnapshotFolder = "snapshot"
+
 // child returns the spec of a process that is this program in another role.
 func (c *Config) child(role, name string, ports ...supervisor.Port) (supervisor.Spec, error) {
 	path, err := supervisor.Self()
@@ -61,7 +64,11 @@ func (c *Config) direct() (supervisor.Spec, error) {
 func (c *Config) namedReader(name string, p supervisor.Port) (supervisor.Spec, error) {
 	s, err := c.child(state.Reader, name, p)
 	s.Argv = append(s.Argv, "-pod-id="+name)
-	return s, err
+	if err != nil || Getenv(c.Env, "CACHE_SNAPSHOT_DIR") != "" || c.OwnRedis() && c.embedded() { // the embedded Redis keeps nothing either
+		return s, err
+	}
+	s.Env = append(s.Env, "CACHE_SNAPSHOT_DIR="+c.File(SnapshotFolder))
+	return s, nil
 }
 
 func (c *Config) gateway() (supervisor.Spec, error) {

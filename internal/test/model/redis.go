@@ -262,3 +262,6 @@ func (r *Redis) Check(key string, number uint64, present bool, from int) (why st
 	}
 	return fmt.Sprintf("not its state at any position from %d to %d", from, len(r.past)-1)
 }
+
+// ForgetAnswers begins the answers of another reader: Check does not compare them with earlier ones.
+func (r *Redis) ForgetAnswers() { clear(r.floor) }
