@@ -25,6 +25,10 @@ type Values map[string]float64
 type Collector struct {
 	client *http.Client      // ignores proxies of the environment
 	tracks map[string]*track // by process
+	tally  tally
+	// Own, if set, returns what the caller itself has requested from a process so far, by counter. It is not counted
+	// as traffic.
+	Own func(process string) map[string]float64
 }
 
 // NewCollector returns a collector for the caller to close.
@@ -32,6 +36,7 @@ func NewCollector() *Collector {
 	return &Collector{
 		client: &http.Client{Timeout: scrapeTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: 10 * time.Second}},
 		tracks: make(map[string]*track),
+		tally:  newTally(time.Now()),
 	}
 }
 
@@ -52,9 +57,14 @@ func (c *Collector) Collect(ctx context.Context, processes []state.Process) map[
 			continue
 		}
 		wg.Go(func() {
-			if s, err := c.scrape(ctx, p); err == nil {
-				results[i] = result{time.Now(), s}
+			s, err := c.scrape(ctx, p)
+			if err != nil {
+				return
 			}
+			if c.Own != nil {
+				s.own = c.Own(p.Name)
+			}
+			results[i] = result{time.Now(), s}
 		})
 	}
 	wg.Wait()
@@ -70,9 +80,19 @@ func (c *Collector) Collect(ctx context.Context, processes []state.Process) map[
 		}
 		tracks[p.Name] = t
 		values[p.Name] = t.add(results[i].at, results[i].sample)
+		c.tally.add(p, results[i].sample)
 	}
 	c.tracks = tracks
 	return values
+}
+
+// Total returns the growth of a counter since NewCollector, over all processes of a role that there have been. A restart
+// of a process does not lower it.
+func (c *Collector) Total(role, counter string) float64 { return c.tally.total[place{role, counter}] }
+
+// Grown returns the growth of a counter of one process since NewCollector.
+func (c *Collector) Grown(process, counter string) float64 {
+	return c.tally.processes[process].grown[counter]
 }
 
 func (c *Collector) scrape(ctx context.Context, p state.Process) (sample, error) {

@@ -40,7 +40,7 @@ func TestParseSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantCounters := map[string]float64{"reads": 104, "not_modified": 10, "errors": 4, "hits": 0, "misses": 0, "fallbacks": 5}
+	wantCounters := map[string]float64{"reads": 104, "not_modified": 10, "errors": 4, "hits": 0, "misses": 0, "fallbacks": 5, "snapshots": 0, "catchups": 0}
 	if !reflect.DeepEqual(s.counters, wantCounters) {
 		t.Errorf("counters %v, want %v", s.counters, wantCounters)
 	}
@@ -158,6 +158,31 @@ func TestTrackRates(t *testing.T) {
 		if got := tr.add(at, step.s); !reflect.DeepEqual(got, step.want) {
 			t.Errorf("%s: %v, want %v", step.name, got, step.want)
 		}
+	}
+}
+
+// What the caller itself requested is no traffic, and its durations are not the clients'.
+func TestOwnRequestsAreNotCounted(t *testing.T) {
+	at := time.Unix(1000, 0)
+	var tr track
+	add := func(reads, own float64, h histogram) Values {
+		at = at.Add(time.Second)
+		return tr.add(at, sample{
+			started: 1, counters: map[string]float64{"reads": reads}, own: map[string]float64{"reads": own},
+			histograms: map[string]histogram{"": h},
+		})
+	}
+	add(100, 100, hist(100, 100, 100, 100))
+	if got := add(160, 150, hist(160, 160, 160, 160)); got["reads"] != 10 {
+		t.Errorf("%v, want 10 reads per second", got)
+	} else if _, ok := got["p50"]; ok {
+		t.Errorf("%v has a latency of the caller's own requests", got)
+	}
+	if got := add(180, 150, hist(160, 180, 180, 180)); got["reads"] != 20 || got["p50"] != 1.5 {
+		t.Errorf("%v, want 20 reads per second and a median of 1.5", got)
+	}
+	if got := add(181, 160, hist(160, 181, 181, 181)); got["reads"] != 0 {
+		t.Errorf("%v, want no reads: a request can be counted by the caller first", got)
 	}
 }
 

@@ -20,6 +20,7 @@ type sample struct {
 	counters   map[string]float64
 	gauges     map[string]float64
 	histograms map[string]histogram
+	own        map[string]float64 // part of the counters that is the collector's own requests; see Collector.Own
 }
 
 // source defines the value of a name: the sum over the series of a family that match.
@@ -61,12 +62,22 @@ var (
 		{role: state.Reader, name: "fallbacks", family: "cache_fallbacks_total"},
 		{role: state.Gateway, name: "reads", family: "apisix_http_status", match: viaRoute},
 		{role: state.Gateway, name: "not_modified", family: "apisix_http_status", match: both(viaRoute, label("code", "304"))},
-		{role: state.Gateway, name: "errors", family: "apisix_http_status", match: prefix("code", "5")},
+		{role: state.Gateway, name: "errors", family: "apisix_http_status", match: both(viaRoute, prefix("code", "5"))},
+		{role: state.Reader, name: "snapshots", family: "cache_snapshots_total"},
+		{role: state.Reader, name: "catchups", family: "cache_catchups_total"},
 		{role: state.Writer, name: "writes", family: "writer_writes_total", match: label("outcome", "ok")},
 		{role: state.Writer, name: "writes", family: "writer_import_lines_total", match: either("outcome", "created", "replaced")},
 		{role: state.Writer, name: "failed_writes", family: "writer_writes_total", match: either("outcome", "unavailable", "unknown")},
+		{role: state.Load, name: "reads", family: "load_reads_total"},
+		// Failures that no server has counted as a 5xx.
+		{role: state.Load, name: "lost", family: "load_reads_total", match: either("result", "no_answer", "missing", "wrong")},
+		{role: state.Load, name: "writes", family: "load_writes_total"},
+		{role: state.Load, name: "failed_writes", family: "load_writes_total", match: label("result", "failed")},
 	}
 	gaugeSources = []source{
+		{role: state.Reader, name: "ready", family: "cache_ready"},
+		{role: state.Reader, name: "synced", family: "cache_synced"},
+		{role: state.Reader, name: "subscribed", family: "cache_subscribed"},
 		{role: state.Reader, name: "entries", family: "cache_entries"},
 		{role: state.Reader, name: "cache_bytes", family: "cache_bytes"},
 		{role: state.Reader, name: "version", family: "cache_applied_version"},
@@ -75,6 +86,7 @@ var (
 		{role: state.Reader, name: "memory", family: "process_resident_memory_bytes"},
 		{role: state.Writer, name: "memory", family: "process_resident_memory_bytes"},
 		{role: state.Gateway, name: "memory", family: "process_resident_memory_bytes"},
+		{role: state.Load, name: "memory", family: "process_resident_memory_bytes"},
 	}
 	// Quantiles of a histogram called x are named x_p50 and x_p99; those of "" p50 and p99.
 	histogramSources = []source{
@@ -82,6 +94,7 @@ var (
 		{role: state.Reader, name: "propagation", family: "cache_propagation_seconds"},
 		{role: state.Gateway, name: "", family: "apisix_http_latency", match: both(label("type", "request"), viaRoute), scale: 1e-3},
 		{role: state.Writer, name: "publish", family: "writer_publish_seconds"},
+		{role: state.Load, name: "", family: "load_read_duration_seconds"},
 	}
 )
 

@@ -30,13 +30,17 @@ func (t *track) add(at time.Time, s sample) Values {
 	if first || seconds <= 0 {
 		return values
 	}
+	own := make(map[string]float64, len(s.own))
+	for name, v := range s.own {
+		own[name] = v - previous.own[name]
+	}
 	if s.started != previous.started {
 		previous = sample{} // a new process: its counters began at zero
 		t.recent = nil
 	}
 	gained := make(map[string]float64, len(s.counters))
 	for name, v := range s.counters {
-		gained[name] = increase(previous.counters[name], v)
+		gained[name] = max(0, increase(previous.counters[name], v)-own[name])
 		values[name] = round(gained[name] / seconds)
 	}
 	if gained["reads"] > 0 {
@@ -46,6 +50,9 @@ func (t *track) add(at time.Time, s sample) Values {
 		t.recent = make(map[string][]histogram)
 	}
 	for name, h := range s.histograms {
+		if name == "" && own["reads"] > 0 {
+			continue // a histogram does not say which of the durations are those of the collector's own requests
+		}
 		recent := append(t.recent[name], h.since(previous.histograms[name]))
 		recent = recent[max(0, len(recent)-quantileWindow):]
 		t.recent[name] = recent

@@ -1,13 +1,16 @@
 // Package state describes the running stack: its processes, their roles and their health.
 package state
 
-// Roles of processes. Each except Sentinel is also the first argument that makes the program take this role.
+// Roles of processes. Each except Sentinel and Prometheus is also the first argument that makes the program take this
+// role.
 const (
-	Redis    = "redis"
-	Sentinel = "sentinel"
-	Writer   = "writer"
-	Reader   = "reader"
-	Gateway  = "gateway"
+	Redis      = "redis"
+	Sentinel   = "sentinel"
+	Writer     = "writer"
+	Reader     = "reader"
+	Gateway    = "gateway"
+	Load       = "load-generator" // runs on request
+	Prometheus = "prometheus"
 )
 
 // States of a process.
@@ -38,11 +41,13 @@ func (p Process) Up() bool { return p.State == Ready || p.State == Degraded }
 
 // Settled reports whether a start no longer waits for p. A reader that is degraded has lost Redis and serves from
 // memory. A degraded gateway does not use all readers yet, and a degraded Redis or Sentinel has not found
-// the others yet.
+// the others yet. Reads and writes need neither load nor Prometheus.
 func (p Process) Settled() bool {
 	switch p.Role {
 	case Gateway, Redis, Sentinel:
 		return p.State == Ready
+	case Load, Prometheus:
+		return true
 	}
 	return p.Up()
 }

@@ -12,12 +12,14 @@ type Stack struct {
 	Redis     RedisServer `json:"redis"`
 	Complete  bool        `json:"complete"` // every process was launched
 	Processes []Process   `json:"processes"`
+	Notes     []string    `json:"notes,omitempty"` // what the start left out, and why
 }
 
 // RedisServer is the address of the stack's Redis.
 type RedisServer struct {
 	Layout     string   `json:"layout,omitempty"` // single, sentinel or cluster; "" when it is not the stack's own
 	Addrs      []string `json:"addrs"`
+	InMemory   bool     `json:"in_memory,omitempty"`   // its posts are lost when it ends
 	MasterName string   `json:"master_name,omitempty"` // name of the primary at the Sentinels, which Addrs are then
 }
 

@@ -5,6 +5,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -206,6 +207,7 @@ func (p *Process) once(argv []string, begun func()) (lastError string, exit erro
 // end stops the running child: by SIGTERM, after grace by SIGKILL.
 func (p *Process) end(pid int, exited <-chan error) error {
 	_ = syscall.Kill(pid, syscall.SIGTERM) // it may be gone already
+	_ = syscall.Kill(pid, syscall.SIGCONT) // a frozen process handles no signal
 	timer := time.NewTimer(p.grace)
 	defer timer.Stop()
 	select {
@@ -216,6 +218,19 @@ func (p *Process) end(pid int, exited <-chan error) error {
 	p.log.Warn("process has not stopped; killing it", "process", p.Name, "pid", pid, "after", p.grace)
 	_ = syscall.Kill(-pid, syscall.SIGKILL) // the whole group, of which it is the leader
 	return <-exited
+}
+
+// Signal sends a signal to the child. It returns an error while no child runs.
+func (p *Process) Signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pid == 0 {
+		return fmt.Errorf("%s does not run at the moment", p.Name)
+	}
+	if err := syscall.Kill(p.pid, sig); err != nil {
+		return fmt.Errorf("send a signal to %s: %w", p.Name, err)
+	}
+	return nil
 }
 
 // State checks the process and returns its state.
