@@ -17,11 +17,11 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTESTSUM ?= gotest.tools/gotestsum@v1.13.0
 
 # The version of the images, whose build context has no .git. Unset without git.
-start restart build: export VERSION = $(shell git describe --tags --always --dirty 2>/dev/null)
-start restart build: export REVISION = $(shell git rev-parse HEAD 2>/dev/null)
+start restart build demo: export VERSION = $(shell git describe --tags --always --dirty 2>/dev/null)
+start restart build demo: export REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help start stop restart health stats scale failover logs logs-writer logs-reader logs-redis \
+.PHONY: help start stop restart health stats demo load scale failover logs logs-writer logs-reader logs-redis \
 	test-write test-read build benchmark clean fmt lint rules test cover sim fuzz bench test-redis test-compose ci
 
 ##@ Using the stack
@@ -45,6 +45,12 @@ health: ## Show a line per process or container: ready, or why not; fails unless
 
 stats: ## Show a line per reader: reads per second, latency, propagation, entries, memory, lag
 	@local/stack.sh stats
+
+demo: ## Break the stack in every way under load and print the outcomes; starts and stops it if it does not run
+	@local/stack.sh demo
+
+load: ## Put reads and writes on the stack until Ctrl-C: make load [LOAD_READS=400] [LOAD_WRITES=10]
+	@local/stack.sh load
 
 scale: ## Change the number of readers behind the gateway: make scale N=5
 	@local/stack.sh scale "$$N"

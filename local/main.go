@@ -7,6 +7,7 @@ import (
 
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/gateway"
+	"heavy-read-api/internal/load"
 	"heavy-read-api/internal/local"
 	"heavy-read-api/internal/reader"
 	"heavy-read-api/internal/writer"
@@ -22,6 +23,9 @@ func main() {
 		},
 		"gateway": func(args []string) int {
 			return daemon.Main(args, os.Getenv, os.Stderr, gateway.ParseConfig, gateway.Run)
+		},
+		"load-generator": func(args []string) int {
+			return daemon.Main(args, os.Getenv, os.Stderr, load.ParseConfig, load.Run)
 		},
 	}))
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs bin/local, the program behind make: stack.sh start|stop|health|...
 #
-# start and build compile what has changed. Every other command uses the program that is there, so that a stack
+# start, build and demo compile what has changed. Every other command uses the program that is there, so that a stack
 # can be examined and stopped while the tree does not compile. Where there is no Go, Docker compiles.
 set -eu
 cd "$(dirname "$0")/.."
@@ -31,7 +31,7 @@ compile_in_docker() {
 }
 
 case ${1:-} in
-start | build) compile=yes ;;
+start | build | demo) compile=yes ;;
 *) if [ -x bin/local ]; then compile=no; else compile=yes; fi ;;
 esac
 if [ $compile = yes ]; then

@@ -1,5 +1,5 @@
-// Package dashboard is the web page of the stack that runs without Docker: it shows measurements of every process
-// once a second, writes a post, and shows when the post arrives in each reader.
+// Package dashboard is the web page of the stack: it shows measurements of every process once a second and what has
+// happened to them, writes a post, and shows when the post arrives in each reader.
 package dashboard
 
 import (
@@ -12,31 +12,43 @@ import (
 	"strings"
 
 	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/stack/events"
 	"heavy-read-api/internal/stack/state"
 )
 
-// Dashboard serves the page and its data.
-type Dashboard struct {
-	processes func(context.Context) []state.Process
-	history   *history
-	mux       *http.ServeMux
-	writing   chan struct{} // holds a token for each /api/write that runs
+// Config configures a dashboard.
+type Config struct {
+	// Processes checks every process of the stack. It is bounded and safe for concurrent use.
+	Processes func(context.Context) []state.Process
+	Log       *events.Log // receives what happens to the processes
+	// Controls shows the buttons of the control API: load, faults, readers. Its handler is not part of the dashboard.
+	Controls bool
+	// Prometheus is the base URL of a Prometheus whose alerts the page shows, and PrometheusLink its URL for the browser.
+	// If it is empty, a process with the role of Prometheus is used.
+	Prometheus, PrometheusLink string
 }
 
-// New returns a dashboard that has measured nothing yet: see Run. processes checks every process of the stack; it is
-// bounded and safe for concurrent use.
-func New(processes func(context.Context) []state.Process) *Dashboard {
-	d := &Dashboard{
-		processes: processes, history: newHistory(processes), mux: http.NewServeMux(),
-		writing: make(chan struct{}, maxWriting),
-	}
+// Dashboard serves the page and its data.
+type Dashboard struct {
+	cfg     Config
+	history *history
+	mux     *http.ServeMux
+	writing chan struct{} // holds a token for each /api/write that runs
+	polls   ownPolls
+}
+
+// New returns a dashboard that has measured nothing yet: see Run.
+func New(cfg Config) *Dashboard {
+	d := &Dashboard{cfg: cfg, mux: http.NewServeMux(), writing: make(chan struct{}, maxWriting)}
+	d.history = newHistory(cfg, &d.polls)
 	d.mux.HandleFunc("GET /{$}", servePage)
 	d.mux.HandleFunc("GET /api/series", d.handleSeries)
+	d.mux.HandleFunc("GET /api/events", d.handleEvents)
 	d.mux.HandleFunc("POST /api/write", d.handleWrite)
 	return d
 }
 
-// Run measures once a second until ctx is done.
+// Run observes and measures the processes until ctx is done.
 func (d *Dashboard) Run(ctx context.Context) { d.history.run(ctx) }
 
 // ServeHTTP serves the page and its data. Wrap it in LocalOnly.
@@ -52,6 +64,11 @@ func (d *Dashboard) handleSeries(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	httpkit.JSON(w, http.StatusOK, d.history.since(after, int(last)))
+}
+
+// handleEvents answers with what has happened, and the reads so far.
+func (d *Dashboard) handleEvents(w http.ResponseWriter, _ *http.Request) {
+	httpkit.JSON(w, http.StatusOK, map[string]any{"events": d.cfg.Log.Events(), "totals": d.cfg.Log.Totals()})
 }
 
 func number(r *http.Request, name string, missing int64) (int64, error) {
@@ -71,6 +88,15 @@ var pageCSS string
 //go:embed page/chart.js
 var chartJS string
 
+//go:embed page/picture.js
+var pictureJS string
+
+//go:embed page/story.js
+var storyJS string
+
+//go:embed page/arrival.js
+var arrivalJS string
+
 //go:embed page/app.js
 var appJS string
 
@@ -78,7 +104,7 @@ var appJS string
 var page, policy = assemble()
 
 func assemble() (page, policy string) {
-	script := chartJS + "\n" + appJS
+	script := strings.Join([]string{chartJS, pictureJS, storyJS, arrivalJS, appJS}, "\n")
 	page = strings.NewReplacer("/*STYLE*/", pageCSS, "/*SCRIPT*/", script).Replace(pageHTML)
 	policy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'" +
 		"; style-src '" + hash(pageCSS) + "'; script-src '" + hash(script) + "'"

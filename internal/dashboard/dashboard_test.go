@@ -6,10 +6,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/stack/events"
 	"heavy-read-api/internal/stack/state"
 )
 
@@ -181,6 +183,77 @@ func TestWriteGivesUpOnAReaderThatIsDown(t *testing.T) {
 	}
 	if e := got["missed reader-2"]; e.Detail != "not arrived after 5s: connection refused" {
 		t.Errorf("events %+v", got)
+	}
+}
+
+// The reads with which the page watches a post are no traffic.
+func TestOwnPollsAreNotCounted(t *testing.T) {
+	f := newFakeStack(t)
+	f.deliver = func(f *fakeStack, version int64) {
+		time.AfterFunc(20*time.Millisecond, func() { f.apply("reader-1", version); f.apply("reader-2", version) })
+	}
+	d, srv := f.dashboard(t)
+	d.history.collect(t.Context())
+	if _, got := write(t, srv, `{"id":"a"}`); got["arrived reader-1"].Sent == nil {
+		t.Fatalf("events %+v", got)
+	}
+	if n := d.polls.of("reader-1")["reads"]; n < 2 {
+		t.Fatalf("the page has polled %v times", n)
+	}
+	d.history.collect(t.Context())
+	s := getSeries(t, srv, "?last=1")
+	if v := s.Points[0].Values["reader-1"]; v["reads"] != 0 {
+		t.Errorf("%v reads per second, want none: only the page has read", v["reads"])
+	}
+}
+
+// Digests are compared, and a reader without one is left out.
+func TestDigests(t *testing.T) {
+	f := newFakeStack(t)
+	d, srv := f.dashboard(t)
+	d.history.collect(t.Context())
+	if s := getSeries(t, srv, ""); s.Agreement != events.Identical || s.Digests["reader-1"] != (events.Digest{Value: "00c0ffee00c0ffee", Version: 7, Epoch: fakeEpoch}) {
+		t.Errorf("%q, %+v", s.Agreement, s.Digests)
+	}
+	f.digest["reader-2"] = "1111111111111111"
+	d.history.collect(t.Context())
+	if s := getSeries(t, srv, ""); s.Agreement != events.Differ {
+		t.Errorf("%q, want that they differ", s.Agreement)
+	}
+	f.digest["reader-2"] = ""
+	d.history.collect(t.Context())
+	if s := getSeries(t, srv, ""); len(s.Digests) != 1 || s.Agreement != events.Differ {
+		t.Errorf("%q, %+v: one digest alone is no new comparison", s.Agreement, s.Digests)
+	}
+	clear(f.digest)
+	d.history.collect(t.Context())
+	if s := getSeries(t, srv, ""); s.Digests != nil || s.Agreement != events.NotKnown {
+		t.Errorf("%q, %+v without any digest", s.Agreement, s.Digests)
+	}
+}
+
+// The alerts that fire come from Prometheus, if there is one.
+func TestAlerts(t *testing.T) {
+	f := newFakeStack(t)
+	prometheus := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/v1/alerts" {
+			io.WriteString(w, `{"status":"success","data":{"alerts":[
+				{"labels":{"alertname":"ReaderLagging","severity":"warning"},"annotations":{"summary":"reader-1 is behind"},"state":"firing"},
+				{"labels":{"alertname":"RedisDown","severity":"critical"},"annotations":{"summary":"none"},"state":"pending"}]}}`)
+		}
+	}))
+	defer prometheus.Close()
+	d, srv := f.dashboard(t)
+	d.history.collect(t.Context())
+	if s := getSeries(t, srv, ""); s.Link != "" || s.Alerts != nil {
+		t.Errorf("%+v without a Prometheus", s)
+	}
+	f.procs = append(f.procs, state.Process{Name: "prometheus", Role: state.Prometheus, Address: strings.TrimPrefix(prometheus.URL, "http://")})
+	f.state["prometheus"] = state.Ready
+	d.history.collect(t.Context())
+	s := getSeries(t, srv, "")
+	if want := []alert{{"ReaderLagging", "warning", "reader-1 is behind"}}; s.Link != prometheus.URL || !slices.Equal(s.Alerts, want) {
+		t.Errorf("link %q, alerts %+v", s.Link, s.Alerts)
 	}
 }
 

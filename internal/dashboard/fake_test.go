@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/stack/events"
 	"heavy-read-api/internal/stack/state"
 )
 
@@ -23,14 +25,18 @@ type fakeStack struct {
 
 	mu      sync.Mutex // guards all fields below
 	state   map[string]string
-	version map[string]int64 // version of the post by reader; 0 means absent
+	version map[string]int64  // version of the post by reader; 0 means absent
+	digest  map[string]string // digest of the reader at version 7, "" for a reader without one
 
 	writes atomic.Int64
 	procs  []state.Process
 }
 
 func newFakeStack(t *testing.T) *fakeStack {
-	f := &fakeStack{state: make(map[string]string), version: make(map[string]int64)}
+	f := &fakeStack{
+		state: make(map[string]string), version: make(map[string]int64),
+		digest: map[string]string{"reader-1": "00c0ffee00c0ffee", "reader-2": "00c0ffee00c0ffee"},
+	}
 	serve := func(name, role string, h http.Handler) {
 		srv := httptest.NewServer(h)
 		t.Cleanup(srv.Close)
@@ -84,6 +90,15 @@ func (f *fakeStack) reader(name string) http.Handler {
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "# TYPE http_requests_total counter\nhttp_requests_total{route=\"/post\",method=\"get\",code=\"200\"} %d\n# TYPE cache_entries gauge\ncache_entries 3\n", reads.Load())
 	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.digest[name] == "" {
+			io.WriteString(w, `{"ready":true}`)
+			return
+		}
+		fmt.Fprintf(w, `{"digest":{"value":%q,"version":7,"epoch":%q}}`, f.digest[name], fakeEpoch)
+	})
 	mux.HandleFunc("GET /post", func(w http.ResponseWriter, r *http.Request) {
 		reads.Add(1)
 		f.mu.Lock()
@@ -112,6 +127,11 @@ func (f *fakeStack) apply(reader string, version int64) {
 func (f *fakeStack) setState(name, to string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for i := range f.procs {
+		if f.procs[i].Name == name && f.state[name] == state.Restarting {
+			f.procs[i].PID += 1000 // another process
+		}
+	}
 	f.state[name] = to
 }
 
@@ -130,8 +150,13 @@ func (f *fakeStack) processes(context.Context) []state.Process {
 
 // dashboard returns a dashboard over the stack, as it is served.
 func (f *fakeStack) dashboard(t *testing.T) (*Dashboard, *httptest.Server) {
-	d := New(f.processes)
-	srv := httptest.NewServer(LocalOnly(d))
+	d := New(Config{Processes: f.processes, Log: events.NewLog(), Controls: true})
+	mux := http.NewServeMux()
+	mux.Handle("/", d)
+	mux.HandleFunc("POST /api/load", func(w http.ResponseWriter, _ *http.Request) {
+		httpkit.Problem{Status: http.StatusConflict, Detail: "the fake stack takes no load"}.WriteTo(w)
+	})
+	srv := httptest.NewServer(LocalOnly(mux))
 	t.Cleanup(srv.Close)
 	return d, srv
 }

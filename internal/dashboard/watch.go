@@ -25,15 +25,15 @@ type seen struct {
 }
 
 // poll requests the post from a reader once, calls first, and polls from the moment of sending on. It returns the
-// time at which the reader first had the post.
-func (w *watch) poll(ctx context.Context, client *http.Client, url string, first func()) (time.Time, error) {
+// time at which the reader first had the post. It calls count with the status of each answer.
+func (w *watch) poll(ctx context.Context, client *http.Client, url string, first func(), count func(status int)) (time.Time, error) {
 	var began time.Time
 	var changes []seen // the state before, the post, and concurrent writes of the same post
 	var etag string
 	var lastErr error
 	written := false
 	for {
-		s, tag, err := get(ctx, client, url, etag)
+		s, tag, err := get(ctx, client, url, etag, count)
 		lastErr = err
 		if err == nil && (len(changes) == 0 || s.token != changes[len(changes)-1].token) {
 			changes = append(changes, s)
@@ -93,7 +93,7 @@ func because(err error) string {
 }
 
 // get requests the post from a reader. A post that does not exist has the zero token.
-func get(ctx context.Context, client *http.Client, url, etag string) (seen, string, error) {
+func get(ctx context.Context, client *http.Client, url, etag string, count func(status int)) (seen, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, getTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -108,6 +108,7 @@ func get(ctx context.Context, client *http.Client, url, etag string) (seen, stri
 		return seen{}, "", err
 	}
 	at := time.Now()
+	count(res.StatusCode)
 	_, err = io.Copy(io.Discard, res.Body)
 	res.Body.Close()
 	if err != nil {

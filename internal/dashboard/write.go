@@ -22,9 +22,9 @@ const (
 	maxPost      = 2 << 20                // bytes of a request; the writer has its own, finer limits
 	writeTimeout = 5 * time.Second        // longest wait for the writer's answer
 	watchTimeout = 5 * time.Second        // longest wait for the post in all readers
-	pollQuickly  = 500 * time.Microsecond // pause between two polls of a reader, at first
+	pollQuickly  = 100 * time.Microsecond // pause between two polls of a reader, at first
 	pollSlowly   = 5 * time.Millisecond   // pause after quickFor
-	quickFor     = 100 * time.Millisecond
+	quickFor     = 20 * time.Millisecond
 	getTimeout   = 800 * time.Millisecond // longest wait for one answer of a reader
 )
 
@@ -71,7 +71,7 @@ func (d *Dashboard) handleWrite(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	var readers []state.Process
 	var writer state.Process
-	for _, p := range d.processes(ctx) {
+	for _, p := range d.cfg.Processes(ctx) {
 		switch p.Role {
 		case state.Reader:
 			readers = append(readers, p)
@@ -118,7 +118,8 @@ func (d *Dashboard) writeAndWatch(ctx context.Context, writer state.Process, rea
 	for _, p := range readers {
 		pollers.Go(func() {
 			first := func() { connected <- struct{}{} }
-			at, err := w.poll(ctx, client, "http://"+p.Address+"/post?id="+url.QueryEscape(s.id), first)
+			count := func(status int) { d.polls.add(p.Name, status) }
+			at, err := w.poll(ctx, client, "http://"+p.Address+"/post?id="+url.QueryEscape(s.id), first, count)
 			arrivals <- arrival{p.Name, at, err}
 		})
 	}

@@ -149,8 +149,10 @@ type container struct {
 	Name   string
 	Config struct{ Labels map[string]string }
 	State  struct {
-		Status string
-		Health *struct {
+		Status   string
+		Pid      int
+		ExitCode int
+		Health   *struct {
 			Status string
 			Log    []struct{ Output string }
 		}

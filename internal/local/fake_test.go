@@ -18,7 +18,9 @@ import (
 	"time"
 
 	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/gateway"
 	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/load"
 	"heavy-read-api/internal/reader"
 	"heavy-read-api/internal/stack"
 	"heavy-read-api/internal/stack/layout"
@@ -37,8 +39,16 @@ func TestMain(m *testing.M) {
 	role := func(args []string) int {
 		return daemon.Main(args, os.Getenv, os.Stderr, parseFake, runFake)
 	}
-	roles := map[string]Role{state.Writer: role, state.Reader: role, state.Gateway: role}
-	if os.Getenv(childEnvironment) == realChildren {
+	roles := map[string]Role{state.Writer: role, state.Reader: role, state.Gateway: role, state.Load: role}
+	if os.Getenv(childEnvironment) == wholeStack {
+		roles[state.Gateway] = func(args []string) int {
+			return daemon.Main(args, os.Getenv, os.Stderr, gateway.ParseConfig, gateway.Run)
+		}
+		roles[state.Load] = func(args []string) int {
+			return daemon.Main(args, os.Getenv, os.Stderr, load.ParseConfig, load.Run)
+		}
+	}
+	if as := os.Getenv(childEnvironment); as == realChildren || as == wholeStack {
 		roles[state.Writer] = func(args []string) int {
 			return daemon.Main(args, os.Getenv, os.Stderr, writer.ParseConfig, writer.Run)
 		}
@@ -52,7 +62,8 @@ func TestMain(m *testing.M) {
 
 const (
 	childEnvironment = "STACK_TEST_CHILD"
-	realChildren     = "real" // value of childEnvironment that selects the real writer and readers
+	realChildren     = "real"  // value of childEnvironment that selects the real writer and readers
+	wholeStack       = "whole" // value of childEnvironment that also selects the real gateway and load generator
 )
 
 // fake is a process with the interfaces that the supervisor uses. Its settings make it misbehave.
@@ -237,8 +248,9 @@ const firstTestPort, lastTestPort = 10000, 20000
 // Processes of the layouts of Redis.
 const sentinels, sentinelServers, clusterNodes = 3, 3, 6
 
-// Ports of a stack: five single ports, the readers, the Sentinels, the nodes of a cluster and their buses.
-const portsPerStack = 5 + layout.MaxReaders + sentinels + 2*clusterNodes
+// Ports of a stack: five single ports, the readers, the Sentinels, the nodes of a cluster and their buses, the load
+// generator and Prometheus.
+const portsPerStack = 5 + layout.MaxReaders + sentinels + 2*clusterNodes + 2
 
 // testConfig returns the configuration of a separate stack on free ports, with fake children and the embedded Redis.
 func testConfig(t *testing.T, env ...string) layout.Config {
@@ -264,12 +276,14 @@ func testEnv(t *testing.T) []string {
 		fmt.Sprintf("GATEWAY_METRICS_PORT=%d", base+4), fmt.Sprintf("READER_PORT=%d", base+5),
 		fmt.Sprintf("SENTINEL_PORT=%d", base+5+layout.MaxReaders), fmt.Sprintf("REDIS_PORT=%d", base+5+layout.MaxReaders+sentinels),
 		fmt.Sprintf("REDIS_BUS_PORT=%d", base+5+layout.MaxReaders+sentinels+clusterNodes),
+		fmt.Sprintf("LOAD_PORT=%d", base+portsPerStack-2), fmt.Sprintf("PROMETHEUS_PORT=%d", base+portsPerStack-1),
+		"PROMETHEUS_SERVER=" + layout.NoPrometheus,
 	}
 }
 
 func freeBlock(t *testing.T) int {
 	t.Helper()
-	portBlock.CompareAndSwap(0, int64(firstTestPort+os.Getpid()%240*portsPerStack)) // apart from other test processes
+	portBlock.CompareAndSwap(0, int64(firstTestPort+os.Getpid()%220*portsPerStack)) // apart from other test processes
 next:
 	for range 100 {
 		base := int(portBlock.Add(portsPerStack))

@@ -34,6 +34,8 @@ is the runtime in which the stack runs, else Docker if it works:
   stop             stop it; the posts stay
   health           print a line per process or container; fail when one is not ready
   stats            print a line per reader: reads/s, latency, propagation, memory, lag
+  load             put reads and writes on the stack until Ctrl-C, and count the reads that fail
+  demo             break the stack in every way under load, and print the outcomes; fail if one is bad
   scale N          put N readers into rotation
   failover         move the primary to another Redis server without losing a write
   logs [SERVICE]   follow the logs of all, or of writer, reader or redis
@@ -165,6 +167,10 @@ func (p *program) command(name string, args []string) error {
 		return err
 	}
 	switch name {
+	case "load":
+		return p.load(r)
+	case "demo":
+		return p.demo(c, r)
 	case "stop":
 		return r.stop()
 	case "health":

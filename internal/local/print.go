@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"text/tabwriter"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"heavy-read-api/internal/stack/measure"
 	"heavy-read-api/internal/stack/state"
@@ -96,10 +99,10 @@ func (p *program) stats(r runtime) error {
 			writer = m
 		case state.Reader:
 			readers++
+			proc = current(proc, m)
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", proc.Name, proc.State,
-				number(m, "reads", 1, ""), number(m, "p99", 1e3, " ms"), number(m, "propagation_p99", 1e3, " ms"),
-				number(m, "entries", 1, ""), mebibytes(m, "cache_bytes"),
-				mebibytes(m, "memory"), number(m, "version", 1, ""), number(m, "lag", 1, ""))
+				count(m, "reads"), seconds(m, "p99"), seconds(m, "propagation_p99"), count(m, "entries"), size(m, "cache_bytes"),
+				size(m, "memory"), number(m, "version"), number(m, "lag"))
 			if proc.Detail != "" {
 				reasons = append(reasons, fmt.Sprintf("%s is %s", proc.Name, proc.StateText()))
 			}
@@ -111,32 +114,76 @@ func (p *program) stats(r runtime) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.out, "gateway %s reads/s, p99 %s; writer %s writes/s; measured for %s\n",
-		number(gateway, "reads", 1, ""), number(gateway, "p99", 1e3, " ms"), number(writer, "writes", 1, ""), p.pause)
+	fmt.Fprintf(p.out, "gateway %s reads/s, p99 %s; writer %s writes/s; measured over the %s until %s\n",
+		count(gateway, "reads"), seconds(gateway, "p99"), count(writer, "writes"), p.pause, time.Now().Format(time.TimeOnly))
 	for _, r := range reasons {
 		fmt.Fprintln(p.out, r)
 	}
 	return nil
 }
 
-// number formats a measurement in a unit; without a value it is a dash.
-func number(values measure.Values, name string, scale float64, unit string) string {
-	v, ok := values[name]
-	if !ok {
-		return "-"
+// current returns a reader with the state that its metrics report. The health check of a container is up to five seconds
+// older; its reason stays only if the state is still the same.
+func current(p state.Process, m measure.Values) state.Process {
+	ready, known := m["ready"]
+	if !known || p.State == state.Stopping {
+		return p
 	}
-	v *= scale
-	if v == float64(int64(v)) || v >= 1000 {
-		return fmt.Sprintf("%.0f%s", v, unit)
+	now := state.Ready
+	synced, hasSynced := m["synced"]
+	subscribed, hasSubscribed := m["subscribed"]
+	switch {
+	case ready == 0:
+		now = state.NotReady
+	case hasSynced && synced == 0 || hasSubscribed && subscribed == 0:
+		now = state.Degraded
 	}
-	return fmt.Sprintf("%.3g%s", v, unit)
+	if now != p.State {
+		p.State, p.Detail = now, ""
+	}
+	return p
 }
 
-// mebibytes formats a size; without a value it is a dash.
-func mebibytes(values measure.Values, name string) string {
+// number formats a whole number without separators; without a value it is a dash.
+func number(values measure.Values, name string) string {
 	v, ok := values[name]
 	if !ok {
 		return "-"
 	}
-	return fmt.Sprintf("%.1f MiB", v/(1<<20))
+	return fmt.Sprintf("%.0f", v)
+}
+
+// count formats a number or a rate for people; without a value it is a dash.
+func count(values measure.Values, name string) string {
+	v, ok := values[name]
+	if !ok {
+		return "-"
+	}
+	if v < 100 {
+		return fmt.Sprintf("%.3g", v)
+	}
+	return humanize.Comma(int64(math.Round(v)))
+}
+
+// seconds formats a duration in seconds in the unit that suits it; without a value it is a dash.
+func seconds(values measure.Values, name string) string {
+	v, ok := values[name]
+	switch {
+	case !ok:
+		return "-"
+	case v < 1e-3:
+		return fmt.Sprintf("%.3g µs", v*1e6)
+	case v < 1:
+		return fmt.Sprintf("%.3g ms", v*1e3)
+	}
+	return fmt.Sprintf("%.3g s", v)
+}
+
+// size formats a size; without a value it is a dash.
+func size(values measure.Values, name string) string {
+	v, ok := values[name]
+	if !ok {
+		return "-"
+	}
+	return humanize.IBytes(uint64(max(0, v)))
 }

@@ -94,7 +94,7 @@ func (r *processes) awaitSettled(ctx context.Context, pid int, addr string) erro
 	})
 	switch {
 	case st.Settled():
-		stack.PrintAddresses(r.cfg)
+		stack.PrintAddresses(r.cfg, st)
 		return nil
 	case r.ctx.Err() != nil:
 		return errors.New("interrupted; the stack continues to start in the background, make stop ends it")

@@ -33,6 +33,8 @@ type runtime interface {
 	clean() error
 	// address returns where the writer or the gateway, as role says, takes requests on this machine.
 	address(role string) (string, error)
+	// stage returns the running stack as one that load and faults can be put on, for the caller to close.
+	stage() (stage, error)
 	// state checks every process or container. It fails when the stack does not run.
 	state() (state.Stack, error)
 }

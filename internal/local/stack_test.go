@@ -336,7 +336,7 @@ func TestClosedTerminalStopsInOrder(t *testing.T) {
 	if err := wait(t, cmd); err != nil {
 		t.Errorf("the stack ended with %v, want an orderly stop", err)
 	}
-	seen := events(t, path)
+	seen := seenEvents(t, path)
 	for _, name := range []string{"reader-1", "reader-2", "reader-direct"} {
 		if !slices.Contains(seen, "term "+name) {
 			t.Errorf("%s was not stopped gracefully: %v", name, seen)
@@ -401,8 +401,8 @@ func TestOneStackPerRunFolder(t *testing.T) {
 	}
 }
 
-// events returns the lines that the fake children wrote.
-func events(t *testing.T, path string) []string {
+// seenEvents returns the lines that the fake children wrote.
+func seenEvents(t *testing.T, path string) []string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -426,9 +426,9 @@ func TestScale(t *testing.T) {
 	third := find(t, st, "reader-3")
 	find(t, st, "reader-4")
 	eventually.True(t, "the gateway has four nodes", func() bool {
-		return slices.Contains(events(t, path), "nodes "+strings.Join([]string{node(1), node(2), node(3), node(4)}, ","))
+		return slices.Contains(seenEvents(t, path), "nodes "+strings.Join([]string{node(1), node(2), node(3), node(4)}, ","))
 	})
-	seen := events(t, path)
+	seen := seenEvents(t, path)
 	grown := slices.Index(seen, "nodes "+strings.Join([]string{node(1), node(2), node(3), node(4)}, ","))
 	for _, name := range []string{"reader-3", "reader-4"} {
 		if i := slices.Index(seen, "ready "+name); i < 0 || i > grown {
@@ -442,7 +442,7 @@ func TestScale(t *testing.T) {
 	if !proctest.Gone(third.PID) {
 		t.Error("reader-3 still runs")
 	}
-	seen = events(t, path)
+	seen = seenEvents(t, path)
 	shrunk := slices.Index(seen, "nodes "+node(1))
 	for _, name := range []string{"reader-2", "reader-3", "reader-4"} {
 		if i := slices.Index(seen, "term "+name); shrunk < 0 || i < shrunk {

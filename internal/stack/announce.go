@@ -77,7 +77,7 @@ func (s *stack) announce(ctx context.Context) error {
 		st = p.Await(ctx, check)
 	}
 	if st.Settled() {
-		PrintAddresses(s.cfg)
+		PrintAddresses(s.cfg, st)
 		return nil
 	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -117,8 +117,8 @@ func refused(st state.Stack) string {
 	return ""
 }
 
-// PrintAddresses prints where the stack of this configuration is.
-func PrintAddresses(c layout.Config) {
+// PrintAddresses prints where the stack of this configuration is, and the notes of its state.
+func PrintAddresses(c layout.Config, st state.Stack) {
 	fmt.Fprintf(c.Out, `
 The stack is up:
   dashboard      http://localhost:%d
@@ -129,6 +129,14 @@ The stack is up:
   logs           %s
   posts are in   %s
 `, c.Port, c.WriterPort, c.GatewayPort, c.DirectPort, c.GatewayMetricsPort, layout.GatewayMetricsPath, c.RunDir, c.RedisNote())
+	for _, p := range st.Processes {
+		if p.Role == state.Prometheus {
+			fmt.Fprintf(c.Out, "  Prometheus     http://localhost:%d/alerts\n", c.PrometheusPort)
+		}
+	}
+	for _, note := range st.Notes {
+		fmt.Fprintf(c.Out, "  note           %s\n", note)
+	}
 }
 
 func pidText(p state.Process) string {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"heavy-read-api/internal/stack/events"
+	"heavy-read-api/internal/stack/health"
 	"heavy-read-api/internal/stack/layout"
 	"heavy-read-api/internal/stack/poll"
 	"heavy-read-api/internal/stack/rundir"
@@ -38,10 +40,19 @@ func (s *stack) Scale(ctx context.Context, n int) error {
 	}
 	now := len(s.rotation())
 	s.cfg.Logger.Info("scaling the readers", "from", now, "to", n)
-	if n > now {
-		return s.scaleUp(ctx, now, n)
+	if n == now {
+		return nil
 	}
-	return s.scaleDown(ctx, n)
+	begun := time.Now()
+	id := s.log.Begin(events.Scaled, fmt.Sprintf("readers in rotation: %d → %d", now, n))
+	var err error
+	if n > now {
+		err = s.scaleUp(ctx, now, n)
+	} else {
+		err = s.scaleDown(ctx, n)
+	}
+	s.log.Finish(id, fmt.Sprintf("done after %.1f s", time.Since(begun).Seconds()), err)
+	return errors.Join(err, s.cfg.ListTargets(s.procs.Processes()))
 }
 
 func (s *stack) scaleUp(ctx context.Context, from, to int) error {
@@ -50,6 +61,9 @@ func (s *stack) scaleUp(ctx context.Context, from, to int) error {
 		sp, err := s.cfg.Reader(i)
 		if err == nil {
 			err = supervisor.CheckPorts(sp)
+		}
+		if err == nil {
+			err = s.relays.put(&s.cfg, &sp)
 		}
 		if err != nil {
 			return err // nothing was started yet
@@ -110,7 +124,7 @@ func (s *stack) outside(ctx context.Context, readers []*supervisor.Process) []st
 		if st := p.State(ctx); !st.Up() {
 			why = st.StateText()
 		} else if err != nil {
-			why = "the gateway does not answer: " + layout.ShortNetError(err)
+			why = "the gateway does not answer: " + health.ShortError(err)
 		}
 		all = append(all, fmt.Sprintf("%s (%s)", p.Name, why))
 	}

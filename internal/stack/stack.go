@@ -17,8 +17,10 @@ import (
 	"heavy-read-api/internal/dashboard"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/stack/control"
+	"heavy-read-api/internal/stack/events"
 	"heavy-read-api/internal/stack/layout"
 	"heavy-read-api/internal/stack/poll"
+	"heavy-read-api/internal/stack/relay"
 	"heavy-read-api/internal/stack/rundir"
 	"heavy-read-api/internal/stack/state"
 	"heavy-read-api/internal/stack/supervisor"
@@ -38,6 +40,13 @@ type stack struct {
 	fatal   chan error    // receives the first error because of which the stack cannot start
 	started atomic.Bool   // the start is over: no exit of a process ends the stack
 	scaling chan struct{} // holds one token while Scale runs
+
+	log     *events.Log
+	loading sync.Mutex // held while the load generator is started or stopped
+	relays  relays
+	faults  sync.WaitGroup  // faults that go on
+	ending  context.Context // done when the stack stops, which ends the faults
+	notes   atomic.Pointer[[]string]
 }
 
 // Run starts the stack and keeps it up until ctx is done; then it stops everything, Redis last. It returns an
@@ -62,8 +71,10 @@ func Run(ctx context.Context, cfg layout.Config) error {
 	s := &stack{
 		cfg: cfg, procs: supervisor.New(cfg.RunDir, cfg.Logger, cfg.Err),
 		fatal: make(chan error, 1), scaling: make(chan struct{}, 1),
+		log: events.NewLog(), relays: relays{byReader: make(map[string]*relay.Relay)},
 	}
 	defer s.procs.Close()
+	defer s.relays.close()
 	return s.run(ctx)
 }
 
@@ -88,7 +99,14 @@ func (s *stack) run(ctx context.Context) error {
 	if err := s.cfg.Remember(); err != nil {
 		return err
 	}
-	web := dashboard.New(func(ctx context.Context) []state.Process { return s.State(ctx).Processes })
+	ending, end := context.WithCancel(ctx)
+	s.ending = ending
+	defer s.faults.Wait()
+	defer end()
+	web := dashboard.New(dashboard.Config{
+		Processes: func(ctx context.Context) []state.Process { return s.State(ctx).Processes },
+		Log:       s.log, Controls: true,
+	})
 	var background sync.WaitGroup
 	defer background.Wait()
 	webCtx, stopWeb := context.WithCancel(context.WithoutCancel(ctx))
@@ -116,12 +134,16 @@ func (s *stack) run(ctx context.Context) error {
 	if err := s.start(startCtx, stages); err != nil {
 		return err
 	}
+	if err := s.startPrometheus(); err != nil {
+		return err
+	}
 	background.Go(func() {
 		if err := s.announce(startCtx); err != nil {
 			cancel(err)
 		}
 	})
 	<-startCtx.Done()
+	end() // a frozen process could not stop
 	if ctx.Err() != nil {
 		s.cfg.Logger.Info("stopping")
 		return nil
@@ -159,6 +181,9 @@ func (s *stack) launchAll(ctx context.Context, specs []supervisor.Spec) ([]*supe
 				return nil, err
 			}
 		}
+		if err := s.relays.put(&s.cfg, &sp); err != nil {
+			return nil, err
+		}
 		p, err := s.procs.Launch(sp, cannotStart)
 		if err != nil {
 			return nil, err
@@ -166,6 +191,26 @@ func (s *stack) launchAll(ctx context.Context, specs []supervisor.Spec) ([]*supe
 		procs = append(procs, p)
 	}
 	return procs, nil
+}
+
+// startPrometheus starts a Prometheus if there is one. That there is none, or that its port is in use, becomes a note:
+// the stack works without it.
+func (s *stack) startPrometheus() error {
+	sp, ok, why, err := s.cfg.Prometheus()
+	if err != nil {
+		return err
+	}
+	if !ok {
+		s.notes.Store(&[]string{"no Prometheus was started: " + why})
+		return nil
+	}
+	if err := s.cfg.ListTargets(s.procs.Processes()); err != nil {
+		return err
+	}
+	if _, err := s.procs.Launch(sp, nil); err != nil {
+		s.notes.Store(&[]string{"no Prometheus was started: " + err.Error()})
+	}
+	return nil
 }
 
 // awaitStage waits until a stage is formed and its processes are healthy, for redisWait at most. A process that
@@ -188,7 +233,7 @@ func (s *stack) awaitStage(ctx context.Context, st layout.Stage, procs []*superv
 
 // order is the order of the roles in the state. Readers that a scale added follow the others, reader-direct is the last
 // of them.
-var order = []string{state.Redis, state.Sentinel, state.Writer, state.Reader, state.Gateway}
+var order = []string{state.Redis, state.Sentinel, state.Writer, state.Reader, state.Gateway, state.Load, state.Prometheus}
 
 // State checks every process at the same time, within layout.CheckTimeout.
 func (s *stack) State(ctx context.Context) state.Stack {
@@ -217,7 +262,10 @@ func (s *stack) State(ctx context.Context) state.Stack {
 		st.Processes = append([]state.Process{external}, st.Processes...)
 	}
 	wg.Wait()
-	// The gateway is launched last.
+	if notes := s.notes.Load(); notes != nil {
+		st.Notes = *notes
+	}
+	// The gateway is launched last of what a start waits for.
 	st.Complete = slices.ContainsFunc(st.Processes, func(p state.Process) bool { return p.Role == state.Gateway })
 	return st
 }

@@ -1,5 +1,22 @@
 'use strict';
 
+const $ = (id) => document.getElementById(id);
+
+const MORE = [0, 95, 240, 320, 170, 35, 275, 125, 205, 60, 300, 15]; // hues of the readers above the eighth
+
+// colorOf returns the colour of a process, the same everywhere. Readers above the eighth
+// get darker colours in a light scheme and lighter ones in a dark scheme.
+function colorOf(name) {
+  const style = getComputedStyle(document.documentElement);
+  const variable = (v) => style.getPropertyValue(v).trim();
+  const number = /reader-(\d+)$/.exec(name);
+  if (number && Number(number[1]) <= 8) return variable('--c' + (Number(number[1]) - 1));
+  if (number) return `hsl(${MORE[(Number(number[1]) - 9) % MORE.length]} ${variable('--more')})`;
+  return variable({ gateway: '--gateway', 'reader-direct': '--direct', writer: '--writer', load: '--client' }[name] || '--muted');
+}
+
+const value = (p, process, name) => (p.v[process] || {})[name];
+
 // Formats of values, each with its unit.
 const format = {
   number(v) {
@@ -41,6 +58,8 @@ function swatch(color) {
 
 const SPAN = 300e3; // milliseconds that a chart shows at most
 const SHORT = 60e3; // and at least
+const MANY = 5; // readers above which they share a place in the legend
+const OUTLIER = 6; // a peak is cut off if it is this many times higher than nearly all other values
 const GAP = 2600; // above this many milliseconds between two points a line is broken
 
 // Chart draws lines over the last five minutes. def has title, note, empty (the text without
@@ -58,14 +77,14 @@ class Chart {
     this.tip.hidden = true;
     this.root.append(title, element('p', 'note', def.note), this.canvas, this.legend, this.tip);
     parent.append(this.root);
-    this.data = { points: [], lines: [], now: Date.now() };
+    this.data = { points: [], lines: [], now: Date.now(), events: [] };
     this.canvas.addEventListener('pointermove', (e) => { this.at = e.offsetX; this.draw(); this.showTip(); });
     this.canvas.addEventListener('pointerleave', () => { this.at = undefined; this.tip.hidden = true; this.draw(); });
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 
-  update(points, processes, now) {
-    this.data = { points, lines: this.def.lines(processes), now };
+  update(points, processes, now, events) {
+    this.data = { points, lines: this.def.lines(processes), now, events };
     this.draw();
     this.showTip();
     this.writeLegend();
@@ -81,40 +100,61 @@ class Chart {
     return undefined;
   }
 
-  writeLegend() {
+  // groups returns the lines by their group.
+  groups() {
     const groups = new Map();
     for (const line of this.data.lines) {
       if (!groups.has(line.group)) groups.set(line.group, []);
       groups.get(line.group).push(line);
     }
+    return groups;
+  }
+
+  // text formats the values of the lines of a group.
+  text(values) {
+    return values.every((v) => v === undefined) ? '–' : values.map((v) => (v === undefined ? '–' : this.def.format(v))).join(' / ');
+  }
+
+  // writeLegend shows the newest values of each group. Many readers share one place, with their lowest and highest value.
+  writeLegend() {
+    const groups = [...this.groups()];
+    const readers = groups.filter(([group]) => /reader/.test(group));
+    const many = readers.length > MANY ? readers : [];
     const items = [];
     const spoken = [];
-    for (const [group, lines] of groups) {
-      const values = lines.map((l) => this.newest(l));
-      const text = values.every((v) => v === undefined) ? '–' : values.map((v) => (v === undefined ? '–' : this.def.format(v))).join(' / ');
+    const add = (name, colors, text) => {
       const li = element('li');
-      li.append(swatch(lines[0].color), element('span', '', group), element('b', '', text));
+      li.append(...colors.map(swatch), element('span', '', name), element('b', '', text));
       items.push(li);
-      spoken.push(group + ' ' + (text === '–' ? 'no data' : text));
+      spoken.push(name + ' ' + (text === '–' ? 'no data' : text));
+    };
+    for (const [group, lines] of groups) {
+      if (!many.some(([name]) => name === group)) add(group, [lines[0].color], this.text(lines.map((l) => this.newest(l))));
+    }
+    if (many.length) {
+      const values = many.map(([, lines]) => this.newest(lines[lines.length - 1])).filter((v) => v !== undefined);
+      const low = Math.min(...values), high = Math.max(...values);
+      add(many.length + ' readers', many.map(([, lines]) => lines[0].color), values.length ? this.def.format(low) + ' to ' + this.def.format(high) : '–');
     }
     this.legend.replaceChildren(...items);
     this.canvas.setAttribute('aria-label', `${this.def.title}, ${this.def.note}. Now: ${spoken.join('; ')}`);
   }
 
-  // showTip shows the values at the pointer.
+  // showTip shows the values at the pointer, and the events near it.
   showTip() {
-    const { points, lines } = this.data;
+    const { points, events } = this.data;
     if (this.at === undefined || !this.scaleX || points.length === 0) return;
     let best = points[0];
     for (const p of points) if (Math.abs(this.scaleX(p.t) - this.at) < Math.abs(this.scaleX(best.t) - this.at)) best = p;
     const rows = [element('p', 'muted', new Date(best.t).toLocaleTimeString())];
-    for (const line of lines) {
-      const v = line.get(best);
-      if (v === undefined) continue;
+    for (const [group, lines] of this.groups()) {
+      const values = lines.map((l) => l.get(best));
+      if (values.every((v) => v === undefined)) continue;
       const row = element('p');
-      row.append(swatch(line.color), element('span', '', line.label), element('b', '', this.def.format(v)));
+      row.append(swatch(lines[0].color), element('span', '', group), element('b', '', this.text(values)));
       rows.push(row);
     }
+    for (const e of events.filter((e) => Math.abs(this.scaleX(e.time) - this.at) < 6)) rows.push(element('p', 'event', e.text));
     this.tip.replaceChildren(...rows);
     this.tip.hidden = false;
     const room = this.root.clientWidth;
@@ -166,6 +206,9 @@ class Chart {
       }
     }
     const empty = high === -Infinity;
+    const usual = this.def.clip && !empty ? this.usual() : Infinity;
+    const clipped = high > usual * OUTLIER;
+    if (clipped) high = usual * 2;
     const axis = empty ? this.range(this.def.log ? 1e-4 : 0, this.def.log ? 1e-2 : 1) : this.range(low, high);
     const labels = axis.ticks.map((v) => this.def.format(v));
     const left = Math.ceil(Math.max(...labels.map((l) => g.measureText(l).width))) + 10;
@@ -174,7 +217,7 @@ class Chart {
     const x = (t) => right - ((now - t) / span) * (right - left);
     const y = this.def.log
       ? (v) => bottom - (Math.log10(v / axis.low) / Math.log10(axis.high / axis.low)) * (bottom - top)
-      : (v) => bottom - ((v - axis.low) / (axis.high - axis.low)) * (bottom - top);
+      : (v) => bottom - ((Math.min(v, axis.high * 1.02) - axis.low) / (axis.high - axis.low)) * (bottom - top);
     this.scaleX = x;
 
     g.lineWidth = 1;
@@ -209,7 +252,9 @@ class Chart {
     g.rect(left, 0, right - left + 4, bottom + 4);
     g.clip();
     g.lineJoin = 'round';
+    this.drawEvents(g, x, top, bottom, color);
     for (const line of lines) this.drawLine(g, line, points, x, y);
+    if (clipped) this.drawPeak(g, axis.high, x, top, left, right, color);
     if (this.at !== undefined && this.at >= left) {
       g.strokeStyle = color('--muted');
       g.setLineDash([2, 3]);
@@ -221,6 +266,49 @@ class Chart {
       g.setLineDash([]);
     }
     g.restore();
+  }
+
+  // usual returns the value that only one in twenty values exceeds, of those that are not zero.
+  usual() {
+    const all = this.data.points.flatMap((p) => this.data.lines.map((l) => l.get(p))).filter((v) => v > 0).sort((a, b) => a - b);
+    return all.length > 20 ? all[Math.floor(all.length * 0.95) - 1] : Infinity;
+  }
+
+  // drawPeak writes the highest value beside the place where it is cut off.
+  drawPeak(g, limit, x, top, left, right, color) {
+    let peak, at;
+    for (const p of this.data.points) {
+      for (const line of this.data.lines) {
+        const v = line.get(p);
+        if (v > limit && (peak === undefined || v > peak)) [peak, at] = [v, p.t];
+      }
+    }
+    if (peak === undefined) return;
+    g.fillStyle = color('--text');
+    g.textAlign = x(at) > (left + right) / 2 ? 'right' : 'left';
+    g.fillText((g.textAlign === 'left' ? '▲ ' : '') + this.def.format(peak) + (g.textAlign === 'right' ? ' ▲' : ''), x(at) + (g.textAlign === 'left' ? 5 : -5), top + 8);
+  }
+
+  // drawEvents marks each event with a line, and its duration with a band.
+  drawEvents(g, x, top, bottom, color) {
+    for (const e of this.data.events) {
+      const from = x(e.time), to = x(e.end || this.data.now);
+      const paint = color({ good: '--ok', bad: '--bad' }[e.verdict] || (e.end ? '--muted' : '--warn'));
+      g.fillStyle = g.strokeStyle = paint;
+      if (to - from > 1) {
+        g.globalAlpha = 0.12;
+        g.fillRect(from, top, to - from, bottom - top);
+      }
+      g.globalAlpha = e.verdict || !e.end ? 0.9 : 0.35;
+      g.lineWidth = 1;
+      g.setLineDash(e.verdict || !e.end ? [] : [2, 3]);
+      g.beginPath();
+      g.moveTo(Math.round(from) + 0.5, top);
+      g.lineTo(Math.round(from) + 0.5, bottom);
+      g.stroke();
+      g.setLineDash([]);
+      g.globalAlpha = 1;
+    }
   }
 
   drawLine(g, line, points, x, y) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/load"
 	"heavy-read-api/internal/stack/layout"
 	"heavy-read-api/internal/stack/state"
 )
@@ -19,6 +20,10 @@ type Stack interface {
 	State(ctx context.Context) state.Stack
 	// Scale brings the number of readers in rotation to n and blocks until that is done.
 	Scale(ctx context.Context, n int) error
+	// Fault injects a fault (kill, freeze, cut) into a process. It does not wait for the outcome.
+	Fault(ctx context.Context, kind, process string) error
+	// Load starts the load generator with rates per second, or stops it if reads is 0.
+	Load(ctx context.Context, reads, writes int) error
 }
 
 // Handler returns the API, with web for all other paths. Only this machine may use it: see dashboard.LocalOnly.
@@ -28,8 +33,22 @@ func Handler(s Stack, web http.Handler) http.Handler {
 	mux.HandleFunc("GET /api/state", func(w http.ResponseWriter, r *http.Request) {
 		httpkit.JSON(w, http.StatusOK, s.State(r.Context()))
 	})
-	mux.HandleFunc("POST /api/scale", func(w http.ResponseWriter, r *http.Request) { scale(s, w, r) })
+	change(mux, s, "/api/scale", `{"readers":5}`, func(ctx context.Context, body scaleRequest) error {
+		return s.Scale(ctx, body.Readers)
+	})
+	change(mux, s, "/api/fault", `{"fault":"kill","process":"reader-1"}`, func(ctx context.Context, body faultRequest) error {
+		return s.Fault(ctx, body.Fault, body.Process)
+	})
+	change(mux, s, "/api/load", `{"reads":400,"writes":10}`, func(ctx context.Context, body loadRequest) error {
+		return s.Load(ctx, body.Reads, body.Writes)
+	})
 	return mux
+}
+
+// request is the body of a request that changes the stack.
+type request interface {
+	// check returns the member that is out of range and the reason, or "" twice.
+	check() (field, detail string)
 }
 
 // scaleRequest is the body of POST /api/scale.
@@ -37,22 +56,55 @@ type scaleRequest struct {
 	Readers int `json:"readers"`
 }
 
-func scale(s Stack, w http.ResponseWriter, r *http.Request) {
-	var body scaleRequest
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&body); err != nil {
-		httpkit.Problem{Status: http.StatusBadRequest, Detail: `send {"readers":5}: ` + err.Error()}.WriteTo(w)
-		return
+func (r scaleRequest) check() (field, detail string) {
+	if r.Readers < 1 || r.Readers > layout.MaxReaders {
+		return "readers", fmt.Sprintf("%d readers: between 1 and %d can be in rotation", r.Readers, layout.MaxReaders)
 	}
-	if body.Readers < 1 || body.Readers > layout.MaxReaders {
-		detail := fmt.Sprintf("%d readers: between 1 and %d can be in rotation", body.Readers, layout.MaxReaders)
-		httpkit.Problem{Status: http.StatusBadRequest, Detail: detail, Field: "readers"}.WriteTo(w)
-		return
+	return "", ""
+}
+
+// faultRequest is the body of POST /api/fault.
+type faultRequest struct {
+	Fault   string `json:"fault"` // kill, freeze or cut
+	Process string `json:"process"`
+}
+
+func (r faultRequest) check() (field, detail string) { return "", "" } // the stack knows its faults and processes
+
+// loadRequest is the body of POST /api/load. Without reads the load stops.
+type loadRequest struct {
+	Reads  int `json:"reads"`  // per second
+	Writes int `json:"writes"` // per second
+}
+
+func (r loadRequest) check() (field, detail string) {
+	switch {
+	case r.Reads < 0 || r.Reads > load.MaxReads:
+		return "reads", fmt.Sprintf("%d reads per second: use 1 to %d, or 0 to stop", r.Reads, load.MaxReads)
+	case r.Writes < 0 || r.Writes > load.MaxWrites:
+		return "writes", fmt.Sprintf("%d writes per second: use 0 to %d", r.Writes, load.MaxWrites)
 	}
-	if err := s.Scale(r.Context(), body.Readers); err != nil {
-		httpkit.Problem{Status: http.StatusConflict, Detail: err.Error()}.WriteTo(w)
-		return
-	}
-	httpkit.JSON(w, http.StatusOK, s.State(r.Context()))
+	return "", ""
+}
+
+// change registers a POST that changes the stack and answers with the state after that.
+func change[R request](mux *http.ServeMux, s Stack, path, example string, do func(context.Context, R) error) {
+	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+		var body R
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&body); err != nil {
+			httpkit.Problem{Status: http.StatusBadRequest, Detail: "send " + example + ": " + err.Error()}.WriteTo(w)
+			return
+		}
+		if field, detail := body.check(); detail != "" {
+			httpkit.Problem{Status: http.StatusBadRequest, Detail: detail, Field: field}.WriteTo(w)
+			return
+		}
+		if err := do(r.Context(), body); err != nil {
+			httpkit.Problem{Status: http.StatusConflict, Detail: err.Error()}.WriteTo(w)
+			return
+		}
+		httpkit.JSON(w, http.StatusOK, s.State(r.Context()))
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/redisconfig"
@@ -24,19 +25,23 @@ const maxPort = 65535
 // Config holds the settings of the stack on one machine. Common.Port is the dashboard's port.
 type Config struct {
 	daemon.Common
-	RunDir      string   // logs, pid file, nodes file, Redis's data and password
-	Readers     int      // readers in rotation at the start
-	RedisAddr   []string // an existing Redis; when empty the stack starts one
-	Redis       string   // layout of the stack's own Redis: single, sentinel or cluster
-	RedisServer string   // program name of the Redis server, or "embedded"
-	MinReplicas int      // number of connected Redis replicas below which the primary refuses writes, with Sentinel
-	Background  bool     // warnings of the children go only to their log files, not to Err
+	RunDir      string        // logs, pid file, nodes file, Redis's data and password
+	Readers     int           // readers in rotation at the start
+	RedisAddr   []string      // an existing Redis; when empty the stack starts one
+	Redis       string        // layout of the stack's own Redis: single, sentinel or cluster
+	RedisServer string        // program name of the Redis server, or "embedded"
+	MinReplicas int           // number of connected Redis replicas below which the primary refuses writes, with Sentinel
+	FaultTime   time.Duration // how long an injected freeze or cut lasts; longer than every timeout of a read
+	Background  bool          // warnings of the children go only to their log files, not to Err
 
 	// Out receives progress and addresses, Err the children's warnings. A write that blocks would block the
 	// supervisor and its children. nil discards.
 	Out, Err io.Writer
 
 	WriterPort, DirectPort, GatewayPort, GatewayMetricsPort int
+	LoadPort, PrometheusPort                                int
+	PrometheusServer                                        string // program name of Prometheus, or "none"
+
 	// Ports of the first process of a kind; the others have the next ones.
 	ReaderPort, RedisPort, RedisBusPort, SentinelPort int
 
@@ -47,7 +52,7 @@ type Config struct {
 // ParseConfig reads the supervisor's settings. Settings that only the children have, such as CACHE_MAX_SIZE, reach them
 // through the environment.
 func ParseConfig(args []string, getenv func(string) string) (Config, error) {
-	c := Config{Common: daemon.Common{Host: supervisor.Host, Logger: slog.Default()}, Env: os.Environ()}
+	c := Config{Common: daemon.Common{Host: supervisor.Host, Logger: slog.Default()}, Env: os.Environ(), FaultTime: 5 * time.Second}
 	s := daemon.NewSettings("local", getenv)
 	var level string
 	s.Number(&c.Port, "DASHBOARD_PORT", 3000, 1, maxPort, "port of the dashboard and of the control API")
@@ -66,6 +71,9 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.Number(&c.ReaderPort, "READER_PORT", 8082, 1, maxPort, "port of reader-1; the next readers have the next ports")
 	s.Number(&c.GatewayPort, "GATEWAY_PORT", 9080, 1, maxPort, "port of the gateway")
 	s.Number(&c.GatewayMetricsPort, "GATEWAY_METRICS_PORT", 9091, 1, maxPort, "port of the gateway's metrics")
+	s.Number(&c.LoadPort, "LOAD_PORT", 3001, 1, maxPort, "port of the load generator's metrics, while it runs")
+	s.Number(&c.PrometheusPort, "PROMETHEUS_PORT", 9090, 1, maxPort, "port of Prometheus")
+	s.String(&c.PrometheusServer, "PROMETHEUS_SERVER", "prometheus", `program of Prometheus, which is started if it is on PATH; "none": no Prometheus`)
 	s.Flag(&c.Background, "background", "keep the children's warnings off the terminal (they are in the log files)")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
@@ -106,7 +114,7 @@ func (c *Config) validatePorts() error {
 	all := []wanted{
 		{"DASHBOARD_PORT", c.Port, 1}, {"WRITER_PORT", c.WriterPort, 1}, {"DIRECT_PORT", c.DirectPort, 1},
 		{"GATEWAY_PORT", c.GatewayPort, 1}, {"GATEWAY_METRICS_PORT", c.GatewayMetricsPort, 1},
-		{"READER_PORT", c.ReaderPort, MaxReaders},
+		{"READER_PORT", c.ReaderPort, MaxReaders}, {"LOAD_PORT", c.LoadPort, 1}, {"PROMETHEUS_PORT", c.PrometheusPort, 1},
 	}
 	if c.OwnRedis() {
 		switch c.Redis {

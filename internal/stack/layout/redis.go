@@ -128,7 +128,7 @@ func (c *Config) Server() state.RedisServer {
 		return state.RedisServer{Addrs: c.RedisAddr}
 	}
 	addrs, master := c.seeds()
-	return state.RedisServer{Layout: c.Redis, Addrs: addrs, MasterName: master}
+	return state.RedisServer{Layout: c.Redis, Addrs: addrs, MasterName: master, InMemory: c.InMemory()}
 }
 
 // seeds returns REDIS_ADDR and REDIS_MASTER_NAME of the stack's own Redis.
@@ -261,6 +261,9 @@ func (c *Config) embedded() bool {
 	_, err := exec.LookPath(c.RedisServer)
 	return c.RedisServer == Embedded || err != nil && c.RedisServer == defaultServer
 }
+
+// InMemory reports whether the stack's own Redis loses its posts when it ends.
+func (c *Config) InMemory() bool { return c.OwnRedis() && c.Redis == Single && c.embedded() }
 
 // RedisNote describes in one line where the posts are kept.
 func (c *Config) RedisNote() string {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"heavy-read-api/internal/stack/health"
 	"heavy-read-api/internal/stack/state"
 	"heavy-read-api/internal/stack/supervisor"
 )
@@ -33,7 +34,7 @@ func (c *Config) child(role, name string, ports ...supervisor.Port) (supervisor.
 		Argv:    []string{"local", role, "-port=" + strconv.Itoa(ports[0].Number)},
 		Env:     c.childEnv(),
 		Metrics: "http://" + supervisor.Address(ports[0].Number) + "/metrics",
-		Check:   checkHTTP("http://" + supervisor.Address(ports[0].Number) + "/ready"),
+		Check:   health.HTTP("http://" + supervisor.Address(ports[0].Number) + "/ready"),
 		Notable: notable,
 	}, nil
 }
@@ -77,7 +78,17 @@ func (c *Config) gateway() (supervisor.Spec, error) {
 		supervisor.Port{Number: c.GatewayPort, Env: "GATEWAY_PORT"}, supervisor.Port{Number: c.GatewayMetricsPort, Env: "GATEWAY_METRICS_PORT"})
 	s.Env = append(s.Env, "METRICS_PORT="+strconv.Itoa(c.GatewayMetricsPort))
 	s.Metrics = "http://" + metrics + GatewayMetricsPath
-	s.Check = checkHTTP("http://" + metrics + "/ready")
+	s.Check = health.HTTP("http://" + metrics + "/ready")
+	return s, err
+}
+
+// LoadGenerator returns the spec of the load generator, which sends reads to the gateway and writes to the writer, at
+// rates per second.
+func (c *Config) LoadGenerator(reads, writes int) (supervisor.Spec, error) {
+	s, err := c.child(state.Load, "load", supervisor.Port{Number: c.LoadPort, Env: "LOAD_PORT"})
+	s.Env = append(s.Env,
+		"GATEWAY_URL=http://"+supervisor.Address(c.GatewayPort), "WRITER_URL=http://"+supervisor.Address(c.WriterPort),
+		"LOAD_READS="+strconv.Itoa(reads), "LOAD_WRITES="+strconv.Itoa(writes))
 	return s, err
 }
 

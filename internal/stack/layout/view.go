@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/stack/health"
 	"heavy-read-api/internal/stack/state"
 )
 
@@ -178,7 +179,7 @@ func (l groupView) server(p peer) state.Health {
 func (v serverView) health(name func(addr string) string) state.Health {
 	switch {
 	case v.err != nil:
-		return state.Health{Detail: ShortNetError(v.err)}
+		return state.Health{Detail: health.ShortError(v.err)}
 	case v.loading:
 		return state.Health{Detail: "loading its append-only file"}
 	case v.primary && v.good < v.required:
@@ -197,7 +198,7 @@ func (v serverView) health(name func(addr string) string) state.Health {
 func (l groupView) sentinel(p peer) state.Health {
 	v := l.sentinels[slices.IndexFunc(l.sentinels, func(v sentinelView) bool { return v.peer == p })]
 	if v.err != nil {
-		return state.Health{Detail: ShortNetError(v.err)}
+		return state.Health{Detail: health.ShortError(v.err)}
 	}
 	h := state.Health{Ready: true, Note: fmt.Sprintf("%d of %d agree on %s", l.agree, len(l.sentinels), l.name(l.primary))}
 	switch {

@@ -1,0 +1,199 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/stack/control"
+	"heavy-read-api/internal/stack/events"
+	"heavy-read-api/internal/stack/layout"
+	"heavy-read-api/internal/stack/state"
+	"heavy-read-api/internal/stack/supervisor"
+	"heavy-read-api/internal/test/eventually"
+)
+
+// wholeConfig returns the configuration of a stack of real processes, whose faults are short.
+func wholeConfig(t *testing.T) layout.Config {
+	t.Helper()
+	cfg := testConfig(t, childEnvironment+"="+wholeStack, "READERS=3")
+	cfg.FaultTime = 1500 * time.Millisecond
+	return cfg
+}
+
+// TestDemo runs the demo on a stack of real processes: every outcome is good, and the load is gone afterwards.
+func TestDemo(t *testing.T) {
+	cfg := wholeConfig(t)
+	run(t, cfg)
+	readyState(t, cfg)
+	var out bytes.Buffer
+	p := &program{ctx: t.Context(), out: &out, err: &out, pause: 10 * time.Millisecond}
+	if err := p.demo(choice{}, &processes{program: p, cfg: cfg}); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, want := range []string{
+		"load started: 400 reads/s, 10 writes/s\n", "ok   ", " reader-2 was killed (SIGKILL); back after ", " reader-1 was frozen for 1.5 s (SIGSTOP); ready again after ",
+		" reader-3 was cut off from Redis for 1.5 s; ready again after ", "Redis is not killed: ", " redis was frozen for 1.5 s (SIGSTOP); ",
+		" readers in rotation: 3 → 4; done after ", " readers in rotation: 4 → 3; done after ", "6 of 6 outcomes are good. 0 of ",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the demo does not print %q:\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "BAD") || strings.Contains(out.String(), "no reads were sent") {
+		t.Errorf("the demo prints\n%s", out.String())
+	}
+	eventually.True(t, "the load has stopped", func() bool {
+		st, err := control.State(t.Context(), supervisor.Address(cfg.Port))
+		return err == nil && !loaded(st)
+	})
+}
+
+// recorded is a stage without a stack, which answers with what a test gives it.
+type recorded struct {
+	events []events.Event
+	faults []string
+	st     state.Stack
+	mu     sync.Mutex
+	reads  int64
+}
+
+func (r *recorded) state() (state.Stack, error) { return r.st, nil }
+func (r *recorded) story() (control.Story, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reads += 500
+	return control.Story{Events: r.events, Totals: events.Totals{Reads: r.reads}}, nil
+}
+func (r *recorded) setLoad(context.Context, int, int) error { return nil }
+func (r *recorded) setReaders(int) error                    { return errors.New("no more ports") }
+func (r *recorded) close()                                  {}
+func (r *recorded) fault(kind, process string) error {
+	r.faults = append(r.faults, kind+" "+process)
+	kinds := map[string]string{"kill": events.Killed, "freeze": events.Frozen, "cut": events.Cut}
+	verdict := events.Good
+	if kind == "freeze" {
+		verdict = events.Bad
+	}
+	r.events = append(r.events, events.Event{
+		ID: int64(len(r.events) + 1), Time: 1, End: 2, Kind: kinds[kind], Process: process, Text: kind + " " + process, Outcome: "over", Verdict: verdict,
+	})
+	return nil
+}
+
+// A bad outcome makes the demo fail, and a step that the stack refuses ends it.
+func TestDemoFails(t *testing.T) {
+	r := &recorded{st: state.Stack{Complete: true, Redis: state.RedisServer{Layout: layout.WithSentinel}}}
+	for _, p := range []state.Process{
+		{Name: "redis-1", Role: state.Redis, Note: "Redis replica of redis-2, link up"}, {Name: "redis-2", Role: state.Redis, Note: "primary, 1 Redis replica"},
+		{Name: "reader-1", Role: state.Reader}, {Name: "reader-direct", Role: state.Reader},
+	} {
+		p.State = state.Ready
+		r.st.Processes = append(r.st.Processes, p)
+	}
+	var out bytes.Buffer
+	p := &program{ctx: t.Context(), out: &out, err: &out}
+	tour, err := p.newTour(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tour.run(); err == nil || err.Error() != "no more ports" {
+		t.Errorf("error %v, want that of the refused step", err)
+	}
+	want := []string{"kill reader-1", "freeze reader-1", "cut reader-1", "kill redis-2", "freeze redis-2"}
+	if !slices.Equal(r.faults, want) {
+		t.Errorf("faults %v, want %v", r.faults, want)
+	}
+	if tour.good != 3 || tour.bad != 2 || !strings.Contains(out.String(), "BAD  ") {
+		t.Errorf("%d good, %d bad:\n%s", tour.good, tour.bad, out.String())
+	}
+}
+
+// TestLoadCommand puts load on a stack until it is interrupted.
+func TestLoadCommand(t *testing.T) {
+	cfg := wholeConfig(t)
+	run(t, cfg)
+	readyState(t, cfg)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var out bytes.Buffer
+	p := &program{ctx: ctx, out: &out, err: &out, pause: 50 * time.Millisecond}
+	ended := make(chan error, 1)
+	go func() { ended <- p.load(&processes{program: p, cfg: cfg}) }()
+	addr := supervisor.Address(cfg.Port)
+	eventually.True(t, "reads are counted", func() bool {
+		story, err := control.Events(t.Context(), addr)
+		return err == nil && story.Totals.Reads > 100
+	})
+	if err := control.Load(t.Context(), addr, 100, 1); err == nil || err.Error() != "the load runs already" {
+		t.Errorf("a second load: %v", err)
+	}
+	interrupt()
+	if err := <-ended; err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if err := control.Load(t.Context(), addr, 0, 0); err == nil || err.Error() != "there is no load to stop" {
+		t.Errorf("the load after its end: %v", err)
+	}
+	if text := out.String(); !strings.Contains(text, "Load: 400 reads/s through the gateway, 10 writes/s, until Ctrl-C.\n") || !strings.Contains(text, "; 0 of ") {
+		t.Errorf("it prints\n%s", text)
+	}
+}
+
+// Faults are refused with a reason, and what a frozen process leaves behind does not hold up the stop.
+func TestFaults(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.FaultTime = time.Hour
+	stop := run(t, cfg)
+	st := readyState(t, cfg)
+	addr := supervisor.Address(cfg.Port)
+	for _, tt := range []struct{ kind, process, want string }{
+		{"kill", "reader-9", `there is no process "reader-9"`},
+		{"burn", "reader-1", `there is no fault "burn": use kill, freeze or cut`},
+		{"cut", "reader-direct", "the link of reader-direct cannot be cut: "},
+		{"cut", "writer", "the link of writer cannot be cut: "},
+		{"kill", "redis", "this is the embedded Redis, which keeps the posts in memory only: "},
+	} {
+		if err := control.Fault(t.Context(), addr, tt.kind, tt.process); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("%s %s: %v, want %q", tt.kind, tt.process, err, tt.want)
+		}
+	}
+	if err := control.Fault(t.Context(), addr, "kill", "writer"); err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, "the writer is back with an outcome", func() bool {
+		story, err := control.Events(t.Context(), addr)
+		return err == nil && slices.ContainsFunc(story.Events, func(e events.Event) bool {
+			return e.Process == "writer" && e.Kind == events.Killed && e.Verdict == events.Good && strings.HasPrefix(e.Outcome, "back after ")
+		})
+	})
+	if pid := find(t, readyState(t, cfg), "writer").PID; pid == find(t, st, "writer").PID {
+		t.Error("the writer was not killed")
+	}
+	if err := control.Fault(t.Context(), addr, "freeze", "reader-1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := control.Fault(t.Context(), addr, "kill", "reader-1"); err == nil || err.Error() != events.ErrBusy.Error() {
+		t.Errorf("a second fault of the same process: %v", err)
+	}
+	eventually.True(t, "the frozen reader does not answer", func() bool {
+		st, err := control.State(t.Context(), addr)
+		return err == nil && find(t, st, "reader-1").State == state.NotReady
+	})
+	begun := time.Now()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("the stop took %v: the frozen reader was killed", took)
+	}
+	if err := syscall.Kill(find(t, st, "reader-1").PID, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the reader is still there: %v", err)
+	}
+}

@@ -1,0 +1,201 @@
+package local
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"heavy-read-api/internal/daemon"
+	"heavy-read-api/internal/dashboard"
+	"heavy-read-api/internal/load"
+	"heavy-read-api/internal/stack/control"
+	"heavy-read-api/internal/stack/events"
+	"heavy-read-api/internal/stack/health"
+	"heavy-read-api/internal/stack/layout"
+	"heavy-read-api/internal/stack/state"
+	"heavy-read-api/internal/stack/supervisor"
+)
+
+const (
+	dockerDown  = time.Second     // time between the kill of a container and its start
+	dockerFault = 5 * time.Second // duration of a freeze and a cut
+)
+
+// observed is the stage of a stack in Docker: this command observes the containers, injects the faults and runs the load
+// generator itself.
+type observed struct {
+	*docker
+	log     *events.Log
+	running sync.WaitGroup
+	end     context.CancelFunc
+
+	mu      sync.Mutex         // guards all fields below
+	metrics string             // URL of the load generator's metrics, "" while it does not run
+	endLoad context.CancelFunc // nil while it does not run
+}
+
+func (d *docker) stage() (stage, error) {
+	if _, err := d.state(); err != nil {
+		return nil, err
+	}
+	o := &observed{docker: d, log: events.NewLog()}
+	ctx, end := context.WithCancel(d.ctx)
+	o.end = end
+	page := dashboard.New(dashboard.Config{Processes: o.processes, Log: o.log})
+	o.running.Go(func() { page.Run(ctx) })
+	return o, nil
+}
+
+func (o *observed) close() {
+	o.end()
+	o.mu.Lock()
+	if o.endLoad != nil {
+		o.endLoad()
+	}
+	o.mu.Unlock()
+	o.running.Wait()
+}
+
+func (o *observed) story() (control.Story, error) {
+	return control.Story{Events: o.log.Events(), Totals: o.log.Totals()}, nil
+}
+
+// processes returns the containers. The health checks of Docker are seconds old, so those of writer, readers and Redis are
+// made here.
+func (o *observed) processes(ctx context.Context) []state.Process {
+	all, err := o.compose.containers(ctx)
+	if err != nil {
+		return nil // ctx is done, or Docker does not answer
+	}
+	processes := make([]state.Process, len(all))
+	var checks sync.WaitGroup
+	for i, c := range all {
+		processes[i] = c.process()
+		p := &processes[i]
+		p.PID = c.State.Pid
+		switch {
+		case c.State.Status == "exited" || c.State.Status == "dead":
+			p.State, p.Detail = state.Restarting, "exit code "+strconv.Itoa(c.State.ExitCode)
+		case c.State.Status != "running":
+		case p.Role == state.Reader:
+			checks.Go(func() { p.SetHealth(health.HTTP("http://" + p.Address + "/ready")(ctx)) })
+		case p.Role == state.Writer:
+			checks.Go(func() { p.SetHealth(health.HTTP("http://" + c.address(9092) + "/ready")(ctx)) })
+		case p.Role == state.Redis && p.Address != "" && o.compose.redis == layout.Single:
+			redis := layout.Config{RedisAddr: []string{p.Address}}
+			checks.Go(func() { p.SetHealth(redis.ExternalRedis(ctx)) })
+		}
+	}
+	checks.Wait()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.metrics != "" {
+		processes = append(processes, state.Process{Name: "load", Role: state.Load, State: state.Ready, Metrics: o.metrics})
+	}
+	return processes
+}
+
+func (o *observed) setLoad(_ context.Context, reads, writes int) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case reads == 0 && o.endLoad != nil:
+		o.endLoad()
+		o.endLoad, o.metrics = nil, ""
+		o.log.Note(events.LoadStopped, "", "load stopped")
+		return nil
+	case reads == 0 || o.endLoad != nil:
+		return errors.New("the load runs already, or does not run")
+	}
+	gateway, err := o.address(state.Gateway)
+	if err != nil {
+		return err
+	}
+	writer, err := o.address(state.Writer)
+	if err != nil {
+		return err
+	}
+	listening := make(chan string, 1)
+	failed := make(chan error, 1)
+	ctx, end := context.WithCancel(o.ctx)
+	cfg := load.Config{
+		Common: daemon.Common{
+			Host: supervisor.Host, Logger: slog.New(slog.DiscardHandler),
+			Listening: func(addr string) { listening <- addr },
+		},
+		Gateway: "http://" + gateway, Writer: "http://" + writer, Token: os.Getenv("WRITER_TOKEN"), Reads: reads, Writes: writes,
+	}
+	o.running.Go(func() { failed <- load.Run(ctx, cfg) })
+	select {
+	case addr := <-listening:
+		o.metrics, o.endLoad = "http://"+addr+"/metrics", end
+	case err := <-failed:
+		end()
+		return err
+	}
+	o.log.Note(events.LoadStarted, "", fmt.Sprintf("load started: %d reads/s, %d writes/s", reads, writes))
+	return nil
+}
+
+func (o *observed) setReaders(n int) error {
+	id := o.log.Begin(events.Scaled, fmt.Sprintf("readers in rotation: %d", n))
+	begun := time.Now()
+	silent := *o.docker
+	program := *o.program
+	program.out = new(strings.Builder)
+	program.err = program.out
+	silent.program = &program
+	err := silent.scale(n)
+	o.log.Finish(id, fmt.Sprintf("done after %.1f s", time.Since(begun).Seconds()), err)
+	return err
+}
+
+func (o *observed) fault(kind, name string) error {
+	processes := o.processes(o.ctx)
+	i := slices.IndexFunc(processes, func(p state.Process) bool { return p.Name == name })
+	if i < 0 {
+		return fmt.Errorf("there is no container %q", name)
+	}
+	project := cmp.Or(os.Getenv("COMPOSE_PROJECT_NAME"), "heavy-read-api")
+	data := project + "_data"
+	for _, f := range []struct {
+		kind, event, text string
+		lasts, ends       time.Duration // lasts is part of the outcome
+		begin, end        []string
+	}{
+		{"kill", events.Killed, "%s was killed (docker kill)", 0, dockerDown, []string{"kill", name}, []string{"start", name}},
+		{"freeze", events.Frozen, "%s was frozen for 5 s (docker pause)", dockerFault, dockerFault, []string{"pause", name}, []string{"unpause", name}},
+		{
+			"cut", events.Cut, "%s was cut off from Redis for 5 s (docker network disconnect)", dockerFault, dockerFault,
+			[]string{"network", "disconnect", data, name}, []string{"network", "connect", data, name},
+		},
+	} {
+		if f.kind != kind {
+			continue
+		}
+		id, err := o.log.Fault(f.event, processes[i], f.lasts, fmt.Sprintf(f.text, name))
+		if err != nil {
+			return err
+		}
+		if out, err := exec.CommandContext(o.ctx, "docker", f.begin...).CombinedOutput(); err != nil {
+			o.log.Cancel(id)
+			return fmt.Errorf("docker %s: %s", strings.Join(f.begin, " "), lastLine(string(out)))
+		}
+		err = o.wait(f.ends)
+		// Not with o.ctx: an interrupted command must not leave the fault behind.
+		if out, failed := exec.Command("docker", f.end...).CombinedOutput(); failed != nil {
+			return fmt.Errorf("docker %s: %s", strings.Join(f.end, " "), lastLine(string(out)))
+		}
+		return err
+	}
+	return fmt.Errorf("there is no fault %q: use kill, freeze or cut", kind)
+}
