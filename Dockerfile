@@ -1,5 +1,5 @@
 # The images of the writer and the reader hold static binaries and nothing else: no shell, no package that
-# needs updates. The writer's image also has the planned failover (make failover).
+# needs updates. The writer's image also has the planned failover (make failover) and the dashboard.
 FROM golang:1.26-alpine AS build
 WORKDIR /src
 ENV CGO_ENABLED=0
@@ -10,12 +10,13 @@ COPY internal internal
 COPY reader reader
 COPY writer writer
 COPY failover failover
+COPY dashboard dashboard
 # The build context has no .git, so the version comes in as arguments; make build and make start set them.
 ARG VERSION=devel
 ARG REVISION=unknown
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     go build -trimpath -ldflags="-s -w -X heavy-read-api/internal/buildinfo.version=$VERSION -X heavy-read-api/internal/buildinfo.revision=$REVISION" \
-    -o /out/ ./reader ./writer ./failover && \
+    -o /out/ ./reader ./writer ./failover ./dashboard && \
     mkdir /empty
 
 # The program behind make, for a machine without Go (local/stack.sh).
@@ -38,7 +39,7 @@ LABEL org.opencontainers.image.title="heavy-read-api-writer" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.licenses="MIT"
-COPY --from=build /out/writer /out/failover /
+COPY --from=build /out/writer /out/failover /out/dashboard /
 USER 65532:65532
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=3s --retries=3 --start-period=60s CMD ["/writer", "-health"]

@@ -43,7 +43,8 @@ var services = map[string]service{
 	"sentinel-1":    {state.Sentinel, 0, 0, ""},
 	"sentinel-2":    {state.Sentinel, 0, 0, ""},
 	"sentinel-3":    {state.Sentinel, 0, 0, ""},
-	"prometheus":    {"prometheus", 9090, 0, ""},
+	"prometheus":    {state.Prometheus, 9090, 0, ""},
+	"dashboard":     {"dashboard", 3000, 0, ""},
 	"grafana":       {"grafana", 3000, 0, ""},
 }
 
@@ -121,7 +122,8 @@ func (d *docker) printAddresses() error {
 	}
 	fmt.Fprint(d.out, "\nThe stack is up:\n")
 	for _, line := range []struct{ label, service, rest string }{
-		{"dashboards", "grafana", ""},
+		{"dashboard", "dashboard", ""},
+		{"Grafana", "grafana", ""},
 		{"write", "writer", "/create"},
 		{"read", "apisix", "/post?id=...   (gateway, all readers)"},
 		{"read directly", "reader-direct", "/post?id=...   (reader-direct)"},

@@ -42,6 +42,7 @@ func TestLinkedModules(t *testing.T) {
 		{"writer", slices.Concat(base, redis, json)},
 		{"reader", slices.Concat(base, redis, json, store, memory)},
 		{"failover", slices.Concat(base, redis)},
+		{"dashboard", base},
 		{"internal/gateway", base}, // part of local; links neither Redis nor the cache
 		{"local", slices.Concat(base, redis, json, store, memory, embedded)},
 	} {
