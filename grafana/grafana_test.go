@@ -28,8 +28,10 @@ type board struct {
 	Timezone      string           `json:"timezone"`
 	GraphTooltip  int              `json:"graphTooltip"`
 	Links         []map[string]any `json:"links"`
-	Annotations   map[string]any   `json:"annotations"`
-	Templating    struct {
+	Annotations   struct {
+		List []annotation `json:"list"`
+	} `json:"annotations"`
+	Templating struct {
 		List []struct {
 			Name       string         `json:"name"`
 			Label      string         `json:"label"`
@@ -44,6 +46,18 @@ type board struct {
 		} `json:"list"`
 	} `json:"templating"`
 	Panels []panel `json:"panels"`
+}
+
+// annotation marks times in all panels: those at which its query has a value, or the values themselves.
+type annotation struct {
+	Name            string     `json:"name"`
+	Enable          bool       `json:"enable"`
+	IconColor       string     `json:"iconColor"`
+	Datasource      datasource `json:"datasource"`
+	Expr            string     `json:"expr"`
+	UseValueForTime bool       `json:"useValueForTime"`
+	TitleFormat     string     `json:"titleFormat"`
+	TextFormat      string     `json:"textFormat"`
 }
 
 type datasource struct {
@@ -122,6 +136,10 @@ func check(content []byte, source string) (*board, error) {
 	for _, v := range b.Templating.List {
 		rule(v.Datasource.UID == source, "variable %s uses data source %q", v.Name, v.Datasource.UID)
 		rule(v.Definition == v.Query["query"], "variable %s: definition and query differ", v.Name)
+	}
+	for _, a := range b.Annotations.List {
+		rule(a.Datasource.Type == "prometheus" && a.Datasource.UID == source, "annotation %s uses data source %+v", a.Name, a.Datasource)
+		rule(a.Name != "" && a.Enable && a.Expr != "" && a.TitleFormat != "", "annotation %q is off, or has no query or no title", a.Name)
 	}
 	for i, p := range b.Panels {
 		place := p.GridPos
@@ -258,6 +276,10 @@ func TestCheckRefuses(t *testing.T) {
 		{`"w": 3, "x": 3,`, `"w": 4, "x": 3,`},
 		{`"w": 3, "x": 21,`, `"w": 4, "x": 21,`},
 		{`"uid": "prometheus"`, `"uid": "other"`},
+		{`"enable": true`, `"enable": false`},
+		{`"datasource": {"type": "prometheus", "uid": "prometheus"},
+      "targets"`, `"datasource": {"type": "prometheus", "uid": "other"},
+      "targets"`},
 		{`"refId": "B"`, `"refId": "A"`},
 		{`"legendFormat": "ready"`, `"legendFormat": ""`},
 		{`"expr": "sum(reader:ready{job=\"reader\"})"`, `"expr": ""`},

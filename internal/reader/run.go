@@ -77,6 +77,11 @@ func Run(ctx context.Context, cfg Config) error {
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "reader_stopping", Help: "1 while the reader drains before an orderly stop, else 0.",
 	}, s.stoppingMetric))
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "reader_info", Help: "Always 1; pod_id is the name of the reader, as in X-Served-By.",
+	}, []string{"pod_id"})
+	info.WithLabelValues(cfg.PodID).Set(1)
+	registry.MustRegister(info)
 	metrics := httpkit.NewHTTPMetrics(registry)
 	router := httpkit.NewRouter(metrics)
 	router.Handle(postPath, readable(h.serve(fromMemory), cfg.AllowOrigin))

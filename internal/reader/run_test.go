@@ -146,6 +146,9 @@ func TestStop(t *testing.T) {
 		}
 	}
 	stopping("0")
+	if body := string(r.wantStatus(t, "/metrics", 200).body); !strings.Contains(body, "\nreader_info{pod_id=") {
+		t.Error("the metrics do not name the reader")
+	}
 	began := time.Now()
 	r.Stop()
 	r.waitReady(t, "stopping")

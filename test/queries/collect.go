@@ -16,7 +16,7 @@ type query struct {
 	from      string     // file and panel, or rule
 	expr      string     // with the dashboard's variables in it
 	variables []variable // variables of the dashboard
-	alert     bool       // may return no data, because the alert does not fire; its metrics must exist
+	alert     bool       // may return no data, because the alert does not fire or nothing is to be marked; its metrics must exist
 	missing   error      // reason for which the last attempt returned no data; nil if it returned some
 }
 
@@ -66,6 +66,9 @@ func dashboard(name string, content []byte) ([]*query, error) {
 				Query struct{ Query string }
 			}
 		}
+		Annotations struct {
+			List []struct{ Name, Expr string }
+		}
 		Panels []struct {
 			Title   string
 			Targets []struct{ Expr string }
@@ -84,6 +87,11 @@ func dashboard(name string, content []byte) ([]*query, error) {
 		variables = append(variables, variable{v.Name, strings.TrimSpace(metric), strings.TrimSpace(label)})
 	}
 	var all []*query
+	for _, a := range d.Annotations.List {
+		if !strings.HasPrefix(a.Expr, "ALERTS{") { // which has no series while no alert fires
+			all = append(all, &query{from: fmt.Sprintf("%s, annotation %q", name, a.Name), expr: a.Expr, variables: variables, alert: true})
+		}
+	}
 	for _, panel := range d.Panels {
 		for _, target := range panel.Targets {
 			all = append(all, &query{
