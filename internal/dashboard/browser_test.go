@@ -162,7 +162,7 @@ func TestInBrowser(t *testing.T) {
 	sees("#arrivals", "reader-1")
 	sees("#arrivals", "reader-2")
 	sees("#arrivals", "written")
-	sees("#arrivals .scale", " ms")
+	sees("#arrivals .scale", "ms since sent0")
 
 	const asked = `document.querySelector('#token').checkVisibility()`
 	if shown, err := chromedp.Run(ctx, chromedp.Evaluate[bool](asked)); err != nil || shown {

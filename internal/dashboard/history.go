@@ -97,7 +97,7 @@ func (h *history) collect(ctx context.Context) {
 	processes := h.cfg.Processes(ctx)
 	totals := h.count(ctx, processes)
 	digests := h.digests(ctx, processes)
-	values := h.measured.Collect(ctx, processes)
+	values := h.measured.Collect(ctx, slices.DeleteFunc(slices.Clone(processes), hangs))
 	snapshots, catchups := make(map[string]int64), make(map[string]int64)
 	for _, p := range processes {
 		if _, answered := values[p.Name]; answered && p.Role == state.Reader {
@@ -120,6 +120,9 @@ func (h *history) collect(ctx context.Context) {
 		Digests: digests, Agreement: agreement, Alerts: alerts, Controls: h.cfg.Controls, Link: link,
 	}
 }
+
+// hangs reports whether the health check of a process has timed out: its scrape would delay the point as much again.
+func hangs(p state.Process) bool { return p.State == state.NotReady && p.Detail == "timeout" }
 
 // count returns the reads so far. The gateway counts those that it answers; the load generator counts the failures that
 // no server has seen.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -162,6 +163,22 @@ func TestFaults(t *testing.T) {
 	} {
 		if err := control.Fault(t.Context(), addr, tt.kind, tt.process); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%s %s: %v, want %q", tt.kind, tt.process, err, tt.want)
+		}
+	}
+	// A page of another site cannot break the stack of its visitor.
+	for _, path := range []string{"/api/fault", "/api/load", "/api/scale"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+path, strings.NewReader(`{"fault":"kill","process":"reader-1"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Origin", "http://example.com")
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusForbidden {
+			t.Errorf("POST %s of another origin: status %d", path, res.StatusCode)
 		}
 	}
 	if err := control.Fault(t.Context(), addr, "kill", "writer"); err != nil {

@@ -159,6 +159,7 @@ func TestCollect(t *testing.T) {
 		each          int
 	}{
 		{"../../grafana/dashboards/*.json", `"expr":`, 1},
+		{"../../grafana/dashboards/*.json", `"expr": "ALERTS{`, -1}, // an annotation, which has no series while no alert fires
 		{"../../prometheus/rules/*.yml", "- record:", 2},
 		{"../../prometheus/rules/*.yml", "- alert:", 1},
 	} {

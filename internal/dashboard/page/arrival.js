@@ -109,11 +109,11 @@ function drawTimeline(written, arrived) {
   const scale = element('li', 'scale');
   const labels = element('span', 'track');
   axis.ticks.forEach((t, i) => {
-    const label = element('span', i === 0 ? 'first' : i === axis.ticks.length - 1 ? 'last' : '', Number(t.toPrecision(3)) + (i === axis.ticks.length - 1 ? ' ms' : ''));
+    const label = element('span', i === 0 ? 'first' : i === axis.ticks.length - 1 ? 'last' : '', Number(t.toPrecision(3)));
     label.style.left = axis.place(t) + '%';
     labels.append(label);
   });
-  scale.append(element('span', 'who', 'sent at 0'), labels, element('span', 'ms', ''));
+  scale.append(element('span', 'who', 'ms since sent'), labels, element('span', 'ms', ''));
   const rows = readers.map((p) => {
     const a = arrived.get(p.name), there = a.event === 'arrived';
     return row(p.name, colorOf(p.name), there ? a.ms : undefined, there ? a.ms.toFixed(2) + ' ms' : a.detail, !there);

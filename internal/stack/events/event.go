@@ -45,6 +45,7 @@ type Event struct {
 	Verdict string `json:"verdict,omitempty"` // Good or Bad; "" while it goes on, and for an event without an outcome
 	Reads   int64  `json:"reads,omitempty"`   // reads that ended meanwhile
 	Failed  int64  `json:"failed,omitempty"`  // reads that failed meanwhile
+	Count   int    `json:"count,omitempty"`   // how often it happened, if that is more than once
 }
 
 // String returns the line of an event in a list.

@@ -14,6 +14,7 @@ import (
 const (
 	maxEvents  = 100              // newest events that are kept
 	overdue    = 60 * time.Second // after this time an event that goes on is over, with a bad verdict
+	together   = 15 * time.Second // repetitions of a snapshot or catch-up within this time share a line
 	aftermath  = 3 * time.Second  // for this time after an event, what it may have caused is no event of its own
 	digestWait = 3 * time.Second  // longest wait for digests that can be compared
 )
@@ -301,9 +302,23 @@ func (l *Log) noteGrowth(at time.Time, kind, text string, before, now map[string
 			names = append(names, p.Name)
 		}
 	}
-	if len(names) > 0 {
-		l.note(at, kind, strings.Join(names, ","), list(names)+" "+text)
+	if len(names) == 0 {
+		return
 	}
+	if n := len(l.events); n > 0 {
+		if e := &l.events[n-1]; e.Kind == kind && at.Sub(time.UnixMilli(e.End)) < together {
+			for _, name := range strings.Split(e.Process, ",") {
+				if !slices.Contains(names, name) {
+					names = append(names, name)
+				}
+			}
+			slices.Sort(names)
+			e.End, e.Process, e.Count = at.UnixMilli(), strings.Join(names, ","), max(e.Count, 1)+1
+			e.Text = fmt.Sprintf("%s %s, %d times", list(names), text, e.Count)
+			return
+		}
+	}
+	l.note(at, kind, strings.Join(names, ","), list(names)+" "+text)
 }
 
 // review ends an event if everything is well again.

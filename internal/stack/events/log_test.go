@@ -251,6 +251,11 @@ func TestSnapshotsAndCatchUps(t *testing.T) {
 	if e := s.newest(); e.Kind != CatchUp || e.Text != "reader-1 and reader-2 caught up from the log in Redis" {
 		t.Errorf("event %+v", e)
 	}
+	s.now.CatchUps = counts(2, 2)
+	s.observe()
+	if e := s.newest(); e.ID != 1 || e.Count != 2 || e.Text != "reader-1 and reader-2 caught up from the log in Redis, 2 times" {
+		t.Errorf("a repetition has a line of its own: %+v", e)
+	}
 	s.now.Snapshots = counts(2, 1)
 	s.observe()
 	if e := s.newest(); e.Kind != Snapshot || e.Text != "reader-1 loaded a snapshot of all posts" {
