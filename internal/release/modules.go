@@ -1,0 +1,100 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strings"
+)
+
+// modules are the linked modules by path. A path has one version, because all programs share one go.mod.
+type modules map[string]*debug.Module
+
+func (m modules) add(info *debug.BuildInfo) {
+	for _, d := range info.Deps {
+		m[d.Path] = d
+	}
+}
+
+// sorted returns the modules in the order of their paths.
+func (m modules) sorted() []*debug.Module {
+	var all []*debug.Module
+	for _, p := range slices.Sorted(maps.Keys(m)) {
+		all = append(all, m[p])
+	}
+	return all
+}
+
+var licenceName = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([.-].*)?$`)
+
+// licences returns the licence files of the linked modules and of Go, whose library is linked too.
+func (r release) licences(linked modules) ([]file, error) {
+	folders, err := r.moduleFolders(linked)
+	if err != nil {
+		return nil, err
+	}
+	goroot, err := r.goCommand("env", "GOROOT").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go env GOROOT: %w", err)
+	}
+	folders["go"] = strings.TrimSpace(string(goroot))
+	var files []file
+	for module, folder := range folders {
+		entries, err := os.ReadDir(folder)
+		if err != nil {
+			return nil, err
+		}
+		found := false
+		for _, entry := range entries {
+			if !entry.Type().IsRegular() || !licenceName.MatchString(entry.Name()) || strings.HasSuffix(entry.Name(), ".go") {
+				continue
+			}
+			content, err := os.ReadFile(filepath.Join(folder, entry.Name()))
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, file{path.Join("licences", module, entry.Name()), 0o644, content})
+			found = true
+		}
+		if !found {
+			return nil, fmt.Errorf("module %s has no licence file in %s: it must not be distributed without one", module, folder)
+		}
+	}
+	return files, nil
+}
+
+// moduleFolders returns the folders of the sources of the modules.
+func (r release) moduleFolders(linked modules) (map[string]string, error) {
+	list := r.goCommand(append([]string{"list", "-m", "-json"}, slices.Sorted(maps.Keys(linked))...)...)
+	out, err := list.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := list.Start(); err != nil {
+		return nil, err
+	}
+	folders := make(map[string]string)
+	decoder := json.NewDecoder(out)
+	for err == nil {
+		var m struct{ Path, Dir string }
+		if err = decoder.Decode(&m); err == nil {
+			folders[m.Path] = m.Dir
+		}
+	}
+	_, _ = io.Copy(io.Discard, out)
+	if waited := list.Wait(); waited != nil {
+		return nil, fmt.Errorf("go list -m: %w", waited)
+	}
+	if !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("go list -m: %w", err)
+	}
+	return folders, nil
+}
