@@ -1,6 +1,7 @@
 # The images of the writer and the reader hold static binaries and nothing else: no shell, no package that
-# needs updates. The writer's image also has the planned failover (make failover) and the dashboard.
-FROM golang:1.26-alpine AS build
+# needs updates. The writer's image also has the planned failover (make failover) and the dashboard. Go cross-compiles on the
+# builder's platform, so an image for another processor needs no emulation: docker build --platform linux/arm64 --target reader .
+FROM --platform=$BUILDPLATFORM golang:1.26-alpine AS build
 WORKDIR /src
 ENV CGO_ENABLED=0
 COPY go.mod go.sum ./
@@ -14,8 +15,11 @@ COPY dashboard dashboard
 # The build context has no .git, so the version comes in as arguments; make build and make start set them.
 ARG VERSION=devel
 ARG REVISION=unknown
+# BuildKit sets them to the platform of the image.
+ARG TARGETOS
+ARG TARGETARCH
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    go build -trimpath -ldflags="-s -w -X heavy-read-api/internal/buildinfo.version=$VERSION -X heavy-read-api/internal/buildinfo.revision=$REVISION" \
+    GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags="-s -w -X heavy-read-api/internal/buildinfo.version=$VERSION -X heavy-read-api/internal/buildinfo.revision=$REVISION" \
     -o /out/ ./reader ./writer ./failover ./dashboard && \
     mkdir /empty
 

@@ -14,21 +14,28 @@ PKG ?= ./...
 SCHEDULES ?= 20000
 FUZZ ?= 100000x
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# Platforms on which the shipped programs and their tests must compile; on Windows only the programs.
+PLATFORMS ?= linux/arm64 linux/386
+# Packages with raw system calls, unsafe memory or wire formats; their tests also run on an emulated arm64.
+ARM64 ?= ./internal/rawio ./internal/fastlane ./internal/httpkit ./internal/cache/protocol ./internal/cache/store ./benchmark/internal/wire
 GOTESTSUM ?= gotest.tools/gotestsum@v1.13.0
 
 # The version of the images, whose build context has no .git. Unset without git.
 start restart build demo: export VERSION = $(shell git describe --tags --always --dirty 2>/dev/null)
 start restart build demo: export REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 
+release: export RELEASE_VERSION = $(value VERSION)
+
 .DEFAULT_GOAL := help
 .PHONY: help start stop restart health stats demo load scale failover logs logs-writer logs-reader logs-redis \
-	test-write test-read build benchmark clean fmt lint rules test cover sim fuzz bench test-redis test-compose ci
+	test-write test-read build benchmark clean fmt lint vet-platforms rules test test-arm64 cover sim fuzz bench test-redis test-compose \
+	release ci
 
 ##@ Using the stack
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / { printf "%s%s:\n", gap, substr($$0, 5); gap = "\n" } \
-		/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 start: ## Start the stack, in Docker if that works, else as local processes: make start [RUNTIME=local] [REDIS=sentinel]
 	@local/stack.sh start
@@ -84,14 +91,14 @@ benchmark: ## Measure the running stack and write a report to benchmark/results:
 
 clean: ## Stop the stack; delete its data, its logs or images, and the binaries
 	@local/stack.sh clean
-	@rm -rf bin
+	@rm -rf bin dist
 
 ##@ Developing
 
 fmt: ## Format the Go code
 	gofmt -w .
 
-lint: ## Check formatting, go.mod, vet (also for macOS), staticcheck, shellcheck and, where installed, hadolint
+lint: vet-platforms ## Check formatting, go.mod, vet (also for other platforms), staticcheck, shellcheck and, where installed, hadolint
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):" $$unformatted >&2; exit 1; }
 	$(GO) mod verify
 	$(GO) mod tidy -diff
@@ -103,6 +110,15 @@ lint: ## Check formatting, go.mod, vet (also for macOS), staticcheck, shellcheck
 	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x
 	@if command -v hadolint >/dev/null; then echo hadolint Dockerfile; hadolint Dockerfile; \
 	else echo "hadolint is not installed, so the Dockerfile is not linted (Debian has no package of it)"; fi
+
+# Without the benchmark, whose modules take minutes to compile for each platform.
+vet-platforms: ## Vet the shipped programs for arm64 and 386, and build them for Windows
+	@set -e; for platform in $(PLATFORMS); do \
+		export GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0; \
+		echo "$$platform: $(GO) vet of the shipped programs and the packages that they use"; \
+		$(GO) vet $$($(GO) list -deps ./writer ./reader ./failover ./dashboard ./local | grep '^heavy-read-api/'); \
+	done
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build -o /dev/null ./writer ./reader ./failover ./dashboard ./local
 
 rules: ## Check Prometheus's configuration and what fires each alert (promtool)
 	promtool check config prometheus/prometheus.yml
@@ -117,6 +133,13 @@ test: ## Run all tests except those of Docker, with the race detector if there i
 	set -- $$race -shuffle=on -p $$((2 * $$(getconf _NPROCESSORS_ONLN))) $$first $(PKG); \
 	echo "Compiling the tests; the first time takes minutes. A line per package follows as it ends: go test $$*"; \
 	$(GO) run $(GOTESTSUM) --format pkgname-and-test-fails --format-hide-empty-pkg $(GOTESTSUM_ARGS) -- "$$@"
+
+# Compiled by Go for arm64 and run by qemu-user, which translates system calls but has no kernel of its own.
+test-arm64: ## Run the tests of wire formats and raw system calls on an emulated arm64; needs qemu-aarch64-static
+	@command -v qemu-aarch64-static >/dev/null || { \
+		echo "error: there is no qemu-aarch64-static: sudo apt-get install qemu-user-static" >&2; exit 1; }
+	@echo "skipped: TestLimitOfOpenFiles of internal/fastlane, because qemu-user cannot start the arm64 test binary from a shell"
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -count=1 -skip '^TestLimitOfOpenFiles$$' -exec qemu-aarch64-static $(ARM64)
 
 cover: ## Run the tests and write coverage.html: make cover [PKG=./internal/reader]
 	$(GO) test -coverpkg=./internal/... -coverprofile=coverage.out $(PKG)
@@ -143,6 +166,9 @@ test-redis: ## Run the protocol's tests on Redis 8 and Valkey from Debian's newe
 
 test-compose: ## Start the stack in Docker, break it and check its promises; needs root where no engine runs
 	@$(GO) test -tags compose -count=1 -timeout 0 -v ./test/compose $(ARGS)
+
+release: ## Build a release into dist/, with checksums, SBOMs and licences: make release VERSION=v1.2.3
+	@$(GO) run ./internal/release -version "$$RELEASE_VERSION"
 
 ci: ## Run everything that CI runs; needs the tools that it names
 	@.ci/run

@@ -1,3 +1,5 @@
+//go:build !windows
+
 // Command local is the program behind make. It is also each process of the stack without Docker: it starts
 // itself again in the role of the writer, a reader or the gateway.
 package main

@@ -130,15 +130,6 @@ func (c *conn) onlyPoked(err error) bool {
 	return true
 }
 
-func rawConn(nc net.Conn) syscall.RawConn {
-	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			return raw
-		}
-	}
-	return nil
-}
-
 // serveRaw serves the connection inside one RawConn.Read. Conn.Read tries to read before it waits. That read
 // mostly returns EAGAIN and would be a third of the system calls of a request. Inside RawConn.Read no epoll
 // edge after the last read is lost, so after a read that does not fill the buffer, step can wait immediately.

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"heavy-read-api/internal/loglimit"
@@ -16,16 +15,6 @@ import (
 
 // maxFiles is used as the limit of open files if the real one is higher or infinite.
 const maxFiles = 1 << 20
-
-// fileLimit returns the maximum number of open files of the process. Package os has raised the soft limit to
-// the hard limit.
-func fileLimit() int {
-	var r syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || r.Cur > maxFiles {
-		return maxFiles
-	}
-	return int(r.Cur)
-}
 
 // places divides the file descriptors of a process. Up to defaultMaxConns connections take perConn of them
 // each. The reserve is for connections at the door and for Redis, the listener and the runtime.

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Listener can be closed without resetting the connections in its accept queue. Close alone would reset them,
@@ -86,15 +84,6 @@ func (l *Listener) Close() (err error) {
 		close(l.closed)
 	})
 	return err
-}
-
-// pending reports whether the accept queue of q holds a connection.
-func pending(q queue) (found bool) {
-	control(q, func(fd int) {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		found = n > 0 || err == unix.EINTR
-	})
-	return found
 }
 
 func control(q queue, f func(fd int)) {

@@ -30,8 +30,11 @@ type half struct {
 	busy int // number of transfers since the last one that waited
 }
 
-// New returns a Conn for a TCP or Unix connection, and any other connection unchanged.
+// New returns a Conn for a TCP or Unix connection, and any other connection unchanged. On Windows it leaves all unchanged.
 func New(nc net.Conn) net.Conn {
+	if runtime.GOOS == "windows" {
+		return nc
+	}
 	var raw syscall.RawConn
 	var err error
 	switch nc := nc.(type) {

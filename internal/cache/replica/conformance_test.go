@@ -696,7 +696,7 @@ func TestVersionsBeyondFourteenDigits(t *testing.T) {
 	each(t, func(t *testing.T, addr string) {
 		p, r := newPublisher(t, addr), startReplica(t, addr)
 		ready(t, r)
-		const far = 123456789012345
+		const far uint64 = 123456789012345
 		if err := client(t, addr).Set(t.Context(), protocol.NewKeys(protocol.DefaultNamespace).Seq, far, 0).Err(); err != nil {
 			t.Fatal(err)
 		}
