@@ -14,7 +14,7 @@ func TestVersionsStartAgainAtTheirLimit(t *testing.T) {
 	k := protocol.NewKeys(protocol.DefaultNamespace)
 	const limit = 9_000_000_000_000_000
 	sequence := func(v uint64) []any { return []any{"SET", k.Seq, v} }
-	entry := func(id any, packed string) []any { return []any{"XADD", k.Log, fmt.Sprint(id, "-0"), "e", packed} }
+	entry := func(id uint64, packed string) []any { return []any{"XADD", k.Log, fmt.Sprint(id, "-0"), "e", packed} }
 	const ours = "write id" + "previous" + "\x01\x00\x01a"
 	for name, commands := range map[string][][]any{
 		"sequence at the last version":        {sequence(limit - 1)},
@@ -22,12 +22,12 @@ func TestVersionsStartAgainAtTheirLimit(t *testing.T) {
 		"sequence at the limit":               {sequence(limit)},
 		"log at the last version":             {entry(limit-1, "x")},
 		"log beyond the limit":                {entry(limit+1, "x")},
-		"log at the last id":                  {entry(uint64(math.MaxUint64), "x")},
+		"log at the last id":                  {entry(math.MaxUint64, "x")},
 		"both at the last version":            {sequence(limit - 1), entry(limit-1, ours)},
 		"both one commit before":              {sequence(limit - 2), entry(limit-2, ours)},
 		"both beyond the limit":               {sequence(limit + 5), entry(limit+5, ours)},
 		"sequence beyond, invalid log entry":  {sequence(math.MaxUint64), entry(7, "x")},
-		"sequence before, log at the last id": {sequence(limit - 1), entry(uint64(math.MaxUint64), ours)},
+		"sequence before, log at the last id": {sequence(limit - 1), entry(math.MaxUint64, ours)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, func(t *testing.T, addr string) {
