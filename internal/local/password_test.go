@@ -131,8 +131,7 @@ func TestSingleRedisIsGuarded(t *testing.T) {
 // An external Redis has a password of its own, and the run folder gets none.
 func TestNoPasswordForAnotherRedis(t *testing.T) {
 	t.Parallel()
-	embedded := redistest.StartEmbedded(t)
-	embedded.RequireAuth("theirs")
+	embedded := redistest.StartEmbeddedWithPassword(t, "theirs")
 	cfg := testConfig(t, "REDIS_ADDR="+embedded.Addr(), "REDIS_PASSWORD=theirs")
 	run(t, cfg)
 	readyState(t, cfg)

@@ -346,8 +346,7 @@ func TestProgress(t *testing.T) {
 
 // TestPasswordIsNotLogged starts a reader with a wrong password and checks that it appears nowhere.
 func TestPasswordIsNotLogged(t *testing.T) {
-	b := redistest.StartEmbedded(t)
-	b.RequireAuth("the right one")
+	b := redistest.StartEmbeddedWithPassword(t, "the right one")
 	var log logtest.Buffer
 	r := start(t, b.Addr(), func(c *Config) {
 		c.Redis.Password = "a-wrong-secret"

@@ -72,8 +72,7 @@ func TestPortInUse(t *testing.T) {
 // TestSecretsAreNotLogged searches the log and the answers for the password and the token of a writer whose password is
 // wrong.
 func TestSecretsAreNotLogged(t *testing.T) {
-	b := redistest.StartEmbedded(t)
-	b.RequireAuth("the right one")
+	b := redistest.StartEmbeddedWithPassword(t, "the right one")
 	var log logtest.Buffer
 	w := start(t, b.Addr(), defaultTimeout, func(c *Config) {
 		c.Redis.Password = "a-wrong-secret"

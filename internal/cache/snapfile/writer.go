@@ -16,6 +16,9 @@ const temporary = ".tmp"
 // ErrTooLarge reports entries that exceed the limit of the file.
 var ErrTooLarge = errors.New("the entries exceed the limit of the snapshot file")
 
+// ErrLocked reports that another process is writing the file.
+var ErrLocked = errors.New("another process is writing the snapshot file")
+
 // Writer writes a file. Its methods must be called by one goroutine, or one after the other. The caller ends it with
 // Commit or Abort.
 type Writer struct {

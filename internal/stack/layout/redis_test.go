@@ -201,8 +201,7 @@ func TestConfigure(t *testing.T) {
 
 // A process on the port of the stack's Redis that refuses its password is another Redis.
 func TestCheckRedisLogsIn(t *testing.T) {
-	embedded := redistest.StartEmbedded(t)
-	embedded.RequireAuth("right")
+	embedded := redistest.StartEmbeddedWithPassword(t, "right")
 	for password, ready := range map[string]bool{"right": true, "wrong": false, "": true} {
 		if h := checkRedis([]string{embedded.Addr()}, password)(t.Context()); h.Ready != ready {
 			t.Errorf("with the password %q: %+v, want ready %t", password, h, ready)

@@ -21,6 +21,19 @@ func StartEmbedded(t testing.TB) *Embedded {
 	return &Embedded{Miniredis: m, addr: m.Addr()}
 }
 
+// StartEmbeddedWithPassword starts a miniredis that requires a password. It is stopped when the test ends. A password must
+// be set before the start, because miniredis reads it without a lock.
+func StartEmbeddedWithPassword(t testing.TB, password string) *Embedded {
+	t.Helper()
+	m := miniredis.NewMiniRedis()
+	m.RequireAuth(password)
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return &Embedded{Miniredis: m, addr: m.Addr()}
+}
+
 // Name returns "embedded".
 func (e *Embedded) Name() string { return "embedded" }
 

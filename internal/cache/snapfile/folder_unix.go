@@ -1,3 +1,5 @@
+//go:build unix
+
 package snapfile
 
 import (
@@ -6,9 +8,6 @@ import (
 	"os"
 	"syscall"
 )
-
-// ErrLocked reports that another process is writing the file.
-var ErrLocked = errors.New("another process is writing the snapshot file")
 
 // Lock gives this process the right to write the file path, until release is called or the process ends, and removes
 // what a killed process has left beside it. It does not block: the error is ErrLocked if another process has the right.
