@@ -86,13 +86,13 @@ type plan struct {
 
 func newPlan(o Options) plan {
 	p := plan{
-		rounds: 1, round: time.Second, steadyRounds: 1, steady: 1500 * time.Millisecond, probe: 500 * time.Millisecond,
-		propagation: 2 * time.Second, floor: time.Second, revisits: 1000, settle: 1500 * time.Millisecond,
+		rounds: 1, round: time.Second, steadyRounds: 1, steady: time.Second, probe: 500 * time.Millisecond,
+		propagation: 1500 * time.Millisecond, floor: 500 * time.Millisecond, revisits: 1000, settle: 1500 * time.Millisecond,
 		failovers: 1,
 		posts:     100_000, connections: 64, rate: defaultRate,
 		// The servers need cores too.
 		threads:  max(1, runtime.NumCPU()/2),
-		ownRound: time.Second, starts: 1, updates: 2 * time.Second, idle: 1000,
+		ownRound: time.Second, starts: 1, updates: time.Second, idle: 1000,
 		idleWait: time.Second, limit: 160 * time.Second,
 	}
 	if o.Full {
