@@ -30,7 +30,7 @@ func each(ctx context.Context, rate int, d time.Duration, f func() error) error 
 	return nil
 }
 
-// Delivered measures Redis alone, one message of size bytes at a time: from the time a PUBLISH is sent to its delivery
+// Delivered measures Redis without the API, one message of size bytes at a time: from the time a PUBLISH is sent to its delivery
 // to a subscriber. With stored, a SET of the same bytes precedes the PUBLISH in one transaction, so that the time
 // includes a flush to the disk where Redis flushes every write. It returns the sorted times.
 func Delivered(ctx context.Context, options *redis.Options, stored bool, size, rate int, d time.Duration) ([]time.Duration, error) {

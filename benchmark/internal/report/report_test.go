@@ -98,7 +98,7 @@ func sample() *Report {
 		UpdateCost: &UpdateCost{
 			Rate: 1000, Reads: 2000, Redis: []float64{160e-6, 170e-6, 150e-6}, Writer: []float64{110e-6, 120e-6, 115e-6}, Reader: []float64{38e-6, 40e-6, 39e-6},
 			Delivered: []Quantiles{quantiles(80e-6)}, Stored: []Quantiles{quantiles(250e-6)}, Visible: []Quantiles{quantiles(400e-6)},
-			Resolution: []Quantiles{quantiles(100e-6)}, Beside: []Quantiles{quantiles(1e-3)}, BesideReads: []Quantiles{quantiles(0.4e-3)},
+			Resolution: []Quantiles{quantiles(100e-6)}, Beside: []Quantiles{quantiles(1e-3)}, BesideReads: []Quantiles{quantiles(0.4e-3)}, BesideRates: []float64{784},
 		},
 		Readers: &ReaderFault{Rate: 2000, Requests: 30_000, Readers: 3, KillBalance: 2.25, AddBalance: -1, Latency: quantiles(1e-3), Timeline: timeline("reader-1 is killed")},
 		Redis: &RedisFault{Rate: 2000, Requests: 10_000, Failed: 1, Failures: []load.Failure{{At: 1500 * time.Millisecond, Reason: "502 Bad Gateway"}},

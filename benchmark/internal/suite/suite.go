@@ -65,7 +65,7 @@ var parts = []part{
 	{Million, "million: start, updates, garbage collection and idle connections of one reader", true, false, func(p plan) time.Duration {
 		return time.Duration(1+2*p.starts)*time.Duration(p.posts)*3*time.Microsecond + 2*p.updates + 10*time.Second
 	}, (*suite).million},
-	{Updates, "updates: CPU time of an update, and POST to visible in comparison with Redis Pub/Sub only", true, false, func(p plan) time.Duration {
+	{Updates, "updates: CPU time of an update, and POST to visible in comparison with Redis without the API", true, false, func(p plan) time.Duration {
 		return 2*time.Second + time.Duration(4*p.rounds)*(p.floor+overhead)
 	}, (*suite).updateCost},
 	{Readers, "readers: one is killed, and one is added, under load", false, true, func(p plan) time.Duration {

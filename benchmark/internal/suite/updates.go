@@ -48,6 +48,7 @@ func (s *suite) updateCost(ctx context.Context) error {
 		cost.Redis = append(cost.Redis, r.Redis.Seconds())
 		cost.Writer = append(cost.Writer, r.Writer.Seconds())
 		cost.Reader = append(cost.Reader, r.Reader.Seconds())
+		cost.BesideRates = append(cost.BesideRates, r.BesideRate)
 		for _, q := range []struct {
 			into  *[]report.Quantiles
 			times []time.Duration

@@ -1,5 +1,5 @@
 // Package updatecost measures what an update of a post costs each process, and how soon it is visible in comparison with
-// Redis alone.
+// Redis without the API.
 package updatecost
 
 import (
@@ -38,11 +38,12 @@ type Config struct {
 // Round is the result of one round. CPU times are per update, without any reads.
 type Round struct {
 	Redis, Writer, Reader time.Duration
-	Delivered             []time.Duration // sorted: from PUBLISH to its delivery, Redis alone
+	Delivered             []time.Duration // sorted: from PUBLISH to its delivery, Redis without the API
 	Stored                []time.Duration // sorted: the same for a SET and PUBLISH that Redis flushes to the disk
 	Visible               []time.Duration // sorted: from POST to the answer of the reader with the post
 	Resolution            []time.Duration // sorted: from the last poll without the post to the one with it
 	Beside                []time.Duration // sorted: from POST to visible at Updates a second beside Reads a second
+	BesideRate            float64         // updates a second that were sent meanwhile; fewer than Updates on a busy machine
 	Reads                 []time.Duration // sorted: latencies of these reads
 }
 
@@ -54,7 +55,7 @@ func Measure(ctx context.Context, c Config) (*Round, error) {
 		run  func(context.Context, Config) error
 	}{
 		{fmt.Sprintf("CPU time at %d updates/s", Updates), r.cpu},
-		{"Redis alone, from PUBLISH to delivered", r.floor},
+		{"Redis without the API, from PUBLISH to delivered", r.floor},
 		{"from POST to visible, one write at a time", r.visible},
 		{fmt.Sprintf("%d updates/s beside %d reads/s", Updates, Reads), r.beside},
 	} {
@@ -93,7 +94,7 @@ func (r *Round) cpu(ctx context.Context, c Config) error {
 	return nil
 }
 
-// floor measures Redis alone with messages of the mean size of a post.
+// floor measures Redis without the API with messages of the mean size of a post.
 func (r *Round) floor(ctx context.Context, c Config) error {
 	options := &redis.Options{Addr: c.Upstream.Redis.Addr, MaxRetries: -1}
 	size := c.Mix.Size(0)
@@ -124,11 +125,8 @@ func (r *Round) beside(ctx context.Context, c Config) error {
 	updating := make(chan error, 1)
 	go func() {
 		m, err := propagation.Measure(ctx, c.propagation(Updates))
-		if err == nil && !m.Sustained(Updates) {
-			err = fmt.Errorf("only %.0f updates/s were sent", m.Rate)
-		}
 		if err == nil {
-			r.Beside = m.Everywhere
+			r.Beside, r.BesideRate = m.Everywhere, m.Rate
 		} else {
 			cancel(err)
 		}
