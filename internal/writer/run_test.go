@@ -210,10 +210,11 @@ series:
 
 // If METRICS_PORT is set, metrics and readiness are not served on the public port.
 func TestMetricsPort(t *testing.T) {
-	var back string
+	listening := make(chan string, 1)
 	w := start(t, redistest.StartEmbedded(t).Addr(), func(c *Config) {
-		c.MetricsListening = func(addr string) { back = addr }
+		c.MetricsListening = func(addr string) { listening <- addr }
 	})
+	back := <-listening
 	for _, path := range []string{"/health", "/ready", "/metrics"} {
 		if res := w.do(t, "GET", path, ""); res.status != 404 {
 			t.Errorf("%s on the public port: %d %s, want 404", path, res.status, res.body)

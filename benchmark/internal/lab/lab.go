@@ -198,6 +198,12 @@ func (p *Process) CPU() (time.Duration, bool) {
 	return cpu, err == nil
 }
 
+// OwnCPU returns the CPU time of the process without its children, or false if the platform does not tell.
+func (p *Process) OwnCPU() (time.Duration, bool) {
+	cpu, err := machine.ProcessCPU(p.cmd.Process.Pid)
+	return cpu, err == nil
+}
+
 // Log returns the output of the process.
 func (p *Process) Log() ([]byte, error) { return os.ReadFile(p.log) }
 

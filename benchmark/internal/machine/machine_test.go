@@ -95,3 +95,23 @@ func TestOwnCPUIsNotOthers(t *testing.T) {
 		t.Errorf("got parent %d (%v), want %d", parent, err, os.Getppid())
 	}
 }
+
+func TestProcessCPU(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has the clock")
+	}
+	before, err := ProcessCPU(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); time.Since(began) < 50*time.Millisecond; {
+	}
+	after, err := ProcessCPU(os.Getpid())
+	ticks, treeErr := TreeCPU(os.Getpid())
+	if err != nil || treeErr != nil || after <= before || ticks-after > 50*time.Millisecond || after-ticks > 50*time.Millisecond {
+		t.Errorf("%v, then %v (%v); in ticks %v (%v)", before, after, err, ticks, treeErr)
+	}
+	if _, err := ProcessCPU(1<<22 + 1); err == nil {
+		t.Error("no error for a process that is not running")
+	}
+}

@@ -67,8 +67,8 @@ func Measure(ctx context.Context, c Config) (*Round, error) {
 	return r, nil
 }
 
-// errNoCPU reports a platform without /proc.
-var errNoCPU = errors.New("the CPU time of processes is not known here")
+// errNoCPU reports a platform that does not report the CPU time of processes.
+var errNoCPU = errors.New("this platform does not report the CPU time of processes")
 
 // cpu measures the CPU time of an update in each process. Nothing else runs meanwhile.
 func (r *Round) cpu(ctx context.Context, c Config) error {
@@ -76,7 +76,7 @@ func (r *Round) cpu(ctx context.Context, c Config) error {
 	before := make([]time.Duration, len(processes))
 	for i, p := range processes {
 		var ok bool
-		if before[i], ok = p.CPU(); !ok {
+		if before[i], ok = p.OwnCPU(); !ok {
 			return errNoCPU
 		}
 	}
@@ -85,7 +85,7 @@ func (r *Round) cpu(ctx context.Context, c Config) error {
 		return err
 	}
 	for i, into := range []*time.Duration{&r.Redis, &r.Writer, &r.Reader} {
-		after, ok := processes[i].CPU()
+		after, ok := processes[i].OwnCPU()
 		if !ok {
 			return errNoCPU
 		}
