@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"heavy-read-api/internal/load"
+	"heavy-read-api/internal/stack/control"
 	"heavy-read-api/internal/stack/events"
 	"heavy-read-api/internal/stack/layout"
 	"heavy-read-api/internal/stack/poll"
@@ -132,16 +133,34 @@ func (t *tour) run() error {
 			return err
 		}
 	}
-	end, err := t.stage.story()
+	end, err := t.end()
 	if err != nil {
 		return err
 	}
+	failed := end.Totals.Failed - begin.Totals.Failed
 	fmt.Fprintf(t.out, "%d of %d outcomes are good. %s of %s reads failed.\n", t.good, t.good+t.bad,
-		humanize.Comma(end.Totals.Failed-begin.Totals.Failed), humanize.Comma(end.Totals.Reads-begin.Totals.Reads))
-	if t.bad > 0 {
-		return fmt.Errorf("%d outcomes are bad", t.bad)
+		humanize.Comma(failed), humanize.Comma(end.Totals.Reads-begin.Totals.Reads))
+	if t.bad > 0 || failed > 0 {
+		return fmt.Errorf("%d outcomes are bad, and %s reads failed", t.bad, humanize.Comma(failed))
 	}
 	return nil
+}
+
+// end waits until every event is over, prints those that have not been printed, and returns the story.
+func (t *tour) end() (control.Story, error) {
+	ctx, cancel := context.WithTimeout(t.ctx, outcomeWait)
+	defer cancel()
+	var last control.Story
+	var err error
+	over := poll.Until(ctx, func() bool {
+		last, err = t.stage.story()
+		return err == nil && !slices.ContainsFunc(last.Events, func(e events.Event) bool { return e.End == 0 })
+	})
+	if !over {
+		return last, errors.Join(t.ctx.Err(), err, fmt.Errorf("an event has no outcome after %s", outcomeWait))
+	}
+	t.print(last.Events)
+	return last, nil
 }
 
 // settled waits until every process is ready and none degraded.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -58,11 +59,14 @@ func TestDemo(t *testing.T) {
 
 // recorded is a stage without a stack, which answers with what a test gives it.
 type recorded struct {
-	events []events.Event
-	faults []string
-	st     state.Stack
-	mu     sync.Mutex
-	reads  int64
+	events    []events.Event
+	faults    []string
+	st        state.Stack
+	failed    int64
+	failsWith int64 // reads that fail with each fault
+	good      bool  // every outcome is good, and every step is possible
+	mu        sync.Mutex
+	reads     int64
 }
 
 func (r *recorded) state() (state.Stack, error) { return r.st, nil }
@@ -70,16 +74,25 @@ func (r *recorded) story() (control.Story, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reads += 500
-	return control.Story{Events: r.events, Totals: events.Totals{Reads: r.reads}}, nil
+	return control.Story{Events: r.events, Totals: events.Totals{Reads: r.reads, Failed: r.failed}}, nil
 }
 func (r *recorded) setLoad(context.Context, int, int) error { return nil }
-func (r *recorded) setReaders(int) error                    { return errors.New("no more ports") }
-func (r *recorded) close()                                  {}
+func (r *recorded) setReaders(int) error {
+	if !r.good {
+		return errors.New("no more ports")
+	}
+	r.events = append(r.events, events.Event{ID: int64(len(r.events) + 1), Time: 1, End: 2, Kind: events.Scaled, Outcome: "over", Verdict: events.Good})
+	return nil
+}
+func (r *recorded) close() {}
 func (r *recorded) fault(kind, process string) error {
 	r.faults = append(r.faults, kind+" "+process)
+	r.mu.Lock()
+	r.failed += r.failsWith
+	r.mu.Unlock()
 	kinds := map[string]string{"kill": events.Killed, "freeze": events.Frozen, "cut": events.Cut}
 	verdict := events.Good
-	if kind == "freeze" {
+	if kind == "freeze" && !r.good {
 		verdict = events.Bad
 	}
 	r.events = append(r.events, events.Event{
@@ -113,6 +126,26 @@ func TestDemoFails(t *testing.T) {
 	}
 	if tour.good != 3 || tour.bad != 2 || !strings.Contains(out.String(), "BAD  ") {
 		t.Errorf("%d good, %d bad:\n%s", tour.good, tour.bad, out.String())
+	}
+}
+
+// A read that no event accounts for makes the demo fail too.
+func TestDemoCountsEveryRead(t *testing.T) {
+	for failsWith, want := range map[int64]string{0: "<nil>", 1: "0 outcomes are bad, and 5 reads failed"} {
+		r := &recorded{good: true, failsWith: failsWith, st: state.Stack{Complete: true, Redis: state.RedisServer{Layout: layout.Single}}}
+		for _, p := range []state.Process{{Name: "redis", Role: state.Redis}, {Name: "reader-1", Role: state.Reader}, {Name: "reader-2", Role: state.Reader}} {
+			p.State = state.Ready
+			r.st.Processes = append(r.st.Processes, p)
+		}
+		var out bytes.Buffer
+		p := &program{ctx: t.Context(), out: &out, err: &out}
+		tour, err := p.newTour(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tour.run(); fmt.Sprint(err) != want {
+			t.Errorf("with %d reads failing at each fault: error %v, want %s\n%s", failsWith, err, want, out.String())
+		}
 	}
 }
 

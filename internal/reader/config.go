@@ -2,6 +2,7 @@
 package reader
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -40,6 +41,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.Int64(&c.Local.BufferItems, "CACHE_BUFFER_ITEMS", 64, "size of the Get buffers of the admission policy")
 	s.String(&c.File.Folder, "CACHE_SNAPSHOT_DIR", "", "folder of the snapshot file, from which the reader starts, also while Redis is unreachable; readers of one data set may share it; empty: no file")
 	s.Duration(&c.File.Interval, "CACHE_SNAPSHOT_INTERVAL", 5*time.Minute, "time between two saves of the snapshot file")
+	s.String(&c.File.Deployment, "CACHE_SNAPSHOT_SOURCE", "", "name of the Redis deployment in the snapshot file, which is ignored for another one; empty: the addresses, the name of the primary and the database")
 	s.Duration(&c.File.MaxAge, "CACHE_SNAPSHOT_MAX_AGE", 24*time.Hour, "age from which a snapshot file is ignored")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
@@ -64,7 +66,7 @@ func (c *Config) complete() error {
 		return fmt.Errorf("CACHE_MAX_SIZE=%d, CACHE_NUM_COUNTERS=%d, CACHE_BUFFER_ITEMS=%d: %w",
 			given.MaxSize, given.NumCounters, given.BufferItems, err)
 	}
-	c.File.Deployment = deployment(&c.Redis)
+	c.File.Deployment = cmp.Or(c.File.Deployment, deployment(&c.Redis))
 	if err := c.File.Complete(); err != nil {
 		return fmt.Errorf("CACHE_SNAPSHOT_DIR=%s, CACHE_SNAPSHOT_INTERVAL=%v, CACHE_SNAPSHOT_MAX_AGE=%v: %w",
 			c.File.Folder, c.File.Interval, c.File.MaxAge, err)

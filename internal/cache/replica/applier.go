@@ -37,6 +37,10 @@ type applier struct {
 	// file is of another history.
 	restoring bool
 
+	// partial is set after a start from a file that did not have the whole data set, although memory had room for more:
+	// a snapshot brings the rest.
+	partial bool
+
 	// ahead is the newest write whose value the store may hold. It is beyond the watermark while a catch-up or a
 	// snapshot is incomplete. When the log has lost it, Redis was rolled back, and the store may hold values of writes
 	// that Redis no longer has.

@@ -105,19 +105,20 @@ type fileNote struct {
 	Evicted uint64 `json:"evicted"`
 	Expired uint64 `json:"expired"`
 	Others  int64  `json:"others"`
+	Suspect string `json:"suspect,omitempty"` // reason for a snapshot that has not been taken yet
 }
 
 // note returns the counters for a file.
 func (w *vanishWatch) note() string {
-	b, _ := json.Marshal(fileNote{w.last.Run, w.last.Evicted, w.last.Expired, w.others}) // cannot fail
+	b, _ := json.Marshal(fileNote{w.last.Run, w.last.Evicted, w.last.Expired, w.others, w.suspect}) // cannot fail
 	return string(b)
 }
 
 // resume continues with the counters of a file.
 func (w *vanishWatch) resume(note string) {
 	var n fileNote
-	if json.Unmarshal([]byte(note), &n) == nil && n.Run != "" {
+	if json.Unmarshal([]byte(note), &n) == nil {
 		w.last = census.Census{Run: n.Run, Evicted: n.Evicted, Expired: n.Expired}
-		w.others = n.Others
+		w.others, w.suspect = n.Others, n.Suspect
 	}
 }

@@ -104,6 +104,35 @@ func TestStartFromAFile(t *testing.T) {
 	})
 }
 
+// A file of a replica with too little memory does not have all values. A replica that starts from it and has room for them
+// takes a snapshot, and its own file has them.
+func TestStartFromAPartialFile(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	folder, p := t.TempDir(), newPublisher(t, server.Addr())
+	const values = 40
+	for i := range values {
+		write(t, p, set(fmt.Sprint("k", i), strings.Repeat("x", 10_000)))
+	}
+	small := startWith(t, server.Addr(), folder, func(c *Config) { c.Local.MaxSize = 128 << 10 })
+	ready(t, small.Replica)
+	if small.Status().Complete {
+		t.Fatal("all values fit into the small replica")
+	}
+	small.saveAndStop(t)
+	for _, name := range []string{"larger", "larger, with its own file"} {
+		larger := startWith(t, server.Addr(), folder)
+		ready(t, larger.Replica)
+		eventually.Nil(t, func() error {
+			if s := larger.Status(); !s.Complete || s.Entries != values || s.Degraded {
+				return fmt.Errorf("%s: %+v", name, s)
+			}
+			return nil
+		})
+		larger.saveAndStop(t)
+	}
+}
+
 // All replicas that are restarted while Redis is down serve the file, and say so. Ids that are not in it are no 404.
 // When Redis is back, they catch up.
 func TestStartWithoutRedis(t *testing.T) {

@@ -121,7 +121,7 @@ func TestLargeMissesAreServedEvenly(t *testing.T) {
 	}
 	r := startReplica(t, server.Addr(), func(c *Config) { c.Local.MaxSize = 8 << 20 })
 	ready(t, r)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var got [clients]int
 	var reads sync.WaitGroup

@@ -97,6 +97,8 @@ func (a *applier) caughtUp() {
 		a.restoring = false
 		if a.store.InSnapshot() {
 			a.store.FinishSnapshot()
+		} else {
+			a.partial = !a.store.Overflowed()
 		}
 		a.log.Info("caught up from the snapshot file", "entries", a.store.Entries(), "version", a.watermark.Version, "holds_all", a.store.Complete())
 	}

@@ -56,6 +56,9 @@ func (a *applier) beginSave() (s saveStart, err error) {
 		return s, errNotLoaded
 	}
 	s = saveStart{head: a.watermark, generation: a.generation, current: a.public.Load().contact}
+	if s.current.IsZero() {
+		return s, errNotLoaded // a Redis replica that has been stale since the start
+	}
 	if a.vanish != nil {
 		s.note = a.vanish.note()
 	}
@@ -228,7 +231,7 @@ func (s *saver) upToDate(h *snapfile.Header, fresh time.Duration) bool {
 		return false
 	}
 	sameEpoch := r.Header.Start.Epoch == h.Start.Epoch
-	unchanged := r.Header.Start == h.Start && age < s.file.MaxAge/2
+	unchanged := r.Header.Start == h.Start && r.Summary.Complete && age < s.file.MaxAge/2
 	newer := r.Header.Current.After(h.Current) && (!sameEpoch || r.Header.Start.Version > h.Start.Version)
 	if unchanged || newer || sameEpoch && age < fresh {
 		s.file.note(&r.Header, &r.Summary)

@@ -33,7 +33,7 @@ var endOfLog = protocol.Head{Version: math.MaxUint64}
 // the snapshot is repeated until a write begins a history.
 func (a *applier) needsSnapshot() snapshotReason {
 	switch {
-	case !a.loaded:
+	case !a.loaded, a.partial:
 		return snapshotStart
 	case a.store.InSnapshot() && !a.restoring:
 		return snapshotResumed
@@ -84,6 +84,7 @@ func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error
 			break
 		}
 	}
+	a.partial = false
 	a.watermark, a.synced, a.loaded, a.snapshotFailing, a.dropped = at, true, true, false, dropped
 	a.liveness.exemptUpTo(at, a.now())
 	a.public.withheld.Store(false)

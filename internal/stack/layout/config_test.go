@@ -49,6 +49,24 @@ func TestExternalRedisNeedsNoPort(t *testing.T) {
 	}
 }
 
+// All readers of a stack start from one file, also behind relays, whose addresses change with each start.
+func TestReadersShareTheirFile(t *testing.T) {
+	cfg := testConfig(t, "REDIS_SERVER=/bin/true")
+	first, err := cfg.Reader(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, err := cfg.direct()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"CACHE_SNAPSHOT_DIR", "CACHE_SNAPSHOT_SOURCE"} {
+		if a, b := Getenv(first.Env, key), Getenv(direct.Env, key); a == "" || a != b {
+			t.Errorf("%s is %q and %q, want one for both", key, a, b)
+		}
+	}
+}
+
 // The writer redirects reads to the gateway, or to the user's READER_URL.
 func TestWriterKnowsWherePostsAreRead(t *testing.T) {
 	for env, want := range map[string]string{

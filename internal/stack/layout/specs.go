@@ -69,6 +69,9 @@ func (c *Config) namedReader(name string, p supervisor.Port) (supervisor.Spec, e
 		return s, err
 	}
 	s.Env = append(s.Env, "CACHE_SNAPSHOT_DIR="+c.File(SnapshotFolder))
+	if Getenv(c.Env, "CACHE_SNAPSHOT_SOURCE") == "" { // the address of the reader's relay changes with each start
+		s.Env = append(s.Env, "CACHE_SNAPSHOT_SOURCE="+strings.Join(c.Server().Addrs, ","))
+	}
 	return s, nil
 }
 
