@@ -157,15 +157,16 @@ func checkRedisRestarted(t *testing.T) {
 }
 
 func checkReadersWithoutRedis(t *testing.T) {
-	mustPut(t, "check", "kept in the snapshot file")
+	mustPut(t, "kept", "kept in the snapshot file")
 	eventually(t, 20*time.Second, converged)
+	t.Cleanup(func() { combined("docker", "start", containerName("redis", 1)) })
 	run(t, "docker", "compose", "stop", "reader", "reader-direct") // SIGTERM: one of them saves the file
 	run(t, "docker", "compose", "stop", "redis")
 	for _, name := range []string{containerName("reader", 1), containerName("reader", 2), containerName("reader", 3), containerName("reader-direct", 1)} {
 		run(t, "docker", "start", name) // Compose would start Redis too
 	}
 	eventually(t, 60*time.Second, inRotation(3))
-	contains(t, mustGet(t, gateway+"/post?id=check"), "kept in the snapshot file")
+	contains(t, mustGet(t, gateway+"/post?id=kept"), "kept in the snapshot file")
 	run(t, "docker", "start", containerName("redis", 1))
 	eventually(t, 60*time.Second, converged)
 }
