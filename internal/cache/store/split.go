@@ -72,6 +72,13 @@ func (o *Owner) split(splits uint32) {
 	if o.toldAll+blocks*blockSize > o.limit {
 		o.syncCosts()
 	}
+	// Entries that are in two buckets would be dropped twice if one was evicted now. Some halves have more than the block for
+	// which there is room.
+	if excess := o.toldAll + blocks*blockSize - o.limit; excess > 0 {
+		o.current.cache.UpdateMaxCost(o.limit + excess)
+		defer o.current.cache.UpdateMaxCost(o.limit)
+		defer o.wait()
+	}
 	for n := before; n < o.count; n++ {
 		if o.at(n).Load() != nil {
 			o.admit(n, blockSize)
