@@ -83,8 +83,8 @@ func TestReadsWhileBucketsSplit(t *testing.T) {
 
 // No bucket is evicted while old and new ones have the same entries, also in a store that fills up during a split.
 func TestSplitsOfAFullStore(t *testing.T) {
-	for _, size := range []int64{64 << 10, 100_000, 256 << 10, 1 << 20} {
-		for round := range 40 {
+	for _, size := range []int64{64 << 10, 200_000} {
+		for round := range 10 {
 			s := testStore(t, size+int64(round)*997)
 			for i := range size / 20 {
 				s.Apply(1, []Change{{Key: fmt.Sprint(round, "-", i), Value: "v", Version: 1, Present: true}})
