@@ -235,7 +235,7 @@ func (s *stack) awaitStage(ctx context.Context, st layout.Stage, procs []*superv
 // of them.
 var order = []string{state.Redis, state.Sentinel, state.Writer, state.Reader, state.Gateway, state.Load, state.Prometheus}
 
-// State checks every process at the same time, within layout.CheckTimeout.
+// State checks every process at the same time, within health.Timeout.
 func (s *stack) State(ctx context.Context) state.Stack {
 	procs := s.procs.Processes()
 	slices.SortStableFunc(procs, func(a, b *supervisor.Process) int {

@@ -30,19 +30,17 @@ func each(ctx context.Context, rate int, d time.Duration, f func() error) error 
 	return nil
 }
 
-// Delivered measures Redis without the API, one message of size bytes at a time: from the time a PUBLISH is sent to its delivery
-// to a subscriber. With stored, a SET of the same bytes precedes the PUBLISH in one transaction, so that the time
+// Delivered measures Redis without the API, one message of size bytes at a time: from the time a PUBLISH is sent to its
+// delivery to a subscriber. With stored, a SET of the same bytes precedes the PUBLISH in one transaction, so that the time
 // includes a flush to the disk where Redis flushes every write. It returns the sorted times.
 func Delivered(ctx context.Context, options *redis.Options, stored bool, size, rate int, d time.Duration) ([]time.Duration, error) {
-	channel := fmt.Sprintf("benchmark-floor-%d", time.Now().UnixNano()) // without other subscribers
 	client := redis.NewClient(options)
 	defer client.Close()
-	sub := client.Subscribe(ctx, channel)
-	defer sub.Close()
-	defer context.AfterFunc(ctx, func() { _ = sub.Close() })() // frees Receive
-	if _, err := sub.Receive(ctx); err != nil {
-		return nil, fmt.Errorf("subscribe: %w", err)
+	channel, sub, end, err := subscribe(ctx, client)
+	if err != nil {
+		return nil, err
 	}
+	defer end()
 	publish := func(payload []byte) error {
 		if !stored {
 			return client.Publish(ctx, channel, payload).Err()
@@ -74,7 +72,7 @@ func Delivered(ctx context.Context, options *redis.Options, stored bool, size, r
 	}()
 	payload := make([]byte, max(size, 8))
 	var times []time.Duration
-	err := each(ctx, rate, d, func() error {
+	err = each(ctx, rate, d, func() error {
 		binary.BigEndian.PutUint64(payload, uint64(len(times)))
 		sent := time.Now()
 		if err := publish(payload); err != nil {

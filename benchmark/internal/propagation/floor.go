@@ -14,15 +14,13 @@ import (
 // was due until a subscriber received the message. Nothing that uses Redis Pub/Sub can be faster. The times
 // are sorted.
 func Floor(ctx context.Context, options *redis.Options, size, rate int, duration time.Duration) ([]time.Duration, error) {
-	channel := fmt.Sprintf("benchmark-floor-%d", time.Now().UnixNano()) // unique: has no other subscribers
 	client := redis.NewClient(options)
 	defer client.Close()
-	sub := client.Subscribe(ctx, channel)
-	defer sub.Close()
-	defer context.AfterFunc(ctx, func() { _ = sub.Close() })() // unblocks Receive
-	if _, err := sub.Receive(ctx); err != nil {
-		return nil, fmt.Errorf("subscribe: %w", err)
+	channel, sub, end, err := subscribe(ctx, client)
+	if err != nil {
+		return nil, err
 	}
+	defer end()
 	count := int(duration.Seconds() * float64(rate))
 	began := time.Now()
 	failed := make(chan error, 1)
@@ -45,7 +43,6 @@ func Floor(ctx context.Context, options *redis.Options, size, rate int, duration
 		}
 	}()
 	times := make([]time.Duration, 0, count)
-	var err error
 	for len(times) < count && err == nil {
 		var m any
 		m, err = sub.Receive(ctx)
@@ -62,4 +59,21 @@ func Floor(ctx context.Context, options *redis.Options, size, rate int, duration
 	}
 	slices.Sort(times)
 	return times, nil
+}
+
+// subscribe subscribes to a channel that has no other subscribers. The subscription is closed by end, or when ctx is done,
+// which unblocks Receive.
+func subscribe(ctx context.Context, client *redis.Client) (channel string, sub *redis.PubSub, end func(), err error) {
+	channel = fmt.Sprintf("benchmark-floor-%d", time.Now().UnixNano())
+	sub = client.Subscribe(ctx, channel)
+	stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
+	end = func() {
+		stop()
+		_ = sub.Close()
+	}
+	if _, err := sub.Receive(ctx); err != nil {
+		end()
+		return "", nil, nil, fmt.Errorf("subscribe: %w", err)
+	}
+	return channel, sub, end, nil
 }

@@ -12,7 +12,7 @@ import (
 
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/stack/events"
-	"heavy-read-api/internal/stack/layout"
+	"heavy-read-api/internal/stack/health"
 	"heavy-read-api/internal/stack/state"
 )
 
@@ -26,7 +26,7 @@ var client = &http.Client{Transport: new(http.Transport)}
 
 // State requests the state of the stack whose control API has the given address.
 func State(ctx context.Context, addr string) (state.Stack, error) {
-	return call[state.Stack](ctx, 2*layout.CheckTimeout, http.MethodGet, "http://"+addr+"/api/state", nil)
+	return call[state.Stack](ctx, 2*health.Timeout, http.MethodGet, "http://"+addr+"/api/state", nil)
 }
 
 // Scale brings the number of readers in rotation to n and returns the state after that.

@@ -16,8 +16,8 @@ import (
 // Timeout bounds the health check of one process.
 const Timeout = 800 * time.Millisecond
 
-// client opens a connection per check, because an old connection to a process that hangs may still work.
-var client = &http.Client{
+// Client opens a connection per request, because an old connection to a process that hangs may still work.
+var Client = &http.Client{
 	Timeout:   Timeout,
 	Transport: &http.Transport{DisableKeepAlives: true},
 }
@@ -31,7 +31,7 @@ func HTTP(url string) func(context.Context) state.Health {
 		if err != nil {
 			return state.Health{Detail: err.Error()}
 		}
-		res, err := client.Do(req)
+		res, err := Client.Do(req)
 		if err != nil {
 			return state.Health{Detail: ShortError(err)}
 		}

@@ -2,22 +2,12 @@ package layout
 
 import (
 	"context"
-	"net/http"
 
 	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/internal/stack/health"
 	"heavy-read-api/internal/stack/state"
 )
-
-// CheckTimeout bounds the health check of one process.
-const CheckTimeout = health.Timeout
-
-// checkClient opens a connection per request, because an old connection to a process that hangs may still work.
-var checkClient = &http.Client{
-	Timeout:   CheckTimeout,
-	Transport: &http.Transport{DisableKeepAlives: true},
-}
 
 // checkRedis returns a check that pings each address. Without a password, a server that demands one counts as
 // ready: writer and readers, which have the password of the environment, report whether it is right.

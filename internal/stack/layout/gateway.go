@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"heavy-read-api/internal/stack/health"
 	"heavy-read-api/internal/stack/supervisor"
 )
 
@@ -20,7 +21,7 @@ func (c *Config) GatewayNodes(ctx context.Context) (map[int]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := checkClient.Do(req)
+	res, err := health.Client.Do(req)
 	if err != nil {
 		return nil, err
 	}

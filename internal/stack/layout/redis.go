@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"heavy-read-api/internal/stack/health"
 	"heavy-read-api/internal/stack/rundir"
 	"heavy-read-api/internal/stack/state"
 	"heavy-read-api/internal/stack/supervisor"
@@ -246,11 +247,11 @@ func makeDir(dir string) error {
 }
 
 // redisClient returns a client for one health check, for the caller to close. Each command is sent once and takes
-// CheckTimeout at most.
+// health.Timeout at most.
 func redisClient(addr, password string) *redis.Client {
 	return redis.NewClient(&redis.Options{
 		Addr: addr, Password: password, Protocol: 2, PoolSize: 1, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
-		DialTimeout: CheckTimeout, ReadTimeout: CheckTimeout, WriteTimeout: CheckTimeout,
+		DialTimeout: health.Timeout, ReadTimeout: health.Timeout, WriteTimeout: health.Timeout,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
 }

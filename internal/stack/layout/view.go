@@ -14,13 +14,13 @@ import (
 	"heavy-read-api/internal/stack/state"
 )
 
-// shared lets concurrent callers share one request for a view, which takes CheckTimeout at most.
+// shared lets concurrent callers share one request for a view, which takes health.Timeout at most.
 type shared[T any] struct{ flight singleflight.Group }
 
 func (l *shared[T]) do(view func(context.Context) T) T {
 	result, _, _ := l.flight.Do("", func() (any, error) {
 		// Not a caller's context: its end must not end the request for the other callers.
-		ctx, cancel := context.WithTimeout(context.Background(), CheckTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), health.Timeout)
 		defer cancel()
 		return view(ctx), nil
 	})
