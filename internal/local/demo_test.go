@@ -101,13 +101,11 @@ func (r *recorded) fault(kind, process string) error {
 	return nil
 }
 
-// A bad outcome makes the demo fail, and a step that the stack refuses ends it.
-func TestDemoFails(t *testing.T) {
-	r := &recorded{st: state.Stack{Complete: true, Redis: state.RedisServer{Layout: layout.WithSentinel}}}
-	for _, p := range []state.Process{
-		{Name: "redis-1", Role: state.Redis, Note: "Redis replica of redis-2, link up"}, {Name: "redis-2", Role: state.Redis, Note: "primary, 1 Redis replica"},
-		{Name: "reader-1", Role: state.Reader}, {Name: "reader-direct", Role: state.Reader},
-	} {
+// runTour runs the demo on a stage whose processes are ready.
+func runTour(t *testing.T, r *recorded, processes ...state.Process) (*tour, string, error) {
+	t.Helper()
+	r.st.Complete = true
+	for _, p := range processes {
 		p.State = state.Ready
 		r.st.Processes = append(r.st.Processes, p)
 	}
@@ -117,34 +115,37 @@ func TestDemoFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tour.run(); err == nil || err.Error() != "no more ports" {
+	err = tour.run()
+	return tour, out.String(), err
+}
+
+// A bad outcome makes the demo fail, and a step that the stack refuses ends it.
+func TestDemoFails(t *testing.T) {
+	r := &recorded{st: state.Stack{Redis: state.RedisServer{Layout: layout.WithSentinel}}}
+	tour, out, err := runTour(t, r,
+		state.Process{Name: "redis-1", Role: state.Redis, Note: "Redis replica of redis-2, link up"},
+		state.Process{Name: "redis-2", Role: state.Redis, Note: "primary, 1 Redis replica"},
+		state.Process{Name: "reader-1", Role: state.Reader}, state.Process{Name: "reader-direct", Role: state.Reader})
+	if err == nil || err.Error() != "no more ports" {
 		t.Errorf("error %v, want that of the refused step", err)
 	}
 	want := []string{"kill reader-1", "freeze reader-1", "cut reader-1", "kill redis-2", "freeze redis-2"}
 	if !slices.Equal(r.faults, want) {
 		t.Errorf("faults %v, want %v", r.faults, want)
 	}
-	if tour.good != 3 || tour.bad != 2 || !strings.Contains(out.String(), "BAD  ") {
-		t.Errorf("%d good, %d bad:\n%s", tour.good, tour.bad, out.String())
+	if tour.good != 3 || tour.bad != 2 || !strings.Contains(out, "BAD  ") {
+		t.Errorf("%d good, %d bad:\n%s", tour.good, tour.bad, out)
 	}
 }
 
 // A read that no event accounts for makes the demo fail too.
 func TestDemoCountsEveryRead(t *testing.T) {
 	for failsWith, want := range map[int64]string{0: "<nil>", 1: "0 outcomes are bad, and 5 reads failed"} {
-		r := &recorded{good: true, failsWith: failsWith, st: state.Stack{Complete: true, Redis: state.RedisServer{Layout: layout.Single}}}
-		for _, p := range []state.Process{{Name: "redis", Role: state.Redis}, {Name: "reader-1", Role: state.Reader}, {Name: "reader-2", Role: state.Reader}} {
-			p.State = state.Ready
-			r.st.Processes = append(r.st.Processes, p)
-		}
-		var out bytes.Buffer
-		p := &program{ctx: t.Context(), out: &out, err: &out}
-		tour, err := p.newTour(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := tour.run(); fmt.Sprint(err) != want {
-			t.Errorf("with %d reads failing at each fault: error %v, want %s\n%s", failsWith, err, want, out.String())
+		r := &recorded{good: true, failsWith: failsWith, st: state.Stack{Redis: state.RedisServer{Layout: layout.Single}}}
+		_, out, err := runTour(t, r, state.Process{Name: "redis", Role: state.Redis},
+			state.Process{Name: "reader-1", Role: state.Reader}, state.Process{Name: "reader-2", Role: state.Reader})
+		if fmt.Sprint(err) != want {
+			t.Errorf("with %d reads failing at each fault: error %v, want %s\n%s", failsWith, err, want, out)
 		}
 	}
 }

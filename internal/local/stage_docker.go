@@ -113,8 +113,10 @@ func (o *observed) setLoad(_ context.Context, reads, writes int) error {
 		o.endLoad, o.metrics = nil, ""
 		o.log.Note(events.LoadStopped, "", "load stopped")
 		return nil
-	case reads == 0 || o.endLoad != nil:
-		return errors.New("the load runs already, or does not run")
+	case reads == 0:
+		return errors.New("there is no load to stop")
+	case o.endLoad != nil:
+		return errors.New("the load runs already")
 	}
 	gateway, err := o.address(state.Gateway)
 	if err != nil {
@@ -148,14 +150,14 @@ func (o *observed) setLoad(_ context.Context, reads, writes int) error {
 
 func (o *observed) setReaders(n int) error {
 	id := o.log.Begin(events.Scaled, fmt.Sprintf("readers in rotation: %d", n))
-	begun := time.Now()
+	began := time.Now()
 	silent := *o.docker
 	program := *o.program
 	program.out = new(strings.Builder)
 	program.err = program.out
 	silent.program = &program
 	err := silent.scale(n)
-	o.log.Finish(id, fmt.Sprintf("done after %.1f s", time.Since(begun).Seconds()), err)
+	o.log.Finish(id, fmt.Sprintf("done after %.1f s", time.Since(began).Seconds()), err)
 	return err
 }
 

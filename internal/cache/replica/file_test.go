@@ -183,8 +183,8 @@ func TestStartWithoutRedis(t *testing.T) {
 	}
 }
 
-// A file that cannot be used is ignored and logged, and the replica loads from Redis. Without Redis it stays unready,
-// and nothing of the file is served.
+// A file that cannot be used is ignored and logged, and the replica loads from Redis. Without Redis it stays unready and
+// serves no entry of the file.
 func TestUnusableFile(t *testing.T) {
 	redistest.Require(t)
 	server := redistest.Start(t)

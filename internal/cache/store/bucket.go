@@ -11,8 +11,8 @@ import (
 const blockSlots = 15
 
 // block is a part of a bucket: slots that each hold the hash of a key and the place of its entry. A slot whose ref is 0 is
-// free. The entry has the key, so equal hashes are told apart there, and a slot that is used again between the load of its
-// hash and that of its ref is harmless.
+// free. A search compares the key in the entry too. So keys with equal hashes are distinguished, and it is harmless if the
+// owner reuses a slot after a reader has loaded its hash and before the reader loads its ref.
 //
 // Only the owner changes a block, in place. Readers that hold a block that has left the index see the state in which it left.
 type block struct {

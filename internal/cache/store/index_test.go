@@ -32,14 +32,7 @@ func ended(t *testing.T, n int) {
 func TestGetDuringClose(t *testing.T) {
 	before := indexes()
 	for range 50 {
-		cfg, err := Config{MaxSize: 1 << 20, NumCounters: 100, BufferItems: 1}.WithDefaults() // each Get sends to the policy
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := New(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := openStore(t, Config{MaxSize: 1 << 20, NumCounters: 100, BufferItems: 1}) // each Get sends to the policy
 		s.BeginSnapshot(false)
 		s.Apply(1, []Change{{Key: "a", Value: "b", Version: 1, Present: true}})
 		s.FinishSnapshot()

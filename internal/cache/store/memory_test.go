@@ -25,7 +25,7 @@ func TestMemoryStaysBelowTheBound(t *testing.T) {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			bound := int64(40 << 20)
 			switch { // a larger store has larger slabs, and packs larger entries into them
-			case size < 100: // the slabs are as large as with 8 MiB, and the entries as many as there with 259 bytes
+			case size < 100: // enough entries, and slabs of the same size as in a store of 8 MiB
 				bound = 2 << 20
 			case size < 2000:
 				bound = 8 << 20

@@ -11,7 +11,15 @@ import (
 
 func testStore(t testing.TB, size int64) *Owner {
 	t.Helper()
-	cfg, err := Config{MaxSize: size, NumCounters: 10_000}.WithDefaults()
+	s := openStore(t, Config{MaxSize: size, NumCounters: 10_000})
+	t.Cleanup(s.Close)
+	return s
+}
+
+// openStore returns a store that the test closes.
+func openStore(t testing.TB, cfg Config) *Owner {
+	t.Helper()
+	cfg, err := cfg.WithDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,7 +27,6 @@ func testStore(t testing.TB, size int64) *Owner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Close)
 	return s
 }
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// walk visits all entries until the index stays the same, and returns how often it visited each key.
+// walk visits all entries and returns the number of visits of each key. It starts again if the index was replaced.
 func walk(t *testing.T, s *Store) map[string]int {
 	for {
 		seen := map[string]int{}

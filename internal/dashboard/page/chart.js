@@ -268,7 +268,7 @@ class Chart {
     g.restore();
   }
 
-  // usual returns the value that only one in twenty values exceeds, of those that are not zero.
+  // usual returns the 95th percentile of the values above zero.
   usual() {
     const all = this.data.points.flatMap((p) => this.data.lines.map((l) => l.get(p))).filter((v) => v > 0).sort((a, b) => a - b);
     return all.length > 20 ? all[Math.floor(all.length * 0.95) - 1] : Infinity;
