@@ -323,6 +323,13 @@ func TestEmptyRedisStaysInSync(t *testing.T) {
 			return gathered(t, r, "cache_snapshots_total", snapshotNoHistory.String()) >= 1
 		})
 		write(t, newPublisher(t, addr), set("a", "1"))
+		eventually.True(t, "the history that the first write began", func() bool {
+			s := r.Status()
+			if s.NoHistory {
+				t.Fatalf("after the first write, the epoch counts as deleted: %+v", s)
+			}
+			return s.Synced && s.Applied.Epoch != 0
+		})
 		holds(t, r, "a", "1")
 	})
 }
