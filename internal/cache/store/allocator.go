@@ -63,6 +63,10 @@ func (a *allocator) add(key, value string, version, epoch, snapshot uint64) (ref
 	copy(b[copy(b[entryHeader:], key)+entryHeader:], value)
 	target.used += size
 	target.live.Add(int64(size))
+	d := a.digestAt(target, offset)
+	target.put += d
+	target.digest += d
+	a.digest += d
 	if !target.own {
 		a.live.Add(int64(size))
 	}
@@ -149,6 +153,7 @@ func (a *allocator) release(sl *slab) {
 		return
 	}
 	table[sl.index].Store(nil)
+	a.digest -= sl.digest // 0, unless bytes changed before their entry left
 	a.count(sl, -int64(cap(sl.data)))
 	a.free = append(a.free, slot{index: sl.index, generation: sl.generation + 1})
 }

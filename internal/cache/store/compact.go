@@ -35,7 +35,7 @@ func (o *Owner) compact() {
 
 // evacuate copies the live entries of sl into other slabs and frees sl.
 func (o *Owner) evacuate(sl *slab) {
-	for offset := 0; offset < sl.used; offset += sl.size(offset) {
+	for offset := 0; offset < sl.used && sl.valid(offset); offset += sl.size(offset) {
 		key, r := sl.key(offset), newRef(sl.index, sl.generation, offset)
 		hash := o.hash(key)
 		at := o.at(bucketOf(hash, o.count)).Load().find(hash, r)

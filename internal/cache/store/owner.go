@@ -33,6 +33,9 @@ type Owner struct {
 	compacted   int64 // dead bytes that the last compaction left
 	limit       int64 // most that used may come to, in bytes; ristretto's MaxCost
 	flushedSize int64 // bytes that the slabs held after the last flush
+	scrubbed    int   // index of the next slab to scrub
+
+	checksum [checksumSize]byte // scratch space of stored
 }
 
 // New returns the owner of an empty store. The configuration must be complete, as WithDefaults returns it.
@@ -40,6 +43,7 @@ func New(cfg Config) (*Owner, error) {
 	alloc := newAllocator(slabSizeFor(cfg.MaxSize))
 	s := &Store{slabs: alloc.slabTable, max: cfg.MaxSize, seed: maphash.MakeSeed()}
 	o := &Owner{Store: s, cfg: cfg, alloc: alloc, count: 1, told: make([]int64, 1), dirty: newBitmap(1)}
+	o.slabs.checksums = cfg.Checksums
 	o.limit = o.capacity(1)
 	i, err := o.newIndex(1)
 	if err != nil {
@@ -103,7 +107,7 @@ func (o *Owner) change(epoch uint64, c *Change) {
 		return
 	}
 
-	r, cost := o.alloc.add(c.Key, c.Value, c.Version, epoch, o.alloc.snapshot)
+	r, cost := o.alloc.add(c.Key, o.stored(c.Value), c.Version, epoch, o.alloc.snapshot)
 	var old ref
 	var oldCost int64
 	if at.block != nil {

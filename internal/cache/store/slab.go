@@ -56,8 +56,10 @@ type slab struct {
 	epoch      uint64       // epoch of all its entries
 	own        bool         // holds one entry that is too large for a shared slab
 	data       []byte       // written by the allocator only, and only past used
-	used       int          // bytes of entries, dead ones included; for the allocator alone
+	used       int          // bytes of entries, dead ones included; for the owner alone
+	put        uint64       // sum of the digests of all entries, dead ones included; for the owner alone
 	live       atomic.Int64 // bytes of entries that have not left
+	digest     uint64       // sum of the digests of the entries that have not left; used like slabTable.empty
 }
 
 // entry returns the entry at offset. Its value is a view of the slab: immutable, because a slab is never
@@ -71,6 +73,13 @@ func (sl *slab) entry(offset int) Entry {
 		e.Value = unsafe.String(&b[entryHeader+keyLen], valueLen)
 	}
 	return e
+}
+
+func (sl *slab) version(offset int) uint64 { return binary.BigEndian.Uint64(sl.data[offset:]) }
+
+// valid reports whether an entry at offset would end within the used bytes. It does, unless its lengths are damaged.
+func (sl *slab) valid(offset int) bool {
+	return offset+entryHeader <= sl.used && offset+sl.size(offset) <= sl.used
 }
 
 func (sl *slab) key(offset int) []byte {
@@ -101,6 +110,9 @@ type slabTable struct {
 	live    atomic.Int64 // bytes of the live entries in shared slabs
 	heldOwn atomic.Int64 // capacity of the own slabs, as the runtime rounds it, in bytes
 
+	checksums bool   // values are checksums, see Config
+	digest    uint64 // sum of the digests of the live entries, minus what damage has changed since; used like empty
+
 	empty []*slab // slabs without live entries, to be freed; for the owner and, while it waits, ristretto's goroutine
 }
 
@@ -119,7 +131,13 @@ func (s *slabTable) at(r ref) *slab {
 // drop counts the entry at r as dead and returns its cost. It is called once for an entry.
 func (s *slabTable) drop(r ref) (cost int64) {
 	sl := s.at(r)
+	if !sl.valid(r.offset()) {
+		return 0 // its lengths are damaged: the scrub or the next audit finds the slab, whose memory stays in use
+	}
 	size := int64(sl.size(r.offset()))
+	d := s.digestAt(sl, r.offset())
+	sl.digest -= d
+	s.digest -= d
 	if !sl.own {
 		s.live.Add(-size)
 	}

@@ -27,6 +27,9 @@ type Config struct {
 	// BufferItems is the size of ristretto's Get buffers. The default, 64, is the size that its documentation
 	// recommends.
 	BufferItems int64
+	// Checksums keeps the checksum of each value in place of the value: 8 bytes, big-endian. The digest of the
+	// store is the same. It is for a replica that only compares.
+	Checksums bool
 }
 
 // WithDefaults returns c with the defaults in place of zero fields. The error says which setting cannot work.
