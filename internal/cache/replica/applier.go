@@ -71,6 +71,10 @@ type applier struct {
 	snapshotFailing bool // the last snapshot failed
 	dropped         int  // number of entries that the last snapshot dropped because Redis did not have them
 
+	requested snapshotReason // snapshot that an audit or the scrub has requested; else noSnapshot
+	scrub     scrub
+	nextWalk  time.Time // earliest time of the next walk over all entries
+
 	liveness liveness
 
 	// ignored holds epochs of other stacks that use the same channel: Pub/Sub ignores the database number. If one of

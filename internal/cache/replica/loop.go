@@ -64,6 +64,7 @@ func (a *applier) onProbe(ctx context.Context) {
 	a.confirmReady(live)
 	a.serveFile()
 	a.checkVanished(ctx)
+	a.scrubStore()
 }
 
 // confirmReady makes the replica ready when the store is in sync and the subscription is still the one that was live

@@ -79,7 +79,11 @@ func (a *applier) applyMessages(ctx context.Context, messages []string) {
 		}
 		if result == messageApplied {
 			a.pending.add(c)
+			checkpoint := isCheckpoint(at, c.Head)
 			at = c.Head
+			if checkpoint {
+				a.applyCommits(at)
+			}
 			continue
 		}
 		a.metrics.messages[result].Inc()

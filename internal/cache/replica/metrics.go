@@ -13,6 +13,9 @@ type metrics struct {
 	resubscriptions prometheus.Counter
 	fallbacks       [fallbackResults]prometheus.Counter
 	removed         prometheus.Counter
+	scrubbed        prometheus.Counter
+	scrubs          prometheus.Counter
+	damaged         prometheus.Counter
 	hits            prometheus.Counter
 	misses          prometheus.Counter
 	saves           [saveResults]prometheus.Counter
@@ -42,6 +45,9 @@ func newMetrics() *metrics {
 		snapshots:       vec("cache_snapshots_total", "Snapshots, by reason.", "reason"),
 		resubscriptions: resubscriptions.WithLabelValues("silent"),
 		removed:         counter("cache_reload_removed_total", "Entries that a snapshot dropped because Redis no longer has them."),
+		scrubbed:        counter("cache_scrubbed_bytes_total", "Bytes of entries that the scrub has compared with their digests."),
+		scrubs:          counter("cache_scrubs_total", "Times that the scrub has read all entries."),
+		damaged:         counter("cache_damaged_total", "Blocks of entries in which the scrub has found damage."),
 		hits:            counter("cache_hits_total", "Reads answered from memory, absences included."),
 		misses:          counter("cache_misses_total", "Reads that memory could not answer."),
 		vecs:            []prometheus.Collector{messages, resubscriptions, fallbacks, saves},
@@ -75,7 +81,7 @@ func (m *metrics) register(reg prometheus.Registerer, r *Replica) {
 	}
 	reg.MustRegister(m.vecs...)
 	reg.MustRegister(
-		m.propagation, m.catchups, m.snapshots, m.removed, m.hits, m.misses,
+		m.propagation, m.catchups, m.snapshots, m.removed, m.hits, m.misses, m.scrubbed, m.scrubs, m.damaged, digestCollector{r},
 		gauge("cache_applied_version", "Version up to which every write is applied.", func(s Status) float64 { return float64(s.Applied.Version) }),
 		gauge("cache_newest_version", "Newest version in Redis, as of the last reply.", func(s Status) float64 { return float64(s.Newest.Version) }),
 		gauge("cache_lag_versions", "Writes in Redis that are not applied yet, as of the last reply.", func(s Status) float64 { return float64(s.LagVersions) }),
@@ -103,4 +109,30 @@ func (m *metrics) register(reg prometheus.Registerer, r *Replica) {
 		counter("cache_evictions_total", "Entries evicted for lack of room.", func() float64 { return float64(r.store.Evictions()) }),
 		counter("cache_rejections_total", "Entries that the admission policy refused.", func() float64 { return float64(r.store.Rejections()) }),
 	)
+}
+
+// digestCollector exports the digest at the watermark, in halves of 32 bits, which a float64 holds exactly. There are no
+// series while the replica cannot be compared with others.
+type digestCollector struct{ r *Replica }
+
+var (
+	digestHigh    = prometheus.NewDesc("cache_digest_high", "Upper 32 bits of the digest of the whole data set at cache_digest_version; absent while it is not in memory.", nil, nil)
+	digestLow     = prometheus.NewDesc("cache_digest_low", "Lower 32 bits of the digest of the whole data set at cache_digest_version.", nil, nil)
+	digestVersion = prometheus.NewDesc("cache_digest_version", "Version at which the data set has the digest.", nil, nil)
+)
+
+func (c digestCollector) Describe(to chan<- *prometheus.Desc) {
+	to <- digestHigh
+	to <- digestLow
+	to <- digestVersion
+}
+
+func (c digestCollector) Collect(to chan<- prometheus.Metric) {
+	d := c.r.public.Load().digest // one load, so that the three belong together
+	if d == nil {
+		return
+	}
+	to <- prometheus.MustNewConstMetric(digestHigh, prometheus.GaugeValue, float64(d.Value>>32))
+	to <- prometheus.MustNewConstMetric(digestLow, prometheus.GaugeValue, float64(d.Value&(1<<32-1)))
+	to <- prometheus.MustNewConstMetric(digestVersion, prometheus.GaugeValue, float64(d.Head.Version))
 }

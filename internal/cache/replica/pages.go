@@ -61,7 +61,7 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 	}
 	s.meanValue.CompareAndSwap(0, firstMeanValue)
 	p := &redisPages{
-		scanning: n.Conn(), shard: s.keys, mean: &s.meanValue, limit: &s.pageLimit,
+		scanning: n.Conn(), shard: s.keys, mean: &s.meanValue, limit: &s.pageLimit, rate: &s.scanRate,
 		checkRole: func(ctx context.Context) error { return s.redis.CheckRole(ctx, n) },
 		requested: make(chan struct{}, 1+pagesAhead), read: make(chan []protocol.Value, 1+pagesAhead),
 	}
@@ -101,6 +101,7 @@ type redisPages struct {
 	size      int64
 	mean      *atomic.Int64 // meanValue of the source
 	limit     *byteBound    // pageLimit of the source
+	rate      *atomic.Int64 // scanRate of the source
 	checkRole func(ctx context.Context) error
 
 	stop      context.CancelFunc    // nil before the first page
@@ -206,8 +207,32 @@ func (p *redisPages) scan(ctx context.Context, scanned []chan []string) error {
 			}
 		}
 		cursor, more = next, next != 0
+		if err := p.pace(ctx, len(keys)); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// pace waits for as long as the scan rate requires after this number of keys.
+func (p *redisPages) pace(ctx context.Context, keys int) error {
+	const step = 50 * time.Millisecond // the rate may change meanwhile
+	began := time.Now()
+	for {
+		rate := p.rate.Load()
+		if rate <= 0 {
+			return nil
+		}
+		left := time.Duration(float64(keys)/float64(rate)*float64(time.Second)) - time.Since(began)
+		if left <= 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(left, step)):
+		}
+	}
 }
 
 // readPages sends a page of values for each requested page.

@@ -16,6 +16,7 @@ type published struct {
 	withheld atomic.Bool
 	hazards  atomic.Pointer[[]string]
 	gate     gate // opens when progress changes
+	digests  digestLog
 }
 
 func newPublished() *published {
@@ -27,15 +28,17 @@ func newPublished() *published {
 
 // progress is how far the applier has come. It is immutable.
 type progress struct {
-	watermark protocol.Head
-	newest    protocol.Head
-	synced    bool
-	loaded    bool
-	noHistory bool
-	fromFile  bool      // the entries are from a file, and Redis has not confirmed them
-	problem   string    // reason of a failed log step or of a stale Redis; "" if there is none
-	contact   time.Time // time at which the replica was last known to have every write
-	snapshot  *SnapshotProgress
+	watermark  protocol.Head
+	newest     protocol.Head
+	synced     bool
+	loaded     bool
+	noHistory  bool
+	fromFile   bool      // the entries are from a file, and Redis has not confirmed them
+	snapshotAt time.Time // end of the last snapshot; zero before the first one
+	problem    string    // reason of a failed log step or of a stale Redis; "" if there is none
+	contact    time.Time // time at which the replica was last known to have every write
+	snapshot   *SnapshotProgress
+	digest     *Digest // digest at the watermark; nil while the store may hold another state
 }
 
 // lag returns the number of writes between the watermark and the newest known head.
@@ -79,7 +82,7 @@ func (a *applier) publish(newest protocol.Head, snapshot *SnapshotProgress) {
 	p := &progress{
 		watermark: a.watermark, newest: newest, loaded: a.loaded,
 		synced:    a.synced && a.failed.IsZero() && a.stale == nil && !a.noHistory(),
-		noHistory: a.noHistory(), fromFile: a.restoring, contact: last.contact, snapshot: snapshot,
+		noHistory: a.noHistory(), fromFile: a.restoring, contact: last.contact, snapshot: snapshot, snapshotAt: a.snapshotAt,
 	}
 	switch {
 	case a.err != nil:
@@ -99,6 +102,7 @@ func (a *applier) publish(newest protocol.Head, snapshot *SnapshotProgress) {
 	if p.synced && (p.newest.Epoch != a.watermark.Epoch || p.newest.Version < a.watermark.Version) {
 		p.newest = a.watermark
 	}
+	a.publishDigest(p)
 	a.public.Store(p)
 	a.public.gate.open()
 }

@@ -13,10 +13,11 @@ const (
 	catchUpRetry                    // messages arrived after a catch-up that failed
 	catchUpProbe
 	catchUpMiss
+	catchUpRepair // an audit or the scrub has requested a snapshot
 )
 
 func (r catchUpReason) String() string {
-	return [...]string{"", "start", "subscribed", "overflow", "gap", "retry", "probe", "miss"}[r]
+	return [...]string{"", "start", "subscribed", "overflow", "gap", "retry", "probe", "miss", "repair"}[r]
 }
 
 // routine reports whether the catch-up takes place without a sign that writes are missing.
@@ -36,10 +37,12 @@ const (
 	snapshotHistory                  // the log has other writes than the replica has applied
 	snapshotFormat                   // the log has an entry that this build cannot read
 	snapshotTrimmed                  // the log begins after the watermark
+	snapshotDamaged                  // the scrub has found damaged memory
+	snapshotAudit                    // an audit has requested it
 )
 
 func (r snapshotReason) String() string {
-	return [...]string{"", "start", "broken off", "no history", "vanished", "epoch", "history", "format", "trimmed"}[r]
+	return [...]string{"", "start", "broken off", "no history", "vanished", "epoch", "history", "format", "trimmed", "damaged", "audit"}[r]
 }
 
 // messageResult classifies a message of the channel; it is a label of cache_messages_total.

@@ -24,6 +24,7 @@ type Config struct {
 	Namespace  string            // first part of every key in Redis; default posts
 	Local      store.Config
 	Probe      time.Duration // time between two probes; default 500 ms
+	Scrub      time.Duration // time in which the scrub reads all entries once; default DefaultScrub, negative for no scrub
 	Logger     *slog.Logger  // default slog.Default()
 	File       FileConfig    // the snapshot file; the zero value means none
 	Registerer prometheus.Registerer
@@ -60,6 +61,7 @@ func New(cfg Config) (*Replica, error) {
 	cfg.Channel = cmp.Or(cfg.Channel, protocol.DefaultChannel)
 	cfg.Namespace = cmp.Or(cfg.Namespace, protocol.DefaultNamespace)
 	cfg.Probe = cmp.Or(cfg.Probe, 500*time.Millisecond)
+	cfg.Scrub = cmp.Or(cfg.Scrub, DefaultScrub)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	if err := protocol.CheckNamespace(cfg.Namespace); err != nil {
 		return nil, err
@@ -78,6 +80,7 @@ func New(cfg Config) (*Replica, error) {
 	keys := protocol.NewKeys(cfg.Namespace)
 	in, misses, m, src := newInbox(), newMissQueue(), newMetrics(), newRedisSource(cfg.Redis, keys)
 	a := newApplier(src, owner, in, misses, cfg.Logger, m)
+	a.scrub.period = cfg.Scrub
 	a.vanish = newVanishWatch(cfg.Redis, cfg.Logger)
 	t := newTurns(a)
 	a.sub = &subscription{redis: cfg.Redis, channel: cfg.Channel, turns: t, log: cfg.Logger, metrics: m}

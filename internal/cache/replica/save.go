@@ -84,7 +84,7 @@ type saver struct {
 	store   buckets
 	size    func() int64          // estimate of the size of the file, in bytes
 	maxSize int64                 // limit of the size of the file, in bytes
-	calls   chan<- func(*applier) // those of the turns
+	turns   *turns
 	log     *slog.Logger
 	metrics *metrics
 
@@ -95,7 +95,7 @@ type saver struct {
 }
 
 func newSaver(f *file, st buckets, t *turns, log *slog.Logger, m *metrics, maxSize int64, size func() int64) *saver {
-	s := &saver{file: f, store: st, calls: t.calls, log: log, metrics: m,
+	s := &saver{file: f, store: st, turns: t, log: log, metrics: m,
 		size: size, maxSize: maxSize + maxSize/4, turn: make(chan struct{}, 1), hurry: make(chan struct{})}
 	s.turn <- struct{}{}
 	return s
@@ -199,22 +199,10 @@ func (s *saver) replace(ctx context.Context, fresh time.Duration) (*snapfile.Hea
 
 // begin asks the applier for the start of a save.
 func (s *saver) begin(ctx context.Context) (start saveStart, err error) {
-	if callErr := s.call(ctx, func(a *applier) { start, err = a.beginSave() }); callErr != nil {
+	if callErr := s.turns.call(ctx, func(a *applier) { start, err = a.beginSave() }); callErr != nil {
 		return start, callErr
 	}
 	return start, err
-}
-
-// call runs f in a turn of run, unless ctx is done before: a turn may last as long as a snapshot.
-func (s *saver) call(ctx context.Context, f func(*applier)) error {
-	done := make(chan struct{})
-	select {
-	case s.calls <- func(a *applier) { defer close(done); f(a) }:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	<-done
-	return nil
 }
 
 // upToDate reports whether the file on disk need not be replaced: it has the same head and is not old, it was saved by
@@ -252,7 +240,7 @@ func (s *saver) write(ctx context.Context, start saveStart, header snapfile.Head
 	}
 	var ahead protocol.Head
 	var complete bool
-	if callErr := s.call(ctx, func(a *applier) { ahead, complete, err = a.endSave(start) }); callErr != nil {
+	if callErr := s.turns.call(ctx, func(a *applier) { ahead, complete, err = a.endSave(start) }); callErr != nil {
 		return none, callErr
 	}
 	if err != nil {

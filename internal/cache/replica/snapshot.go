@@ -35,6 +35,8 @@ func (a *applier) needsSnapshot() snapshotReason {
 	switch {
 	case !a.loaded, a.partial:
 		return snapshotStart
+	case a.requested != noSnapshot:
+		return a.requested
 	case a.store.InSnapshot() && !a.restoring:
 		return snapshotResumed
 	case a.watermark.Epoch == 0 && a.now().Sub(a.snapshotAt) >= max(noHistoryPause, 10*a.snapshotTook):
@@ -85,7 +87,7 @@ func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error
 		}
 	}
 	a.partial = false
-	a.watermark, a.synced, a.loaded, a.snapshotFailing, a.dropped = at, true, true, false, dropped
+	a.watermark, a.synced, a.loaded, a.snapshotFailing, a.dropped, a.requested = at, true, true, false, dropped, noSnapshot
 	a.liveness.exemptUpTo(at, a.now())
 	a.public.withheld.Store(false)
 	a.snapshotAt, a.snapshotTook = a.now(), a.now().Sub(began)
@@ -101,7 +103,7 @@ func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error
 		a.log.Warn("dropped entries that Redis no longer has; reads of them return 404", "entries", dropped, "reason", reason)
 	}
 	a.log.Log(ctx, level, "snapshot complete", "reason", reason, "entries", a.store.Entries(), "version", at.Version,
-		"holds_all", a.store.Complete(), "took", a.snapshotTook.Round(time.Millisecond))
+		"holds_all", a.store.Complete(), "digest", hex(a.store.Digest()), "took", a.snapshotTook.Round(time.Millisecond))
 	return nil
 }
 

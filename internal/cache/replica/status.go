@@ -27,6 +27,8 @@ type Status struct {
 	SubProblem  string      // reason for which the subscription is not confirmed, if known
 	File        *FileStatus // the snapshot file, or nil
 	FromFile    bool        // the entries are from the file, and Redis has not confirmed them
+	Digest      *Digest     // digest of the data set at Applied; nil while memory does not hold exactly that state
+	SnapshotAt  time.Time   // end of the last snapshot; zero before the first one
 	Hazards     []string    // how Redis may lose values without a write, or has just lost some
 }
 
@@ -43,6 +45,8 @@ func (r *Replica) Status() Status {
 		Snapshot:    p.snapshot,
 		NoHistory:   p.noHistory,
 		FromFile:    p.fromFile,
+		Digest:      p.digest,
+		SnapshotAt:  p.snapshotAt,
 		Problem:     p.problem,
 		Hazards:     *r.public.hazards.Load(),
 		Entries:     r.store.Entries(),

@@ -1,6 +1,9 @@
 package replica
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // turns gives the applier, and with it the store, to one goroutine at a time: to the goroutine of run, or to the
 // subscription for a message that needs no request to Redis. The applier is reachable only through take and try. A
@@ -32,6 +35,19 @@ func (t *turns) try(f func(*applier) bool) bool {
 	}
 	defer t.mu.Unlock()
 	return f(t.applier)
+}
+
+// call runs f in a turn of run, unless ctx is done before: a turn may last as long as a snapshot. It blocks until f has
+// returned, and must not be called in a turn.
+func (t *turns) call(ctx context.Context, f func(*applier)) error {
+	done := make(chan struct{})
+	select {
+	case t.calls <- func(a *applier) { defer close(done); f(a) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-done
+	return nil
 }
 
 // receive takes a message of the channel. It applies the message at once where that is possible, which saves the

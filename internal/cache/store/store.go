@@ -160,6 +160,9 @@ func (s *Store) HeapEstimate() int64 {
 	return s.slabs.bytes() + blockSize*s.blocks.Load() + bucketMean*int64(buckets)
 }
 
+// SlabBytes returns the memory of the slabs, in bytes, without the index.
+func (s *Store) SlabBytes() int64 { return s.slabs.bytes() }
+
 // MaxSize returns the configured bound, in bytes.
 func (s *Store) MaxSize() int64 { return s.max }
 
