@@ -82,8 +82,8 @@ func (a *applier) endSave(s saveStart) (ahead protocol.Head, complete bool, err 
 type saver struct {
 	file    *file
 	store   buckets
-	size    func() int64          // estimate of the size of the file, in bytes
-	maxSize int64                 // limit of the size of the file, in bytes
+	size    func() int64 // estimate of the size of the file, in bytes
+	maxSize int64        // limit of the size of the file, in bytes
 	turns   *turns
 	log     *slog.Logger
 	metrics *metrics

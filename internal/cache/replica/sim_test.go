@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +60,7 @@ type sim struct {
 	seen     int       // history of Redis after the last round
 	away     time.Time // until then Redis does not answer
 	trace    []string
+	compared int // digests that were compared with the state of Redis
 	failed   string
 	broken   string // name of the mutant; "" for the real protocol
 }
@@ -353,6 +355,33 @@ func (s *sim) noteSync() {
 	}
 	if _, known := s.redis.Position(w.Epoch, w.Version, w.WriteID); known && s.applier.synced && !s.applier.noHistory() {
 		s.inSync = s.redis.History()
+	}
+}
+
+// checkDigest checks that a digest is that of Redis's state at its head.
+func (s *sim) checkDigest() {
+	d, ok := s.applier.digest()
+	if !ok {
+		return
+	}
+	if s.applier.restoring || s.applier.public.withheld.Load() {
+		s.fail("a digest of a file that Redis has not confirmed, at %+v", d.Head)
+	}
+	position, known := s.redis.Position(d.Head.Epoch, d.Head.Version, d.Head.WriteID)
+	if !known {
+		return // Redis has been rolled back
+	}
+	var want uint64
+	for key, stored := range s.redis.At(position).Values {
+		written, rec, err := protocol.DecodeStored(stored)
+		if err != nil {
+			continue // counts as absent
+		}
+		want += store.EntryDigest(store.KeyHash([]byte(key)), written.VersionIn(d.Head.Epoch), store.Checksum(rec.Value))
+	}
+	s.compared++
+	if d.Value != want {
+		s.fail("the digest at %+v is %016x, that of Redis's state there is %016x", d.Head, d.Value, want)
 	}
 }
 
@@ -694,6 +723,10 @@ func (s *sim) play() {
 				}
 			}
 			s.applier.serveFile()
+			if s.rng.IntN(100) == 0 {
+				s.log("an audit requests a snapshot")
+				s.applier.requestSnapshot(snapshotAudit)
+			}
 		})
 		s.save()
 		if s.restarts && s.rng.IntN(20) == 0 || s.restarts && s.seen != s.redis.History() && s.rng.IntN(3) == 0 {
@@ -701,6 +734,7 @@ func (s *sim) play() {
 		}
 		s.seen = s.redis.History()
 		s.noteSync()
+		s.checkDigest()
 		s.answers()
 		if s.failed != "" {
 			return
@@ -719,6 +753,7 @@ func (s *sim) play() {
 	if !s.applier.synced || s.applier.watermark != protocol.Head(s.redis.Head()) {
 		s.fail("no convergence: at %+v synced=%v, Redis at %+v", s.applier.watermark, s.applier.synced, s.redis.Head())
 	}
+	s.checkDigest()
 	s.converged()
 }
 
@@ -851,8 +886,12 @@ func simulate(seed uint64, broken string) (failed string, trace []string) {
 	s, end := newSim(seed, broken)
 	defer end()
 	s.play()
+	digestsCompared.Add(int64(s.compared))
 	return s.failed, s.trace
 }
+
+// digestsCompared counts the digests that all schedules have compared.
+var digestsCompared atomic.Int64
 
 func TestSimulation(t *testing.T) {
 	first, count := uint64(time.Now().UnixNano()), *simCount
@@ -864,6 +903,11 @@ func TestSimulation(t *testing.T) {
 		if failed, trace := simulate(seed, ""); failed != "" {
 			t.Fatalf("%s\nschedule %d, replay with -sim.seed=%d:\n%s", failed, i, seed, strings.Join(trace, "\n"))
 		}
+	}
+	if n := digestsCompared.Load(); n == 0 {
+		t.Error("no digest was compared with the state of Redis")
+	} else {
+		t.Logf("%d digests were compared with the state of Redis", n)
 	}
 }
 
