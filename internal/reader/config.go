@@ -26,6 +26,7 @@ type Config struct {
 	AllowOrigin string
 	Local       store.Config       // zero fields get the defaults of package cache
 	File        replica.FileConfig // zero fields get the defaults; Deployment is set from Redis
+	Scrub       time.Duration      // time in which the scrub reads all posts once; 0 means replica.DefaultScrub, negative no scrub
 }
 
 // ParseConfig reads the configuration from flags and environment variables.
@@ -43,8 +44,16 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.Duration(&c.File.Interval, "CACHE_SNAPSHOT_INTERVAL", 5*time.Minute, "time between two saves of the snapshot file")
 	s.String(&c.File.Deployment, "CACHE_SNAPSHOT_SOURCE", "", "name of the Redis deployment in the snapshot file, which is ignored for another one; empty: the addresses, the name of the primary and the database")
 	s.Duration(&c.File.MaxAge, "CACHE_SNAPSHOT_MAX_AGE", 24*time.Hour, "age from which a snapshot file is ignored")
+	scrub := int(replica.DefaultScrub / time.Second)
+	s.Int(&scrub, "SCRUB_SECONDS", scrub, "time in which the scrub compares all posts in memory with their digests once, in seconds; 0 disables it")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
+	}
+	if scrub < 0 {
+		return Config{}, fmt.Errorf("SCRUB_SECONDS=%d: use 0 or more", scrub)
+	}
+	if c.Scrub = time.Duration(scrub) * time.Second; scrub == 0 {
+		c.Scrub = -1
 	}
 	return c, c.complete()
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"heavy-read-api/internal/audit"
 	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/httpkit"
@@ -55,6 +56,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Namespace:  cfg.Redis.Namespace,
 		Local:      cfg.Local,
 		File:       cfg.File,
+		Scrub:      cfg.Scrub,
 		Logger:     log,
 		Registerer: registry,
 	})
@@ -90,6 +92,7 @@ func Run(ctx context.Context, cfg Config) error {
 	router.Handle("/health", httpkit.Read(s.serveHealth))
 	router.Handle("/ready", httpkit.Read(s.serveReady))
 	router.Handle("/status", httpkit.Read(s.serveStatus))
+	audit.Register(router, replica, cfg.PodID)
 	router.Handle("/metrics", httpkit.Read(httpkit.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("reader started", "addr", ln.Addr().String(), "pod_id", cfg.PodID, "redis", strings.Join(cfg.Redis.Addr, ","))

@@ -313,7 +313,10 @@ func TestStatus(t *testing.T) {
 		if b.Real() == (s.Redis.Product == "") {
 			t.Errorf("Redis is %+v", s.Redis)
 		}
-		s.Bytes, s.MaxBytes, s.Reasons, s.Redis.Product = 0, 0, nil, ""
+		if d := s.Digest; d == nil || d.Version != s.AppliedVersion || d.Epoch != s.Epoch || len(d.Value) != 16 || len(d.WriteID) != 16 {
+			t.Errorf("the digest is %+v", d)
+		}
+		s.Bytes, s.MaxBytes, s.Reasons, s.Redis.Product, s.Digest = 0, 0, nil, "", nil
 		want := report{
 			PodID: "reader-under-test", Ready: true, Epoch: strings.Split(w.token.String(), "-")[0], AppliedVersion: 2, NewestVersion: 2,
 			Entries: 2, Complete: true, Synced: true, Subscription: "live",

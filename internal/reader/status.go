@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"heavy-read-api/internal/audit"
 	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/redisnode"
@@ -37,23 +38,24 @@ type file struct {
 
 // report is the body of /status.
 type report struct {
-	PodID          string    `json:"pod_id"`
-	Ready          bool      `json:"ready"`
-	Degraded       bool      `json:"degraded"`
-	Epoch          string    `json:"epoch"`
-	AppliedVersion uint64    `json:"applied_version"`
-	NewestVersion  uint64    `json:"newest_version"`
-	LagVersions    uint64    `json:"lag_versions"`
-	LagSeconds     float64   `json:"lag_seconds"`
-	Entries        int64     `json:"entries"`
-	Bytes          int64     `json:"bytes"`
-	MaxBytes       int64     `json:"max_bytes"`
-	Complete       bool      `json:"complete"`
-	Synced         bool      `json:"synced"`
-	Subscription   string    `json:"subscription"` // live or down
-	Snapshot       *snapshot `json:"snapshot"`
-	File           *file     `json:"file"` // null without a snapshot file
-	Reasons        []string  `json:"reasons"`
+	PodID          string        `json:"pod_id"`
+	Ready          bool          `json:"ready"`
+	Degraded       bool          `json:"degraded"`
+	Epoch          string        `json:"epoch"`
+	AppliedVersion uint64        `json:"applied_version"`
+	NewestVersion  uint64        `json:"newest_version"`
+	LagVersions    uint64        `json:"lag_versions"`
+	LagSeconds     float64       `json:"lag_seconds"`
+	Entries        int64         `json:"entries"`
+	Bytes          int64         `json:"bytes"`
+	MaxBytes       int64         `json:"max_bytes"`
+	Complete       bool          `json:"complete"`
+	Digest         *audit.Digest `json:"digest"` // of all posts at applied_version; null while memory does not hold exactly that state
+	Synced         bool          `json:"synced"`
+	Subscription   string        `json:"subscription"` // live or down
+	Snapshot       *snapshot     `json:"snapshot"`
+	File           *file         `json:"file"` // null without a snapshot file
+	Reasons        []string      `json:"reasons"`
 
 	Redis redisnode.Server `json:"redis"`
 }
@@ -126,6 +128,7 @@ func (s *state) serveStatus(w http.ResponseWriter, _ *http.Request) {
 		Bytes:          now.Bytes,
 		MaxBytes:       now.MaxBytes,
 		Complete:       now.Complete,
+		Digest:         audit.NewDigest(now.Digest),
 		Synced:         now.Synced,
 		Subscription:   "down",
 		Snapshot:       progress(now.Snapshot),

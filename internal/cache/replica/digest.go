@@ -74,12 +74,17 @@ func (l *digestLog) list() []Digest {
 }
 
 // digest returns the digest at the watermark, or false when the store does not hold exactly the state at the watermark:
-// while a catch-up or a snapshot runs, while the entries of a file are not confirmed, and while entries may be missing.
+// while a catch-up or a snapshot runs, while the entries of a file are not confirmed, and while entries may be missing. A
+// head without an epoch or a write id does not identify a state: after a flush, a write and the loss of the epoch, Redis
+// has the same head as after the flush.
 func (a *applier) digest() (d Digest, ok bool) {
-	if !a.synced || a.restoring || !a.loaded || a.noHistory() || a.store.InSnapshot() || !a.store.Complete() {
-		return d, false
+	switch {
+	case a.watermark.Epoch == 0, a.watermark.WriteID == 0:
+	case !a.synced, a.restoring, !a.loaded, a.noHistory(), a.store.InSnapshot(), !a.store.Complete():
+	default:
+		return Digest{Head: a.watermark, Value: a.store.Digest()}, true
 	}
-	return Digest{Head: a.watermark, Value: a.store.Digest()}, true
+	return d, false
 }
 
 // publishDigest adds the digest to the progress that is about to be published, so that both become visible together.

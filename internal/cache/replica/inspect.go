@@ -93,13 +93,14 @@ func (r *Replica) Keys(ctx context.Context, buckets []int) (at protocol.Head, it
 }
 
 // reloadPause is the minimum time between the end of a snapshot and one that Reload requests.
-const reloadPause = 5 * time.Second
+const reloadPause = time.Second
 
 // Reload requests a snapshot, which replaces everything in memory, and does not wait for it. It fails with ErrBusy when
-// one ended less than reloadPause ago, or runs.
+// one runs, or ended less than reloadPause ago, or a moment ago for its size: snapshots on request take at most half of
+// the time.
 func (r *Replica) Reload(ctx context.Context) (err error) {
 	asked := r.turns.call(ctx, func(a *applier) {
-		if a.now().Sub(a.snapshotAt) < reloadPause {
+		if a.now().Sub(a.snapshotAt) < max(reloadPause, a.snapshotTook) {
 			err = ErrBusy
 			return
 		}
