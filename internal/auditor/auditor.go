@@ -20,6 +20,8 @@ const (
 	// is left alone.
 	confirmed = 2
 	maxNamed  = 20 // keys in a log line
+	// repairPause is the time that a reader has for its snapshot before it is repaired again.
+	repairPause = 15 * time.Second
 )
 
 // ownName is the name of the auditor's own copy, which comes from Redis.
@@ -34,10 +36,11 @@ type auditor struct {
 	metrics *metrics
 	verdict verdict
 
-	differing   int       // comparisons in a row with a difference
-	suspectedAt time.Time // time of the difference that a scan of Redis is to decide; zero if there is none
-	scanSince   time.Time // time at which a scan was requested that has not ended; zero if there is none
-	agreedAt    time.Time // end of the last scan of Redis with which a reader agreed
+	differing   int                  // comparisons in a row with a difference
+	suspectedAt time.Time            // time of the difference that a scan of Redis is to decide; zero if there is none
+	scanSince   time.Time            // time at which a scan was requested that has not ended; zero if there is none
+	agreedAt    time.Time            // end of the last scan of Redis with which a reader agreed
+	repairedAt  map[string]time.Time // times of the last repairs since the copies were identical, by reader
 
 	unlisted loglimit.Limit
 }
@@ -79,6 +82,7 @@ func (a *auditor) compare(ctx context.Context) {
 			a.log.Info("all copies that can be compared are identical again", "version", all.Head.Version)
 		}
 		a.differing, a.suspectedAt = 0, time.Time{}
+		clear(a.repairedAt)
 		return
 	}
 	if a.differing++; a.differing >= confirmed {
@@ -108,15 +112,11 @@ func (a *auditor) resolve(ctx context.Context, readers []reader, all *audit.Resu
 		a.requestScan(ctx, 0)
 		return
 	}
-	repaired := false
 	for _, r := range readers {
-		if all.Differs(ownName, r.name) {
-			repaired = true
+		if all.Differs(ownName, r.name) && time.Since(a.repairedAt[r.name]) >= repairPause {
+			a.repairedAt[r.name] = time.Now()
 			a.repair(ctx, r)
 		}
-	}
-	if repaired {
-		a.differing, a.suspectedAt = 0, time.Time{} // the next comparisons show whether that has helped
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"heavy-read-api/internal/audit"
 	"heavy-read-api/internal/cache/replica"
@@ -41,7 +42,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer own.Close()
 
-	a := &auditor{cfg: cfg, log: log, client: audit.NewClient(), replica: own, metrics: newMetrics(registry)}
+	a := &auditor{cfg: cfg, log: log, client: audit.NewClient(), replica: own, metrics: newMetrics(registry), repairedAt: make(map[string]time.Time)}
 	var running sync.WaitGroup
 	defer running.Wait()
 	work, stop := context.WithCancel(ctx)

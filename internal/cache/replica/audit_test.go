@@ -234,10 +234,10 @@ func TestAuditorFindsFaultsOfARunningReader(t *testing.T) {
 			}{
 				{"swapped values", func() error { return broken.SwapValues(t.Context(), "post1", "post2") }, "post1", "first 1"},
 				{"a skipped set", func() error {
-					return broken.SkipMessage(t.Context(), func() { f.set("post3", "second 3") })
+					return broken.SkipMessage(t.Context(), "post3", func() { f.set("post3", "second 3") })
 				}, "post3", "second 3"},
 				{"a dropped delete", func() error {
-					return broken.SkipMessage(t.Context(), func() { f.write(protocol.Write{Op: protocol.Delete, Key: "post4"}) })
+					return broken.SkipMessage(t.Context(), "post4", func() { f.write(protocol.Write{Op: protocol.Delete, Key: "post4"}) })
 				}, "post4", ""},
 			} {
 				found := f.counter("audit_differences_total")

@@ -38,11 +38,10 @@ func (r *Replica) SwapValues(ctx context.Context, x, y string) error {
 	})
 }
 
-// SkipMessage runs write while the replica applies nothing, then drops the message of that write as if it had been
+// SkipMessage runs write while the replica applies nothing, then drops the message of the write of key as if it had been
 // applied: the watermark moves and memory does not.
-func (r *Replica) SkipMessage(ctx context.Context, write func()) (err error) {
+func (r *Replica) SkipMessage(ctx context.Context, key string, write func()) (err error) {
 	asked := r.turns.call(ctx, func(a *applier) {
-		before := a.watermark
 		write()
 		for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
 			messages, reason := a.inbox.drain()
@@ -51,7 +50,8 @@ func (r *Replica) SkipMessage(ctx context.Context, write func()) (err error) {
 			}
 			for i, m := range messages {
 				var c protocol.Commit
-				if c.Decode(m) != nil || c.Head.Epoch != before.Epoch || c.Previous != before.WriteID {
+				if c.Decode(m) != nil || c.Records[0].Key != key || c.Previous != a.watermark.WriteID {
+					a.applyMessages(ctx, messages[i:i+1])
 					continue
 				}
 				a.watermark, a.received = c.Head, c.Head.Version
