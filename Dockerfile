@@ -1,6 +1,7 @@
 # The images of the writer and the reader hold static binaries and nothing else: no shell, no package that
-# needs updates. The writer's image also has the planned failover (make failover) and the dashboard. Go cross-compiles on the
-# builder's platform, so an image for another processor needs no emulation: docker build --platform linux/arm64 --target reader .
+# needs updates. The writer's image also has the planned failover (make failover) and the dashboard, the reader's image the
+# auditor. Go cross-compiles on the builder's platform, so an image for another processor needs no emulation:
+# docker build --platform linux/arm64 --target reader .
 FROM --platform=$BUILDPLATFORM golang:1.26-alpine AS build
 WORKDIR /src
 ENV CGO_ENABLED=0
@@ -9,6 +10,7 @@ RUN --mount=type=cache,target=/go/pkg/mod \
     go mod download
 COPY internal internal
 COPY reader reader
+COPY auditor auditor
 COPY writer writer
 COPY failover failover
 COPY dashboard dashboard
@@ -20,7 +22,7 @@ ARG TARGETOS
 ARG TARGETARCH
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags="-s -w -X heavy-read-api/internal/buildinfo.version=$VERSION -X heavy-read-api/internal/buildinfo.revision=$REVISION" \
-    -o /out/ ./reader ./writer ./failover ./dashboard && \
+    -o /out/ ./reader ./auditor ./writer ./failover ./dashboard && \
     mkdir /empty
 
 # The program behind make, for a machine without Go (local/stack.sh).
@@ -57,7 +59,7 @@ LABEL org.opencontainers.image.title="heavy-read-api-reader" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.licenses="MIT"
-COPY --from=build /out/reader /reader
+COPY --from=build /out/reader /out/auditor /
 # Docker gives a new volume the owner of the folder that it hides.
 COPY --from=build --chown=65532:65532 /empty /snapshot
 USER 65532:65532

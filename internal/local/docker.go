@@ -36,6 +36,7 @@ var services = map[string]service{
 	"writer":        {state.Writer, 8080, 9092, "/metrics"},
 	"reader":        {state.Reader, 80, 80, "/metrics"},
 	"reader-direct": {state.Reader, 80, 80, "/metrics"},
+	"auditor":       {state.Auditor, 9093, 9093, "/metrics"},
 	"apisix":        {state.Gateway, 9080, 9091, layout.GatewayMetricsPath},
 	"redis":         {state.Redis, 6379, 0, ""},
 	"redis-2":       {state.Redis, 6379, 0, ""},

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"heavy-read-api/internal/auditor"
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/gateway"
 	"heavy-read-api/internal/httpkit"
@@ -39,13 +40,16 @@ func TestMain(m *testing.M) {
 	role := func(args []string) int {
 		return daemon.Main(args, os.Getenv, os.Stderr, parseFake, runFake)
 	}
-	roles := map[string]Role{state.Writer: role, state.Reader: role, state.Gateway: role, state.Load: role}
+	roles := map[string]Role{state.Writer: role, state.Reader: role, state.Gateway: role, state.Load: role, state.Auditor: role}
 	if os.Getenv(childEnvironment) == wholeStack {
 		roles[state.Gateway] = func(args []string) int {
 			return daemon.Main(args, os.Getenv, os.Stderr, gateway.ParseConfig, gateway.Run)
 		}
 		roles[state.Load] = func(args []string) int {
 			return daemon.Main(args, os.Getenv, os.Stderr, load.ParseConfig, load.Run)
+		}
+		roles[state.Auditor] = func(args []string) int {
+			return daemon.Main(args, os.Getenv, os.Stderr, auditor.ParseConfig, auditor.Run)
 		}
 	}
 	if as := os.Getenv(childEnvironment); as == realChildren || as == wholeStack {
@@ -63,7 +67,7 @@ func TestMain(m *testing.M) {
 const (
 	childEnvironment = "STACK_TEST_CHILD"
 	realChildren     = "real"  // value of childEnvironment that selects the real writer and readers
-	wholeStack       = "whole" // value of childEnvironment that also selects the real gateway and load generator
+	wholeStack       = "whole" // value of childEnvironment that also selects the real gateway, load generator and auditor
 )
 
 // fake is a process with the interfaces that the supervisor uses. Its settings make it misbehave.
@@ -248,9 +252,9 @@ const firstTestPort, lastTestPort = 10000, 20000
 // Processes of the layouts of Redis.
 const sentinels, sentinelServers, clusterNodes = 3, 3, 6
 
-// Ports of a stack: five single ports, the readers, the Sentinels, the nodes of a cluster and their buses, the load
+// Ports of a stack: six single ports, the readers, the Sentinels, the nodes of a cluster and their buses, the load
 // generator and Prometheus.
-const portsPerStack = 5 + layout.MaxReaders + sentinels + 2*clusterNodes + 2
+const portsPerStack = 6 + layout.MaxReaders + sentinels + 2*clusterNodes + 2
 
 // testConfig returns the configuration of a separate stack on free ports, with fake children and the embedded Redis.
 func testConfig(t *testing.T, env ...string) layout.Config {
@@ -273,9 +277,9 @@ func testEnv(t *testing.T) []string {
 		childEnvironment + "=1", "RUN_DIR=" + t.TempDir(), "RUNTIME=local", "REDIS_SERVER=" + layout.Embedded, "READERS=2",
 		fmt.Sprintf("DASHBOARD_PORT=%d", base), fmt.Sprintf("WRITER_PORT=%d", base+1),
 		fmt.Sprintf("DIRECT_PORT=%d", base+2), fmt.Sprintf("GATEWAY_PORT=%d", base+3),
-		fmt.Sprintf("GATEWAY_METRICS_PORT=%d", base+4), fmt.Sprintf("READER_PORT=%d", base+5),
-		fmt.Sprintf("SENTINEL_PORT=%d", base+5+layout.MaxReaders), fmt.Sprintf("REDIS_PORT=%d", base+5+layout.MaxReaders+sentinels),
-		fmt.Sprintf("REDIS_BUS_PORT=%d", base+5+layout.MaxReaders+sentinels+clusterNodes),
+		fmt.Sprintf("GATEWAY_METRICS_PORT=%d", base+4), fmt.Sprintf("AUDITOR_PORT=%d", base+5), fmt.Sprintf("READER_PORT=%d", base+6),
+		fmt.Sprintf("SENTINEL_PORT=%d", base+6+layout.MaxReaders), fmt.Sprintf("REDIS_PORT=%d", base+6+layout.MaxReaders+sentinels),
+		fmt.Sprintf("REDIS_BUS_PORT=%d", base+6+layout.MaxReaders+sentinels+clusterNodes),
 		fmt.Sprintf("LOAD_PORT=%d", base+portsPerStack-2), fmt.Sprintf("PROMETHEUS_PORT=%d", base+portsPerStack-1),
 		"PROMETHEUS_SERVER=" + layout.NoPrometheus,
 	}

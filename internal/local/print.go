@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -66,8 +67,8 @@ func orDash(text string) string {
 	return text
 }
 
-// stats measures the stack for p.pause. It prints a line per reader, followed by the reasons why readers are degraded or
-// not ready.
+// stats measures the stack for p.pause. It prints a line per reader, followed by the auditor's verdict and the reasons why
+// readers are degraded or not ready.
 func (p *program) stats(r runtime) error {
 	st, err := r.state()
 	if err != nil {
@@ -87,6 +88,7 @@ func (p *program) stats(r runtime) error {
 
 	readers := 0
 	var reasons []string
+	var verdict string // result of the comparison of the readers
 	var gateway, writer measure.Values
 	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "READER\tSTATE\tREADS/S\tP99\tPROPAGATION P99\tPOSTS\tCACHE\tMEMORY\tVERSION\tLAG")
@@ -97,6 +99,8 @@ func (p *program) stats(r runtime) error {
 			gateway = m
 		case state.Writer:
 			writer = m
+		case state.Auditor:
+			verdict = fmt.Sprintf("%s: %s", proc.Name, cmp.Or(proc.Note, proc.StateText()))
 		case state.Reader:
 			readers++
 			proc = current(proc, m)
@@ -116,6 +120,9 @@ func (p *program) stats(r runtime) error {
 	}
 	fmt.Fprintf(p.out, "gateway %s reads/s, p99 %s; writer %s writes/s; measured over the %s until %s\n",
 		count(gateway, "reads"), seconds(gateway, "p99"), count(writer, "writes"), p.pause, time.Now().Format(time.TimeOnly))
+	if verdict != "" {
+		fmt.Fprintln(p.out, verdict)
+	}
 	for _, r := range reasons {
 		fmt.Fprintln(p.out, r)
 	}

@@ -137,7 +137,7 @@ func TestLayouts(t *testing.T) {
 				return wellState(t, cfg)
 			}
 			st := start(first)
-			if n := len(st.Processes); n != tt.processes+4 {
+			if n := len(st.Processes); n != tt.processes+5 {
 				t.Errorf("%d processes run: %+v", n, st.Processes)
 			}
 			write(t, cfg, "first")

@@ -101,7 +101,7 @@ func TestStackStartsAndStopsEverything(t *testing.T) {
 		names = append(names, p.Name)
 		pids[p.PID] = true
 	}
-	if want := []string{"redis", "writer", "reader-1", "reader-2", "reader-direct", "gateway"}; !slices.Equal(names, want) {
+	if want := []string{"redis", "writer", "reader-1", "reader-2", "reader-direct", "auditor", "gateway"}; !slices.Equal(names, want) {
 		t.Errorf("processes %v, want %v", names, want)
 	}
 	if len(pids) != len(names) || pids[0] || pids[os.Getpid()] {
@@ -207,7 +207,7 @@ func TestOrderOfTheProcesses(t *testing.T) {
 	for _, p := range readyState(t, cfg).Processes {
 		names = append(names, p.Name)
 	}
-	if want := []string{"redis", "writer", "reader-1", "reader-2", "reader-3", "reader-direct", "gateway"}; !slices.Equal(names, want) {
+	if want := []string{"redis", "writer", "reader-1", "reader-2", "reader-3", "reader-direct", "auditor", "gateway"}; !slices.Equal(names, want) {
 		t.Errorf("processes %v, want %v", names, want)
 	}
 }
@@ -220,6 +220,7 @@ func TestPortInUse(t *testing.T) {
 		"reader-2":      func(c layout.Config) (int, string) { return c.ReaderPort + 1, "READER_PORT" },
 		"reader-direct": func(c layout.Config) (int, string) { return c.DirectPort, "DIRECT_PORT" },
 		"gateway":       func(c layout.Config) (int, string) { return c.GatewayMetricsPort, "GATEWAY_METRICS_PORT" },
+		"auditor":       func(c layout.Config) (int, string) { return c.AuditorPort, "AUDITOR_PORT" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig(t)
@@ -538,7 +539,7 @@ func TestScaleUpThatCannotWorkIsUndone(t *testing.T) {
 	if err := scaleTo(t, cfg, 4); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %q", err, want)
 	}
-	if st := readyState(t, cfg); len(st.Processes) != 6 {
+	if st := readyState(t, cfg); len(st.Processes) != 7 {
 		t.Errorf("processes after that: %+v", st.Processes)
 	}
 	if err := scaleTo(t, cfg, 3); err != nil {
@@ -645,9 +646,9 @@ func TestCommands(t *testing.T) {
 	t.Cleanup(func() { local(t, env, "stop") })
 	expect(0, []string{"reader-direct", "ready on", "The stack is up", "http://localhost:" + fmt.Sprint(cfg.GatewayPort)}, "start")
 	expect(0, []string{"already running"}, "start")
-	expect(0, []string{"gateway", "ready"}, "health")
+	expect(0, []string{"gateway", "ready", "auditor"}, "health")
 	expect(0, []string{"reader-3"}, "scale", "3")
-	expect(0, []string{"reader-2", "gateway"}, "stats")
+	expect(0, []string{"reader-2", "gateway", "auditor: "}, "stats")
 	expect(2, []string{"make scale N=5"}, "scale")
 	expect(1, []string{"between 1 and 20"}, "scale", "0")
 	pid, _, err := rundir.Running(cfg.RunDir)

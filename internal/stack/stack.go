@@ -233,7 +233,7 @@ func (s *stack) awaitStage(ctx context.Context, st layout.Stage, procs []*superv
 
 // order is the order of the roles in the state. Readers that a scale added follow the others, reader-direct is the last
 // of them.
-var order = []string{state.Redis, state.Sentinel, state.Writer, state.Reader, state.Gateway, state.Load, state.Prometheus}
+var order = []string{state.Redis, state.Sentinel, state.Writer, state.Reader, state.Auditor, state.Gateway, state.Load, state.Prometheus}
 
 // State checks every process at the same time, within health.Timeout.
 func (s *stack) State(ctx context.Context) state.Stack {

@@ -39,7 +39,7 @@ type Config struct {
 	Out, Err io.Writer
 
 	WriterPort, DirectPort, GatewayPort, GatewayMetricsPort int
-	LoadPort, PrometheusPort                                int
+	AuditorPort, LoadPort, PrometheusPort                   int
 	PrometheusServer                                        string // program name of Prometheus, or "none"
 
 	// Ports of the first process of a kind; the others have the next ones.
@@ -71,6 +71,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.Number(&c.ReaderPort, "READER_PORT", 8082, 1, maxPort, "port of reader-1; the next readers have the next ports")
 	s.Number(&c.GatewayPort, "GATEWAY_PORT", 9080, 1, maxPort, "port of the gateway")
 	s.Number(&c.GatewayMetricsPort, "GATEWAY_METRICS_PORT", 9091, 1, maxPort, "port of the gateway's metrics")
+	s.Number(&c.AuditorPort, "AUDITOR_PORT", 9093, 1, maxPort, "port of the auditor, which compares the readers with each other and with Redis")
 	s.Number(&c.LoadPort, "LOAD_PORT", 3001, 1, maxPort, "port of the load generator's metrics, while it runs")
 	s.Number(&c.PrometheusPort, "PROMETHEUS_PORT", 9090, 1, maxPort, "port of Prometheus")
 	s.String(&c.PrometheusServer, "PROMETHEUS_SERVER", "prometheus", `program of Prometheus, which is started if it is on PATH; "none": no Prometheus`)
@@ -113,7 +114,7 @@ func (c *Config) validatePorts() error {
 	}
 	all := []wanted{
 		{"DASHBOARD_PORT", c.Port, 1}, {"WRITER_PORT", c.WriterPort, 1}, {"DIRECT_PORT", c.DirectPort, 1},
-		{"GATEWAY_PORT", c.GatewayPort, 1}, {"GATEWAY_METRICS_PORT", c.GatewayMetricsPort, 1},
+		{"GATEWAY_PORT", c.GatewayPort, 1}, {"GATEWAY_METRICS_PORT", c.GatewayMetricsPort, 1}, {"AUDITOR_PORT", c.AuditorPort, 1},
 		{"READER_PORT", c.ReaderPort, MaxReaders}, {"LOAD_PORT", c.LoadPort, 1}, {"PROMETHEUS_PORT", c.PrometheusPort, 1},
 	}
 	if c.OwnRedis() {

@@ -75,6 +75,13 @@ func (c *Config) namedReader(name string, p supervisor.Port) (supervisor.Spec, e
 	return s, nil
 }
 
+// auditor returns the spec of the auditor, which finds the readers in rotation in the gateway's list.
+func (c *Config) auditor() (supervisor.Spec, error) {
+	s, err := c.child(state.Auditor, "auditor", supervisor.Port{Number: c.AuditorPort, Env: "AUDITOR_PORT"})
+	s.Env = append(s.Env, "AUDIT_READERS="+supervisor.Address(c.DirectPort), "AUDIT_READERS_FILE="+c.File(NodesFile))
+	return s, err
+}
+
 func (c *Config) gateway() (supervisor.Spec, error) {
 	metrics := supervisor.Address(c.GatewayMetricsPort)
 	s, err := c.child(state.Gateway, "gateway",

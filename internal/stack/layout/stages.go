@@ -36,6 +36,7 @@ func (c *Config) Stages() (stages []Stage, err error) {
 		add(c.Reader(n + 1))
 	}
 	add(c.direct())
+	add(c.auditor())
 	add(c.gateway())
 	return append(stages, Stage{Specs: rest}), errors.Join(errs...)
 }

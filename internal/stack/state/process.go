@@ -8,6 +8,7 @@ const (
 	Sentinel   = "sentinel"
 	Writer     = "writer"
 	Reader     = "reader"
+	Auditor    = "auditor"
 	Gateway    = "gateway"
 	Load       = "load-generator" // runs on request
 	Prometheus = "prometheus"

@@ -41,6 +41,7 @@ func TestLinkedModules(t *testing.T) {
 	}{
 		{"writer", slices.Concat(base, redis, json)},
 		{"reader", slices.Concat(base, redis, json, store, memory)},
+		{"auditor", slices.Concat(base, redis, store)},
 		{"failover", slices.Concat(base, redis)},
 		{"dashboard", base},
 		{"internal/gateway", base}, // part of local; links neither Redis nor the cache
