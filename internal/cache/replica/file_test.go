@@ -101,6 +101,13 @@ func TestStartFromAFile(t *testing.T) {
 		if s := second.Status(); s.FromFile || s.File == nil || s.File.Entries != 3 || s.File.Bytes == 0 || s.Degraded {
 			t.Errorf("%+v", s)
 		}
+
+		fromRedis := startWith(t, addr, "")
+		ready(t, fromRedis.Replica)
+		want := fromRedis.Status().Digest
+		if got := second.Status().Digest; got == nil || want == nil || *got != *want {
+			t.Errorf("digest %+v from the file, %+v from a snapshot", got, want)
+		}
 	})
 }
 
@@ -156,7 +163,7 @@ func TestStartWithoutRedis(t *testing.T) {
 		if _, found := r.Get([]byte("unknown")); found != store.Miss {
 			t.Errorf("an unknown id is %v", found)
 		}
-		if s := r.Status(); !s.Degraded || !s.FromFile || s.File == nil || s.Lag <= 0 || s.Problem == "" || s.Complete {
+		if s := r.Status(); !s.Degraded || !s.FromFile || s.File == nil || s.Lag <= 0 || s.Problem == "" || s.Complete || s.Digest != nil {
 			t.Errorf("%+v", s)
 		}
 		r.logged(t, "ready from the snapshot file")
