@@ -76,6 +76,7 @@ type Digest struct {
 	Value   string `json:"value"` // 16 hex digits
 	Version uint64 `json:"version"`
 	Epoch   string `json:"epoch"`
+	WriteID string `json:"write_id"` // differs between two writes with the same version, before and after a rollback
 }
 
 // Agreement is the result of a comparison of digests.
@@ -93,11 +94,12 @@ func Compare(digests map[string]Digest) Agreement {
 	type head struct {
 		epoch   string
 		version uint64
+		writeID string
 	}
 	values := make(map[head]string)
 	result := NotKnown
 	for _, d := range digests {
-		at := head{d.Epoch, d.Version}
+		at := head{d.Epoch, d.Version, d.WriteID}
 		value, seen := values[at]
 		switch {
 		case !seen:

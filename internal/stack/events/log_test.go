@@ -181,7 +181,7 @@ func TestFaultThatLasts(t *testing.T) {
 }
 
 func TestDigests(t *testing.T) {
-	same := map[string]Digest{"reader-1": {"aa", 7, "e"}, "reader-2": {"aa", 7, "e"}}
+	same := map[string]Digest{"reader-1": {"aa", 7, "e", "w"}, "reader-2": {"aa", 7, "e", "w"}}
 	for _, tt := range []struct {
 		name    string
 		digests map[string]Digest
@@ -190,9 +190,10 @@ func TestDigests(t *testing.T) {
 	}{
 		{"none", nil, NotKnown, Good},
 		{"identical", same, Identical, Good},
-		{"different", map[string]Digest{"reader-1": {"aa", 7, "e"}, "reader-2": {"bb", 7, "e"}}, Differ, Bad},
-		{"another version", map[string]Digest{"reader-1": {"aa", 7, "e"}, "reader-2": {"bb", 8, "e"}}, NotKnown, ""},
-		{"another epoch", map[string]Digest{"reader-1": {"aa", 7, "e"}, "reader-2": {"bb", 7, "f"}}, NotKnown, ""},
+		{"different", map[string]Digest{"reader-1": {"aa", 7, "e", "w"}, "reader-2": {"bb", 7, "e", "w"}}, Differ, Bad},
+		{"another version", map[string]Digest{"reader-1": {"aa", 7, "e", "w"}, "reader-2": {"bb", 8, "e", "w"}}, NotKnown, ""},
+		{"after a rollback", map[string]Digest{"reader-1": {"aa", 7, "e", "w"}, "reader-2": {"bb", 7, "e", "x"}}, NotKnown, ""},
+		{"another epoch", map[string]Digest{"reader-1": {"aa", 7, "e", "w"}, "reader-2": {"bb", 7, "f", "w"}}, NotKnown, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := Compare(tt.digests); got != tt.want {
