@@ -5,7 +5,7 @@ const kinds = { ready: 'ok', degraded: 'warn', 'not ready': 'bad', restarting: '
 
 // node returns the box of a process. facts are short texts; what is undefined is left out.
 function node(p, facts) {
-  const li = element('li', 'node' + (p.name === 'reader-direct' ? ' aside' : ''));
+  const li = element('li', 'node' + (p.name === 'reader-direct' || p.aside ? ' aside' : ''));
   li.dataset.name = p.name;
   const top = element('div', 'top');
   const name = element('span', 'name');
@@ -69,7 +69,7 @@ function drawPicture(series, point) {
     edge('right', through, 'reads/s', p99(client, 'p99') || p99(gateway, 'p99')),
     column('gateways', of('gateway').map((p) => node(p, []))),
     edge('right', total(point || { v: {} }, processes, 'reader', 'reads'), 'reads/s'),
-    column('readers', of('reader').map(reader)),
+    column('readers', [...of('reader').map(reader), ...of('auditor').map((p) => ({ ...p, aside: true })).map((p) => node(p, []))]),
     edge('left', writes, 'updates/s', slowest >= 0 ? 'p99 ' + format.seconds(slowest) : ''),
     column('servers', redis),
     edge('left', writes, 'writes/s', p99(writer, 'publish_p99')),

@@ -92,12 +92,14 @@ const advice = {
   writer: 'Reads are not affected; writes fail until it is back.',
   reader: 'The gateway sends reads to the readers that are ready.',
   gateway: 'Read a reader directly until it is back.',
+  auditor: 'Reads and writes are not affected; nothing compares the readers until it is back.',
   prometheus: 'Reads and writes are not affected; there are no alerts until it is back.',
 };
 
 const degraded = {
   reader: 'Reads are served from memory.',
   gateway: 'It sends reads to the other readers.',
+  auditor: 'The reader that differs from Redis is loading a snapshot.',
 };
 
 // several reports whether there is more than one process of a role.
@@ -138,7 +140,7 @@ function drawBanners(series) {
     out.push(banner('bad', 'The stack does not answer.', 'The page shows its last state. If the stack was stopped, start it again:', ['make start']));
   }
   if (series.agreement === 'differ') {
-    out.push(banner('bad', 'The readers hold different posts.', 'Their digests at the same version differ; /status of each reader has its digest.'));
+    out.push(banner('bad', 'The readers hold different posts.', 'Their digests at the same version differ. The auditor finds the reader that differs from Redis and has it load a snapshot.'));
   }
   const same = new Map(); // processes in the same state for the same reason share a banner
   for (const p of processes) {

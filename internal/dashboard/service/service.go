@@ -30,6 +30,7 @@ type Config struct {
 	Writer         string   // host:port
 	WriterMetrics  string   // host:port of the writer's /ready and /metrics
 	GatewayMetrics string   // URL of the gateway's metrics
+	Auditor        string   // host:port of the auditor, "" for none
 	Prometheus     string   // URL of Prometheus for this service, "" for none
 	PrometheusLink string   // URL of Prometheus for the browser
 }
@@ -43,6 +44,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.String(&c.Writer, "WRITER", "", "host:port of the writer")
 	s.String(&c.WriterMetrics, "WRITER_METRICS", "", "host:port of the writer's /ready and /metrics; empty: that of WRITER")
 	s.String(&c.GatewayMetrics, "GATEWAY_METRICS", "", "URL of the gateway's metrics")
+	s.String(&c.Auditor, "AUDITOR", "", "host:port of the auditor; empty for none")
 	s.String(&c.Prometheus, "PROMETHEUS_URL", "", "URL of Prometheus, whose alerts are shown; empty for none")
 	s.String(&c.PrometheusLink, "PROMETHEUS_LINK", "", "URL of Prometheus for the browser")
 	if err := s.Parse(args); err != nil {
@@ -117,9 +119,16 @@ func (p *processes) state(ctx context.Context) []state.Process {
 	if p.cfg.GatewayMetrics != "" {
 		checks.Go(func() { gateway.SetHealth(health.HTTP(p.cfg.GatewayMetrics)(ctx)) })
 	}
+	auditor := state.Process{Name: "auditor", Role: state.Auditor, Address: p.cfg.Auditor, Metrics: "http://" + p.cfg.Auditor + "/metrics"}
+	if p.cfg.Auditor != "" {
+		checks.Go(func() { auditor.SetHealth(health.HTTP("http://" + p.cfg.Auditor + "/ready")(ctx)) })
+	}
 	checks.Wait()
 	all := []state.Process{redis(writer), writer}
 	all = append(all, readers...)
+	if p.cfg.Auditor != "" {
+		all = append(all, auditor)
+	}
 	if p.cfg.GatewayMetrics != "" {
 		all = append(all, gateway)
 	}
