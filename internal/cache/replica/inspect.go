@@ -54,8 +54,8 @@ func (r *Replica) walk(ctx context.Context, f func(key []byte, version, checksum
 	return at, err
 }
 
-// Buckets returns the digest of the keys of each bucket, and their head. It delays updates of the replica, by about a
-// second for a million entries, and no reads.
+// Buckets returns the digest of the keys of each bucket, and their head. Updates wait until it has visited
+// all entries; reads do not.
 func (r *Replica) Buckets(ctx context.Context) (at protocol.Head, digests []uint64, err error) {
 	digests = make([]uint64, Buckets)
 	at, err = r.walk(ctx, func(key []byte, version, checksum uint64) {

@@ -76,7 +76,7 @@ type Item struct {
 	Checksum uint64 // checksum of the value
 }
 
-// Each calls f for every entry, in no order. key is valid until f returns. It takes about a microsecond for an entry.
+// Each calls f for every entry, in no order. key is valid until f returns.
 func (o *Owner) Each(f func(key []byte, version, checksum uint64)) {
 	o.flush()
 	table := *o.slabs.table.Load()

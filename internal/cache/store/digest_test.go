@@ -137,9 +137,11 @@ func scrubAll(s *Owner) (all Scrubbed) {
 	return all
 }
 
-// The scrub finds a flipped bit in any byte of a slab: of a header, a key or a value. The next snapshot replaces it.
+// The scrub finds a flipped bit in any byte of a slab: of a header, a key or a value, also of an entry that has been
+// replaced. The next snapshot replaces it.
 func TestScrubFindsEveryFlippedByte(t *testing.T) {
 	s := fill(t)
+	s.Apply(1, []Change{{Key: "key50", Value: "replaced", Version: 101, Present: true}})
 	table := *s.slabs.table.Load()
 	slabs := 0
 	for i := range table {
