@@ -116,9 +116,9 @@ vet-platforms: ## Vet the shipped programs for arm64 and 386, and build them for
 	@set -e; for platform in $(PLATFORMS); do \
 		export GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0; \
 		echo "$$platform: $(GO) vet of the shipped programs and the packages that they use"; \
-		$(GO) vet $$($(GO) list -deps ./writer ./reader ./failover ./dashboard ./local | grep '^heavy-read-api/'); \
+		$(GO) vet $$($(GO) list -deps ./writer ./reader ./auditor ./failover ./dashboard ./local | grep '^heavy-read-api/'); \
 	done
-	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build -o /dev/null ./writer ./reader ./failover ./dashboard ./local
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build -o /dev/null ./writer ./reader ./auditor ./failover ./dashboard ./local
 
 rules: ## Check Prometheus's configuration and what fires each alert (promtool)
 	promtool check config prometheus/prometheus.yml

@@ -31,7 +31,7 @@ const (
 	defaultPort      = 9093
 	defaultScanRate  = 10_000
 	defaultScanPause = time.Minute
-	defaultMemory    = 128 << 20 // in bytes; the checksums of a million posts take about 100 MiB
+	defaultMemory    = 128 << 20 // in bytes; the checksums of a million posts with ids of 36 bytes take 90 MB
 )
 
 // ParseConfig reads the configuration from flags and environment variables.

@@ -18,7 +18,7 @@ type platform struct{ os, arch string }
 
 var (
 	platforms = []platform{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "arm64"}}
-	programs  = []string{"failover", "local", "reader", "writer"}
+	programs  = []string{"auditor", "failover", "local", "reader", "writer"}
 	// documents are files and folders that are part of every archive.
 	documents = []string{".env.example", "CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "benchmark/benchmark-report.md", "docs"}
 )

@@ -19,7 +19,7 @@ var page = "http://127.0.0.1:" + cmp.Or(os.Getenv("PAGE_PORT"), "3002")
 
 // checkPage checks the dashboard, which is a service without any right over the others.
 func checkPage(t *testing.T) {
-	want := []string{"gateway ready", "reader-1 ready", "reader-2 ready", "reader-3 ready", "reader-direct ready", "redis ready", "writer ready"}
+	want := []string{"auditor ready", "gateway ready", "reader-1 ready", "reader-2 ready", "reader-3 ready", "reader-direct ready", "redis ready", "writer ready"}
 	eventually(t, 30*time.Second, func() error {
 		body, err := get(page + "/api/series?last=1")
 		if err != nil {

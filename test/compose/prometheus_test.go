@@ -37,9 +37,9 @@ func checkPrometheusTargets(t *testing.T) {
 				return fmt.Errorf("%s is %s", target.ScrapeURL, target.Health)
 			}
 		}
-		// Writer, three readers, reader-direct, apisix, redis-exporter and Prometheus itself.
-		if len(up) != 8 {
-			return fmt.Errorf("%d targets, want 8: %v", len(up), up)
+		// Writer, three readers, reader-direct, auditor, apisix, redis-exporter and Prometheus itself.
+		if len(up) != 9 {
+			return fmt.Errorf("%d targets, want 9: %v", len(up), up)
 		}
 		return nil
 	})
