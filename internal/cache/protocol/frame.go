@@ -105,6 +105,12 @@ func countLogged(s string) (writes int, ok bool) {
 	return writes, writes > 0
 }
 
+// nextLogged decodes the first logged write of s, which countLogged has accepted, and returns the rest of s.
+func nextLogged(s string) (op Op, key, rest string) {
+	size := loggedHeader + int(s[1])<<8 + int(s[2])
+	return Op(s[0]), s[loggedHeader:size], s[size:]
+}
+
 // Commit is a decoded message.
 type Commit struct {
 	Head     Head   // head after the commit

@@ -45,6 +45,18 @@ type LogEntry struct {
 	Previous uint64 // write id of the previous commit
 	Writes   int    // number of writes; 0 for an entry that write.lua did not make
 	Size     int    // size in bytes
+	Logged   string // the writes, as AppendLogged encodes them; "" for an entry that write.lua did not make
+}
+
+// Each calls f for every write of the entry, in order, with its version.
+func (e *LogEntry) Each(f func(version uint64, op Op, key string)) {
+	version := e.Version - uint64(e.Writes)
+	for s := e.Logged; len(s) > 0; {
+		op, key, rest := nextLogged(s)
+		version++
+		f(version, op, key)
+		s = rest
+	}
 }
 
 // Value is the stored value of a key, or its absence.

@@ -54,7 +54,10 @@ func (r *replyReader) entry(version, packed any) LogEntry {
 	e := LogEntry{Version: r.number(version), Size: len(p)}
 	if len(p) > entryHeader {
 		e.WriteID, e.Previous = uint64At(p, 0), uint64At(p, 8)
-		e.Writes, _ = countLogged(p[entryHeader:])
+		var ok bool
+		if e.Writes, ok = countLogged(p[entryHeader:]); ok {
+			e.Logged = p[entryHeader:]
+		}
 	}
 	return e
 }

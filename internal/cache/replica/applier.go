@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache/clock"
+	"heavy-read-api/internal/cache/feed"
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/loglimit"
@@ -21,6 +22,7 @@ type applier struct {
 	sub     *subscription
 	vanish  *vanishWatch
 	file    *file // nil without a snapshot file
+	feed    *feed.Feed
 	log     *slog.Logger
 	metrics *metrics
 	now     func() time.Time
@@ -89,7 +91,7 @@ type applier struct {
 
 func newApplier(src source, st *store.Owner, in *inbox, misses *missQueue, log *slog.Logger, m *metrics) *applier {
 	return &applier{source: src, store: st, inbox: inboxOwner{in}, misses: missOwner{misses}, public: newPublished(),
-		log: log, metrics: m, now: time.Now, clock: clock.New(), pending: newPendingCommits(),
+		feed: feed.New(feedWindow, feedLog{src}), log: log, metrics: m, now: time.Now, clock: clock.New(), pending: newPendingCommits(),
 		stepLimit: byteBound{least: stepLeast, most: stepBytes}, ignored: make(map[uint64]struct{})}
 }
 

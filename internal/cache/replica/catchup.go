@@ -114,6 +114,7 @@ func (a *applier) applyStep(st *protocol.LogStep, w protocol.Head) (to protocol.
 		changes = append(changes, a.fills(st, to.Epoch)...)
 	}
 	a.store.Apply(to.Epoch, changes)
+	a.feed.AppendStep(w, st, to)
 	a.ahead, a.part = st.Head, st.Part
 	a.noteNewest(st.Head.Token())
 	return to, end

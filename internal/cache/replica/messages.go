@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"heavy-read-api/internal/cache/feed"
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/cache/store"
 )
@@ -11,6 +12,7 @@ import (
 // pendingCommits collects commits that continue the watermark until they are applied together.
 type pendingCommits struct {
 	batch     *store.Batch
+	events    []feed.Event
 	published []time.Time // times at which the writer framed the values
 	commits   int
 }
@@ -24,6 +26,7 @@ func (p *pendingCommits) add(c *protocol.Commit) {
 		p.batch.Add(store.Change{Key: r.Key, Value: r.Value, Version: c.Version(i), Present: r.Op == protocol.Set})
 		p.published = append(p.published, r.Published)
 	}
+	p.events = feed.AppendCommit(p.events, c)
 	p.commits++
 }
 
@@ -31,7 +34,8 @@ func (p *pendingCommits) add(c *protocol.Commit) {
 func (p *pendingCommits) reset() {
 	clear(p.batch.Changes)
 	p.batch.Reset()
-	p.published, p.commits = p.published[:0], 0
+	clear(p.events)
+	p.events, p.published, p.commits = p.events[:0], p.published[:0], 0
 	if cap(p.published) > maxScratch {
 		*p = newPendingCommits()
 	}
@@ -46,6 +50,7 @@ func (a *applier) applyCommits(to protocol.Head) {
 		return
 	}
 	a.store.Apply(to.Epoch, p.batch.Changes)
+	a.feed.Append(a.watermark, p.events, to)
 	a.watermark = to
 	a.noteNewest(to.Token())
 	a.publish(protocol.Head{}, nil)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"heavy-read-api/internal/cache/feed"
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/redisnode"
@@ -23,6 +24,7 @@ type Config struct {
 	Channel    string            // Pub/Sub channel; default posts_updates
 	Namespace  string            // first part of every key in Redis; default posts
 	Local      store.Config
+	FeedWindow int64         // bound of the changes that the feed keeps in memory, in bytes; default 16 MiB
 	Probe      time.Duration // time between two probes; default 500 ms
 	Scrub      time.Duration // time in which the scrub reads all entries once; default DefaultScrub, negative for no scrub
 	Logger     *slog.Logger  // default slog.Default()
@@ -45,6 +47,7 @@ type Replica struct {
 	file    *file  // nil without a snapshot file
 	saver   *saver // nil without a snapshot file
 	turns   *turns
+	feed    *feed.Feed // usable without a turn
 }
 
 // New returns a Replica that is empty. It does not connect; Run does.
@@ -63,6 +66,7 @@ func New(cfg Config) (*Replica, error) {
 	cfg.Probe = cmp.Or(cfg.Probe, 500*time.Millisecond)
 	cfg.Scrub = cmp.Or(cfg.Scrub, DefaultScrub)
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	cfg.FeedWindow = cmp.Or(cfg.FeedWindow, feedWindow)
 	if err := protocol.CheckNamespace(cfg.Namespace); err != nil {
 		return nil, err
 	}
@@ -81,10 +85,11 @@ func New(cfg Config) (*Replica, error) {
 	in, misses, m, src := newInbox(), newMissQueue(), newMetrics(), newRedisSource(cfg.Redis, keys)
 	a := newApplier(src, owner, in, misses, cfg.Logger, m)
 	a.scrub.period = cfg.Scrub
+	a.feed = feed.New(cfg.FeedWindow, feedLog{src})
 	a.vanish = newVanishWatch(cfg.Redis, cfg.Logger)
 	t := newTurns(a)
 	a.sub = &subscription{redis: cfg.Redis, channel: cfg.Channel, turns: t, log: cfg.Logger, metrics: m}
-	r := &Replica{cfg: cfg, keys: keys, store: owner.Store, misses: misses, public: a.public, sub: a.sub, metrics: m, source: src, turns: t}
+	r := &Replica{cfg: cfg, keys: keys, store: owner.Store, misses: misses, public: a.public, sub: a.sub, metrics: m, source: src, turns: t, feed: a.feed}
 	if a.file = newFile(cfg.File, cfg.Namespace); a.file != nil {
 		r.file = a.file
 		r.saver = newSaver(a.file, owner.Store, t, cfg.Logger, m, owner.MaxSize(), owner.HeapEstimate)
@@ -100,6 +105,7 @@ func New(cfg Config) (*Replica, error) {
 func (r *Replica) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { r.sub.run(ctx) })
+	running.Go(func() { r.feed.Run(ctx) })
 	if r.saver != nil {
 		running.Go(func() { r.saver.run(ctx) })
 	}
@@ -116,6 +122,9 @@ func (r *Replica) Save(ctx context.Context) error {
 	}
 	return r.saver.last(ctx)
 }
+
+// Feed returns the newest changes.
+func (r *Replica) Feed() *feed.Feed { return r.feed }
 
 // Close frees the memory, with its goroutines. Call it after Run has returned. Later reads miss.
 func (r *Replica) Close() { r.turns.take((*applier).close) }

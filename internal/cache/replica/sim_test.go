@@ -32,6 +32,7 @@ var (
 )
 
 type sim struct {
+	follower simFollower
 	rng      *rand.Rand
 	redis    *model.Redis
 	turns    *turns
@@ -122,6 +123,7 @@ func (s *sim) newReplica() {
 	s.applier = newApplier(s, owner, s.inbox, s.misses, quiet(), newMetrics())
 	s.turns = newTurns(s.applier)
 	s.applier.now = func() time.Time { return s.clock }
+	s.newFeed()
 	s.misses.now = s.applier.now
 	s.applier.stepLimit = byteBound{least: 1, most: 8 * largestStep}
 	if s.broken == "no shrinking" {
@@ -517,7 +519,7 @@ func (s *sim) instant(q protocol.Query) (st protocol.LogStep) {
 			st.Part = protocol.Part{WriteID: e.WriteID, Writes: read}
 			break
 		}
-		st.Entries = append(st.Entries, protocol.LogEntry{Version: e.Version, WriteID: e.WriteID, Previous: e.Previous, Writes: len(e.Keys), Size: e.Size})
+		st.Entries = append(st.Entries, logged(&e))
 		room -= int64(e.Size)
 		if len(e.Keys) == 0 {
 			break
@@ -736,6 +738,7 @@ func (s *sim) play() {
 		s.noteSync()
 		s.checkDigest()
 		s.answers()
+		s.follow()
 		if s.failed != "" {
 			return
 		}
@@ -750,6 +753,7 @@ func (s *sim) play() {
 		s.applier.probe(ctx)
 	}
 	s.answers()
+	s.followToTheEnd()
 	if !s.applier.synced || s.applier.watermark != protocol.Head(s.redis.Head()) {
 		s.fail("no convergence: at %+v synced=%v, Redis at %+v", s.applier.watermark, s.applier.synced, s.redis.Head())
 	}

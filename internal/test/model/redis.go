@@ -17,6 +17,7 @@ type Head struct {
 type Entry struct {
 	Version, WriteID, Previous uint64   // Version is the last version of the commit, Previous the write id before it
 	Keys                       []string // keys written by the commit; empty for a foreign entry
+	Deletes                    bool     // the commit is a delete
 	Size                       int      // in bytes
 }
 
@@ -100,6 +101,7 @@ func (r *Redis) Commit(writes ...Write) (message string) {
 	for _, w := range writes {
 		r.seq++
 		if w.Delete {
+			entry.Deletes = true
 			delete(r.values, w.Key)
 		} else {
 			r.values[w.Key] = stamp(r.epoch, r.seq, entry.WriteID) + string(w.Frame)

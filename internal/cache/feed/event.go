@@ -1,0 +1,94 @@
+package feed
+
+import (
+	"encoding/json"
+	"strings"
+
+	"heavy-read-api/internal/cache/protocol"
+)
+
+// Event is one write. It is immutable, and its strings share one allocation of its own.
+type Event struct {
+	At      protocol.Head // version of the write, and write id of its commit
+	ID      string        // position of At, as text
+	Key     string
+	Value   string // "" for a delete
+	Deleted bool
+}
+
+func newEvent(at protocol.Head, op protocol.Op, key, value string) Event {
+	if op == protocol.Delete {
+		value = ""
+	}
+	text := make([]byte, 0, 16+1+20+1+16+len(key)+len(value))
+	text = at.AppendPosition(text)
+	id := len(text)
+	text = append(append(text, key...), value...)
+	s := string(text)
+	return Event{At: at, ID: s[:id], Key: s[id : id+len(key)], Value: s[id+len(key):], Deleted: op == protocol.Delete}
+}
+
+// eventOverhead is the memory of an event without its text, in bytes.
+const eventOverhead = 112
+
+// size returns the memory that the event takes, in bytes.
+func (e *Event) size() int64 { return int64(eventOverhead + len(e.ID) + len(e.Key) + len(e.Value)) }
+
+// AppendSSE appends the event as a Server-Sent Event. The data of a set is the value, byte for byte; the data of a delete
+// is {"id":<key>}.
+func (e *Event) AppendSSE(dst []byte) []byte {
+	dst = append(append(dst, "id: "...), e.ID...)
+	if e.Deleted {
+		dst = append(dst, "\nevent: delete\ndata: "...)
+		dst = appendKey(dst, e.Key)
+	} else {
+		dst = append(dst, "\nevent: set\ndata: "...)
+		dst = appendData(dst, e.Value)
+	}
+	return append(dst, "\n\n"...)
+}
+
+// appendData appends a value as the data of an event. A line of its own needs the name of the field again; a client joins
+// the lines with LF.
+func appendData(dst []byte, value string) []byte {
+	for {
+		end := strings.IndexByte(value, '\n')
+		if end < 0 {
+			return append(dst, value...)
+		}
+		dst = append(append(dst, value[:end]...), "\ndata: "...)
+		value = value[end+1:]
+	}
+}
+
+// AppendLine appends the event as a line of NDJSON. The value must be JSON in one line.
+func (e *Event) AppendLine(dst []byte) []byte {
+	dst = append(append(dst, `{"version":"`...), e.ID...)
+	if e.Deleted {
+		dst = append(dst, `","event":"delete","post":`...)
+		dst = appendKey(dst, e.Key)
+	} else {
+		dst = append(dst, `","event":"set","post":`...)
+		dst = append(dst, e.Value...)
+	}
+	return append(dst, "}\n"...)
+}
+
+// appendKey appends {"id":<key>}.
+func appendKey(dst []byte, key string) []byte {
+	text, err := json.Marshal(key)
+	if err != nil {
+		panic(err) // cannot happen: strings always marshal
+	}
+	return append(append(append(dst, `{"id":`...), text...), '}')
+}
+
+// AppendCommit appends the events of a commit to dst.
+func AppendCommit(dst []Event, c *protocol.Commit) []Event {
+	for i := range c.Records {
+		r := &c.Records[i]
+		at := protocol.Head{Epoch: c.Head.Epoch, Version: c.Version(i), WriteID: c.Head.WriteID}
+		dst = append(dst, newEvent(at, r.Op, r.Key, r.Value))
+	}
+	return dst
+}

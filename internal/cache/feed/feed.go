@@ -1,0 +1,133 @@
+package feed
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+)
+
+// Feed is the newest changes of a replica. Only the applier calls Append, AppendStep and Restart; any goroutine may call
+// the other methods.
+type Feed struct {
+	window window
+	past   *past
+	pump   pump
+
+	stop     sync.Once
+	stopping chan struct{} // closed by Stop
+}
+
+// New returns a feed that keeps at most windowBytes of events in memory and reads older ones from log.
+func New(windowBytes int64, log Log) *Feed {
+	return &Feed{window: window{most: windowBytes}, past: newPast(log), pump: newPump(), stopping: make(chan struct{})}
+}
+
+// SetClock replaces the clock, for tests. Call it before the first follower.
+func (f *Feed) SetClock(now func() time.Time) { f.past.now = now }
+
+// Run wakes the followers of new events until ctx is done.
+func (f *Feed) Run(ctx context.Context) { f.pump.run(ctx) }
+
+// Stop makes every follower end: Stopping is closed, now and later.
+func (f *Feed) Stop() { f.stop.Do(func() { close(f.stopping) }) }
+
+// Stopping returns a channel that Stop closes.
+func (f *Feed) Stopping() <-chan struct{} { return f.stopping }
+
+// Append adds the events of the commits between two heads of the replica, which has applied them.
+func (f *Feed) Append(from protocol.Head, events []Event, to protocol.Head) {
+	f.window.append(from, events, to)
+	f.pump.signal()
+}
+
+// AppendStep adds the events of a log step that has brought the replica from one head to another. If they are not whole,
+// because a commit came in parts, the window begins anew.
+func (f *Feed) AppendStep(from protocol.Head, st *protocol.LogStep, to protocol.Head) {
+	values := stepValues{}
+	if len(st.Entries) > 0 {
+		values.add(st)
+	}
+	var events []Event
+	for i := range st.Entries {
+		var ok bool
+		if events, ok = values.appendEntry(events, to.Epoch, &st.Entries[i]); !ok {
+			f.Restart(to)
+			return
+		}
+	}
+	f.Append(from, events, to)
+}
+
+// Restart begins the window anew at a head, unless it ends there.
+func (f *Feed) Restart(at protocol.Head) {
+	f.window.restart(at)
+	f.pump.signal()
+}
+
+// Head returns the position of the newest event.
+func (f *Feed) Head() protocol.Head { return f.window.headNow() }
+
+// WindowBytes returns the memory of the events that are kept, in bytes.
+func (f *Feed) WindowBytes() int64 { return f.window.held() }
+
+// LogSteps returns the number of log steps that followers have needed.
+func (f *Feed) LogSteps() int64 { return f.past.steps.Load() }
+
+// Follower is the place of one client in the feed. One goroutine uses it.
+type Follower struct {
+	feed    *Feed
+	wake    chan struct{} // has a token when there may be events; never closed
+	index   int           // index in the pump
+	at      protocol.Head
+	checked time.Time // time of the last log step that had no events after at
+}
+
+// checkPause is the minimum time between two log steps for a follower that is ahead of the window.
+const checkPause = time.Second
+
+// Follow returns a follower at a position. The caller closes it.
+func (f *Feed) Follow(at protocol.Head) *Follower {
+	fo := &Follower{feed: f, wake: make(chan struct{}, 1), at: at}
+	f.pump.add(fo)
+	return fo
+}
+
+// Close removes the follower from the feed.
+func (fo *Follower) Close() { fo.feed.pump.remove(fo) }
+
+// Wake returns the channel that has a token when Take may have events.
+func (fo *Follower) Wake() <-chan struct{} { return fo.wake }
+
+// At returns the position after the last event that was taken.
+func (fo *Follower) At() protocol.Head { return fo.at }
+
+// Take returns the next events, about most bytes of them at most, and moves on. It returns none if there are none at the
+// moment. The caller owns the result, which uses the array of dst. It blocks only for log steps, until ctx is done at most.
+func (fo *Follower) Take(ctx context.Context, dst []Event, most int64) ([]Event, error) {
+	for {
+		events, to, ok := fo.feed.window.take(dst[:0], fo.at, most)
+		if ok {
+			fo.at = to
+			return events, nil
+		}
+		ahead := to.Epoch == fo.at.Epoch && to.Version < fo.at.Version
+		if ahead && fo.feed.past.now().Sub(fo.checked) < checkPause {
+			return dst[:0], nil
+		}
+		s, err := fo.feed.past.after(ctx, fo.at)
+		if err != nil {
+			return nil, err
+		}
+		if s.head == s.start {
+			fo.checked = fo.feed.past.now()
+		}
+		i, _ := s.after(fo.at)
+		events, fo.at = s.take(i, most)
+		if len(events) > 0 || s.head == s.start {
+			return append(dst[:0], events...), nil
+		}
+		// Every write of the log step has been overtaken by a later one.
+	}
+}

@@ -1,0 +1,94 @@
+package feed
+
+import (
+	"sync"
+
+	"heavy-read-api/internal/cache/protocol"
+)
+
+// maxEvents bounds the events of a window, so that small ones cost no more than their share of memory.
+const maxEvents = 1 << 16
+
+// window is the span that ends at the head of the replica. The oldest events leave it when it is full.
+type window struct {
+	most int64 // bound of bytes
+
+	mu    sync.RWMutex // guards the rest
+	span  span         // its events are events[first:]
+	all   []Event      // the array behind span.events; the events before first have left
+	first int
+	bytes int64
+}
+
+// append adds the events between from and to. Events that do not continue the window replace it.
+func (w *window) append(from protocol.Head, events []Event, to protocol.Head) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.endsAt(from) {
+		w.clear(from)
+	}
+	for i := range events {
+		w.bytes += events[i].size()
+	}
+	w.all = append(w.all, events...)
+	w.span.head = to
+	for w.bytes > w.most || len(w.all)-w.first > maxEvents {
+		old := &w.all[w.first]
+		w.bytes -= old.size()
+		w.span.start = old.At
+		*old = Event{}
+		w.first++
+	}
+	if w.first > len(w.all)/2 {
+		n := copy(w.all, w.all[w.first:])
+		clear(w.all[n:])
+		w.all, w.first = w.all[:n], 0
+	}
+	w.span.events = w.all[w.first:]
+}
+
+// restart empties the window and makes it begin at a head, unless it ends there.
+func (w *window) restart(at protocol.Head) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.endsAt(at) {
+		w.clear(at)
+	}
+}
+
+// endsAt reports whether the window ends at a head. A head without a write id, which foreign entries in the log can cause,
+// proves nothing: Redis may have been rolled back to the same version.
+func (w *window) endsAt(at protocol.Head) bool {
+	return w.span.head == at && (at.WriteID != 0 || at.Version == 0)
+}
+
+func (w *window) clear(at protocol.Head) {
+	w.all, w.first, w.bytes = nil, 0, 0
+	w.span = span{start: at, head: at}
+}
+
+// take appends the events after the position at to dst, up to about most bytes, and returns the position after them.
+// It returns false if the window does not show that at is a point of its history; then the head tells where it ends.
+func (w *window) take(dst []Event, at protocol.Head, most int64) (events []Event, to protocol.Head, ok bool) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	i, ok := w.span.after(at)
+	if !ok {
+		return dst, w.span.head, false
+	}
+	events, to = w.span.take(i, most)
+	return append(dst, events...), to, true
+}
+
+func (w *window) headNow() protocol.Head {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.span.head
+}
+
+// held returns the memory of the events, in bytes.
+func (w *window) held() int64 {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.bytes
+}
