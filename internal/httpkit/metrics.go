@@ -54,10 +54,13 @@ func NewHTTPMetrics(reg prometheus.Registerer) *HTTPMetrics {
 
 // instrument wraps h so that its requests are counted and timed under route.
 func (m *HTTPMetrics) instrument(route string, h http.Handler) http.Handler {
+	return promhttp.InstrumentHandlerDuration(m.Duration.MustCurryWith(prometheus.Labels{"route": route}), m.count(route, h))
+}
+
+// count wraps h so that its requests are counted under route.
+func (m *HTTPMetrics) count(route string, h http.Handler) http.Handler {
 	label := prometheus.Labels{"route": route}
-	h = countBytes(m.Bytes.With(label), h)
-	h = promhttp.InstrumentHandlerDuration(m.Duration.MustCurryWith(label), h)
-	return promhttp.InstrumentHandlerCounter(m.Requests.MustCurryWith(label), h)
+	return promhttp.InstrumentHandlerCounter(m.Requests.MustCurryWith(label), countBytes(m.Bytes.With(label), h))
 }
 
 func countBytes(total prometheus.Counter, h http.Handler) http.Handler {

@@ -51,6 +51,31 @@ func Param(dst []byte, query, name string) ([]byte, error) {
 	return dst, nil
 }
 
+// EachParam calls f for every parameter of a query, in order, decoded as by Param. It stops at the first error, and returns
+// one if the query has an invalid escape.
+func EachParam(query string, f func(name, value string) error) error {
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		if pair == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(pair, "=")
+		n, err := appendUnescaped(nil, name)
+		if err != nil {
+			return err
+		}
+		v, err := appendUnescaped(nil, value)
+		if err != nil {
+			return err
+		}
+		if err := f(string(n), string(v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func appendUnescaped(dst []byte, s string) ([]byte, error) {
 	for i := 0; i < len(s); i++ {
 		c := s[i]

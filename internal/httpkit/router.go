@@ -43,20 +43,30 @@ func Read(h http.HandlerFunc) Methods { return Methods{http.MethodGet: h, http.M
 
 // Handle registers the handlers of a path. It answers other methods with 405.
 func (r *Router) Handle(path string, methods Methods) {
-	names := make([]string, 0, len(methods))
-	for name := range methods {
+	r.paths[path] = r.metrics.instrument(path, methods.handler())
+}
+
+// HandleStream is Handle for answers that take as long as their clients want: they are counted and not timed.
+func (r *Router) HandleStream(path string, methods Methods) {
+	r.paths[path] = r.metrics.count(path, methods.handler())
+}
+
+// handler answers methods that m does not have with 405.
+func (m Methods) handler() http.Handler {
+	names := make([]string, 0, len(m))
+	for name := range m {
 		names = append(names, name)
 	}
 	slices.Sort(names)
 	allow := strings.Join(names, ", ")
-	r.paths[path] = r.metrics.instrument(path, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if h, ok := methods[req.Method]; ok {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if h, ok := m[req.Method]; ok {
 			h(w, req)
 			return
 		}
 		w.Header().Set("Allow", allow)
 		Problem{Status: http.StatusMethodNotAllowed, Detail: "this path supports only " + allow}.WriteTo(w)
-	}))
+	})
 }
 
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {

@@ -24,9 +24,12 @@ type Config struct {
 	// AllowOrigin is the origin whose web pages may read posts through CORS: "*" for all origins, "" for
 	// none.
 	AllowOrigin string
-	Local       store.Config       // zero fields get the defaults of package cache
-	File        replica.FileConfig // zero fields get the defaults; Deployment is set from Redis
-	Scrub       time.Duration      // time in which the scrub reads all posts once; 0 means replica.DefaultScrub, negative no scrub
+	// MaxFollowers bounds the clients that follow /changes at the same time; default half of the connections.
+	MaxFollowers  int
+	ChangesWindow int64              // bound of the changes that are kept in memory for them, in bytes; default 16 MiB
+	Local         store.Config       // zero fields get the defaults of package cache
+	File          replica.FileConfig // zero fields get the defaults; Deployment is set from Redis
+	Scrub         time.Duration      // time in which the scrub reads all posts once; 0 means replica.DefaultScrub, negative no scrub
 }
 
 // ParseConfig reads the configuration from flags and environment variables.
@@ -46,6 +49,8 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.Duration(&c.File.MaxAge, "CACHE_SNAPSHOT_MAX_AGE", 24*time.Hour, "age from which a snapshot file is ignored")
 	scrub := int(replica.DefaultScrub / time.Second)
 	s.Int(&scrub, "SCRUB_SECONDS", scrub, "time in which the scrub compares all posts in memory with their digests once, in seconds; 0 disables it")
+	s.Int(&c.MaxFollowers, "CHANGES_MAX_FOLLOWERS", 0, "clients that may follow /changes at the same time; 0 means half of the connections")
+	s.Bytes(&c.ChangesWindow, "CHANGES_WINDOW", 16<<20, "memory for the newest changes; older ones are read from Redis's log")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
 	}
@@ -68,6 +73,12 @@ func (c *Config) complete() error {
 	}
 	if err := checkOrigin(c.AllowOrigin); err != nil {
 		return err
+	}
+	if c.MaxFollowers < 0 {
+		return fmt.Errorf("CHANGES_MAX_FOLLOWERS=%d: use 0 for half of the connections, or a number of clients", c.MaxFollowers)
+	}
+	if c.ChangesWindow < 0 || c.ChangesWindow > 0 && c.ChangesWindow < 64<<10 {
+		return fmt.Errorf("CHANGES_WINDOW=%d: use at least 64 KiB", c.ChangesWindow)
 	}
 	given := c.Local
 	var err error

@@ -1,6 +1,7 @@
 package reader
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -57,6 +58,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Local:      cfg.Local,
 		File:       cfg.File,
 		Scrub:      cfg.Scrub,
+		FeedWindow: cfg.ChangesWindow,
 		Logger:     log,
 		Registerer: registry,
 	})
@@ -89,6 +91,8 @@ func Run(ctx context.Context, cfg Config) error {
 	router.Handle(postPath, readable(h.serve(fromMemory), cfg.AllowOrigin))
 	router.Handle("/post-redis", readable(h.serve(fromRedis), cfg.AllowOrigin))
 	router.Handle("/post-marshal", readable(h.serve(fromMarshal), cfg.AllowOrigin))
+	changes := newChanges(replica, registry)
+	router.HandleStream(changesPath, changes.methods(cfg.AllowOrigin))
 	router.Handle("/health", httpkit.Read(s.serveHealth))
 	router.Handle("/ready", httpkit.Read(s.serveReady))
 	router.Handle("/status", httpkit.Read(s.serveStatus))
@@ -103,9 +107,11 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	fast.server.Register(registry)
 	h.hold = fast.server.Hold
+	changes.most = int64(cmp.Or(cfg.MaxFollowers, fast.server.MaxConns()/2))
 	var saving sync.WaitGroup // beside the drain, while the replica still runs
 	err = httpkit.Serve(ctx, ln, fast.server, cfg.Drain, func() {
 		s.stopping.Store(true)
+		replica.Feed().Stop() // followers resume on another reader
 		log.Info("reader is stopping: not ready any more, still serving during the drain", "drain", cfg.Drain)
 		saving.Go(func() {
 			bounded, cancel := context.WithTimeout(follow, saveTimeout)

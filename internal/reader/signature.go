@@ -39,21 +39,25 @@ func newSignature(podID, origin string) *signature {
 func (s *signature) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		maps.Copy(w.Header(), s.all)
-		if strings.HasPrefix(r.URL.Path, postPath) {
+		if strings.HasPrefix(r.URL.Path, postPath) || r.URL.Path == changesPath {
 			maps.Copy(w.Header(), s.posts)
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// readable returns the methods of a path with h as the handler of GET and HEAD. If origin is set it includes
-// OPTIONS, for the CORS preflight that browsers send before a request with a header such as If-None-Match.
+// readable returns the methods of a path with h as the handler of GET and HEAD.
 func readable(h http.HandlerFunc, origin string) httpkit.Methods {
-	m := httpkit.Read(h)
+	return withPreflight(httpkit.Read(h), origin)
+}
+
+// withPreflight adds OPTIONS to m if origin is set, for the CORS preflight that browsers send before a request with a header
+// such as If-None-Match.
+func withPreflight(m httpkit.Methods, origin string) httpkit.Methods {
 	if origin != "" {
 		m[http.MethodOptions] = func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Access-Control-Allow-Methods", "GET, HEAD")
-			w.Header().Set("Access-Control-Allow-Headers", "If-Match, If-None-Match, X-Min-Version")
+			w.Header().Set("Access-Control-Allow-Headers", "If-Match, If-None-Match, X-Min-Version, Last-Event-ID")
 			w.Header().Set("Access-Control-Max-Age", "86400") // seconds
 			w.WriteHeader(http.StatusNoContent)
 		}
