@@ -90,6 +90,7 @@ type route struct {
 	ID, Name, URI string
 	Methods       []string
 	UpstreamID    string `yaml:"upstream_id"`
+	Timeout       *struct{ Connect, Send, Read float64 }
 }
 
 type upstream struct {
@@ -199,6 +200,12 @@ func check(config, routes string) error {
 			methods = append(methods, "OPTIONS")
 		}
 		rule(slices.Equal(r.Methods, methods), "route %s: methods %v", r.ID, r.Methods)
+		if r.ID == "changes" {
+			rule(r.Timeout != nil && r.Timeout.Connect == 1 && r.Timeout.Send == 1 && r.Timeout.Read > 30,
+				"route %s: timeout %+v, a poll waits for up to 30 s", r.ID, r.Timeout)
+		} else {
+			rule(r.Timeout == nil, "route %s: timeout %+v", r.ID, r.Timeout)
+		}
 		rule(upstreams[r.UpstreamID], "route %s: there is no upstream %q", r.ID, r.UpstreamID)
 	}
 	used := map[string]bool{}
@@ -300,6 +307,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"nodes: []", `nodes: {"reader:80": 1}`},
 		{"retries: 2", "retries: 0"},
 		{"retry_timeout: 3", "retry_timeout: 1"},
+		{"timeout: {connect: 1, send: 1, read: 60}", "timeout: {connect: 1, send: 1, read: 6}"},
 		{"read: 1}", "read: 0}"},
 		{"idle_timeout: 60,", "idle_timeout: 80,"},
 		{"http_path: /ready", "http_path: /health"},
@@ -368,11 +376,17 @@ func TestRoutesOfReader(t *testing.T) {
 	}
 	for _, r := range f.Routes {
 		want := http.StatusBadRequest // a post without an id
-		if r.Name == "health" {
+		switch r.Name {
+		case "health":
 			want = http.StatusOK
+		case "changes":
+			want = http.StatusServiceUnavailable // without a snapshot
 		}
 		for _, method := range r.Methods {
 			want := want
+			if r.Name == "changes" && method == http.MethodHead {
+				want = http.StatusMethodNotAllowed
+			}
 			if method == http.MethodOptions {
 				want = http.StatusMethodNotAllowed // without CORS_ALLOW_ORIGIN
 			}

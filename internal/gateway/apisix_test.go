@@ -18,7 +18,10 @@ func TestSameAsAPISIX(t *testing.T) {
 		Timeouts     int
 	}
 	var apisix struct {
-		Routes    []struct{ Name, URI string }
+		Routes []struct {
+			Name, URI string
+			Timeout   struct{ Connect, Read float64 }
+		}
 		Upstreams []struct {
 			ID            string
 			KeepalivePool struct {
@@ -49,6 +52,9 @@ func TestSameAsAPISIX(t *testing.T) {
 	theirs := map[string]string{}
 	for _, r := range apisix.Routes {
 		theirs[r.URI] = r.Name
+		if seconds := r.Timeout.Read; seconds != 0 && (r.URI != changesPath || seconds != changesTimeout.Seconds()) {
+			t.Errorf("read timeout of %s: APISIX has %v s", r.URI, seconds)
+		}
 	}
 	if !maps.Equal(theirs, routes) {
 		t.Errorf("routes %v, APISIX has %v", routes, theirs)

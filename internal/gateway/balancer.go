@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"net"
 	"syscall"
@@ -20,6 +21,9 @@ type exchange struct {
 	message    []byte // request as it is sent to the reader
 	head       bool   // the method is HEAD, so the answer has no body
 	repeatable bool   // the request may be sent to more than one reader
+
+	// stream is set for a request whose answer takes as long as the client wants: it ends the exchange.
+	stream context.Context
 
 	start    time.Time
 	node     *node         // reader of the last try; nil if there was none

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -29,6 +30,7 @@ var routes = map[string]string{
 	postPath:        "post",
 	"/post-redis":   "post-redis",
 	"/post-marshal": "post-marshal",
+	changesPath:     "changes",
 	"/health":       "health",
 }
 
@@ -37,6 +39,7 @@ type proxy struct {
 	balancer *balancer
 	metrics  *metrics
 	log      *slog.Logger
+	stopping context.Context // done when the drain begins: streams end
 }
 
 // handler serves the requests that are not for the lane.
@@ -81,6 +84,11 @@ func (h *handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, i
 	sent.host = []byte(r.Host)
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	remote, _ := net.ResolveTCPAddr("tcp", r.RemoteAddr)
+	if r.URL.Path == changesPath {
+		ctx, release := h.follow(w, r)
+		defer release()
+		x.stream = ctx
+	}
 	x.message = newPeer(remote, local).appendRequest(nil, r.Method, []byte(r.URL.RequestURI()), &sent, id)
 	if err := h.balancer.send(x); err != nil {
 		p := h.failure(err, id)
@@ -90,12 +98,27 @@ func (h *handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, i
 		p.WriteTo(w)
 		return
 	}
+	if x.stream != nil {
+		h.relayStream(w, x)
+		return
+	}
 	relay(w, &x.answer)
 }
 
 // relay writes a to w. If the body is truncated, it panics with http.ErrAbortHandler, so that net/http closes the connection.
 func relay(w http.ResponseWriter, a *answer) {
 	defer a.release()
+	writeHeader(w, a)
+	if a.left < 0 {
+		_ = http.NewResponseController(w).Flush() // otherwise net/http replaces the chunks of a short body by a Content-Length
+	}
+	if _, err := io.Copy(w, a); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// writeHeader writes the header of a to w.
+func writeHeader(w http.ResponseWriter, a *answer) {
 	h := w.Header()
 	h["Content-Type"] = nil // otherwise net/http guesses one
 	for line := range bytes.SplitSeq(bytes.TrimSuffix(a.kept, crlf), crlf) {
@@ -108,12 +131,6 @@ func relay(w http.ResponseWriter, a *answer) {
 		h.Set("Content-Length", strconv.FormatInt(a.length, 10))
 	}
 	w.WriteHeader(a.code)
-	if a.left < 0 {
-		_ = http.NewResponseController(w).Flush() // otherwise net/http replaces the chunks of a short body by a Content-Length
-	}
-	if _, err := io.Copy(w, a); err != nil {
-		panic(http.ErrAbortHandler)
-	}
 }
 
 // retryAfter is the value of Retry-After, in seconds.
@@ -123,6 +140,8 @@ const retryAfter = "1"
 func (p *proxy) failure(err error, id []byte) httpkit.Problem {
 	answer := httpkit.Problem{Status: http.StatusBadGateway, Detail: "the connection to the reader failed: try again"}
 	switch {
+	case p.stopping != nil && p.stopping.Err() != nil && isTimeout(err):
+		answer = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "the gateway is stopping: try again"}
 	case errors.Is(err, errNoReader):
 		answer = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "no reader is listed: try again later"}
 	case isShortage(err):

@@ -99,6 +99,12 @@ func (h *header) readOptions(list []byte) {
 	}
 }
 
+// dropField removes a field.
+func (h *header) dropField(name string) {
+	h.named = append(h.named[:0], []byte(name))
+	h.dropNamed()
+}
+
 // dropNamed removes the fields that Connection names.
 func (h *header) dropNamed() {
 	rest := h.kept

@@ -14,10 +14,10 @@ import (
 	"heavy-read-api/internal/httpkit"
 )
 
-// drain is how long the gateway keeps serving after it reports "not ready". It is shorter than that of the readers,
+// drainTime is how long the gateway keeps serving after it reports "not ready". It is shorter than that of the readers,
 // because no load balancer, which would have to take the gateway off its list first, stands in front of it: this only
 // gives clients the time to see answers with Connection: close.
-const drain = 250 * time.Millisecond
+const drainTime = 250 * time.Millisecond
 
 const (
 	metricsPath     = "/apisix/prometheus/metrics"
@@ -53,7 +53,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 
 	reg := httpkit.NewRegistry("gateway")
-	p := &proxy{balancer: &balancer{nodes: list, try: (*node).try}, log: log}
+	draining, drain := context.WithCancel(context.WithoutCancel(ctx))
+	defer drain()
+	p := &proxy{balancer: &balancer{nodes: list, try: (*node).try}, log: log, stopping: draining}
 	fast := &lane{proxy: p}
 	front := fastlane.New(fastlane.Config{
 		Path: postPath, Handler: fast.conn, Std: httpkit.NewServer(&handler{p}, log), Logger: log,
@@ -89,12 +91,13 @@ func Run(ctx context.Context, cfg Config) error {
 	log.Info("gateway started", "addr", frontListener.Addr().String(), "metrics", backListener.Addr().String())
 	servers, ctx := errgroup.WithContext(ctx)
 	servers.Go(func() error {
-		return httpkit.Serve(ctx, frontListener, front, drain, func() {
+		return httpkit.Serve(ctx, frontListener, front, drainTime, func() {
 			stopping.Store(true)
-			log.Info("gateway stopping", "drain", drain)
+			drain()
+			log.Info("gateway stopping", "drain", drainTime)
 		})
 	})
-	servers.Go(func() error { return httpkit.Serve(ctx, backListener, back, drain, nil) })
+	servers.Go(func() error { return httpkit.Serve(ctx, backListener, back, drainTime, nil) })
 	err = servers.Wait()
 	log.Info("gateway stopped")
 	return err

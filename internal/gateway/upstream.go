@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -72,7 +73,7 @@ func (p *pool) do(x *exchange) error {
 				return err
 			}
 		}
-		err := u.do(x, p.shared.timeout)
+		err := u.send(x, p.shared.timeout)
 		if err == nil {
 			x.answer.pool = p
 			return nil
@@ -83,6 +84,19 @@ func (p *pool) do(x *exchange) error {
 		}
 		p.drop() // the reader has probably closed the other idle connections too
 	}
+}
+
+// send is do with the timeout that x needs.
+func (u *upstream) send(x *exchange, timeout time.Duration) error {
+	if x.stream == nil {
+		return u.do(x, timeout)
+	}
+	u.deadline = time.Time{}
+	stop := context.AfterFunc(x.stream, func() { _ = u.SetDeadline(past) })
+	err := u.do(x, changesTimeout)
+	u.deadline = time.Time{} // the next request sets its own
+	stop()
+	return err
 }
 
 func (p *pool) dial() (*upstream, error) {
