@@ -399,7 +399,7 @@ func TestRoutesOfReader(t *testing.T) {
 	if got := status(http.MethodGet, check); got != http.StatusServiceUnavailable {
 		t.Errorf("a reader without a snapshot answers the check %s with %d", check, got)
 	}
-	if got := status(http.MethodGet, "/posts"); got != http.StatusNotFound {
+	if got := status(http.MethodGet, "/unknown"); got != http.StatusNotFound {
 		t.Errorf("a reader answers an unknown path with %d", got)
 	}
 }

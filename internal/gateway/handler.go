@@ -28,6 +28,7 @@ const postPath = "/post"
 // routes maps each path that is forwarded to the name of its route.
 var routes = map[string]string{
 	postPath:        "post",
+	"/posts":        "posts",
 	"/post-redis":   "post-redis",
 	"/post-marshal": "post-marshal",
 	changesPath:     "changes",

@@ -178,7 +178,7 @@ func TestReadErrors(t *testing.T) {
 				}
 			}
 		}
-		for _, path := range []string{"/", "/posts", "/post/", "/POST", "//post", "/post/a", "/debug/pprof/"} {
+		for _, path := range []string{"/", "/posts/", "/post/", "/POST", "//post", "/post/a", "/debug/pprof/"} {
 			wantProblem(t, r.do(t, "GET", path+"?id=a"), 404, "")
 		}
 	})

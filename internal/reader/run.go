@@ -89,6 +89,7 @@ func Run(ctx context.Context, cfg Config) error {
 	metrics := httpkit.NewHTTPMetrics(registry)
 	router := httpkit.NewRouter(metrics)
 	router.Handle(postPath, readable(h.serve(fromMemory), cfg.AllowOrigin))
+	router.Handle(postsPath, readable(h.servePosts, cfg.AllowOrigin))
 	router.Handle("/post-redis", readable(h.serve(fromRedis), cfg.AllowOrigin))
 	router.Handle("/post-marshal", readable(h.serve(fromMarshal), cfg.AllowOrigin))
 	changes := newChanges(replica, registry)

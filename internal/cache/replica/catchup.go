@@ -113,6 +113,7 @@ func (a *applier) applyStep(st *protocol.LogStep, w protocol.Head) (to protocol.
 	if end {
 		changes = append(changes, a.fills(st, to.Epoch)...)
 	}
+	a.public.begun.Add(1)
 	a.store.Apply(to.Epoch, changes)
 	a.feed.AppendStep(w, st, to)
 	a.ahead, a.part = st.Head, st.Part

@@ -49,6 +49,7 @@ func (a *applier) applyCommits(to protocol.Head) {
 	if p.commits == 0 {
 		return
 	}
+	a.public.begun.Add(1)
 	a.store.Apply(to.Epoch, p.batch.Changes)
 	a.feed.Append(a.watermark, p.events, to)
 	a.watermark = to

@@ -17,6 +17,10 @@ type published struct {
 	hazards  atomic.Pointer[[]string]
 	gate     gate // opens when progress changes
 	digests  digestLog
+
+	// begun counts the changes to the store. The applier increments it before each one, so while it equals the number in
+	// progress, the store has not changed since that progress was published.
+	begun atomic.Uint64
 }
 
 func newPublished() *published {
@@ -30,6 +34,8 @@ func newPublished() *published {
 type progress struct {
 	watermark  protocol.Head
 	newest     protocol.Head
+	begun      uint64 // see published.begun
+	whole      bool   // the store holds the state at the watermark; otherwise single values may be newer
 	synced     bool
 	loaded     bool
 	noHistory  bool
@@ -80,7 +86,8 @@ func (p *SnapshotProgress) copy() *SnapshotProgress {
 func (a *applier) publish(newest protocol.Head, snapshot *SnapshotProgress) {
 	last := a.public.Load()
 	p := &progress{
-		watermark: a.watermark, newest: newest, loaded: a.loaded,
+		watermark: a.watermark, newest: newest, loaded: a.loaded, begun: a.public.begun.Load(),
+		whole:     a.loaded && !a.store.InSnapshot() && (a.ahead.Epoch != a.watermark.Epoch || a.ahead.Version <= a.watermark.Version),
 		synced:    a.synced && a.failed.IsZero() && a.stale == nil && !a.noHistory(),
 		noHistory: a.noHistory(), fromFile: a.restoring, contact: last.contact, snapshot: snapshot, snapshotAt: a.snapshotAt,
 	}

@@ -119,6 +119,7 @@ func (a *applier) readSnapshot(ctx context.Context, progress *SnapshotProgress, 
 	defer pages.close()
 	progress.Total = pages.total()
 	// Only once a server has been found: until then, absences are answered from memory.
+	a.public.begun.Add(1)
 	a.store.BeginSnapshot(quiet)
 	a.generation++
 	a.restoring = false // the pages replace the entries of the file
