@@ -129,7 +129,7 @@ func (s *sim) followToTheEnd() {
 			quiet++
 		}
 	}
-	if s.follower.Follower == nil {
+	if s.follower.Follower == nil || s.redis.Head().Epoch == 0 { // without a history, nothing shows what has changed
 		return
 	}
 	want := map[string]string{}
