@@ -159,8 +159,8 @@ func accepts(lines []string, want string) bool {
 
 // parse returns the position to follow from: Last-Event-ID, which an EventSource sends when it reconnects, or since, or
 // the present.
-func (c *changes) parse(r *http.Request, stream bool) (from protocol.Head, wait time.Duration, problem *httpkit.Problem) {
-	from, wait = c.feed.Head(), defaultPoll
+func (c *changes) parse(r *http.Request, stream bool) (from protocol.Position, wait time.Duration, problem *httpkit.Problem) {
+	from, wait = c.feed.End(), defaultPoll
 	seen := map[string]bool{}
 	err := httpkit.EachParam(r.URL.RawQuery, func(name, value string) (err error) {
 		switch {
@@ -291,7 +291,7 @@ func (c *changes) next(ctx context.Context, fo *feed.Follower, b *batch) (reason
 // appendHeartbeat appends an event without data: a client dispatches nothing and resumes from its id.
 func appendHeartbeat(dst []byte, fo *feed.Follower) []byte {
 	dst = append(dst, ": heartbeat\nid: "...)
-	return append(fo.At().AppendPosition(dst), "\n\n"...)
+	return append(fo.At().Append(dst), "\n\n"...)
 }
 
 // release returns a batch to the pool, unless a large event has made it large.
@@ -336,7 +336,7 @@ func (c *changes) poll(w http.ResponseWriter, r *http.Request, rc *http.Response
 		b.text = b.events[i].AppendLine(b.text)
 	}
 	b.text = append(b.text, `{"next":"`...)
-	b.text = append(fo.At().AppendPosition(b.text), "\"}\n"...)
+	b.text = append(fo.At().Append(b.text), "\"}\n"...)
 	w.Header().Set(headerType, linesType)
 	w.Header().Set(headerCaching, "no-store")
 	w.Header().Set(headerLength, strconv.Itoa(len(b.text)))

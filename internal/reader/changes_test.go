@@ -218,7 +218,7 @@ func TestChangesFromTheLog(t *testing.T) {
 	for _, since := range []string{
 		protocol.Token{Epoch: first.token.Epoch ^ 1, Version: 5}.String(),
 		protocol.Token{Epoch: first.token.Epoch, Version: last.Version + 1}.String(),
-		protocol.Head{Epoch: first.token.Epoch, Version: 5, WriteID: 1}.Position(),
+		protocol.Position{Head: protocol.Head{Epoch: first.token.Epoch, Version: 5, WriteID: 1}}.String(),
 	} {
 		wantProblem(t, r.do(t, "GET", "/changes?since="+since), http.StatusGone, "since")
 	}

@@ -7,4 +7,8 @@
 //
 // The window has every write that the channel delivered. A log step has all deletes, and those sets whose values are
 // still current. Both keep the contract, so a follower may change between them at any event.
+//
+// What a log step leaves out has been replaced by writes up to the head of that step. Redis may be rolled back to a point
+// between the two; then the later write never follows, and what was left out is current again. So a position has that
+// head too, until the follower has passed it, and a follower continues only in a history that has both.
 package feed

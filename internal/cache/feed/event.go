@@ -9,19 +9,19 @@ import (
 
 // Event is one write. It is immutable, and its strings share one allocation of its own.
 type Event struct {
-	At      protocol.Head // version of the write, and write id of its commit
-	ID      string        // position of At, as text
+	At      protocol.Position // Head has the version of the write and the write id of its commit
+	ID      string            // At as text
 	Key     string
 	Value   string // "" for a delete
 	Deleted bool
 }
 
-func newEvent(at protocol.Head, op protocol.Op, key, value string) Event {
+func newEvent(at protocol.Position, op protocol.Op, key, value string) Event {
 	if op == protocol.Delete {
 		value = ""
 	}
-	text := make([]byte, 0, 16+1+20+1+16+len(key)+len(value))
-	text = at.AppendPosition(text)
+	text := make([]byte, 0, 2*(16+1+20+1)+len(key)+len(value))
+	text = at.Append(text)
 	id := len(text)
 	text = append(append(text, key...), value...)
 	s := string(text)
@@ -29,10 +29,18 @@ func newEvent(at protocol.Head, op protocol.Op, key, value string) Event {
 }
 
 // eventOverhead is the memory of an event without its text, in bytes.
-const eventOverhead = 112
+const eventOverhead = 136
 
 // size returns the memory that the event takes, in bytes.
 func (e *Event) size() int64 { return int64(eventOverhead + len(e.ID) + len(e.Key) + len(e.Value)) }
+
+// owe sets what the events up to this one were left out for.
+func (e *Event) owe(ahead protocol.Head) {
+	if e.At.Ahead != ahead {
+		e.At.Ahead = ahead
+		e.ID = e.At.String()
+	}
+}
 
 // AppendSSE appends the event as a Server-Sent Event. The data of a set is the value, byte for byte; the data of a delete
 // is {"id":<key>}.
@@ -87,7 +95,7 @@ func appendKey(dst []byte, key string) []byte {
 func AppendCommit(dst []Event, c *protocol.Commit) []Event {
 	for i := range c.Records {
 		r := &c.Records[i]
-		at := protocol.Head{Epoch: c.Head.Epoch, Version: c.Version(i), WriteID: c.Head.WriteID}
+		at := protocol.Position{Head: protocol.Head{Epoch: c.Head.Epoch, Version: c.Version(i), WriteID: c.Head.WriteID}}
 		dst = append(dst, newEvent(at, r.Op, r.Key, r.Value))
 	}
 	return dst

@@ -38,36 +38,33 @@ func (f *Feed) Stopping() <-chan struct{} { return f.stopping }
 
 // Append adds the events of the commits between two heads of the replica, which has applied them.
 func (f *Feed) Append(from protocol.Head, events []Event, to protocol.Head) {
-	f.window.append(from, events, to)
+	f.window.append(from, events, to, protocol.Head{}, protocol.Head{})
 	f.pump.signal()
 }
 
 // AppendStep adds the events of a log step that has brought the replica from one head to another. If they are not whole,
 // because a commit came in parts, the window begins anew.
 func (f *Feed) AppendStep(from protocol.Head, st *protocol.LogStep, to protocol.Head) {
-	values := stepValues{}
+	var s steps
 	if len(st.Entries) > 0 {
-		values.add(st)
+		s.add(st)
 	}
-	var events []Event
-	for i := range st.Entries {
-		var ok bool
-		if events, ok = values.appendEntry(events, to.Epoch, &st.Entries[i]); !ok {
-			f.Restart(to)
-			return
-		}
+	if !s.entries(st.Entries) {
+		f.Restart(to, st.Head)
+		return
 	}
-	f.Append(from, events, to)
-}
-
-// Restart begins the window anew at a head, unless it ends there.
-func (f *Feed) Restart(at protocol.Head) {
-	f.window.restart(at)
+	f.window.append(from, s.events, to, s.ahead, st.Head)
 	f.pump.signal()
 }
 
-// Head returns the position of the newest event.
-func (f *Feed) Head() protocol.Head { return f.window.headNow() }
+// Restart begins the window anew at a head, unless it ends there. The replica may hold values of writes up to ahead.
+func (f *Feed) Restart(at, ahead protocol.Head) {
+	f.window.restart(at, ahead)
+	f.pump.signal()
+}
+
+// End returns the position after the newest event.
+func (f *Feed) End() protocol.Position { return f.window.endNow() }
 
 // WindowBytes returns the memory of the events that are kept, in bytes.
 func (f *Feed) WindowBytes() int64 { return f.window.held() }
@@ -80,7 +77,7 @@ type Follower struct {
 	feed    *Feed
 	wake    chan struct{} // has a token when there may be events; never closed
 	index   int           // index in the pump
-	at      protocol.Head
+	at      protocol.Position
 	checked time.Time // time of the last log step that had no events after at
 }
 
@@ -88,7 +85,7 @@ type Follower struct {
 const checkPause = time.Second
 
 // Follow returns a follower at a position. The caller closes it.
-func (f *Feed) Follow(at protocol.Head) *Follower {
+func (f *Feed) Follow(at protocol.Position) *Follower {
 	fo := &Follower{feed: f, wake: make(chan struct{}, 1), at: at}
 	f.pump.add(fo)
 	return fo
@@ -101,7 +98,7 @@ func (fo *Follower) Close() { fo.feed.pump.remove(fo) }
 func (fo *Follower) Wake() <-chan struct{} { return fo.wake }
 
 // At returns the position after the last event that was taken.
-func (fo *Follower) At() protocol.Head { return fo.at }
+func (fo *Follower) At() protocol.Position { return fo.at }
 
 // Take returns the next events, about most bytes of them at most, and moves on. It returns none if there are none at the
 // moment. The caller owns the result, which uses the array of dst. It blocks only for log steps, until ctx is done at most.
@@ -124,9 +121,9 @@ func (fo *Follower) Take(ctx context.Context, dst []Event, most int64) ([]Event,
 			fo.checked = fo.feed.past.now()
 		}
 		i, _ := s.after(fo.at)
-		events, fo.at = s.take(i, most)
+		events, fo.at = s.take(dst[:0], i, fo.at, most)
 		if len(events) > 0 || s.head == s.start {
-			return append(dst[:0], events...), nil
+			return events, nil
 		}
 		// Every write of the log step has been overtaken by a later one.
 	}

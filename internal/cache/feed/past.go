@@ -59,7 +59,7 @@ type keptSpan struct {
 }
 
 type keptGone struct {
-	position protocol.Head // version and write id are 0 if every position of the epoch is gone
+	position protocol.Position // only the epoch is set if every position of the epoch is gone
 	err      error
 	at       time.Time
 }
@@ -69,7 +69,7 @@ func newPast(log Log) *past {
 }
 
 // after returns a span that contains the position at. It blocks until ctx is done at most.
-func (p *past) after(ctx context.Context, at protocol.Head) (*span, error) {
+func (p *past) after(ctx context.Context, at protocol.Position) (*span, error) {
 	if s, err := p.known(at); s != nil || err != nil {
 		return s, err
 	}
@@ -92,7 +92,7 @@ func (p *past) after(ctx context.Context, at protocol.Head) (*span, error) {
 }
 
 // known returns a recent answer for the position at.
-func (p *past) known(at protocol.Head) (*span, error) {
+func (p *past) known(at protocol.Position) (*span, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
@@ -103,14 +103,14 @@ func (p *past) known(at protocol.Head) (*span, error) {
 		p.gone = p.gone[1:]
 	}
 	for i := len(p.recent) - 1; i >= 0; i-- {
-		if s := p.recent[i].span; at != s.head {
+		if s := p.recent[i].span; at.Head != s.head {
 			if _, ok := s.after(at); ok {
 				return s, nil
 			}
 		}
 	}
 	for _, g := range p.gone {
-		if g.position == at || g.position == (protocol.Head{Epoch: at.Epoch}) {
+		if g.position == at || g.position == everywhere(at.Epoch) {
 			return nil, g.err
 		}
 	}
@@ -120,7 +120,7 @@ func (p *past) known(at protocol.Head) (*span, error) {
 	return nil, nil
 }
 
-func (p *past) keep(at protocol.Head, s *span, err error) {
+func (p *past) keep(at protocol.Position, s *span, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.now()
@@ -133,7 +133,7 @@ func (p *past) keep(at protocol.Head, s *span, err error) {
 		p.recent = append(p.recent, keptSpan{s, now})
 	case errors.Is(err, ErrGone):
 		if errors.Is(err, errOtherEpoch) {
-			at = protocol.Head{Epoch: at.Epoch}
+			at = everywhere(at.Epoch)
 		}
 		if len(p.gone) == keptSpans {
 			p.gone = p.gone[1:]
@@ -144,36 +144,49 @@ func (p *past) keep(at protocol.Head, s *span, err error) {
 	}
 }
 
+// everywhere stands for every position of an epoch.
+func everywhere(epoch uint64) protocol.Position {
+	return protocol.Position{Head: protocol.Head{Epoch: epoch}}
+}
+
 var errOtherEpoch = errors.New("another history has begun")
 
 // fetch reads the log after the position at. A commit that is larger than a log step takes several.
-func (p *past) fetch(ctx context.Context, at protocol.Head) (*span, error) {
-	q := protocol.Query{Watermark: at, Limit: p.limit}
-	values := stepValues{}
+func (p *past) fetch(ctx context.Context, at protocol.Position) (*span, error) {
+	q := protocol.Query{Watermark: at.Head, Ahead: at.Ahead, Limit: p.limit}
+	var made steps
 	for {
 		st, err := p.step(ctx, q)
 		if err != nil {
 			p.limit = max(p.limit/2, stepLeast) // it may have been too large for the link
 			return nil, err
 		}
-		values.add(&st)
-		if len(st.Entries) == 0 && st.Part.Writes > 0 {
-			q.Part = st.Part
+		if q.Part.Writes == 0 {
+			err = judgeHead(&st, at, p.log.MayLag())
+		} else if st.Head.Epoch != q.Ahead.Epoch || st.Ahead != q.Ahead.WriteID {
+			err = errors.New("Redis was rolled back between two parts of a commit")
+		}
+		if err != nil {
+			return nil, err
+		}
+		made.add(&st)
+		if len(st.Entries) == 0 && st.Part.Writes > 0 && st.Head.WriteID != 0 {
+			q.Part, q.Ahead = st.Part, st.Head
 			continue
 		}
-		start, err := p.judge(&st, at)
+		start, err := judge(&st, at.Head)
 		if err != nil {
 			return nil, err
 		}
 		p.limit = min(2*p.limit, stepBytes)
-		s := &span{start: start, head: start}
-		for i := range st.Entries {
-			var ok bool
-			if s.events, ok = values.appendEntry(s.events, st.Head.Epoch, &st.Entries[i]); !ok {
-				return nil, errors.New("a log step lacks a value") // the commit changed between two parts
-			}
-			s.head.Version, s.head.WriteID = st.Entries[i].Version, st.Entries[i].WriteID
+		if !made.entries(st.Entries) {
+			return nil, errors.New("a log step lacks a value") // the commit changed between two parts
 		}
+		s := &span{start: start, head: start, events: made.events, also: []protocol.Head{at.Ahead}}
+		if n := len(st.Entries); n > 0 {
+			s.head.Version, s.head.WriteID = st.Entries[n-1].Version, st.Entries[n-1].WriteID
+		}
+		s.ahead = pass(at, s.head, made.ahead).Ahead
 		// A position inside a commit: the writes up to it are before the span.
 		for len(s.events) > 0 && s.events[0].At.Version <= start.Version {
 			s.events = s.events[1:]
@@ -189,16 +202,29 @@ func (p *past) step(ctx context.Context, q protocol.Query) (protocol.LogStep, er
 	return p.log.FetchStep(ctx, q)
 }
 
-// judge checks that the entries of a log step continue the position at, without a gap, and returns at with its write id.
-func (p *past) judge(st *protocol.LogStep, at protocol.Head) (protocol.Head, error) {
-	gone := func(why string) error { return fmt.Errorf("%w: %s", ErrGone, why) }
+func gone(why string) error { return fmt.Errorf("%w: %s", ErrGone, why) }
+
+// judgeHead checks that the history of a log step has the position at and what that is behind. mayLag tells that the node
+// may not have reached it.
+func judgeHead(st *protocol.LogStep, at protocol.Position, mayLag bool) error {
+	newest := max(at.Version, at.Ahead.Version)
 	switch {
 	case st.Head.Epoch != at.Epoch:
-		return at, fmt.Errorf("%w: %w", ErrGone, errOtherEpoch)
-	case st.Head.Version < at.Version && p.log.MayLag():
-		return at, ErrBehind
-	case st.Head.Version < at.Version:
-		return at, gone("Redis was rolled back")
+		return fmt.Errorf("%w: %w", ErrGone, errOtherEpoch)
+	case st.Head.Version < newest && mayLag:
+		return ErrBehind
+	case st.Head.Version < newest:
+		return gone("Redis was rolled back")
+	case at.Behind() && (st.Ahead != at.Ahead.WriteID || st.Ahead == 0):
+		return gone("Redis was rolled back, or the log has been trimmed")
+	}
+	return nil
+}
+
+// judge checks that the entries of a log step continue a history at a point, without a gap, and returns the point with its
+// write id.
+func judge(st *protocol.LogStep, at protocol.Head) (protocol.Head, error) {
+	switch {
 	case st.Head.Version == at.Version && at.WriteID != 0 && st.Head.WriteID != at.WriteID:
 		return at, gone("Redis was rolled back")
 	case st.Head.Version == at.Version:

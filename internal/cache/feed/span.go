@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"slices"
 	"sort"
 
 	"heavy-read-api/internal/cache/protocol"
@@ -10,19 +11,24 @@ import (
 type span struct {
 	start, head protocol.Head
 	events      []Event
+	ahead       protocol.Head   // newest write that events of the span were left out for, if it is after head; else zero
+	also        []protocol.Head // further points of the history, also after head
 }
 
 // after returns the index of the first event after the position at, or false if the span does not show that at is a
-// point of its history. A position without a write id fits any write of its version.
-func (s *span) after(at protocol.Head) (index int, ok bool) {
+// position in its history. A position without a write id fits any write of its version.
+func (s *span) after(at protocol.Position) (index int, ok bool) {
 	if at.Epoch != s.head.Epoch || at.Version < s.start.Version || at.Version > s.head.Version {
 		return 0, false
 	}
-	i := sort.Search(len(s.events), func(i int) bool { return s.events[i].At.Version > at.Version })
+	if at.Behind() && !s.has(at.Ahead) {
+		return 0, false
+	}
+	i := s.index(at.Version)
 	var known protocol.Head
 	switch {
 	case i > 0 && s.events[i-1].At.Version == at.Version:
-		known = s.events[i-1].At
+		known = s.events[i-1].At.Head
 	case at.Version == s.head.Version:
 		known = s.head
 	case at.Version == s.start.Version:
@@ -30,18 +36,51 @@ func (s *span) after(at protocol.Head) (index int, ok bool) {
 	default:
 		return i, at.WriteID == 0 // the event of this version was left out
 	}
-	return i, at.WriteID == 0 || at == known
+	return i, at.WriteID == 0 || at.Head == known
 }
 
-// take returns the events from index on, up to about most bytes, and the position after them.
-func (s *span) take(index int, most int64) (events []Event, at protocol.Head) {
-	end := index
-	for end < len(s.events) && most > 0 {
-		most -= s.events[end].size()
-		end++
+// index returns the index of the first event after a version.
+func (s *span) index(version uint64) int {
+	return sort.Search(len(s.events), func(i int) bool { return s.events[i].At.Version > version })
+}
+
+// has reports whether the span shows that h is a point of its history.
+func (s *span) has(h protocol.Head) bool {
+	if h.WriteID == 0 {
+		return false
 	}
-	if end == len(s.events) {
-		return s.events[index:end], s.head
+	if h == s.head || h == s.ahead || slices.Contains(s.also, h) {
+		return true
 	}
-	return s.events[index:end], s.events[end-1].At
+	i := s.index(h.Version)
+	return i > 0 && s.events[i-1].At.Head == h
+}
+
+// take appends the events from index on to dst, up to about most bytes, for a follower at a position before them, and
+// returns the position after them.
+func (s *span) take(dst []Event, index int, from protocol.Position, most int64) ([]Event, protocol.Position) {
+	at := from
+	for ; index < len(s.events) && most > 0; index++ {
+		e := s.events[index]
+		most -= e.size()
+		at = pass(at, e.At.Head, e.At.Ahead)
+		e.owe(at.Ahead)
+		dst = append(dst, e)
+	}
+	if index == len(s.events) {
+		at = pass(at, s.head, s.ahead)
+	}
+	return dst, at
+}
+
+// pass returns the position at to, after from, if events between them were left out for ahead or for nothing.
+func pass(from protocol.Position, to, ahead protocol.Head) protocol.Position {
+	at := protocol.Position{Head: to, Ahead: from.Ahead}
+	if ahead.Version > at.Ahead.Version {
+		at.Ahead = ahead
+	}
+	if !at.Behind() {
+		at.Ahead = protocol.Head{}
+	}
+	return at
 }

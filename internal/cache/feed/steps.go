@@ -2,33 +2,51 @@ package feed
 
 import "heavy-read-api/internal/cache/protocol"
 
-// stepValues are the values of log steps by key.
-type stepValues map[string]*protocol.Value
-
-func (v stepValues) add(st *protocol.LogStep) {
-	for i := range st.Values {
-		v[st.Values[i].Key] = &st.Values[i]
-	}
+// steps makes events of log steps.
+type steps struct {
+	values map[string]*protocol.Value // newest values by key
+	head   protocol.Head              // end of the log at the time of the newest values
+	events []Event
+	ahead  protocol.Head // head, once an event has been left out; else zero
 }
 
-// appendEntry appends the events of a log entry to dst: its deletes, and the sets whose values are still current. It
-// returns false if the value of a set is not among values.
-func (v stepValues) appendEntry(dst []Event, epoch uint64, e *protocol.LogEntry) (events []Event, ok bool) {
+// add adds the values of a log step.
+func (s *steps) add(st *protocol.LogStep) {
+	if s.values == nil {
+		s.values = make(map[string]*protocol.Value, len(st.Values))
+	}
+	for i := range st.Values {
+		s.values[st.Values[i].Key] = &st.Values[i]
+	}
+	s.head = st.Head
+}
+
+// entries adds the events of log entries: their deletes, and the sets whose values are still current. The other sets have
+// been overtaken by writes up to the head. It returns false if the value of a set is not among the values.
+func (s *steps) entries(entries []protocol.LogEntry) (ok bool) {
 	ok = true
-	e.Each(func(version uint64, op protocol.Op, key string) {
-		at := protocol.Head{Epoch: epoch, Version: version, WriteID: e.WriteID}
-		if op == protocol.Delete {
-			dst = append(dst, newEvent(at, op, key, ""))
-			return
-		}
-		value, read := v[key]
-		if ok = ok && read; !read || !value.Present {
-			return
-		}
-		written, rec, err := protocol.DecodeStored(value.Stored)
-		if err == nil && written == at && rec.Key == key {
-			dst = append(dst, newEvent(at, op, key, rec.Value))
-		}
-	})
-	return dst, ok
+	for i := range entries {
+		e := &entries[i]
+		e.Each(func(version uint64, op protocol.Op, key string) {
+			at := protocol.Position{Head: protocol.Head{Epoch: s.head.Epoch, Version: version, WriteID: e.WriteID}, Ahead: s.ahead}
+			if !at.Behind() {
+				at.Ahead = protocol.Head{}
+			}
+			if op == protocol.Delete {
+				s.events = append(s.events, newEvent(at, op, key, ""))
+				return
+			}
+			value, read := s.values[key]
+			ok = ok && read
+			if read && value.Present {
+				written, rec, err := protocol.DecodeStored(value.Stored)
+				if err == nil && written == at.Head && rec.Key == key {
+					s.events = append(s.events, newEvent(at, op, key, rec.Value))
+					return
+				}
+			}
+			s.ahead = s.head
+		})
+	}
+	return ok
 }

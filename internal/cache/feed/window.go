@@ -9,6 +9,10 @@ import (
 // maxEvents bounds the events of a window, so that small ones cost no more than their share of memory.
 const maxEvents = 1 << 16
 
+// maxAlso bounds the heads of log steps that a window keeps. A follower whose position names an older one needs a log
+// step.
+const maxAlso = 16
+
 // window is the span that ends at the head of the replica. The oldest events leave it when it is full.
 type window struct {
 	most int64 // bound of bytes
@@ -20,22 +24,32 @@ type window struct {
 	bytes int64
 }
 
-// append adds the events between from and to. Events that do not continue the window replace it.
-func (w *window) append(from protocol.Head, events []Event, to protocol.Head) {
+// append adds the events between from and to, of which some may have been left out for ahead. The history has the point
+// seen. Events that do not continue the window replace it.
+func (w *window) append(from protocol.Head, events []Event, to, ahead, seen protocol.Head) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.endsAt(from) {
 		w.clear(from)
 	}
+	at := protocol.Position{Head: from, Ahead: w.span.ahead}
 	for i := range events {
+		at = pass(at, events[i].At.Head, events[i].At.Ahead)
+		events[i].owe(at.Ahead)
 		w.bytes += events[i].size()
 	}
 	w.all = append(w.all, events...)
-	w.span.head = to
+	w.span.head, w.span.ahead = to, pass(at, to, ahead).Ahead
+	if seen.WriteID != 0 {
+		if len(w.span.also) == maxAlso {
+			w.span.also = w.span.also[1:]
+		}
+		w.span.also = append(w.span.also, seen)
+	}
 	for w.bytes > w.most || len(w.all)-w.first > maxEvents {
 		old := &w.all[w.first]
 		w.bytes -= old.size()
-		w.span.start = old.At
+		w.span.start = old.At.Head
 		*old = Event{}
 		w.first++
 	}
@@ -47,12 +61,15 @@ func (w *window) append(from protocol.Head, events []Event, to protocol.Head) {
 	w.span.events = w.all[w.first:]
 }
 
-// restart empties the window and makes it begin at a head, unless it ends there.
-func (w *window) restart(at protocol.Head) {
+// restart empties the window and makes it begin at a head, unless it ends there. The replica holds values of writes up to
+// ahead, which may be after the head.
+func (w *window) restart(at, ahead protocol.Head) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.endsAt(at) {
+	ahead = pass(protocol.Position{}, at, ahead).Ahead
+	if !w.endsAt(at) || w.span.ahead != ahead {
 		w.clear(at)
+		w.span.ahead = ahead
 	}
 }
 
@@ -68,22 +85,27 @@ func (w *window) clear(at protocol.Head) {
 }
 
 // take appends the events after the position at to dst, up to about most bytes, and returns the position after them.
-// It returns false if the window does not show that at is a point of its history; then the head tells where it ends.
-func (w *window) take(dst []Event, at protocol.Head, most int64) (events []Event, to protocol.Head, ok bool) {
+// It returns false if the window does not show that at is a point of its history; then to is its end.
+func (w *window) take(dst []Event, at protocol.Position, most int64) (events []Event, to protocol.Position, ok bool) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	i, ok := w.span.after(at)
 	if !ok {
-		return dst, w.span.head, false
+		return dst, w.end(), false
 	}
-	events, to = w.span.take(i, most)
-	return append(dst, events...), to, true
+	events, to = w.span.take(dst, i, at, most)
+	return events, to, true
 }
 
-func (w *window) headNow() protocol.Head {
+// end returns the position at the end. The caller holds mu.
+func (w *window) end() protocol.Position {
+	return protocol.Position{Head: w.span.head, Ahead: w.span.ahead}
+}
+
+func (w *window) endNow() protocol.Position {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
-	return w.span.head
+	return w.end()
 }
 
 // held returns the memory of the events, in bytes.

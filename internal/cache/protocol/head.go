@@ -40,13 +40,13 @@ func (t Token) Append(dst []byte) []byte {
 	return strconv.AppendUint(dst, t.Version, 10)
 }
 
-// ParseToken parses what String returns, and the token in a position (see ParsePosition). It does not keep s, so the conversion of a short byte slice to s does not
-// allocate.
+// ParseToken parses what String returns, and the token in a position (see Position). It does not keep s, so the conversion
+// of a short byte slice to s does not allocate.
 func ParseToken(s string) (Token, error) {
 	epoch, version, ok := strings.Cut(s, "-")
-	if at := strings.IndexByte(version, '.'); at >= 0 { // a position of the feed
-		h, err := ParsePosition(s)
-		return h.Token(), err
+	if strings.IndexByte(version, '.') >= 0 {
+		p, err := ParsePosition(s)
+		return p.Token(), err
 	}
 	if ok && len(epoch) == 16 {
 		e, errE := strconv.ParseUint(epoch, 16, 64)
@@ -74,37 +74,4 @@ func (h Head) Token() Token { return Token{Epoch: h.Epoch, Version: h.Version} }
 // and counts as reached. A token of another epoch does not, because that history may be newer than h.
 func (h Head) Reached(t Token) bool {
 	return t.Epoch == 0 || t.Epoch == h.Epoch && t.Version <= h.Version
-}
-
-// AppendPosition appends the text of the position h to dst: the token, a dot and the write id in hex. Unlike the token, a
-// position names one write even if Redis was rolled back and has assigned the version again.
-func (h Head) AppendPosition(dst []byte) []byte {
-	const digits = "0123456789abcdef"
-	dst = append(h.Token().Append(dst), '.')
-	for shift := 60; shift >= 0; shift -= 4 {
-		dst = append(dst, digits[h.WriteID>>shift&15])
-	}
-	return dst
-}
-
-// Position returns what AppendPosition appends.
-func (h Head) Position() string { return string(h.AppendPosition(nil)) }
-
-// ParsePosition parses what Position returns, or a token; then the write id is 0.
-func ParsePosition(s string) (Head, error) {
-	token, id, full := strings.Cut(s, ".")
-	if strings.Contains(id, ".") || full && len(id) != 16 {
-		return Head{}, fmt.Errorf("position %.60q: want a version token, or one with a dot and 16 hex digits", strings.Clone(s))
-	}
-	t, err := ParseToken(token)
-	if err != nil {
-		return Head{}, err
-	}
-	h := Head{Epoch: t.Epoch, Version: t.Version}
-	if full {
-		if h.WriteID, err = strconv.ParseUint(id, 16, 64); err != nil {
-			return Head{}, fmt.Errorf("position %.60q: the part after the dot is not 16 hex digits", strings.Clone(s))
-		}
-	}
-	return h, nil
 }

@@ -80,7 +80,7 @@ func (a *applier) load(ctx context.Context, f *saved) error {
 	a.store.Apply(start.Epoch, nil) // makes everything visible
 	a.watermark, a.ahead, a.loaded, a.restoring = start, protocol.Head(f.summary.Ahead), true, true
 	a.newest = a.ahead.Token()
-	a.feed.Restart(start)
+	a.feed.Restart(start, a.ahead)
 	a.inbox.track(start.Epoch)
 	a.liveness.exemptUpTo(start, a.now())
 	if a.vanish != nil {

@@ -918,7 +918,7 @@ func TestSimulation(t *testing.T) {
 // The simulation finds each of the protocols that are broken on purpose.
 func TestSimulationFindsBrokenProtocols(t *testing.T) {
 	for _, broken := range []string{"two-step", "skip", "no chain", "no check ahead", "late page", "any connection", "any epoch", "no shrinking", "no lag tolerance", "part too large",
-		"file at its end", "file without ahead", "file of another history", "file that is complete at once"} {
+		"file at its end", "file without ahead", "file of another history", "file that is complete at once", "feed without ahead"} {
 		t.Run(broken, func(t *testing.T) {
 			for seed := range uint64(20_000) {
 				if failed, _ := simulate(seed, broken); failed != "" {

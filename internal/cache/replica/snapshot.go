@@ -97,7 +97,7 @@ func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error
 			a.log.Error("Redis has posts but no epoch: another client has deleted it. Deletes cannot be detected; serving from memory (reads may be stale) until the next write begins a new history")
 		}
 	}
-	a.feed.Restart(at)
+	a.feed.Restart(at, at)
 	a.publish(at, nil)
 	if dropped > 0 {
 		a.metrics.removed.Add(float64(dropped))
