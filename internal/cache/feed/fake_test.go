@@ -13,7 +13,7 @@ import (
 	"heavy-read-api/internal/cache/protocol"
 )
 
-// fakeRedis is Redis's log and values. It is safe for concurrent use.
+// fakeRedis is Redis's log and values. FetchStep and the functions that write may run concurrently.
 type fakeRedis struct {
 	mu       sync.Mutex // guards the rest
 	now      redisState

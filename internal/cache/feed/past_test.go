@@ -1,0 +1,167 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+)
+
+func TestPositionsThatAreGone(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(r *fakeRedis)
+		at     func(p *protocol.Position)
+		want   error
+	}{
+		"another epoch":          {func(r *fakeRedis) { r.now.head.Epoch++ }, nil, ErrGone},
+		"trimmed log":            {func(r *fakeRedis) { r.trim(1) }, nil, ErrGone},
+		"empty log":              {func(r *fakeRedis) { r.trim(0) }, nil, ErrGone},
+		"another write id":       {nil, func(p *protocol.Position) { p.WriteID++ }, ErrGone},
+		"beyond the head":        {nil, func(p *protocol.Position) { p.Version += 100 }, ErrGone},
+		"beyond a Redis replica": {func(r *fakeRedis) { r.lags = true }, func(p *protocol.Position) { p.Version += 100 }, ErrBehind},
+		"ahead of a Redis replica": {func(r *fakeRedis) { r.lags = true },
+			func(p *protocol.Position) {
+				p.Ahead = protocol.Head{Epoch: p.Epoch, Version: p.Version + 100, WriteID: 1}
+			}, ErrBehind},
+		"ahead of the head": {nil,
+			func(p *protocol.Position) {
+				p.Ahead = protocol.Head{Epoch: p.Epoch, Version: p.Version + 100, WriteID: 1}
+			}, ErrGone},
+		"another write id ahead": {nil,
+			func(p *protocol.Position) {
+				p.Ahead = protocol.Head{Epoch: p.Epoch, Version: p.Version + 1, WriteID: 77}
+			}, ErrGone},
+		"no write id ahead": {nil,
+			func(p *protocol.Position) { p.Ahead = protocol.Head{Epoch: p.Epoch, Version: p.Version + 1} }, ErrGone},
+		"foreign entry": {func(r *fakeRedis) { r.now.entries[1].Writes, r.now.entries[1].Logged = 0, "" }, nil, ErrGone},
+		"broken log":    {func(r *fakeRedis) { r.now.entries[2].Previous++ }, nil, ErrGone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newFakeRedis()
+			at := protocol.Position{Head: r.head()}
+			for i := range 4 {
+				r.write(fmt.Sprintf("k%d=1", i))
+			}
+			if c.change != nil {
+				c.change(r)
+			}
+			if c.at != nil {
+				c.at(&at)
+			}
+			f, _ := newTestFeed(r, 1<<20)
+			fo := f.follow(t, at.String())
+			if events, err := fo.Take(t.Context(), nil, 1<<20); !errors.Is(err, c.want) {
+				t.Errorf("%v, %v, want %v", texts(t, events), err, c.want)
+			}
+		})
+	}
+}
+
+// A position inside a commit continues with the rest of it.
+func TestPositionInsideACommit(t *testing.T) {
+	r := newFakeRedis()
+	first := r.head().Version
+	r.write("a=1", "b=1", "c=1")
+	id := r.head().WriteID
+	f, _ := newTestFeed(r, 1<<20)
+	at := protocol.Position{Head: protocol.Head{Epoch: 0xe, Version: first + 1, WriteID: id}}
+	if got := f.follow(t, at.String()).take(t, 1<<20); !slices.Equal(got, []string{"b=1", "c=1"}) {
+		t.Error(got)
+	}
+}
+
+// Followers at the same position share a log step, also those that resume behind a head; so do failures.
+func TestFollowersShareLogSteps(t *testing.T) {
+	r := newFakeRedis()
+	start := protocol.Position{Head: r.head()}
+	for _, w := range []string{"a=1", "b=1", "c=1", "a=2"} {
+		r.write(w)
+	}
+	r.perStep = 2
+	f, clock := newTestFeed(r, 1<<20)
+	all := func(check func(events []Event, err error) error) {
+		t.Helper()
+		var following sync.WaitGroup
+		for range 30 {
+			fo := f.follow(t, start.String())
+			following.Go(func() {
+				if err := check(fo.Take(t.Context(), nil, 1<<20)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		following.Wait()
+	}
+	gets := func(want string) func(events []Event, err error) error {
+		return func(events []Event, err error) error {
+			if len(events) == 0 || events[0].Key != want {
+				return fmt.Errorf("%v, %v, want %s", events, err, want)
+			}
+			return nil
+		}
+	}
+	all(gets("b"))
+	if r.requests != 1 {
+		t.Errorf("%d log steps for 30 followers", r.requests)
+	}
+	first := f.follow(t, start.String())
+	first.take(t, 1<<20)
+	start = first.At() // which is behind the head
+	all(gets("c"))
+	if r.requests != 2 {
+		t.Errorf("%d log steps for 30 followers at two positions", r.requests)
+	}
+	clock.pass(time.Minute)
+	r.err = errors.New("down")
+	all(func(_ []Event, err error) error {
+		if !errors.Is(err, r.err) {
+			return fmt.Errorf("%v, want %v", err, r.err)
+		}
+		return nil
+	})
+	if r.requests != 3 {
+		t.Errorf("%d log steps: a failure is for all followers", r.requests)
+	}
+	clock.pass(time.Minute)
+	r.err = nil
+	all(gets("c"))
+}
+
+// A follower that waits for the log step of another one gives up with its context.
+func TestWaitForTheLogEndsWithTheContext(t *testing.T) {
+	r := newFakeRedis()
+	r.write("a=1")
+	f, _ := newTestFeed(r, 1<<20)
+	f.past.turn <- struct{}{} // another log step is under way
+	fo := f.follow(t, protocol.Token{Epoch: 0xe, Version: 100}.String())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := fo.Take(ctx, nil, 1); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// A follower beyond the window asks the log at most once a second while nothing comes.
+func TestFollowerBeyondTheWindow(t *testing.T) {
+	r := newFakeRedis()
+	f, clock := newTestFeed(r, 1<<20)
+	f.Restart(r.head(), r.head())
+	r.write("a=1")
+	fo := f.follow(t, protocol.Position{Head: r.head()}.String())
+	for range 10 {
+		fo.take(t, 1)
+	}
+	if r.requests != 1 {
+		t.Errorf("%d log steps in one moment", r.requests)
+	}
+	clock.pass(keptFor + checkPause)
+	r.write("b=1")
+	if got := fo.take(t, 1); !slices.Equal(got, []string{"b=1"}) {
+		t.Error(got)
+	}
+}
