@@ -28,6 +28,7 @@ type client struct {
 	at      protocol.Token
 	state   history.State
 	values  map[string]string
+	got     map[uint64]string // events by version, as in logged
 	events  atomic.Int64
 	streams atomic.Int64  // streams that have begun
 	version atomic.Uint64 // version of the last event
@@ -132,6 +133,7 @@ func (c *client) take(id, event, data string) error {
 	default:
 		return fmt.Errorf("event %q", event)
 	}
+	c.got[at.Version] = event + " " + key
 	c.version.Store(at.Version)
 	c.events.Add(1)
 	return nil
@@ -163,7 +165,7 @@ func TestFollowersSurviveKills(t *testing.T) {
 	var clients []*client
 	for i, at := range [][]string{addrs, {addrs[1]}, {addrs[2], addrs[0]}, {gateway}} {
 		c := &client{w: w, name: fmt.Sprint("client-", i), addrs: at, since: protocol.Position{Head: began}.String(), at: began.Token(),
-			state: history.State{}, values: map[string]string{}}
+			state: history.State{}, values: map[string]string{}, got: map[uint64]string{}}
 		for _, s := range w.stored() {
 			c.state[s.key] = history.EntryOf(s.token.Epoch, s.token.Version, []byte(s.value))
 			c.values[s.key] = s.value
@@ -201,7 +203,7 @@ func TestFollowersSurviveKills(t *testing.T) {
 	stop()
 	w.mustWrite(w.set("last", 0))
 	end := w.mustHead()
-	final := w.final()
+	final, log := w.final(), w.logged(began.Version)
 	for _, c := range clients {
 		eventually.Nil(t, func() error {
 			if t.Failed() {
@@ -225,6 +227,16 @@ func TestFollowersSurviveKills(t *testing.T) {
 				t.Errorf("%s has %q as %s, Redis has %q", c.name, got, s.key, s.value)
 			}
 		}
+		for version, event := range c.got {
+			if log[version] != event {
+				t.Errorf("%s got %q as version %d, which is %q", c.name, event, version, log[version])
+			}
+		}
+		for version, write := range log {
+			if c.got[version] == "" && strings.HasPrefix(write, "delete ") {
+				t.Errorf("%s did not get version %d, %q", c.name, version, write)
+			}
+		}
 		t.Logf("%s: %d events over %d streams", c.name, c.events.Load(), c.streams.Load())
 		if c.streams.Load() < 2 {
 			t.Errorf("%s has never resumed", c.name)
@@ -232,4 +244,31 @@ func TestFollowersSurviveKills(t *testing.T) {
 	}
 	t.Logf("%d writes were acknowledged, %d failed", w.acked.Load(), w.failed.Load())
 	w.history.Verify(t, final)
+}
+
+// logged returns the writes in Redis's log after a version, by version, as "set <key>" or "delete <key>".
+func (w *world) logged(after uint64) map[uint64]string {
+	w.t.Helper()
+	entries, err := w.direct.XRange(w.t.Context(), logKey, fmt.Sprintf("(%d-0", after), "+").Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	log := map[uint64]string{}
+	for _, e := range entries {
+		packed, _ := e.Values["e"].(string)
+		for packed = packed[16:]; len(packed) > 0; { // after the write ids: operation, length of the key (2 bytes), key
+			end := 3 + int(packed[1])<<8 + int(packed[2])
+			op := "set "
+			if packed[0] == byte(protocol.Delete) {
+				op = "delete "
+			}
+			after++
+			log[after] = op + packed[3:end]
+			packed = packed[end:]
+		}
+		if !strings.HasPrefix(e.ID, fmt.Sprintf("%d-", after)) {
+			w.t.Fatalf("the entry %s of the log ends at version %d", e.ID, after)
+		}
+	}
+	return log
 }
