@@ -164,7 +164,7 @@ func (p *past) fetch(ctx context.Context, at protocol.Position) (*span, error) {
 		if q.Part.Writes == 0 {
 			err = judgeHead(&st, at, p.log.MayLag())
 		} else if st.Head.Epoch != q.Ahead.Epoch || st.Ahead != q.Ahead.WriteID {
-			err = errors.New("Redis was rolled back between two parts of a commit")
+			err = errors.New("the log was rolled back between two parts of a commit")
 		}
 		if err != nil {
 			return nil, err
