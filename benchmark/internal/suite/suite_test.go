@@ -554,6 +554,16 @@ func TestHighest(t *testing.T) {
 	}
 }
 
+// The search for a write rate ends at the highest rate that is known to pass, not below it.
+func TestPassed(t *testing.T) {
+	p99 := map[int]float64{10: 0.007, 200: 0.008, 1000: 0.025}
+	for bound, want := range map[float64]int{0.001: leastWrites, 0.0075: 10, 0.01: 200, 0.1: 1000} {
+		if got := passed(p99, bound); got != want {
+			t.Errorf("below %v s: %d, want %d", bound, got, want)
+		}
+	}
+}
+
 // The benchmark's own reader and its peers are measured, each lane with its CPU time.
 func TestOwnReader(t *testing.T) {
 	needWrk(t)
