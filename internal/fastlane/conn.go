@@ -25,6 +25,15 @@ type Handler interface {
 	Flushed()
 }
 
+// Prefetcher is a Handler that prepares for requests before it serves them.
+type Prefetcher interface {
+	Handler
+	// Prefetch is called with the bytes that follow the current request, when there are any: mostly further requests. It
+	// must not block or keep b. It returns how many of the bytes it has looked at. It is called again when those have been
+	// served.
+	Prefetch(b []byte) (seen int)
+}
+
 // Size of the read buffer in bytes. It starts small, so that idle connections are cheap, and grows up to
 // maxReadBuffer. A header that does not fit is refused.
 const (
@@ -221,7 +230,8 @@ func (c *conn) arrived(n int, err error) {
 		c.last = true // cut while it was idle, but a request has arrived
 	}
 
-	begin, end, v, closing := 0, 0, partial, false
+	begin, end, seen, v, closing := 0, 0, 0, partial, false
+	prefetcher, _ := c.handler.(Prefetcher)
 	for !closing && c.out.err == nil {
 		if begin += blankLength(c.buf[begin:c.filled]); begin == c.filled {
 			v = partial
@@ -231,6 +241,9 @@ func (c *conn) arrived(n int, err error) {
 			break
 		}
 		begin += end
+		if begin < c.filled && begin >= seen && prefetcher != nil {
+			seen = begin + prefetcher.Prefetch(c.buf[begin:c.filled])
+		}
 		c.out.closing, c.out.after = c.q.close, c.buf[begin:c.filled]
 		c.handler.Serve(&c.out, &c.q)
 		closing = c.out.closing

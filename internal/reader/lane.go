@@ -1,6 +1,7 @@
 package reader
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
@@ -64,6 +66,36 @@ type laneConn struct {
 	served      bool                      // a request was served since the last flush
 	untilSample uint32                    // number of requests up to and including the next sample: 1 to sampleEvery
 	sampled     time.Time                 // start of the sampled request if its response is not flushed yet, else zero
+}
+
+// readPrefix begins a request for a post.
+var readPrefix = []byte("GET " + postPath + "?id=")
+
+// Prefetch implements fastlane.Prefetcher.
+func (c *laneConn) Prefetch(b []byte) (seen int) {
+	var ids [store.PrefetchMax][]byte
+	n, seen := nextIDs(b, &ids)
+	c.replica.Prefetch(ids[:n])
+	return seen
+}
+
+// nextIDs finds the ids of the reads in b, and returns their number and how many of the bytes it has looked at. It takes
+// every text that looks like the beginning of a read for one: a wrong guess costs a look-up.
+func nextIDs(b []byte, ids *[store.PrefetchMax][]byte) (n, seen int) {
+	rest := b
+	for n < len(ids) {
+		i := bytes.Index(rest, readPrefix)
+		if i < 0 {
+			return n, len(b)
+		}
+		id, after, whole := bytes.Cut(rest[i+len(readPrefix):], []byte{' '})
+		if !whole {
+			return n, len(b)
+		}
+		ids[n], rest = id, after
+		n++
+	}
+	return n, len(b) - len(rest)
 }
 
 // Serve implements fastlane.Handler.

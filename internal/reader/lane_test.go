@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/redistest"
@@ -137,5 +138,29 @@ func TestDisconnectedClientIsNotServed(t *testing.T) {
 	c.wait(t)
 	if got := testutil.ToFloat64(l.taken.Requests.WithLabelValues(postPath, "get", "503")); got != 1 {
 		t.Errorf("%v reads were served, want 1, because the flush before the second one fails", got)
+	}
+}
+
+func TestNextIDs(t *testing.T) {
+	request := func(id string) string { return "GET /post?id=" + id + " HTTP/1.1\r\nHost: x\r\n\r\n" }
+	for _, tt := range []struct {
+		name, bytes string
+		ids         int
+		last        string
+		rest        int
+	}{
+		{"nothing", "", 0, "", 0},
+		{"other requests", "POST /post?id=a HTTP/1.1\r\nHost: x\r\n\r\n", 0, "", 0},
+		{"two reads", request("a") + request("b"), 2, "b", 0},
+		{"a read that has not arrived whole", request("a") + "GET /post?id=b", 1, "a", 0},
+		{"an empty id", request(""), 1, "", 0},
+		{"more than fit", strings.Repeat(request("a"), store.PrefetchMax-1) + request("b") + request("c"), store.PrefetchMax, "b",
+			len(request("c")) + len("HTTP/1.1\r\nHost: x\r\n\r\n")},
+	} {
+		var ids [store.PrefetchMax][]byte
+		n, seen := nextIDs([]byte(tt.bytes), &ids)
+		if n != tt.ids || seen != len(tt.bytes)-tt.rest || n > 0 && string(ids[n-1]) != tt.last {
+			t.Errorf("%s: %d ids (%q), %d of %d bytes seen; want %d, the last %q, and %d bytes left", tt.name, n, ids[:n], seen, len(tt.bytes), tt.ids, tt.last, tt.rest)
+		}
 	}
 }

@@ -139,6 +139,9 @@ func (r *Replica) Get(key []byte) (store.Entry, store.Lookup) {
 	return r.store.Get(key)
 }
 
+// Prefetch prepares Get for the keys that the caller looks up next. See store.Store.Prefetch.
+func (r *Replica) Prefetch(keys [][]byte) { r.store.Prefetch(keys) }
+
 // CountHits counts n reads that were answered from memory, with an entry or with its absence.
 func (r *Replica) CountHits(n int) { r.metrics.hits.Add(float64(n)) }
 

@@ -366,6 +366,16 @@ func BenchmarkGet(b *testing.B) {
 				i++
 			}
 		})
+		b.Run(name+" of 16 known keys", func(b *testing.B) {
+			i := 0
+			for b.Loop() {
+				if i%PrefetchMax == 0 {
+					s.Prefetch(all[i%queries:][:PrefetchMax])
+				}
+				s.Get(all[i%queries])
+				i++
+			}
+		})
 	}
 }
 
