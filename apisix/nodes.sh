@@ -121,12 +121,13 @@ update_loop() {
 }
 
 stopping=0
+launched=0 # 1 from just before the start of APISIX on
 gateway=
 # quit stops APISIX gracefully: nginx finishes the requests in flight on QUIT, but aborts them on TERM.
 quit() {
 	stopping=1
-	[ -n "$gateway" ] || exit 0 # APISIX has not been started yet
-	kill -QUIT "$gateway" 2>/dev/null || true
+	((launched)) || exit 0
+	[ -z "$gateway" ] || kill -QUIT "$gateway" 2>/dev/null || true # the loop below repeats it once the process is known
 }
 trap quit TERM INT QUIT
 # However this script exits, it kills its children.
@@ -138,6 +139,7 @@ update
 
 update_loop &
 updater=$!
+launched=1
 # Job control, because without it bash starts background commands with QUIT ignored.
 set -m
 "$@" &

@@ -606,6 +606,23 @@ func TestNodesStopEarly(t *testing.T) {
 	}
 }
 
+// TestNodesStopWhileStarting checks that a stop that arrives after APISIX was started, but before the script has noted its
+// process, reaches APISIX too. A trap of bash holds the script there.
+func TestNodesStopWhileStarting(t *testing.T) {
+	c := newContainer(t)
+	c.dns(host(1))
+	const hold = `set -T; trap 'case $BASH_COMMAND in gateway=\$!) touch held; sleep 0.5 ;; esac' DEBUG; . "$0" "$@"`
+	c.cmd.Args = slices.Insert(c.cmd.Args, 1, "-c", hold)
+	c.start()
+	eventually.True(t, "start of APISIX", func() bool { return exists(c.path("held")) })
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := c.status(); status != 7 {
+		t.Errorf("exit code %d, want APISIX's 7", status)
+	}
+}
+
 // TestNodesAPISIXDies checks that the container stops with APISIX's exit code.
 func TestNodesAPISIXDies(t *testing.T) {
 	c := newContainer(t)
