@@ -83,10 +83,13 @@ func TestRequestDuringACut(t *testing.T) {
 			f := start(t)
 			c := dial(t, f)
 			var server *conn
-			eventually.True(t, "idle connection", func() bool {
+			eventually.True(t, "connection", func() bool {
 				f.each(func(c *conn) { server = c })
-				return server != nil && server.phase() == fresh
+				return server != nil
 			})
+			// A poke proves that its goroutine reads. A cut before the first read would find nothing and close the connection.
+			_ = server.SetReadDeadline(expired)
+			eventually.True(t, "idle connection", func() bool { return server.phase() == poked })
 			server.mu.Lock() // as the sweep does while it changes the status and sets the deadline
 			server.enter(cut, 0)
 			send(t, c, pieces[0])
