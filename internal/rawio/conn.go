@@ -57,7 +57,7 @@ func New(nc net.Conn) net.Conn {
 // preempt it, may be asleep.
 const yieldEvery = 32
 
-// Read implements net.Conn.
+// Read implements net.Conn. It returns maxCall bytes at most.
 func (c *Conn) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
@@ -107,9 +107,13 @@ func (h *half) transfer(when func(func(fd uintptr) bool) error, b []byte) (int, 
 	return h.n, err
 }
 
+// maxCall bounds one system call, in bytes: the scheduler does not know that the thread is in the kernel, so a garbage
+// collection would wait for it.
+const maxCall = 64 << 10
+
 func (h *half) read(fd uintptr) bool {
 	for {
-		n, err := Read(fd, h.b)
+		n, err := Read(fd, h.b[:min(len(h.b), maxCall)])
 		switch err {
 		case syscall.EINTR:
 			continue
@@ -125,12 +129,9 @@ func (h *half) read(fd uintptr) bool {
 	}
 }
 
-// maxWrite bounds one call, because the thread cannot do anything else meanwhile.
-const maxWrite = 64 << 10
-
 func (h *half) write(fd uintptr) bool {
 	for len(h.b) > 0 {
-		n, err := Write(fd, h.b[:min(len(h.b), maxWrite)])
+		n, err := Write(fd, h.b[:min(len(h.b), maxCall)])
 		switch err {
 		case syscall.EINTR:
 			continue

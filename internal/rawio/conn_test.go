@@ -166,3 +166,23 @@ func TestTransfersDoNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// One call does not copy megabytes, however large buffer and queue are.
+func TestReadIsBounded(t *testing.T) {
+	c, peer := pair(t)
+	go func() { _, _ = peer.Write(make([]byte, 8*maxCall)) }()
+	b := make([]byte, 8*maxCall)
+	for got := 0; got < len(b); {
+		n, err := c.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n > maxCall {
+			t.Fatalf("one read of %d bytes", n)
+		}
+		got += n
+		if got < 4*maxCall { // let the rest arrive, so that a read could return more
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
