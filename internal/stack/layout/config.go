@@ -168,10 +168,16 @@ func (c *Config) childEnv() []string {
 // Getenv returns the value of a variable in an environment in the form of os.Environ, "" when it is not set. Of
 // several entries the last one counts.
 func Getenv(env []string, name string) string {
+	value, _ := lookupEnv(env, name)
+	return value
+}
+
+// lookupEnv is Getenv, and reports whether the variable is set, which an empty one is.
+func lookupEnv(env []string, name string) (value string, set bool) {
 	for _, e := range slices.Backward(env) {
 		if value, ok := strings.CutPrefix(e, name+"="); ok {
-			return value
+			return value, true
 		}
 	}
-	return ""
+	return "", false
 }

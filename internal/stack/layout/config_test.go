@@ -83,3 +83,18 @@ func TestWriterKnowsWherePostsAreRead(t *testing.T) {
 		}
 	}
 }
+
+// An empty folder turns the file off, as it does for a reader that is started by hand.
+func TestSnapshotFileCanBeTurnedOff(t *testing.T) {
+	for setting, want := range map[string]string{"OTHER=x": SnapshotFolder, "CACHE_SNAPSHOT_DIR=": "", "CACHE_SNAPSHOT_DIR=/a": "/a"} {
+		cfg := testConfig(t, "REDIS_SERVER=/bin/true")
+		cfg.Env = append(cfg.Env, setting)
+		reader, err := cfg.Reader(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Getenv(reader.Env, "CACHE_SNAPSHOT_DIR"); got != want && got != cfg.File(want) {
+			t.Errorf("%s: the reader's folder is %q, want %q", setting, got, want)
+		}
+	}
+}

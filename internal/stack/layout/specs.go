@@ -65,7 +65,8 @@ func (c *Config) direct() (supervisor.Spec, error) {
 func (c *Config) namedReader(name string, p supervisor.Port) (supervisor.Spec, error) {
 	s, err := c.child(state.Reader, name, p)
 	s.Argv = append(s.Argv, "-pod-id="+name)
-	if err != nil || Getenv(c.Env, "CACHE_SNAPSHOT_DIR") != "" || c.OwnRedis() && c.embedded() { // the embedded Redis keeps nothing either
+	_, chosen := lookupEnv(c.Env, "CACHE_SNAPSHOT_DIR")       // an empty one turns the file off
+	if err != nil || chosen || c.OwnRedis() && c.embedded() { // the embedded Redis keeps nothing either
 		return s, err
 	}
 	s.Env = append(s.Env, "CACHE_SNAPSHOT_DIR="+c.File(SnapshotFolder))
