@@ -191,7 +191,7 @@ func (t *tour) settled() (state.Stack, error) {
 	defer cancel()
 	var st state.Stack
 	var err error
-	if !poll.Until(ctx, func() bool { st, err = t.stage.state(); return err == nil && everyProcessIsReady(st) }) {
+	if !poll.Until(ctx, func() bool { st, err = t.stage.state(); return err == nil && st.Well() }) {
 		return st, errors.Join(t.ctx.Err(), err, fmt.Errorf("the stack is not well: %s", cmp.Or(st.MissingText(), "a process is degraded")))
 	}
 	return st, nil

@@ -46,7 +46,7 @@ var services = map[string]service{
 	"sentinel-3":    {state.Sentinel, 0, 0, ""},
 	"prometheus":    {state.Prometheus, 9090, 0, ""},
 	"dashboard":     {"dashboard", 3000, 0, ""},
-	"grafana":       {"grafana", 3000, 0, ""},
+	"grafana":       {state.Grafana, 3000, 0, ""},
 }
 
 // images pulls and builds what is missing. With an error it returns the output of Docker.

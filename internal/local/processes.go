@@ -241,15 +241,10 @@ func (r *processes) failover() error {
 	fmt.Fprintln(r.out, "Waiting until every process has followed.")
 	ctx, cancel := context.WithTimeout(r.ctx, followWait)
 	defer cancel()
-	if !poll.Until(ctx, func() bool { st, err = r.state(); return err == nil && everyProcessIsReady(st) }) {
+	if !poll.Until(ctx, func() bool { st, err = r.state(); return err == nil && st.Well() }) {
 		fmt.Fprintf(r.out, "Not every process has followed within %s; make health shows which.\n", followWait)
 	}
 	return nil
-}
-
-// everyProcessIsReady reports whether every process is ready and none degraded.
-func everyProcessIsReady(st state.Stack) bool {
-	return !slices.ContainsFunc(st.Processes, func(p state.Process) bool { return p.State != state.Ready })
 }
 
 // logs replaces this process by a tail, which follows the files over their rotation. The lines have the

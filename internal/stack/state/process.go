@@ -1,7 +1,7 @@
 // Package state describes the running stack: its processes, their roles and their health.
 package state
 
-// Roles of processes. Each except Sentinel and Prometheus is also the first argument that makes the program take this
+// Roles of processes. Each except Sentinel, Prometheus and Grafana is also the first argument that makes the program take this
 // role.
 const (
 	Redis      = "redis"
@@ -12,6 +12,7 @@ const (
 	Gateway    = "gateway"
 	Load       = "load-generator" // runs on request
 	Prometheus = "prometheus"
+	Grafana    = "grafana" // only in Docker
 )
 
 // States of a process.
@@ -40,18 +41,22 @@ type Process struct {
 // Up reports whether the process does its job.
 func (p Process) Up() bool { return p.State == Ready || p.State == Degraded }
 
+// Spectator reports whether p only watches the stack or puts load on it: the stack serves as well without it.
+func (p Process) Spectator() bool { return p.Role == Load || p.Role == Prometheus || p.Role == Grafana }
+
 // Settled reports whether a start no longer waits for p. A reader that is degraded has lost Redis and serves from
 // memory. A degraded gateway does not use all readers yet, and a degraded Redis or Sentinel has not found
-// the others yet. Reads and writes need neither load nor Prometheus.
+// the others yet.
 func (p Process) Settled() bool {
 	switch p.Role {
 	case Gateway, Redis, Sentinel:
 		return p.State == Ready
-	case Load, Prometheus:
-		return true
 	}
-	return p.Up()
+	return p.Up() || p.Spectator()
 }
+
+// Well reports whether p is ready and not degraded, or a spectator.
+func (p Process) Well() bool { return p.State == Ready || p.Spectator() }
 
 // StateText returns the state of p and the reason for it.
 func (p Process) StateText() string {

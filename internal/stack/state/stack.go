@@ -23,10 +23,20 @@ type RedisServer struct {
 	MasterName string   `json:"master_name,omitempty"` // name of the primary at the Sentinels, which Addrs are then
 }
 
-// Ready reports whether every process is up.
+// Ready reports whether every process is up, apart from spectators.
 func (s Stack) Ready() bool {
 	for _, p := range s.Processes {
-		if !p.Up() {
+		if !p.Up() && !p.Spectator() {
+			return false
+		}
+	}
+	return s.Complete
+}
+
+// Well reports whether every process is ready and none degraded, apart from spectators.
+func (s Stack) Well() bool {
+	for _, p := range s.Processes {
+		if !p.Well() {
 			return false
 		}
 	}
