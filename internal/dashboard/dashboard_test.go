@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,6 +60,29 @@ func TestCollectorMeasuresEveryProcess(t *testing.T) {
 	}
 	if s = getSeries(t, srv, fmt.Sprintf("?after=%d", s.Points[0].Time)); len(s.Points) != 0 {
 		t.Errorf("%d points after the last one", len(s.Points))
+	}
+}
+
+// A point takes one scrape of each process, and an observation one of those that count reads.
+func TestOneScrapePerPoint(t *testing.T) {
+	var scrapes atomic.Int64
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "# TYPE apisix_http_status counter\napisix_http_status{code=\"200\",route=\"post\"} %d\n", 10*scrapes.Add(1))
+	}))
+	defer gateway.Close()
+	f := newFakeStack(t)
+	f.procs = append(f.procs, state.Process{Name: "gateway", Role: state.Gateway, Metrics: gateway.URL})
+	f.state["gateway"] = state.Ready
+	d, srv := f.dashboard(t)
+	for i, look := range []func(context.Context){d.history.collect, d.history.observe, d.history.collect} {
+		f.writes.Add(3)
+		look(t.Context())
+		if n := scrapes.Load(); n != int64(i+1) {
+			t.Errorf("%d scrapes of the gateway after %d looks", n, i+1)
+		}
+	}
+	if s := getSeries(t, srv, ""); s.Totals.Reads != 20 || s.Points[1].Values["gateway"]["reads"] <= 0 || s.Points[1].Values["writer"]["writes"] <= 0 {
+		t.Errorf("totals %+v, point %v", s.Totals, s.Points[1].Values)
 	}
 }
 

@@ -42,8 +42,7 @@ type series struct {
 // minutes.
 type history struct {
 	cfg      Config
-	measured *measure.Collector // measures every process for a point; only the goroutine that runs collect uses it
-	counted  *measure.Collector // counts reads at each observation, likewise
+	measured *measure.Collector // only the goroutine of run uses it
 	client   *http.Client
 
 	mu     sync.Mutex // guards newest
@@ -52,7 +51,7 @@ type history struct {
 
 func newHistory(cfg Config, polls *ownPolls) *history {
 	h := &history{
-		cfg: cfg, measured: measure.NewCollector(), counted: measure.NewCollector(),
+		cfg: cfg, measured: measure.NewCollector(),
 		client: &http.Client{Timeout: askTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: 10 * time.Second}},
 	}
 	h.measured.Own = polls.of
@@ -62,7 +61,6 @@ func newHistory(cfg Config, polls *ownPolls) *history {
 // run observes until ctx is done.
 func (h *history) run(ctx context.Context) {
 	defer h.measured.Close()
-	defer h.counted.Close()
 	defer h.client.CloseIdleConnections()
 	var next time.Time // of the next point
 	for {
@@ -89,13 +87,15 @@ func (h *history) run(ctx context.Context) {
 // observe checks the processes, counts the reads, and passes both to the log.
 func (h *history) observe(ctx context.Context) {
 	processes := h.cfg.Processes(ctx)
-	h.log(processes, h.count(ctx, processes), h.digests(ctx, processes), nil, nil)
+	h.measured.Count(ctx, slices.DeleteFunc(slices.Clone(processes), func(p state.Process) bool {
+		return p.Role != state.Gateway && p.Role != state.Load
+	}))
+	h.log(processes, h.digests(ctx, processes), nil, nil)
 }
 
 // collect observes and adds a point. The timeouts of the health checks and of a scrape bound it.
 func (h *history) collect(ctx context.Context) {
 	processes := h.cfg.Processes(ctx)
-	totals := h.count(ctx, processes)
 	digests := h.digests(ctx, processes)
 	values := h.measured.Collect(ctx, slices.DeleteFunc(slices.Clone(processes), hangs))
 	snapshots, catchups := make(map[string]int64), make(map[string]int64)
@@ -105,7 +105,7 @@ func (h *history) collect(ctx context.Context) {
 			catchups[p.Name] = int64(h.measured.Grown(p.Name, "catchups"))
 		}
 	}
-	h.log(processes, totals, digests, snapshots, catchups)
+	h.log(processes, digests, snapshots, catchups)
 	alerts, link := h.alerts(ctx, processes)
 	agreement := events.Compare(digests)
 
@@ -124,19 +124,13 @@ func (h *history) collect(ctx context.Context) {
 // hangs reports whether the health check of a process has timed out: its scrape would delay the point as much again.
 func hangs(p state.Process) bool { return p.State == state.NotReady && p.Detail == "timeout" }
 
-// count returns the reads so far. The gateway counts those that it answers; the load generator counts the failures that
-// no server has seen.
-func (h *history) count(ctx context.Context, processes []state.Process) events.Totals {
-	h.counted.Collect(ctx, slices.DeleteFunc(slices.Clone(processes), func(p state.Process) bool {
-		return p.Role != state.Gateway && p.Role != state.Load
-	}))
-	return events.Totals{
-		Reads:  int64(h.counted.Total(state.Gateway, "reads")),
-		Failed: int64(h.counted.Total(state.Gateway, "errors") + h.counted.Total(state.Load, "lost")),
+// log passes an observation to the log. The gateway counts the reads that it answers; the load generator counts the
+// failures that no server has seen.
+func (h *history) log(processes []state.Process, digests map[string]events.Digest, snapshots, catchups map[string]int64) {
+	totals := events.Totals{
+		Reads:  int64(h.measured.Total(state.Gateway, "reads")),
+		Failed: int64(h.measured.Total(state.Gateway, "errors") + h.measured.Total(state.Load, "lost")),
 	}
-}
-
-func (h *history) log(processes []state.Process, totals events.Totals, digests map[string]events.Digest, snapshots, catchups map[string]int64) {
 	h.cfg.Log.Observe(events.Observation{
 		Time: time.Now(), Processes: processes, Totals: totals, Digests: digests, Snapshots: snapshots, CatchUps: catchups,
 	})

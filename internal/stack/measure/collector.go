@@ -43,13 +43,40 @@ func NewCollector() *Collector {
 // Close closes the idle connections.
 func (c *Collector) Close() { c.client.CloseIdleConnections() }
 
+// result is a scrape of one process.
+type result struct {
+	at     time.Time // zero when the scrape failed
+	sample sample
+}
+
 // Collect scrapes every process at the same time, within scrapeTimeout, and returns the values of each that
-// answers by its name. A process has rates from its second scrape on.
+// answers by its name. A process has rates from its second scrape on: they are those since the last Collect.
 func (c *Collector) Collect(ctx context.Context, processes []state.Process) map[string]Values {
-	type result struct {
-		at     time.Time // zero when the scrape failed
-		sample sample
+	values := make(map[string]Values, len(processes))
+	tracks := make(map[string]*track, len(processes)) // without those of processes that are gone
+	for i, r := range c.scrapeAll(ctx, processes) {
+		p := processes[i]
+		if r.at.IsZero() {
+			continue // a gap: the next scrape has no earlier one to compare with
+		}
+		t := c.tracks[p.Name]
+		if t == nil {
+			t = new(track)
+		}
+		tracks[p.Name] = t
+		values[p.Name] = t.add(r.at, r.sample)
 	}
+	c.tracks = tracks
+	return values
+}
+
+// Count scrapes like Collect, but only for Total and Grown: the rates of the next Collect do not begin here.
+func (c *Collector) Count(ctx context.Context, processes []state.Process) {
+	c.scrapeAll(ctx, processes)
+}
+
+// scrapeAll scrapes every process at the same time, adds what it counts to the tally, and returns a result for each.
+func (c *Collector) scrapeAll(ctx context.Context, processes []state.Process) []result {
 	results := make([]result, len(processes))
 	var wg sync.WaitGroup
 	for i, p := range processes {
@@ -68,22 +95,12 @@ func (c *Collector) Collect(ctx context.Context, processes []state.Process) map[
 		})
 	}
 	wg.Wait()
-	values := make(map[string]Values, len(processes))
-	tracks := make(map[string]*track, len(processes)) // without those of processes that are gone
-	for i, p := range processes {
-		if results[i].at.IsZero() {
-			continue // a gap: the next scrape has no earlier one to compare with
+	for i, r := range results {
+		if !r.at.IsZero() {
+			c.tally.add(processes[i], r.sample)
 		}
-		t := c.tracks[p.Name]
-		if t == nil {
-			t = new(track)
-		}
-		tracks[p.Name] = t
-		values[p.Name] = t.add(results[i].at, results[i].sample)
-		c.tally.add(p, results[i].sample)
 	}
-	c.tracks = tracks
-	return values
+	return results
 }
 
 // Total returns the growth of a counter since NewCollector, over all processes of a role that there have been. A restart

@@ -1,6 +1,10 @@
 package measure
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,5 +41,30 @@ func TestTally(t *testing.T) {
 	}
 	if got := c.Total(state.Gateway, "reads"); got != 0 {
 		t.Errorf("total of a role without processes %v", got)
+	}
+}
+
+// Between two points reads are only counted: the rates of a point are those since the last one.
+func TestCountLeavesRatesAlone(t *testing.T) {
+	var reads, scrapes atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		scrapes.Add(1)
+		fmt.Fprintf(w, "# TYPE http_requests_total counter\nhttp_requests_total{route=\"/post\",code=\"200\"} %d\n", reads.Load())
+	}))
+	defer srv.Close()
+	c := NewCollector()
+	defer c.Close()
+	all := []state.Process{{Name: "reader-1", Role: state.Reader, Metrics: srv.URL}}
+	c.Collect(t.Context(), all)
+	reads.Add(100)
+	c.Count(t.Context(), all)
+	if got := c.Total(state.Reader, "reads"); got != 100 {
+		t.Errorf("total %v after 100 reads", got)
+	}
+	if v := c.Collect(t.Context(), all)["reader-1"]; v["reads"] <= 0 {
+		t.Errorf("values %v: the reads before the count are missing", v)
+	}
+	if n := scrapes.Load(); n != 3 {
+		t.Errorf("%d scrapes, want 3", n)
 	}
 }
