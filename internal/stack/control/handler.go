@@ -26,7 +26,8 @@ type Stack interface {
 	Load(ctx context.Context, reads, writes int) error
 }
 
-// Handler returns the API, with web for all other paths. Only this machine may use it: see dashboard.LocalOnly.
+// Handler returns the API, with web for all other paths. Only this machine may use it (see dashboard.LocalOnly), and only
+// the user of the stack may change it.
 func Handler(s Stack, web http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", web)
@@ -89,7 +90,7 @@ func (r loadRequest) check() (field, detail string) {
 
 // change registers a POST that changes the stack and answers with the state after that.
 func change[R request](mux *http.ServeMux, s Stack, path, example string, do func(context.Context, R) error) {
-	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("POST "+path, ownerOnly(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var body R
 		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10))
 		dec.DisallowUnknownFields()
@@ -106,5 +107,5 @@ func change[R request](mux *http.ServeMux, s Stack, path, example string, do fun
 			return
 		}
 		httpkit.JSON(w, http.StatusOK, s.State(r.Context()))
-	})
+	})))
 }
