@@ -22,6 +22,7 @@ import (
 const (
 	settleWait  = 60 * time.Second  // longest wait for the whole stack to be well before a step
 	outcomeWait = 120 * time.Second // longest wait for the outcome of a step
+	restoreWait = 30 * time.Second  // longest wait for the number of readers that there was
 )
 
 // demo breaks the stack in one way after the other while load is on it, and prints what happened. It starts the stack
@@ -72,6 +73,7 @@ type tour struct {
 	printed int64 // id of the newest event whose line was printed
 	good    int
 	bad     int
+	scaled  bool // the number of readers is not what it was
 }
 
 // newTour returns a tour that prints only what happens from now on.
@@ -124,6 +126,7 @@ func (t *tour) run() error {
 	if err := t.skipFirstSnapshot(); err != nil {
 		return err
 	}
+	defer t.restoreReaders(len(inRotation(st)))
 	for _, next := range []func(state.Stack) step{
 		t.reader("kill", events.Killed, 1), t.reader("freeze", events.Frozen, 0), t.cut,
 		t.redis("kill", events.Killed), t.redis("freeze", events.Frozen), t.readers(1), t.readers(-1),
@@ -147,6 +150,20 @@ func (t *tour) run() error {
 		return fmt.Errorf("%d outcomes are bad, and %s reads failed", t.bad, humanize.Comma(failed))
 	}
 	return nil
+}
+
+// restoreReaders brings the number of readers back to n if the demo ends between adding and removing one.
+func (t *tour) restoreReaders(n int) {
+	if !t.scaled {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), restoreWait)
+	defer cancel()
+	fmt.Fprintf(t.out, "Bringing the number of readers back to %d.\n", n)
+	var err error
+	if !poll.Until(ctx, func() bool { err = t.stage.setReaders(ctx, n); return err == nil }) { // the interrupted change may go on
+		fmt.Fprintln(t.err, "warning:", err)
+	}
 }
 
 // skipFirstSnapshot prints what happened while the load started. The first write to an empty Redis begins its history, and
@@ -305,6 +322,11 @@ func (t *tour) readers(change int) func(state.Stack) step {
 		if n < 1 || n > layout.MaxReaders {
 			return step{}
 		}
-		return step{events.Scaled, "", func() error { return t.stage.setReaders(n) }}
+		return step{events.Scaled, "", func() error {
+			t.scaled = true
+			err := t.stage.setReaders(t.ctx, n)
+			t.scaled = err != nil || change > 0
+			return err
+		}}
 	}
 }

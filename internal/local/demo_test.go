@@ -63,8 +63,10 @@ type recorded struct {
 	faults    []string
 	st        state.Stack
 	failed    int64
-	failsWith int64 // reads that fail with each fault
-	good      bool  // every outcome is good, and every step is possible
+	failsWith int64  // reads that fail with each fault
+	good      bool   // every outcome is good, and every step is possible
+	readers   []int  // arguments of setReaders
+	scaling   func() // if set, the first call of setReaders calls it and fails
 	mu        sync.Mutex
 	reads     int64
 }
@@ -77,7 +79,13 @@ func (r *recorded) story() (control.Story, error) {
 	return control.Story{Events: r.events, Totals: events.Totals{Reads: r.reads, Failed: r.failed}}, nil
 }
 func (r *recorded) setLoad(context.Context, int, int) error { return nil }
-func (r *recorded) setReaders(int) error {
+func (r *recorded) setReaders(_ context.Context, n int) error {
+	r.readers = append(r.readers, n)
+	if r.scaling != nil {
+		r.scaling()
+		r.scaling = nil
+		return context.Canceled
+	}
 	if !r.good {
 		return errors.New("no more ports")
 	}
@@ -104,13 +112,19 @@ func (r *recorded) fault(kind, process string) error {
 // runTour runs the demo on a stage whose processes are ready.
 func runTour(t *testing.T, r *recorded, processes ...state.Process) (*tour, string, error) {
 	t.Helper()
+	return runTourIn(t.Context(), t, r, processes...)
+}
+
+// runTourIn is runTour until ctx is done.
+func runTourIn(ctx context.Context, t *testing.T, r *recorded, processes ...state.Process) (*tour, string, error) {
+	t.Helper()
 	r.st.Complete = true
 	for _, p := range processes {
 		p.State = state.Ready
 		r.st.Processes = append(r.st.Processes, p)
 	}
 	var out bytes.Buffer
-	p := &program{ctx: t.Context(), out: &out, err: &out}
+	p := &program{ctx: ctx, out: &out, err: &out}
 	tour, err := p.newTour(r)
 	if err != nil {
 		t.Fatal(err)
@@ -147,6 +161,17 @@ func TestDemoCountsEveryRead(t *testing.T) {
 		if fmt.Sprint(err) != want {
 			t.Errorf("with %d reads failing at each fault: error %v, want %s\n%s", failsWith, err, want, out)
 		}
+	}
+}
+
+// An interrupt between adding and removing a reader leaves the number of readers as it was.
+func TestInterruptedDemoRestoresTheReaders(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	r := &recorded{good: true, scaling: interrupt, st: state.Stack{Redis: state.RedisServer{Layout: layout.Single}}}
+	_, out, err := runTourIn(ctx, t, r, state.Process{Name: "reader-1", Role: state.Reader}, state.Process{Name: "reader-2", Role: state.Reader})
+	if !errors.Is(err, context.Canceled) || !slices.Equal(r.readers, []int{3, 2}) {
+		t.Errorf("numbers of readers %v, want 3 and then 2; error %v\n%s", r.readers, err, out)
 	}
 }
 

@@ -14,10 +14,11 @@ type stage interface {
 	story() (control.Story, error)
 	// setLoad starts the load generator with rates per second, or stops it if reads is 0.
 	setLoad(ctx context.Context, reads, writes int) error
-	// fault injects a fault (kill, freeze, cut) into a process. A freeze and a cut end by themselves.
+	// fault injects a fault (kill, freeze, cut) into a process. A freeze and a cut end by themselves, and when the command
+	// is interrupted.
 	fault(kind, process string) error
 	// setReaders changes the number of readers in rotation.
-	setReaders(n int) error
+	setReaders(ctx context.Context, n int) error
 	// close ends what belongs to this command.
 	close()
 }
@@ -43,8 +44,8 @@ func (c *controlled) fault(kind, process string) error {
 	return control.Fault(c.ctx, c.addr, kind, process)
 }
 
-func (c *controlled) setReaders(n int) error {
-	_, err := control.Scale(c.ctx, c.addr, n)
+func (c *controlled) setReaders(ctx context.Context, n int) error {
+	_, err := control.Scale(ctx, c.addr, n)
 	return err
 }
 

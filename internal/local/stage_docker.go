@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"heavy-read-api/internal/daemon"
@@ -26,8 +27,9 @@ import (
 )
 
 const (
-	dockerDown  = time.Second     // time between the kill of a container and its start
-	dockerFault = 5 * time.Second // duration of a freeze and a cut
+	dockerDown  = time.Second      // time between the kill of a container and its start
+	faultTime   = 5 * time.Second  // duration of a freeze and a cut
+	commandTime = 15 * time.Second // bound of one docker command
 )
 
 // observed is the stage of a stack in Docker: this command observes the containers, injects the faults and runs the load
@@ -148,12 +150,12 @@ func (o *observed) setLoad(_ context.Context, reads, writes int) error {
 	return nil
 }
 
-func (o *observed) setReaders(n int) error {
+func (o *observed) setReaders(ctx context.Context, n int) error {
 	id := o.log.Begin(events.Scaled, fmt.Sprintf("readers in rotation: %d", n))
 	began := time.Now()
 	silent := *o.docker
 	program := *o.program
-	program.out = new(strings.Builder)
+	program.ctx, program.out = ctx, new(strings.Builder)
 	program.err = program.out
 	silent.program = &program
 	err := silent.scale(n)
@@ -161,43 +163,75 @@ func (o *observed) setReaders(n int) error {
 	return err
 }
 
+// dockerFaults returns the faults that can be injected into a container.
+func dockerFaults(name string) map[string]dockerFault {
+	data := cmp.Or(os.Getenv("COMPOSE_PROJECT_NAME"), "heavy-read-api") + "_data"
+	return map[string]dockerFault{
+		"kill": {
+			events.Killed, name + " was killed (docker kill)", dockerDown, 0,
+			[]string{"kill", name}, []string{"start", name},
+		},
+		"freeze": {
+			events.Frozen, name + " was frozen for 5 s (docker pause)", faultTime, faultTime,
+			[]string{"pause", name}, []string{"unpause", name},
+		},
+		"cut": {
+			events.Cut, name + " was cut off from Redis for 5 s (docker network disconnect)", faultTime, faultTime,
+			[]string{"network", "disconnect", data, name}, []string{"network", "connect", data, name},
+		},
+	}
+}
+
+// dockerFault is a fault and the commands that begin and end it.
+type dockerFault struct {
+	event, text string
+	pause       time.Duration // between the two commands
+	lasts       time.Duration // part of pause in which the container is not expected to recover
+	begin, end  []string
+}
+
+// fault injects a fault and ends it. An interrupt ends it early.
 func (o *observed) fault(kind, name string) error {
 	processes := o.processes(o.ctx)
 	i := slices.IndexFunc(processes, func(p state.Process) bool { return p.Name == name })
 	if i < 0 {
 		return fmt.Errorf("there is no container %q", name)
 	}
-	project := cmp.Or(os.Getenv("COMPOSE_PROJECT_NAME"), "heavy-read-api")
-	data := project + "_data"
-	for _, f := range []struct {
-		kind, event, text string
-		lasts, ends       time.Duration // lasts is part of the outcome
-		begin, end        []string
-	}{
-		{"kill", events.Killed, "%s was killed (docker kill)", 0, dockerDown, []string{"kill", name}, []string{"start", name}},
-		{"freeze", events.Frozen, "%s was frozen for 5 s (docker pause)", dockerFault, dockerFault, []string{"pause", name}, []string{"unpause", name}},
-		{
-			"cut", events.Cut, "%s was cut off from Redis for 5 s (docker network disconnect)", dockerFault, dockerFault,
-			[]string{"network", "disconnect", data, name}, []string{"network", "connect", data, name},
-		},
-	} {
-		if f.kind != kind {
-			continue
-		}
-		id, err := o.log.Fault(f.event, processes[i], f.lasts, fmt.Sprintf(f.text, name))
-		if err != nil {
-			return err
-		}
-		if out, err := exec.CommandContext(o.ctx, "docker", f.begin...).CombinedOutput(); err != nil {
-			o.log.Cancel(id)
-			return fmt.Errorf("docker %s: %s", strings.Join(f.begin, " "), lastLine(string(out)))
-		}
-		err = o.wait(f.ends)
-		// Not with o.ctx: an interrupted command must not leave the fault behind.
-		if out, failed := exec.Command("docker", f.end...).CombinedOutput(); failed != nil {
-			return fmt.Errorf("docker %s: %s", strings.Join(f.end, " "), lastLine(string(out)))
-		}
+	f, ok := dockerFaults(name)[kind]
+	if !ok {
+		return fmt.Errorf("there is no fault %q: use kill, freeze or cut", kind)
+	}
+	id, err := o.log.Fault(f.event, processes[i], f.lasts, f.text)
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("there is no fault %q: use kill, freeze or cut", kind)
+	began := runDocker(o.ctx, f.begin)
+	if began == nil {
+		err = o.wait(f.pause)
+	}
+	// Always, and not with o.ctx: Docker may have begun the fault although its command failed or was interrupted.
+	ended := runDocker(context.WithoutCancel(o.ctx), f.end)
+	switch {
+	case began != nil:
+		o.log.Cancel(id)
+		return began
+	case ended != nil:
+		return fmt.Errorf("%w; end the fault by hand", ended)
+	}
+	return err
+}
+
+// runDocker runs docker, for commandTime at most. The Ctrl-C of a terminal, which all processes of the foreground
+// get, does not reach it.
+func runDocker(ctx context.Context, args []string) error {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = time.Second // a plugin that survives the kill may hold the pipe
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("docker %s: %s", strings.Join(args, " "), cmp.Or(lastLine(string(out)), err.Error()))
+	}
+	return nil
 }
