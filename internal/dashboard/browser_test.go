@@ -109,7 +109,7 @@ func TestInBrowser(t *testing.T) {
 	sees("#banners", "reader-2 is restarting (signal: killed).")
 	sees("#events .going", "reader-2 died (signal: killed)")
 	f.setState("reader-2", state.Ready)
-	sees("#events .good", "reader-2 died (signal: killed); back after ")
+	sees("#events .unproven", "reader-2 died (signal: killed); back after ") // nothing reads through a gateway
 
 	// The buttons of the control API, and what it refuses.
 	err = chromedp.Do(ctx, chromedp.Click(`#buttons button`))

@@ -72,7 +72,7 @@ type tour struct {
 	stage   stage
 	printed int64 // id of the newest event whose line was printed
 	good    int
-	bad     int
+	bad     int  // outcomes that are not good
 	scaled  bool // the number of readers is not what it was
 }
 
@@ -147,7 +147,7 @@ func (t *tour) run() error {
 	fmt.Fprintf(t.out, "%d of %d outcomes are good. %s of %s reads failed.\n", t.good, t.good+t.bad,
 		humanize.Comma(failed), humanize.Comma(end.Totals.Reads-begin.Totals.Reads))
 	if t.bad > 0 || failed > 0 {
-		return fmt.Errorf("%d outcomes are bad, and %s reads failed", t.bad, humanize.Comma(failed))
+		return fmt.Errorf("%d outcomes are not good, and %s reads failed", t.bad, humanize.Comma(failed))
 	}
 	return nil
 }
@@ -257,6 +257,9 @@ func (t *tour) print(all []events.Event) {
 			t.good++
 		case events.Bad:
 			mark = "BAD "
+			t.bad++
+		case events.Unproven:
+			mark = "??  "
 			t.bad++
 		}
 		fmt.Fprintln(t.out, mark, e)

@@ -2,6 +2,7 @@ package local
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,6 +68,7 @@ type recorded struct {
 	good      bool   // every outcome is good, and every step is possible
 	readers   []int  // arguments of setReaders
 	scaling   func() // if set, the first call of setReaders calls it and fails
+	verdict   string // of every outcome; "" for those of good
 	mu        sync.Mutex
 	reads     int64
 }
@@ -103,6 +105,7 @@ func (r *recorded) fault(kind, process string) error {
 	if kind == "freeze" && !r.good {
 		verdict = events.Bad
 	}
+	verdict = cmp.Or(r.verdict, verdict)
 	r.events = append(r.events, events.Event{
 		ID: int64(len(r.events) + 1), Time: 1, End: 2, Kind: kinds[kind], Process: process, Text: kind + " " + process, Outcome: "over", Verdict: verdict,
 	})
@@ -154,13 +157,22 @@ func TestDemoFails(t *testing.T) {
 
 // A read that no event accounts for makes the demo fail too.
 func TestDemoCountsEveryRead(t *testing.T) {
-	for failsWith, want := range map[int64]string{0: "<nil>", 1: "0 outcomes are bad, and 5 reads failed"} {
+	for failsWith, want := range map[int64]string{0: "<nil>", 1: "0 outcomes are not good, and 5 reads failed"} {
 		r := &recorded{good: true, failsWith: failsWith, st: state.Stack{Redis: state.RedisServer{Layout: layout.Single}}}
 		_, out, err := runTour(t, r, state.Process{Name: "redis", Role: state.Redis},
 			state.Process{Name: "reader-1", Role: state.Reader}, state.Process{Name: "reader-2", Role: state.Reader})
 		if fmt.Sprint(err) != want {
 			t.Errorf("with %d reads failing at each fault: error %v, want %s\n%s", failsWith, err, want, out)
 		}
+	}
+}
+
+// Outcomes without reads are not good.
+func TestDemoNeedsReads(t *testing.T) {
+	r := &recorded{good: true, verdict: events.Unproven}
+	_, out, err := runTour(t, r, state.Process{Name: "reader-1", Role: state.Reader})
+	if err == nil || !strings.HasSuffix(err.Error(), " outcomes are not good, and 0 reads failed") || !strings.Contains(out, "??  ") {
+		t.Errorf("error %v\n%s", err, out)
 	}
 }
 
@@ -246,7 +258,7 @@ func TestFaults(t *testing.T) {
 	eventually.True(t, "the writer is back with an outcome", func() bool {
 		story, err := control.Events(t.Context(), addr)
 		return err == nil && slices.ContainsFunc(story.Events, func(e events.Event) bool {
-			return e.Process == "writer" && e.Kind == events.Killed && e.Verdict == events.Good && strings.HasPrefix(e.Outcome, "back after ")
+			return e.Process == "writer" && e.Kind == events.Killed && e.Verdict == events.Unproven && strings.HasPrefix(e.Outcome, "back after ")
 		})
 	})
 	if pid := find(t, readyState(t, cfg), "writer").PID; pid == find(t, st, "writer").PID {

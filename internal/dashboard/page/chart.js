@@ -293,7 +293,7 @@ class Chart {
   drawEvents(g, x, top, bottom, color) {
     for (const e of this.data.events) {
       const from = x(e.time), to = x(e.end || this.data.now);
-      const paint = color({ good: '--ok', bad: '--bad' }[e.verdict] || (e.end ? '--muted' : '--warn'));
+      const paint = color({ good: '--ok', bad: '--bad', unproven: '--warn' }[e.verdict] || (e.end ? '--muted' : '--warn'));
       g.fillStyle = g.strokeStyle = paint;
       if (to - from > 1) {
         g.globalAlpha = 0.12;

@@ -9,7 +9,7 @@ function drawEvents(events) {
     const text = element('span', '', e.text);
     if (e.outcome) text.append('; ', element('b', '', e.outcome));
     else if (!e.end) text.append(' …');
-    li.append(element('span', 'mark', { good: '✓', bad: '✗' }[e.verdict] || '•'), element('time', '', clock(e.time)), text);
+    li.append(element('span', 'mark', { good: '✓', bad: '✗', unproven: '?' }[e.verdict] || '•'), element('time', '', clock(e.time)), text);
     return li;
   }));
 }

@@ -29,8 +29,9 @@ const (
 
 // Verdicts of an event that is over.
 const (
-	Good = "good"
-	Bad  = "bad"
+	Good     = "good"
+	Bad      = "bad"
+	Unproven = "unproven" // all is well again, but no reads were sent that could have failed
 )
 
 // Event is something that happened. An event without an outcome, such as a snapshot, ends as it begins.
@@ -42,7 +43,7 @@ type Event struct {
 	Process string `json:"process,omitempty"`
 	Text    string `json:"text"`
 	Outcome string `json:"outcome,omitempty"` // "" while it goes on, and for an event without one
-	Verdict string `json:"verdict,omitempty"` // Good or Bad; "" while it goes on, and for an event without an outcome
+	Verdict string `json:"verdict,omitempty"` // Good, Bad or Unproven; "" while it goes on, and for an event without an outcome
 	Reads   int64  `json:"reads,omitempty"`   // reads that ended meanwhile
 	Failed  int64  `json:"failed,omitempty"`  // reads that failed meanwhile
 	Count   int    `json:"count,omitempty"`   // how often it happened, if that is more than once

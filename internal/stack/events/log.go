@@ -17,6 +17,7 @@ const (
 	together   = 15 * time.Second // repetitions of a snapshot or catch-up within this time share a line
 	aftermath  = 3 * time.Second  // for this time after an event, what it may have caused is no event of its own
 	digestWait = 3 * time.Second  // longest wait for digests that can be compared
+	goneAfter  = 3 * time.Second  // a process that is not listed for this time was removed
 )
 
 // Observation is the state of a stack at one time.
@@ -51,6 +52,7 @@ type going struct {
 	fault   time.Duration
 	totals  Totals
 	healthy time.Time // since when everything is well again; zero before that
+	gone    time.Time // since when the process is not listed; zero while it is
 
 	finished bool // Finish was called, with the two values below
 	what     string
@@ -165,15 +167,23 @@ func (l *Log) end(g *going, at time.Time, what string, good bool) {
 	e.End = at.UnixMilli()
 	e.Reads = l.last.Totals.Reads - g.totals.Reads
 	e.Failed = l.last.Totals.Failed - g.totals.Failed
-	e.Verdict = Good
-	if !good || e.Failed > 0 {
+	switch {
+	case !good || e.Failed > 0:
 		e.Verdict = Bad
+	case e.Reads == 0:
+		e.Verdict = Unproven
+	default:
+		e.Verdict = Good
 	}
 	e.Outcome = what + "; " + readsText(e.Reads, e.Failed)
 }
 
-// Observe records what has changed since the last observation. Its calls do not overlap.
+// Observe records what has changed since the last observation. Its calls do not overlap. An observation without any
+// process is one that failed, such as a list of containers that Docker did not give: it says nothing and is dropped.
 func (l *Log) Observe(o Observation) {
+	if len(o.Processes) == 0 {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.last
@@ -335,9 +345,15 @@ func (l *Log) review(g *going, o Observation) {
 	}
 	p, exists := find(o.Processes, g.process)
 	if !exists {
-		l.end(g, o.Time, "it was removed", true)
+		if g.gone.IsZero() {
+			g.gone = o.Time
+		}
+		if o.Time.Sub(g.gone) >= goneAfter { // one list without it may be incomplete
+			l.end(g, o.Time, "it was removed", true)
+		}
 		return
 	}
+	g.gone = time.Time{}
 	if !l.recovered(g, p, o) {
 		g.healthy = time.Time{}
 		if since > g.fault+overdue {

@@ -326,3 +326,50 @@ func TestStartIsNoEvent(t *testing.T) {
 		t.Errorf("events %v", s.log.Events())
 	}
 }
+
+// A list of processes that failed, or lacks one, says nothing about a fault that goes on; only a process that stays away
+// was removed.
+func TestFailedListEndsNoFault(t *testing.T) {
+	s := newScene(t)
+	if _, err := s.log.Fault(Frozen, *s.process("reader-1"), 0, "reader-1 was frozen"); err != nil {
+		t.Fatal(err)
+	}
+	s.set("reader-1", state.NotReady, "timeout")
+	s.observe()
+	all := s.now.Processes
+	without := slices.DeleteFunc(slices.Clone(all), func(p state.Process) bool { return p.Name == "reader-1" })
+	for _, listed := range [][]state.Process{nil, {}, all} {
+		s.now.Processes = listed
+		s.observe()
+	}
+	if all := s.log.Events(); len(all) != 1 {
+		t.Errorf("events %v, want only the fault", all)
+	}
+	s.now.Processes = without
+	s.observe()
+	for _, e := range s.log.Events() {
+		if e.Kind == Frozen && e.End != 0 {
+			t.Errorf("over after a list that failed: %+v", e)
+		}
+	}
+	s.now.Processes = all
+	s.observe()
+	s.now.Processes = without
+	s.observe()
+	s.now.Time = s.now.Time.Add(goneAfter)
+	s.observe()
+	if e := s.log.Events()[0]; !strings.HasPrefix(e.Outcome, "it was removed; ") {
+		t.Errorf("the reader stays away: %+v", e)
+	}
+}
+
+// Without reads nothing shows that none would have failed.
+func TestNoReadsProveNothing(t *testing.T) {
+	s := newScene(t)
+	s.process("reader-1").PID = 300
+	for range 2 {
+		s.now.Totals.Reads = 0
+		s.observe()
+	}
+	s.want("back after 0.0 s; no reads were sent meanwhile", Unproven)
+}
