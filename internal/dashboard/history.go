@@ -107,7 +107,7 @@ func (h *history) collect(ctx context.Context) {
 	}
 	h.log(processes, digests, snapshots, catchups)
 	alerts, link := h.alerts(ctx, processes)
-	agreement := events.Compare(digests)
+	agreement, _ := events.Compare(digests)
 
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -4,6 +4,7 @@ package events
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +32,7 @@ const (
 const (
 	Good     = "good"
 	Bad      = "bad"
-	Unproven = "unproven" // all is well again, but no reads were sent that could have failed
+	Unproven = "unproven" // all is well again, but no reads were sent that could have failed, or digests were not compared
 )
 
 // Event is something that happened. An event without an outcome, such as a snapshot, ends as it begins.
@@ -90,28 +91,31 @@ const (
 	Differ    Agreement = "differ"
 )
 
-// Compare compares the digests of readers, by name. Digests of different versions say nothing about each other.
-func Compare(digests map[string]Digest) Agreement {
+// Compare compares the digests of readers, by name. Digests of different versions say nothing about each other. compared
+// are the readers whose digest has another one at its version.
+func Compare(digests map[string]Digest) (result Agreement, compared []string) {
 	type head struct {
 		epoch   string
 		version uint64
 		writeID string
 	}
-	values := make(map[head]string)
-	result := NotKnown
-	for _, d := range digests {
+	readers := make(map[head][]string)
+	for name, d := range digests {
 		at := head{d.Epoch, d.Version, d.WriteID}
-		value, seen := values[at]
-		switch {
-		case !seen:
-			values[at] = d.Value
-		case value != d.Value:
-			return Differ
-		default:
+		readers[at] = append(readers[at], name)
+	}
+	for _, names := range readers {
+		if len(names) < 2 {
+			continue
+		}
+		compared = append(compared, names...)
+		if slices.ContainsFunc(names, func(name string) bool { return digests[name].Value != digests[names[0]].Value }) {
+			result = Differ
+		} else if result == NotKnown {
 			result = Identical
 		}
 	}
-	return result
+	return result, compared
 }
 
 // list joins names with commas and "and".

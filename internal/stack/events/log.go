@@ -3,6 +3,7 @@ package events
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +17,7 @@ const (
 	overdue    = 60 * time.Second // after this time an event that goes on is over, with a bad verdict
 	together   = 15 * time.Second // repetitions of a snapshot or catch-up within this time share a line
 	aftermath  = 3 * time.Second  // for this time after an event, what it may have caused is no event of its own
-	digestWait = 3 * time.Second  // longest wait for digests that can be compared
+	digestWait = 5 * time.Second  // longest wait until the digest of each reader was compared
 	goneAfter  = 3 * time.Second  // a process that is not listed for this time was removed
 )
 
@@ -54,9 +55,14 @@ type going struct {
 	healthy time.Time // since when everything is well again; zero before that
 	gone    time.Time // since when the process is not listed; zero while it is
 
-	finished bool // Finish was called, with the two values below
-	what     string
-	good     bool
+	finished bool   // Finish was called
+	good     bool   // Finish was called without an error
+	what     string // outcome, without digests and reads
+
+	// Readers whose digest was compared since the time since. One observation compares only those that are at the same
+	// version.
+	compared map[string]bool
+	since    time.Time
 }
 
 // NewLog returns a log without events.
@@ -155,8 +161,8 @@ func (l *Log) begin(at time.Time, kind string, p state.Process, lasts time.Durat
 	return id
 }
 
-// end ends an event that goes on, with the reads since its begin.
-func (l *Log) end(g *going, at time.Time, what string, good bool) {
+// end ends an event that goes on, with the reads since its begin, which may make the verdict worse.
+func (l *Log) end(g *going, at time.Time, what, verdict string) {
 	l.open = slices.DeleteFunc(l.open, func(o *going) bool { return o == g })
 	l.calm = at.Add(aftermath)
 	i := slices.IndexFunc(l.events, func(e Event) bool { return e.ID == g.id })
@@ -168,13 +174,12 @@ func (l *Log) end(g *going, at time.Time, what string, good bool) {
 	e.Reads = l.last.Totals.Reads - g.totals.Reads
 	e.Failed = l.last.Totals.Failed - g.totals.Failed
 	switch {
-	case !good || e.Failed > 0:
-		e.Verdict = Bad
-	case e.Reads == 0:
-		e.Verdict = Unproven
-	default:
-		e.Verdict = Good
+	case e.Failed > 0:
+		verdict = Bad
+	case e.Reads == 0 && verdict == Good:
+		verdict = Unproven
 	}
+	e.Verdict = verdict
 	e.Outcome = what + "; " + readsText(e.Reads, e.Failed)
 }
 
@@ -334,8 +339,11 @@ func (l *Log) noteGrowth(at time.Time, kind, text string, before, now map[string
 // review ends an event if everything is well again.
 func (l *Log) review(g *going, o Observation) {
 	if g.process == "" {
-		if g.finished {
-			l.end(g, o.Time, g.what, g.good)
+		switch {
+		case g.finished && !g.good:
+			l.end(g, o.Time, g.what, Bad)
+		case g.finished:
+			l.conclude(g, o)
 		}
 		return
 	}
@@ -349,15 +357,15 @@ func (l *Log) review(g *going, o Observation) {
 			g.gone = o.Time
 		}
 		if o.Time.Sub(g.gone) >= goneAfter { // one list without it may be incomplete
-			l.end(g, o.Time, "it was removed", true)
+			l.end(g, o.Time, "it was removed", Good)
 		}
 		return
 	}
 	g.gone = time.Time{}
 	if !l.recovered(g, p, o) {
-		g.healthy = time.Time{}
+		g.healthy, g.compared = time.Time{}, nil
 		if since > g.fault+overdue {
-			l.end(g, o.Time, fmt.Sprintf("not well again after %.0f s", since.Seconds()), false)
+			l.end(g, o.Time, fmt.Sprintf("not well again after %.0f s", since.Seconds()), Bad)
 		}
 		return
 	}
@@ -365,23 +373,35 @@ func (l *Log) review(g *going, o Observation) {
 		g.healthy = o.Time
 		return // the totals and digests of the next observation include everything until now
 	}
-	agreement := Compare(o.Digests)
-	if agreement == NotKnown && o.Digests != nil && o.Time.Sub(g.healthy) < digestWait {
-		return
+	is := "ready again"
+	if g.kind == Killed {
+		is = "back"
 	}
-	l.end(g, o.Time, g.outcome(agreement), agreement != Differ)
+	g.what = fmt.Sprintf("%s after %.1f s", is, g.healthy.Sub(g.begin).Seconds())
+	l.conclude(g, o)
 }
 
-// outcome describes how an event went.
-func (g *going) outcome(agreement Agreement) string {
-	text := fmt.Sprintf("ready again after %.1f s", g.healthy.Sub(g.begin).Seconds())
-	if g.kind == Killed {
-		text = fmt.Sprintf("back after %.1f s", g.healthy.Sub(g.begin).Seconds())
+// conclude ends an event after which everything is well again, once the digest of each reader was compared with that of
+// another one.
+func (l *Log) conclude(g *going, o Observation) {
+	if g.compared == nil {
+		g.compared, g.since = make(map[string]bool), o.Time
 	}
-	if agreement != NotKnown {
-		text += "; the readers' digests " + map[Agreement]string{Identical: "are identical", Differ: "DIFFER"}[agreement]
+	agreement, compared := Compare(o.Digests)
+	for _, name := range compared {
+		g.compared[name] = true
 	}
-	return text
+	missing := slices.DeleteFunc(slices.Sorted(maps.Keys(o.Digests)), func(name string) bool { return g.compared[name] })
+	switch {
+	case agreement == Differ:
+		l.end(g, o.Time, g.what+"; the readers' digests DIFFER", Bad)
+	case len(o.Digests) < 2:
+		l.end(g, o.Time, g.what, Good)
+	case len(missing) == 0:
+		l.end(g, o.Time, g.what+"; the readers' digests are identical", Good)
+	case o.Time.Sub(g.since) >= digestWait:
+		l.end(g, o.Time, g.what+"; not compared: the digest of "+list(missing), Unproven)
+	}
 }
 
 // recovered reports whether the process of an event, and what depends on it, is well again.

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -196,7 +197,7 @@ func TestDigests(t *testing.T) {
 		{"another epoch", map[string]Digest{"reader-1": {"aa", 7, "e", "w"}, "reader-2": {"bb", 7, "f", "w"}}, NotKnown, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := Compare(tt.digests); got != tt.want {
+			if got, _ := Compare(tt.digests); got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
 			s := newScene(t)
@@ -372,4 +373,41 @@ func TestNoReadsProveNothing(t *testing.T) {
 		s.observe()
 	}
 	s.want("back after 0.0 s; no reads were sent meanwhile", Unproven)
+}
+
+// The digest of every reader counts: those of the others say nothing about one that is at another version, or not at the
+// same version at the same time.
+func TestEveryDigestIsCompared(t *testing.T) {
+	at := func(versions ...uint64) map[string]Digest {
+		all := make(map[string]Digest)
+		for i, v := range versions {
+			all[fmt.Sprintf("reader-%d", i+1)] = Digest{Value: fmt.Sprint(v), Version: v}
+		}
+		return all
+	}
+	for name, tt := range map[string]struct {
+		second       map[string]Digest // at the second observation
+		wait         time.Duration
+		end, verdict string
+	}{
+		"one after the other": {at(9, 8, 9), 0, "the readers' digests are identical", Good},
+		"one is late":         {at(8, 8, 9), digestWait, "not compared: the digest of reader-3", Unproven},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			s.process("reader-1").PID = 300
+			s.now.Digests = at(7, 7, 6)
+			s.observe()
+			s.observe()
+			if e := s.newest(); e.End != 0 {
+				t.Errorf("over before the third digest was compared: %+v", e)
+			}
+			s.now.Digests = tt.second
+			s.now.Time = s.now.Time.Add(tt.wait)
+			s.observe()
+			if e := s.newest(); !strings.Contains(e.Outcome, tt.end) || e.Verdict != tt.verdict {
+				t.Errorf("event %+v, want %q", e, tt.end)
+			}
+		})
+	}
 }
