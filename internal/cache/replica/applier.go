@@ -96,9 +96,10 @@ func newApplier(src source, st *store.Owner, in *inbox, misses *missQueue, log *
 }
 
 // noHistory reports whether memory holds values of a Redis without a history: a client deleted the sequence, the epoch
-// or the log, and until the next write nothing shows deletes.
+// or the log, and until the next write nothing shows deletes. It does not while a snapshot loads the history that a write
+// has begun: then the store has values of an epoch, and the watermark none yet.
 func (a *applier) noHistory() bool {
-	return a.loaded && a.watermark.Epoch == 0 && a.store.Entries() > 0
+	return a.loaded && a.watermark.Epoch == 0 && a.newest.Epoch == 0 && a.store.Entries() > 0
 }
 
 // noteNewest records that the store may hold what was written at t.
