@@ -35,8 +35,10 @@ func (o *Owner) makeRoom() bool {
 	return true
 }
 
-// setLimit changes the most that all entries may cost.
+// setLimit changes the most that all entries may cost. What is queued fits below the last limit, so it must not be compared
+// with the new one.
 func (o *Owner) setLimit(limit int64) {
+	o.wait()
 	o.limit = limit
 	o.current.cache.UpdateMaxCost(limit)
 }
@@ -81,7 +83,9 @@ func (o *Owner) split(splits uint32) {
 	}
 	for n := before; n < o.count; n++ {
 		if o.at(n).Load() != nil {
-			o.admit(n, blockSize)
+			// Not admit: its syncCosts would count the entries of both halves, and so make ristretto evict.
+			o.dirty.set(n)
+			o.send(n, blockSize)
 		}
 	}
 	o.current.count.Store(o.count)

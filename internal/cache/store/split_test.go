@@ -97,3 +97,26 @@ func TestSplitsOfAFullStore(t *testing.T) {
 		}
 	}
 }
+
+// Buckets that ristretto has queued are not evicted because a split lowers the limit, while ristretto does not know that
+// entries have been removed.
+func TestSplitsWithOutdatedCosts(t *testing.T) {
+	for round := range 50 {
+		s := testStore(t, 2<<20)
+		for i := range 3000 {
+			s.Apply(1, []Change{{Key: fmt.Sprint("large", round, "-", i), Value: strings.Repeat("v", 4<<10), Version: 1, Present: true}})
+		}
+		evicted := s.Evictions()
+		for i := range 3000 {
+			s.Put(1, []Change{{Key: fmt.Sprint("large", round, "-", i)}})
+		}
+		for i := range 12_000 {
+			s.Put(1, []Change{{Key: fmt.Sprint("small", round, "-", i), Value: "v", Version: 1, Present: true}})
+		}
+		if s.Evictions() != evicted {
+			t.Errorf("round %d: %d entries were evicted although all fit", round, s.Evictions()-evicted)
+		}
+		balanced(t, s)
+		s.Close()
+	}
+}
