@@ -153,7 +153,18 @@ func (a *allocator) release(sl *slab) {
 		return
 	}
 	table[sl.index].Store(nil)
-	a.digest -= sl.digest // 0, unless bytes changed before their entry left
+	if sl.digest != 0 { // bytes have changed before their entry was replaced, removed or moved
+		a.digest -= sl.digest
+		if sl.snapshot == a.snapshot {
+			a.damaged++ // a moved entry has the changed bytes; nothing else can find them any more
+		}
+	}
+	if live := sl.live.Load(); live != 0 {
+		a.miscount = true
+		if !sl.own {
+			a.slabTable.live.Add(-live)
+		}
+	}
 	a.count(sl, -int64(cap(sl.data)))
 	a.free = append(a.free, slot{index: sl.index, generation: sl.generation + 1})
 }
@@ -167,6 +178,17 @@ func (a *allocator) older() bool {
 		}
 	}
 	return false
+}
+
+// expire frees the slabs of earlier snapshots. No bucket refers to one any more, but damage may have hidden an entry from
+// the index, or its size, so that the slab does not count as empty.
+func (a *allocator) expire() {
+	table := *a.table.Load()
+	for i := range table {
+		if sl := table[i].Load(); sl != nil && sl.snapshot < a.snapshot {
+			a.release(sl)
+		}
+	}
 }
 
 // count adds bytes to the capacity of the slabs of the kind of sl.

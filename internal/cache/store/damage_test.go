@@ -20,3 +20,15 @@ func slotOf(s *Owner, key string) slotAt {
 	at, _ := s.find(s.at(bucketOf(hash, s.count)).Load(), hash, key)
 	return at
 }
+
+// flip flips a bit of a byte of the entry of a key, counted from the start of its header.
+func flip(s *Owner, key string, at int) {
+	r := slotOf(s, key).ref()
+	s.slabs.at(r).data[r.offset()+at] ^= 1 << (at % 8)
+}
+
+// flipRef flips a bit of the place of a key in the index.
+func flipRef(s *Owner, key string, bit int) {
+	at := slotOf(s, key)
+	at.replace(at.ref() ^ 1<<bit)
+}

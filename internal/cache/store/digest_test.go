@@ -209,6 +209,95 @@ func TestScrubFindsDamageOfTheIndex(t *testing.T) {
 	}
 }
 
+// A snapshot mends whatever the scrub finds: afterwards the digest, the counts and every post are right, and the scrub finds
+// nothing. Meanwhile writes of other keys go on.
+func TestSnapshotMendsAllDamage(t *testing.T) {
+	damages := map[string]func(s *Owner){
+		"swapped": func(s *Owner) { damageIndex(t, s, "key1", "key2") },
+		"lost":    func(s *Owner) { slotOf(s, "key3").clear() },
+		"hash": func(s *Owner) {
+			at := slotOf(s, "key4")
+			at.hashes[at.i].Store(at.hashes[at.i].Load() ^ 1<<20)
+		},
+		"place":  func(s *Owner) { flipRef(s, "key6", 5) },
+		"slab":   func(s *Owner) { flipRef(s, "key6", 60) },
+		"bucket": func(s *Owner) { s.at(bucketOf(s.hashString("key5"), s.count)).Store(nil) },
+	}
+	for at := range entryHeader + len("key5") + len("value5") {
+		damages[fmt.Sprint("byte ", at)] = func(s *Owner) { flip(s, "key5", at) }
+	}
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			s, intact := fill(t), fill(t)
+			damage(s)
+			if got := scrubAll(s); got.Damaged == 0 {
+				t.Fatalf("the scrub finds nothing: %+v", got)
+			}
+			more := []Change{{Key: "key50", Value: "changed", Version: 101, Present: true}, {Key: "key51"}}
+			for _, o := range []*Owner{s, intact} {
+				o.Apply(1, more)
+				reload(o)
+			}
+			if s.Digest() != intact.Digest() {
+				t.Errorf("digest %016x, want %016x", s.Digest(), intact.Digest())
+			}
+			if got := scrubAll(s); got.Damaged != 0 {
+				t.Errorf("the scrub still finds damage: %+v", got)
+			}
+			if s.Entries() != intact.Entries() || s.Cost() != intact.Cost() || s.SlabBytes() != intact.SlabBytes() {
+				t.Errorf("%d entries, cost %d in %d bytes; want %d, %d in %d", s.Entries(), s.Cost(), s.SlabBytes(),
+					intact.Entries(), intact.Cost(), intact.SlabBytes())
+			}
+			for i := range 100 {
+				if e, found := s.Get(fmt.Append(nil, "key", i)); found != Hit || e.Value != fmt.Sprint("value", i) {
+					t.Errorf("key%d: %v %q", i, found, e.Value)
+				}
+			}
+			balanced(t, s)
+		})
+	}
+}
+
+// Compaction moves an entry together with damage that the scrub has not reached yet. The scrub reports it all the same.
+func TestScrubFindsDamageThatWasMoved(t *testing.T) {
+	s := fill(t)
+	want := s.Digest()
+	sl := s.slabs.at(slotOf(s, "key5").ref())
+	flip(s, "key5", entryHeader+len("key5"))
+	s.alloc.endCurrent()
+	s.evacuate(sl)
+	if s.slabs.at(newRef(sl.index, sl.generation, 0)) != nil {
+		t.Fatal("the slab is still there")
+	}
+	if got := scrubAll(s); got.Damaged != 1 {
+		t.Errorf("after the move: %+v", got)
+	}
+	reload(s)
+	if got := scrubAll(s); got.Damaged != 0 || s.Digest() != want {
+		t.Errorf("after a snapshot: %+v, digest %016x, want %016x", got, s.Digest(), want)
+	}
+}
+
+// A read of an entry whose lengths are damaged reads nothing outside its slab, and neither it nor a write panics.
+func TestDamagedLengths(t *testing.T) {
+	for at := 8; at < entryHeader; at++ {
+		for bit := range 8 {
+			s := fill(t)
+			r := slotOf(s, "key99").ref()
+			s.slabs.at(r).data[r.offset()+at] ^= 1 << bit
+			e, found := s.Get([]byte("key99"))
+			if found == Hit && len(e.Value) > len(s.slabs.at(r).data)-r.offset() {
+				t.Errorf("byte %d, bit %d: a value of %d bytes", at, bit, len(e.Value))
+			}
+			s.Apply(1, []Change{{Key: "key99", Value: "new", Version: 200, Present: true}, {Key: "key98"}})
+			if e, found := s.Get([]byte("key99")); found != Hit || e.Value != "new" {
+				t.Errorf("byte %d, bit %d, after a write: %v %q", at, bit, found, e.Value)
+			}
+			s.Close()
+		}
+	}
+}
+
 func BenchmarkUpdate(b *testing.B) {
 	s := testStore(b, 512<<20)
 	const keys = 100_000

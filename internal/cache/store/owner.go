@@ -152,7 +152,7 @@ func (o *Owner) find(b *block, hash uint32, key string) (at, free slotAt) {
 				if free.block == nil {
 					free = slotAt{b, i}
 				}
-			case b.hashes[i].Load() == hash && string(o.slabs.at(r).key(r.offset())) == key:
+			case b.hashes[i].Load() == hash && o.slabs.hasKey(r, key):
 				return slotAt{b, i}, free
 			}
 		}
@@ -222,7 +222,7 @@ func (o *Owner) FinishSnapshot() (dropped int) {
 			before := dropped
 			first := o.at(n).Load()
 			first.slots(func(at slotAt, _ uint32, r ref) {
-				if o.slabs.at(r).snapshot < o.alloc.snapshot {
+				if sl := o.slabs.at(r); sl == nil || sl.snapshot < o.alloc.snapshot {
 					at.clear()
 					o.drop(r)
 					dropped++
@@ -235,12 +235,31 @@ func (o *Owner) FinishSnapshot() (dropped int) {
 		}
 	}
 	o.alloc.endMoved()
+	o.alloc.expire()
+	if o.slabs.miscount {
+		o.recount()
+	}
 	o.inSnapshot = false
 	o.flush()
 	if !o.overflow {
 		o.complete.Store(o.alloc.snapshot)
 	}
 	return dropped
+}
+
+// recount counts the entries, the blocks and their cost again.
+func (o *Owner) recount() {
+	var entries, blocks, used int64
+	for n := range o.count {
+		first := o.at(n).Load()
+		first.slots(func(slotAt, uint32, ref) { entries++ })
+		blocks += first.blocks()
+		used += o.cost(n)
+	}
+	o.entries.Store(entries)
+	o.blocks.Store(blocks)
+	o.used.Store(used)
+	o.slabs.miscount = false
 }
 
 // MarkIncomplete keeps absences from being answered from memory until the next snapshot.

@@ -70,16 +70,17 @@ func (sl *slab) entry(offset int) Entry {
 	valueLen := int(binary.BigEndian.Uint32(b[8:]))
 	e := Entry{Epoch: sl.epoch, Version: binary.BigEndian.Uint64(b)}
 	if valueLen > 0 {
-		e.Value = unsafe.String(&b[entryHeader+keyLen], valueLen)
+		value := b[entryHeader+keyLen : entryHeader+keyLen+valueLen] // checks the bounds, which unsafe.String does not
+		e.Value = unsafe.String(unsafe.SliceData(value), valueLen)
 	}
 	return e
 }
 
 func (sl *slab) version(offset int) uint64 { return binary.BigEndian.Uint64(sl.data[offset:]) }
 
-// valid reports whether an entry at offset would end within the used bytes. It does, unless its lengths are damaged.
+// valid reports whether an entry at offset ends within the slab. It does, unless its lengths are damaged.
 func (sl *slab) valid(offset int) bool {
-	return offset+entryHeader <= sl.used && offset+sl.size(offset) <= sl.used
+	return offset+entryHeader <= len(sl.data) && offset+sl.size(offset) <= len(sl.data)
 }
 
 func (sl *slab) key(offset int) []byte {
@@ -112,6 +113,8 @@ type slabTable struct {
 
 	checksums bool   // values are checksums, see Config
 	digest    uint64 // sum of the digests of the live entries, minus what damage has changed since; used like empty
+	damaged   int    // slabs that were freed and whose bytes had changed, since the last scrub; used like empty
+	miscount  bool   // damage has made the counts of the store wrong, until the end of the next snapshot; used like empty
 
 	empty []*slab // slabs without live entries, to be freed; for the owner and, while it waits, ristretto's goroutine
 }
@@ -128,11 +131,18 @@ func (s *slabTable) at(r ref) *slab {
 	return nil
 }
 
+// hasKey reports whether the entry at r has this key. A damaged one has none.
+func (s *slabTable) hasKey(r ref, key string) bool {
+	sl := s.at(r)
+	return sl != nil && sl.valid(r.offset()) && string(sl.key(r.offset())) == key
+}
+
 // drop counts the entry at r as dead and returns its cost. It is called once for an entry.
 func (s *slabTable) drop(r ref) (cost int64) {
 	sl := s.at(r)
-	if !sl.valid(r.offset()) {
-		return 0 // its lengths are damaged: the scrub or the next audit finds the slab, whose memory stays in use
+	if sl == nil || !sl.valid(r.offset()) {
+		s.miscount = true // the slab stays in use until a snapshot has replaced its entries
+		return 0
 	}
 	size := int64(sl.size(r.offset()))
 	d := s.digestAt(sl, r.offset())
@@ -147,8 +157,14 @@ func (s *slabTable) drop(r ref) (cost int64) {
 	return sl.cost(r.offset())
 }
 
-// cost returns the cost of the entry at r.
-func (s *slabTable) cost(r ref) int64 { return s.at(r).cost(r.offset()) }
+// cost returns the cost of the entry at r, or 0 if its place or its lengths are damaged.
+func (s *slabTable) cost(r ref) int64 {
+	sl := s.at(r)
+	if sl == nil || !sl.valid(r.offset()) {
+		return 0
+	}
+	return sl.cost(r.offset())
+}
 
 // bytes returns the capacity of all slabs, in bytes.
 func (s *slabTable) bytes() int64 { return s.held.Load() + s.heldOwn.Load() }

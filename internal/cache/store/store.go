@@ -114,7 +114,7 @@ func (s *Store) Get(key []byte) (Entry, Lookup) {
 }
 
 // search looks a key up in the bucket that begins with b, which may be nil. The result is Absent if the bucket does not have
-// the key, and Miss if the slab of an entry with this hash was freed after its place was loaded.
+// the key, and Miss if the slab of an entry with this hash was freed after its place was loaded, or its lengths are damaged.
 func (s *Store) search(b *block, hash uint32, key []byte) (Entry, Lookup) {
 	found := Absent
 	for ; b != nil; b = b.next.Load() {
@@ -126,7 +126,7 @@ func (s *Store) search(b *block, hash uint32, key []byte) (Entry, Lookup) {
 			if r == 0 {
 				continue
 			}
-			if sl := s.slabs.at(r); sl == nil {
+			if sl := s.slabs.at(r); sl == nil || !sl.valid(r.offset()) {
 				found = Miss
 			} else if bytes.Equal(sl.key(r.offset()), key) {
 				return sl.entry(r.offset()), Hit
