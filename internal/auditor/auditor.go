@@ -78,11 +78,13 @@ func (a *auditor) compare(ctx context.Context) {
 	a.verdict.set(readers, &among, &all, a.agreedAt)
 	a.metrics.note(len(readers), &among, &all, a.agreedAt)
 	if len(all.Differ) == 0 {
-		if !a.suspectedAt.IsZero() {
+		a.differing = 0
+		// During a scan of Redis the copies that differed may not be comparable: that decides nothing.
+		if !a.suspectedAt.IsZero() && own.Snapshot == nil && all.Identical() {
 			a.log.Info("all copies that can be compared are identical again", "version", all.Head.Version)
+			a.suspectedAt = time.Time{}
+			clear(a.repairedAt)
 		}
-		a.differing, a.suspectedAt = 0, time.Time{}
-		clear(a.repairedAt)
 		return
 	}
 	if a.differing++; a.differing >= confirmed {
