@@ -58,6 +58,7 @@ func Main[C any, P Config[C]](
 	}
 	build := buildinfo.Read()
 	common.Logger.Info("starting", "version", build.Version, "revision", build.Revision, "go", build.GoVersion)
+	limitMemory(common.Logger)
 	stopProfiles, err := common.serveProfiles()
 	if err != nil {
 		common.Logger.Error("stopped", "err", err)

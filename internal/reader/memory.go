@@ -2,13 +2,9 @@ package reader
 
 import (
 	"context"
-	"log/slog"
-	"math"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
-
-	"github.com/KimMachineGun/automemlimit/memlimit"
 
 	"heavy-read-api/internal/cache/replica"
 )
@@ -67,17 +63,4 @@ func expected(s replica.Status) int64 {
 func gcPercent(live, expected int64) int {
 	live = max(live, minLive) // zero before the first collection
 	return int(max(100*max((expected-live)/2, min(headroom, live))/live, minGCPercent))
-}
-
-// limitMemory sets Go's memory limit to 90 % of the container's, so that the collector works harder before
-// the container is killed; the rest is for memory outside Go's control. Without a container limit, or with
-// GOMEMLIMIT set, it does nothing.
-func limitMemory(log *slog.Logger) {
-	limit, err := memlimit.Set(memlimit.WithRatio(0.9), memlimit.WithProvider(memlimit.FromCgroup))
-	switch {
-	case err != nil:
-		log.Debug("no container memory limit", "err", err)
-	case limit > 0 && limit < math.MaxInt64:
-		log.Info("Go memory limit set", "bytes", limit)
-	}
 }

@@ -29,7 +29,6 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	log := cfg.Logger
-	limitMemory(log)
 	ln, err := cfg.Common.Listen() // first, so that a port in use is reported before the snapshot starts
 	if err != nil {
 		return err

@@ -40,7 +40,7 @@ var checks = []check{
 	{"check_redis_users", "a reader's password cannot write to Redis, and nothing can be done without a password", single, checkRedisUsers},
 	{"check_redis_reach", "the gateway and Prometheus cannot reach Redis", single, checkRedisReach},
 	{"check_redis_calls_nobody", "Redis has no route to the outside", single, checkRedisCallsNobody},
-	{"check_memory_limit", "a reader adopts its container's memory limit", single, checkMemoryLimit},
+	{"check_memory_limit", "each program adopts its container's memory limit", single, checkMemoryLimit},
 	{"check_prometheus_targets", "Prometheus scrapes every service, and each reader on its own", single, checkPrometheusTargets},
 	{"check_prometheus_rules", "Prometheus loads its rules without an error; no alert fires", single, checkPrometheusRules},
 	{"check_page", "the dashboard names every reader, shows a write arrive in each, and has no button that breaks something", single, checkPage},

@@ -218,7 +218,9 @@ func checkRedisCallsNobody(t *testing.T) {
 }
 
 func checkMemoryLimit(t *testing.T) {
-	contains(t, combined("docker", "logs", containerName("reader", 1)), `msg="Go memory limit set" bytes=724775731`) // nine tenths of 768 MiB
+	for service, limit := range map[string]int64{"reader": 768 << 20, "writer": 512 << 20, "auditor": 256 << 20, "dashboard": 64 << 20} {
+		contains(t, combined("docker", "logs", containerName(service, 1)), fmt.Sprintf(`msg="Go memory limit set" bytes=%d`, limit*9/10))
+	}
 }
 
 func checkAccessCounters(t *testing.T) {
