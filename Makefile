@@ -28,14 +28,14 @@ release: export RELEASE_VERSION = $(value VERSION)
 
 .DEFAULT_GOAL := help
 .PHONY: help start stop restart health stats demo load scale failover logs logs-writer logs-reader logs-redis \
-	test-write test-read build benchmark clean fmt lint vet-platforms rules test test-arm64 cover sim fuzz bench test-redis test-compose \
-	release ci
+	test-write test-read build benchmark clean fmt lint vet-platforms rules test test-arm64 cover sim fuzz bench test-redis test-kubernetes \
+	test-kubernetes-cluster test-compose release ci
 
 ##@ Using the stack
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / { printf "%s%s:\n", gap, substr($$0, 5); gap = "\n" } \
-		/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z0-9-]+:.*## / { printf "  %-23s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 start: ## Start the stack, in Docker if that works, else as local processes: make start [RUNTIME=local] [REDIS=sentinel]
 	@local/stack.sh start
@@ -105,6 +105,7 @@ lint: vet-platforms ## Check formatting, go.mod, vet (also for other platforms),
 	$(GO) vet ./...
 	$(GO) vet -tags compose ./test/compose/...
 	GOOS=darwin $(GO) vet ./...
+	cd test/kubernetes && $(GO) mod verify && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(STATICCHECK) -tags compose ./test/compose/...
 	git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck -x
@@ -163,6 +164,13 @@ bench: ## Run the Go benchmarks
 
 test-redis: ## Run the protocol's tests on Redis 8 and Valkey from Debian's newer suites; needs apt-get
 	@$(GO) run ./test/redis
+
+# Programs of Kubernetes are compiled: minutes the first time.
+test-kubernetes: ## Check deploy/kubernetes, also by a real API server, which is compiled first; needs etcd
+	cd test/kubernetes && $(GO) test -count=1 -timeout 30m ./manifests ./apply
+
+test-kubernetes-cluster: ## Play a rollout, scaling and a drain through with real controllers on nodes that do not exist; needs etcd
+	cd test/kubernetes && $(GO) test -count=1 -timeout 60m -v ./cluster
 
 test-compose: ## Start the stack in Docker, break it and check its promises; needs root where no engine runs
 	@$(GO) test -tags compose -count=1 -timeout 0 -v ./test/compose $(ARGS)
