@@ -13,6 +13,7 @@
 //	protocol   the wire format: heads, frames, keys, log steps, the Lua scripts
 //	publisher  the write side
 //	store      the memory of a replica; does not import Redis
+//	keyset     a large set of keys in order; imports neither Redis nor the store
 //	snapfile   the file from which a replica starts; imports neither Redis nor the store
 //	replica    the read side, which keeps a store equal to Redis
 //	clock      an estimate of Redis's clock

@@ -19,6 +19,7 @@ func TestImports(t *testing.T) {
 		cache + "protocol":      {ristretto, cache + "store", cache + "replica", cache + "publisher"},
 		cache + "store":         {goRedis, cache + "protocol", cache + "replica", cache + "publisher"},
 		cache + "snapfile":      {ristretto, goRedis, cache + "protocol", cache + "store", cache + "replica"},
+		cache + "keyset":        {ristretto, goRedis, cache + "protocol", cache + "store", cache + "replica"},
 		cache + "feed":          {ristretto, cache + "store", cache + "replica", cache + "publisher"},
 		cache + "publisher":     {ristretto, cache + "store", cache + "replica"},
 		cache + "replica":       {cache + "publisher"},
