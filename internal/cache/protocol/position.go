@@ -19,6 +19,14 @@ type Position struct {
 // Behind reports whether Ahead is after the position.
 func (p Position) Behind() bool { return p.Ahead.Version > p.Version }
 
+// Newest returns the newer of the two points of the position.
+func (p Position) Newest() Head {
+	if p.Behind() {
+		return p.Ahead
+	}
+	return p.Head
+}
+
 // Append appends the text of the position to dst: the token, a dot and the write id in hex; then, if p is behind Ahead, a
 // tilde and the version and the write id of Ahead. Unlike a token, a position names one write even if Redis was rolled
 // back and has assigned the version again.

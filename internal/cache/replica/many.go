@@ -21,10 +21,8 @@ var errMoving = errors.New("the posts did not have one version in time")
 // GetMany returns the states of keys, all at one head, which includes the write that min names. It answers from memory if
 // it can, and otherwise from log steps. It blocks at most until ctx is done, and fails then.
 func (r *Replica) GetMany(ctx context.Context, keys []string, min protocol.Token) (found []Found, at protocol.Head, err error) {
-	if !r.Reached(min) && !r.WaitFor(ctx, min) {
-		if _, _, err := r.Fetch(ctx, keys[0], min); err != nil && !r.Reached(min) {
-			return nil, at, err
-		}
+	if err := r.Reach(ctx, keys[0], min); err != nil {
+		return nil, at, err
 	}
 	fetched := map[string]missed{}
 	for {
@@ -48,6 +46,18 @@ func (r *Replica) GetMany(ctx context.Context, keys []string, min protocol.Token
 			return nil, at, fmt.Errorf("%w: %w", errUnavailable, errMoving)
 		}
 	}
+}
+
+// Reach waits until the replica has reached the write that t names, or Redis has shown that its history is over. It reads
+// key from Redis if it must. Reach blocks at most until ctx is done, and fails then.
+func (r *Replica) Reach(ctx context.Context, key string, t protocol.Token) error {
+	if r.Reached(t) || r.WaitFor(ctx, t) {
+		return nil
+	}
+	if _, _, err := r.Fetch(ctx, key, t); err != nil && !r.Reached(t) {
+		return err
+	}
+	return nil
 }
 
 // readAt reads keys at the watermark of p, from memory and from answers at that head. It returns the keys that neither

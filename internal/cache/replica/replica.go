@@ -48,6 +48,8 @@ type Replica struct {
 	saver   *saver // nil without a snapshot file
 	turns   *turns
 	feed    *feed.Feed // usable without a turn
+
+	keyLists *keyLists
 }
 
 // New returns a Replica that is empty. It does not connect; Run does.
@@ -89,7 +91,8 @@ func New(cfg Config) (*Replica, error) {
 	a.vanish = newVanishWatch(cfg.Redis, cfg.Logger)
 	t := newTurns(a)
 	a.sub = &subscription{redis: cfg.Redis, channel: cfg.Channel, turns: t, log: cfg.Logger, metrics: m}
-	r := &Replica{cfg: cfg, keys: keys, store: owner.Store, misses: misses, public: a.public, sub: a.sub, metrics: m, source: src, turns: t, feed: a.feed}
+	r := &Replica{cfg: cfg, keys: keys, store: owner.Store, misses: misses, public: a.public, sub: a.sub, metrics: m, source: src, turns: t, feed: a.feed,
+		keyLists: newKeyLists(owner.Store, a.feed)}
 	if a.file = newFile(cfg.File, cfg.Namespace); a.file != nil {
 		r.file = a.file
 		r.saver = newSaver(a.file, owner.Store, t, cfg.Logger, m, owner.MaxSize(), owner.HeapEstimate)

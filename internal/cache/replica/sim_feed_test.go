@@ -26,6 +26,7 @@ type simFollower struct {
 func (s *sim) newFeed() {
 	s.applier.feed = feed.New(1+s.rng.Int64N(4000), simLog{feedLog{s}, s})
 	s.applier.feed.SetClock(s.applier.now)
+	s.keyLists = newKeyLists(s.applier.store.Store, s.applier.feed)
 	s.resumeFollower()
 }
 
@@ -67,6 +68,8 @@ func (s *sim) follow() {
 		return
 	case f.Follower == nil || s.rng.IntN(60) == 0:
 		s.startFollower()
+	case s.broken == "" && s.rng.IntN(3) == 0, strings.HasPrefix(s.broken, "feed pages "):
+		s.readPage()
 	case s.rng.IntN(4) == 0: // it resumes
 		s.resumeFollower()
 	}

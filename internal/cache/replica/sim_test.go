@@ -33,6 +33,8 @@ var (
 
 type sim struct {
 	follower simFollower
+	pager    simPager
+	keyLists *keyLists
 	rng      *rand.Rand
 	redis    *model.Redis
 	turns    *turns
@@ -207,7 +209,8 @@ func (s *sim) event() {
 func (s *sim) write() {
 	var writes []model.Write
 	for range 1 + s.rng.IntN(6)/3*s.rng.IntN(4) {
-		w := protocol.Write{Op: protocol.Set, Key: s.key(), Value: []byte(strings.Repeat("v", s.rng.IntN(60)))}
+		w := protocol.Write{Op: protocol.Set, Key: s.key()}
+		w.Value = []byte(w.Key + strings.Repeat("v", s.rng.IntN(60)))
 		writes = append(writes, model.Write{Key: w.Key, Frame: protocol.AppendFrame(nil, &w, s.clock)})
 	}
 	if len(writes) == 1 && s.rng.IntN(3) == 0 {
@@ -913,12 +916,17 @@ func TestSimulation(t *testing.T) {
 	} else {
 		t.Logf("%d digests were compared with the state of Redis", n)
 	}
+	if n := pagesFollowed.Load(); n == 0 {
+		t.Error("no follower began with pages")
+	} else {
+		t.Logf("%d followers began with pages", n)
+	}
 }
 
 // The simulation finds each of the protocols that are broken on purpose.
 func TestSimulationFindsBrokenProtocols(t *testing.T) {
 	for _, broken := range []string{"two-step", "skip", "no chain", "no check ahead", "late page", "any connection", "any epoch", "no shrinking", "no lag tolerance", "part too large",
-		"file at its end", "file without ahead", "file of another history", "file that is complete at once", "feed without ahead"} {
+		"file at its end", "file without ahead", "file of another history", "file that is complete at once", "feed without ahead", "feed pages without ahead", "feed pages unchecked"} {
 		t.Run(broken, func(t *testing.T) {
 			for seed := range uint64(20_000) {
 				if failed, _ := simulate(seed, broken); failed != "" {

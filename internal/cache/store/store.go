@@ -145,6 +145,10 @@ func (s *Store) hashString(key string) uint32 { return uint32(maphash.String(s.s
 // Complete reports whether the whole set is in memory.
 func (s *Store) Complete() bool { return s.complete.Load() != 0 }
 
+// Snapshot returns the number of the snapshot that completed the set, or 0 while an entry may be missing. While it stays
+// the same, and not 0, no entry has vanished without a change that removed it.
+func (s *Store) Snapshot() uint64 { return s.complete.Load() }
+
 // Entries returns the number of entries.
 func (s *Store) Entries() int64 { return s.entries.Load() }
 

@@ -1,0 +1,116 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/cache/keyset"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/redistest"
+)
+
+// list returns all values, page by page.
+func list(t *testing.T, r *Replica) (values []string) {
+	t.Helper()
+	for page := (Page{}); !page.End; {
+		var err error
+		if page, err = r.List(t.Context(), page.Last, 7, math.MaxInt64, nil); err != nil {
+			t.Fatal(err)
+		}
+		values = append(values, page.Values...)
+	}
+	return values
+}
+
+// kept returns the list that the replica keeps, or nil.
+func (l *keyLists) kept() *keyList {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.list
+}
+
+// The keys are sorted once and then kept up to date by the feed, until too many of them have been added or deleted, or
+// the feed does not have every change since. They are freed when no page is read.
+func TestKeysAreSortedOnce(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	p := newPublisher(t, b.Addr())
+	r := startReplica(t, b.Addr(), func(c *Config) { c.FeedWindow = 1 << 20 })
+	ready(t, r)
+	want := []string{}
+	put := func(n int, size int) {
+		t.Helper()
+		for left := n; left > 0; left -= 500 {
+			var commit []protocol.Write
+			for range min(left, 500) {
+				key := fmt.Sprintf("%07d", len(want))
+				want = append(want, key+strings.Repeat("x", size))
+				commit = append(commit, set(key, want[len(want)-1]))
+			}
+			results := write(t, p, commit...)
+			eventually.True(t, "the writes arrive", func() bool { return r.Reached(results[len(results)-1].Token) })
+		}
+	}
+	check := func(what string) *keyList {
+		t.Helper()
+		if got := list(t, r); !slices.Equal(got, want) {
+			t.Fatalf("%s: %d values, want %d", what, len(got), len(want))
+		}
+		return r.keyLists.kept()
+	}
+	put(100, 10)
+	first := check("at first")
+	put(100, 10)
+	put(100, 10) // the second time, so that keys are merged
+	if l := check("after writes"); l != first || len(l.added) != 200 {
+		t.Errorf("the keys were sorted again after 200 writes, or %d were added", len(l.added))
+	}
+	put(addedFloor, 10)
+	check("after many new keys")
+	eventually.True(t, "the keys are sorted again", func() bool { l := r.keyLists.kept(); return l != first && len(l.added) == 0 })
+	second := r.keyLists.kept()
+	put(100, 30<<10) // more than the window has
+	if l := check("after more than the feed has"); l == second {
+		t.Error("the list was kept although the feed does not have every change since")
+	}
+	r.keyLists.mu.Lock()
+	r.keyLists.idle.Reset(time.Millisecond)
+	r.keyLists.mu.Unlock()
+	eventually.True(t, "the list is freed", func() bool { return r.keyLists.kept() == nil })
+	check("after it was freed")
+}
+
+// A list is worn when it has many more keys than there are entries, so that it does not keep those of all posts that ever
+// were.
+func TestWornList(t *testing.T) {
+	l := keyList{keys: new(keyset.Set), added: make([]string, addedFloor)}
+	if !l.worn(-1) || l.worn(0) || l.worn(addedFloor) {
+		t.Error("a list is worn too early or too late")
+	}
+	if l.added = make([]string, addedFloor+1); !l.worn(addedFloor) {
+		t.Error("a list with too many added keys is not worn")
+	}
+}
+
+// While the keys are being sorted, or posts are missing, List fails when ctx is done.
+func TestListWaits(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	r := startReplica(t, b.Addr())
+	ready(t, r)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	r.keyLists.sorting = make(chan struct{}) // never ends
+	if _, err := r.List(ctx, "", 1, 1, nil); !errors.Is(err, ErrSorting) {
+		t.Errorf("while the keys are being sorted: %v", err)
+	}
+	never := startReplica(t, "127.0.0.1:1")
+	if _, err := never.List(t.Context(), "", 1, 1, nil); !errors.Is(err, ErrLoading) {
+		t.Errorf("before the first snapshot: %v", err)
+	}
+}
