@@ -147,10 +147,15 @@ func (q *request) check() (protocol.Token, *httpkit.Problem) {
 	if len(q.id) == 0 {
 		return protocol.Token{}, &noID
 	}
-	if q.minVersion == nil {
+	return tokenOf(q.minVersion)
+}
+
+// tokenOf returns the token in an X-Min-Version, and the zero token without one.
+func tokenOf(minVersion []byte) (protocol.Token, *httpkit.Problem) {
+	if minVersion == nil {
 		return protocol.Token{}, nil
 	}
-	token, err := protocol.ParseToken(string(q.minVersion))
+	token, err := protocol.ParseToken(string(minVersion))
 	if err != nil {
 		return protocol.Token{}, &badMinVersion
 	}

@@ -19,16 +19,18 @@ const postsPath = "/posts"
 // maxIDs is the maximum number of ids in one request for postsPath.
 const maxIDs = 100
 
-var (
-	noIDs       = httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: "send the parameter \"id\" once for each post, 1 to 100 times"}
-	postsMoving = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "id", Detail: "the posts could not be read at one version in time: try again, or read fewer posts"}
-)
+var postsMoving = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "id", Detail: "the posts could not be read at one version in time: try again, or read fewer posts"}
 
-// servePosts answers GET and HEAD for several posts, all at one version. It waits for at most the budget.
+// servePosts answers GET and HEAD for several posts, all at one version, or for a page if the query has no id. It waits for
+// at most the budget.
 func (h *handler) servePosts(w http.ResponseWriter, r *http.Request) {
 	ids, problem := idsOf(r.URL.RawQuery)
 	if problem != nil {
 		refuse(w, problem)
+		return
+	}
+	if len(ids) == 0 {
+		h.servePage(w, r)
 		return
 	}
 	q := request{id: []byte(ids[0]), minVersion: joined(r.Header["X-Min-Version"])}
@@ -116,8 +118,6 @@ func idsOf(query string) (ids []string, problem *httpkit.Problem) {
 	switch {
 	case err != nil:
 		return nil, &httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `a parameter ` + err.Error()}
-	case problem == nil && len(ids) == 0:
-		return nil, &noIDs
 	case problem == nil && len(ids) > maxIDs:
 		return nil, &httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: fmt.Sprintf("the parameter %q is present %d times: send at most %d", idParameter, len(ids), maxIDs)}
 	}

@@ -44,7 +44,7 @@ func TestPosts(t *testing.T) {
 		if res := r.do(t, "GET", "/posts?"+many); res.status != http.StatusOK {
 			t.Errorf("100 ids: %d %s", res.status, res.body)
 		}
-		for _, target := range []string{"", "x=a", "id=", many + "id=a", "id=%zz", "id=a&id=" + strings.Repeat("x", 257)} {
+		for _, target := range []string{"id=", many + "id=a", "id=%zz", "id=a&id=" + strings.Repeat("x", 257)} {
 			wantProblem(t, r.do(t, "GET", "/posts?"+target), http.StatusBadRequest, "id")
 		}
 		wantProblem(t, r.do(t, "GET", "/posts?id=a", "X-Min-Version", "x"), http.StatusBadRequest, "X-Min-Version")
