@@ -75,6 +75,7 @@ func (s *sim) follow() {
 	}
 	for range s.rng.IntN(4) {
 		s.takeEvents()
+		s.checkFollower()
 	}
 }
 
@@ -144,7 +145,20 @@ func (s *sim) followToTheEnd() {
 			quiet++
 		}
 	}
-	if s.follower.Follower == nil || s.redis.Head().Epoch == 0 { // without a history, nothing shows what has changed
+	if s.follower.Follower == nil || s.redis.Head().Epoch == 0 {
+		return
+	}
+	if at := s.follower.At(); at != (protocol.Position{Head: protocol.Head(s.redis.Head())}) {
+		s.fail("the follower is at %+v at the end, Redis at %+v", at, s.redis.Head())
+	}
+	s.checkFollower()
+}
+
+// checkFollower checks that the follower has the state of Redis if it has caught up.
+func (s *sim) checkFollower() {
+	head := protocol.Head(s.redis.Head())
+	// Without a history, nothing shows what has changed.
+	if s.follower.Follower == nil || s.follower.At() != (protocol.Position{Head: head}) || head.Epoch == 0 || head.WriteID == 0 {
 		return
 	}
 	want := map[string]string{}
@@ -153,11 +167,8 @@ func (s *sim) followToTheEnd() {
 			want[key] = rec.Value
 		}
 	}
-	if at := s.follower.At(); at != (protocol.Position{Head: protocol.Head(s.redis.Head())}) {
-		s.fail("the follower is at %+v at the end, Redis at %+v", at, s.redis.Head())
-	}
 	if !maps.Equal(want, s.follower.values) {
-		s.fail("the follower has %s at the end, Redis has %s", lengths(s.follower.values), lengths(want))
+		s.fail("the follower, which has caught up, has %s, Redis has %s", lengths(s.follower.values), lengths(want))
 	}
 }
 
