@@ -107,7 +107,7 @@ var (
 // gone answers a position that can no longer be followed.
 func gone(err error) *httpkit.Problem {
 	return &httpkit.Problem{Status: http.StatusGone, Field: "since", Detail: err.Error() +
-		": follow without since, then read again every post that you need, and keep the newer of two versions"}
+		": read all pages of /posts, then follow from the since of the last page"}
 }
 
 func (c *changes) serve(w http.ResponseWriter, r *http.Request) {

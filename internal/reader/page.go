@@ -135,7 +135,7 @@ func appendJSON(dst []byte, s string) []byte {
 
 // pageRequest is a request for a page.
 type pageRequest struct {
-	after      string
+	after      string // "" in the first page
 	limit      int
 	since      *protocol.Position // nil in the first page
 	minVersion protocol.Token
@@ -149,7 +149,7 @@ func parsePage(query string) (q pageRequest, problem *httpkit.Problem) {
 		seen[name] = true
 		switch name {
 		case "after":
-			if q.after = value; again || post.ValidateID(value) != nil {
+			if q.after = value; again || value != "" && post.ValidateID(value) != nil {
 				problem = &badAfter
 			}
 		case "limit":
