@@ -32,6 +32,7 @@ var routes = map[string]string{
 	"/post-redis":   "post-redis",
 	"/post-marshal": "post-marshal",
 	changesPath:     "changes",
+	"/openapi.yaml": "openapi.yaml",
 	"/health":       "health",
 }
 

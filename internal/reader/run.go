@@ -14,6 +14,7 @@ import (
 	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/openapi"
 	"heavy-read-api/internal/redisnode"
 )
 
@@ -93,6 +94,7 @@ func Run(ctx context.Context, cfg Config) error {
 	router.Handle("/post-marshal", readable(h.serve(fromMarshal), cfg.AllowOrigin))
 	changes := newChanges(replica, registry)
 	router.HandleStream(changesPath, changes.methods(cfg.AllowOrigin))
+	router.Handle(openapi.Path, readable(openapi.Serve, cfg.AllowOrigin))
 	router.Handle("/health", httpkit.Read(s.serveHealth))
 	router.Handle("/ready", httpkit.Read(s.serveReady))
 	router.Handle("/status", httpkit.Read(s.serveStatus))

@@ -9,12 +9,13 @@ import (
 	"strings"
 
 	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/openapi"
 )
 
 // signature holds the constant headers of a reader's responses.
 type signature struct {
 	all   map[string][]string // headers of every path
-	posts map[string][]string // additional headers of the paths of posts
+	posts map[string][]string // additional headers of the paths that browsers may read
 	lines []byte              // both, for the fast lane, each line preceded by CRLF
 }
 
@@ -39,7 +40,7 @@ func newSignature(podID, origin string) *signature {
 func (s *signature) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		maps.Copy(w.Header(), s.all)
-		if strings.HasPrefix(r.URL.Path, postPath) || r.URL.Path == changesPath {
+		if strings.HasPrefix(r.URL.Path, postPath) || r.URL.Path == changesPath || r.URL.Path == openapi.Path {
 			maps.Copy(w.Header(), s.posts)
 		}
 		next.ServeHTTP(w, r)

@@ -17,6 +17,7 @@ import (
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/fastlane"
 	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/openapi"
 	"heavy-read-api/internal/redisnode"
 )
 
@@ -80,6 +81,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	router.Handle("/post", posts)
 	router.Handle("/import", httpkit.Methods{http.MethodPost: guard(i.serve)})
+	router.Handle(openapi.Path, httpkit.Read(openapi.Serve))
 	operations, probes := router, []string{"/health", "/ready", "/status", "/metrics"}
 	if back != nil {
 		operations, probes = httpkit.NewRouter(requests), nil
