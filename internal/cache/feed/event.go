@@ -56,20 +56,30 @@ func (e *Event) AppendSSE(dst []byte) []byte {
 	return append(dst, "\n\n"...)
 }
 
-// appendData appends a value as the data of an event. A line of its own needs the name of the field again; a client joins
-// the lines with LF.
+// appendData appends a value as the data of an event. CR, LF and CRLF end a line of the stream, and every line needs the
+// name of the field; a client joins the lines with LF. Posts have no line ends: only other programs store such values.
 func appendData(dst []byte, value string) []byte {
+	return appendSplit(dst, value, "\ndata: ")
+}
+
+// appendSplit appends text with separator in place of each line end.
+func appendSplit(dst []byte, text, separator string) []byte {
+	if strings.IndexByte(text, '\n') < 0 && strings.IndexByte(text, '\r') < 0 { // much faster than IndexAny
+		return append(dst, text...)
+	}
+	text = strings.ReplaceAll(text, "\r\n", "\n")
 	for {
-		end := strings.IndexByte(value, '\n')
+		end := strings.IndexAny(text, "\r\n")
 		if end < 0 {
-			return append(dst, value...)
+			return append(dst, text...)
 		}
-		dst = append(append(dst, value[:end]...), "\ndata: "...)
-		value = value[end+1:]
+		dst = append(append(dst, text[:end]...), separator...)
+		text = text[end+1:]
 	}
 }
 
-// AppendLine appends the event as a line of NDJSON. The value must be JSON in one line.
+// AppendLine appends the event as a line of NDJSON. The value must be JSON. Line ends, which JSON allows between tokens
+// only, become spaces.
 func (e *Event) AppendLine(dst []byte) []byte {
 	dst = append(append(dst, `{"version":"`...), e.ID...)
 	if e.Deleted {
@@ -77,7 +87,7 @@ func (e *Event) AppendLine(dst []byte) []byte {
 		dst = appendKey(dst, e.Key)
 	} else {
 		dst = append(dst, `","event":"set","post":`...)
-		dst = append(dst, e.Value...)
+		dst = appendSplit(dst, e.Value, " ")
 	}
 	return append(dst, "}\n"...)
 }
