@@ -99,7 +99,6 @@ var (
 	tooManyFollowers = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "this reader has as many followers of /changes as it may have: try again, or follow on another reader"}
 	notLoaded        = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "this reader has not loaded the posts yet: try again"}
 	logUnavailable   = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "since", Detail: "the changes after this version have to be read from Redis, and Redis did not answer in time: try again"}
-	notReached       = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "since", Detail: "the Redis replica that this reader uses has not reached this version yet: try again"}
 	badSince         = httpkit.Problem{Status: http.StatusBadRequest, Field: "since", Detail: "this is not a version: send the X-Version of an answer, or the id of an event, once"}
 	badWait          = httpkit.Problem{Status: http.StatusBadRequest, Field: "wait", Detail: "send a number of seconds from 0 to 30, once"}
 )
@@ -202,8 +201,6 @@ func (c *changes) first(ctx context.Context, fo *feed.Follower, b *batch) *httpk
 		return nil
 	case errors.Is(err, feed.ErrGone):
 		return gone(err)
-	case errors.Is(err, feed.ErrBehind):
-		return &notReached
 	}
 	return &logUnavailable
 }

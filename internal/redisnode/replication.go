@@ -70,28 +70,50 @@ const maxHops = 8
 // link as up while the link above it is cut. It leaves n if n must be a primary and is not. CheckFresh
 // blocks until all servers of the chain have answered or ctx is done.
 func (f *Finder) CheckFresh(ctx context.Context, n *Node) error {
-	r, err := f.checkRole(ctx, n)
-	if err != nil {
-		return err
-	}
-	var chain []string
-	for at := n.Addr; r.Role == Replica; {
+	_, err := f.climb(ctx, n, func(at string, r *Replication) error {
 		switch {
 		case !r.LinkUp:
 			return fmt.Errorf("the link of the Redis replica %s to %s is down", at, r.Upstream)
 		case r.Silence >= maxSilence:
 			return fmt.Errorf("the link of the Redis replica %s to %s has been silent for %v", at, r.Upstream, r.Silence)
-		case len(chain) == maxHops:
-			return fmt.Errorf("%s is at the end of a chain of more than %d Redis replicas", n.Addr, maxHops)
+		}
+		return nil
+	})
+	return err
+}
+
+// Primary returns a client of the primary that n replicates, or of n if n is a primary, after that server has
+// confirmed its role. It leaves n if n must be a primary and is not. Primary blocks until all servers of the chain
+// have answered or ctx is done. The Finder owns the client, and may close it when the chain changes.
+func (f *Finder) Primary(ctx context.Context, n *Node) (*redis.Client, error) {
+	return f.climb(ctx, n, func(string, *Replication) error { return nil })
+}
+
+// climb follows the chain of Redis replicas from n to the primary, of which it returns a client. check may reject a
+// link.
+func (f *Finder) climb(ctx context.Context, n *Node, check func(at string, r *Replication) error) (*redis.Client, error) {
+	r, err := f.checkRole(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	top := n.Client
+	var chain []string
+	for at := n.Addr; r.Role == Replica; {
+		if err := check(at, &r); err != nil {
+			return nil, err
+		}
+		if len(chain) == maxHops {
+			return nil, fmt.Errorf("%s is at the end of a chain of more than %d Redis replicas", n.Addr, maxHops)
 		}
 		at = r.Upstream
 		chain = append(chain, at)
-		if r, err = AskReplication(ctx, f.chain.get(at)); err != nil {
-			return fmt.Errorf("query %s, the upstream of the Redis replica: %w", at, err)
+		top = f.chain.get(at)
+		if r, err = AskReplication(ctx, top); err != nil {
+			return nil, fmt.Errorf("query %s, the upstream of the Redis replica: %w", at, err)
 		}
 	}
 	f.chain.closeExcept(chain)
-	return nil
+	return top, nil
 }
 
 // CheckRole returns an error, and leaves n, if n does not have the required role any more. It blocks until

@@ -20,7 +20,7 @@ type fakeRedis struct {
 	past     []redisState // states after each commit
 	nextID   uint64
 	perStep  int    // number of writes whose values a log step returns at most
-	lags     bool   // it is a Redis replica
+	behind   int    // number of commits that the Redis replica lacks, which FetchStep asks; 0 without one
 	err      error  // error of the next log steps
 	requests int    // number of log steps
 	onStep   func() // called after each log step, with mu locked
@@ -112,11 +112,24 @@ func (r *fakeRedis) state(t *testing.T) map[string]string {
 	return values
 }
 
-func (r *fakeRedis) MayLag() bool { return r.lags }
+func (r *fakeRedis) MayLag() bool { return r.behind > 0 }
 
 func (r *fakeRedis) FetchStep(_ context.Context, q protocol.Query) (st protocol.LogStep, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.behind > 0 {
+		return r.fetchFrom(&r.past[len(r.past)-r.behind], q)
+	}
+	return r.fetchFrom(&r.now, q)
+}
+
+func (r *fakeRedis) FetchNewest(_ context.Context, q protocol.Query) (st protocol.LogStep, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fetchFrom(&r.now, q)
+}
+
+func (r *fakeRedis) fetchFrom(s *redisState, q protocol.Query) (st protocol.LogStep, err error) {
 	r.requests++
 	if r.err != nil {
 		return st, r.err
@@ -124,9 +137,9 @@ func (r *fakeRedis) FetchStep(_ context.Context, q protocol.Query) (st protocol.
 	if r.onStep != nil {
 		defer r.onStep()
 	}
-	st.Head = r.now.head
+	st.Head = s.head
 	seen, room := map[string]bool{}, r.perStep
-	for _, e := range r.now.entries {
+	for _, e := range s.entries {
 		if e.Version == q.Ahead.Version {
 			st.Ahead = e.WriteID
 		}
@@ -148,7 +161,7 @@ func (r *fakeRedis) FetchStep(_ context.Context, q protocol.Query) (st protocol.
 			case room > 0:
 				room--
 				read++
-				if stored, present := r.now.values[key]; !seen[key] {
+				if stored, present := s.values[key]; !seen[key] {
 					seen[key] = true
 					st.Values = append(st.Values, protocol.Value{Key: key, Stored: stored, Present: present})
 				}

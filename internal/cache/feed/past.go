@@ -11,19 +11,16 @@ import (
 	"heavy-read-api/internal/cache/protocol"
 )
 
-// Errors of a follower.
-var (
-	// ErrGone reports a position after which Redis does not have every change: the follower needs a snapshot.
-	ErrGone = errors.New("the changes after this position are gone")
-	// ErrBehind reports a position that the Redis replica has not reached yet.
-	ErrBehind = errors.New("the Redis replica has not reached this position yet")
-)
+// ErrGone reports a position after which Redis does not have every change: the follower needs a snapshot.
+var ErrGone = errors.New("the changes after this position are gone")
 
 // Log is Redis's log.
 type Log interface {
 	// FetchStep is one log step; see protocol.FetchStep. It blocks at most until ctx is done.
 	FetchStep(ctx context.Context, q protocol.Query) (protocol.LogStep, error)
-	// MayLag reports whether the node may be a Redis replica, which can be behind a position.
+	// FetchNewest is FetchStep on the primary.
+	FetchNewest(ctx context.Context, q protocol.Query) (protocol.LogStep, error)
+	// MayLag reports whether FetchStep may ask a Redis replica, which can be behind a position.
 	MayLag() bool
 }
 
@@ -86,7 +83,11 @@ func (p *past) after(ctx context.Context, at protocol.Position) (*span, error) {
 		began = time.Now()
 		return s, err
 	}
-	s, err := p.fetch(ctx, at)
+	s, err := p.fetch(ctx, at, p.log.FetchStep)
+	if errors.Is(err, ErrGone) && p.log.MayLag() {
+		// The Redis replica may not have reached the position, or its history, yet: only the primary shows that it is gone.
+		s, err = p.fetch(ctx, at, p.log.FetchNewest)
+	}
 	p.keep(at, s, err)
 	return s, err
 }
@@ -139,7 +140,7 @@ func (p *past) keep(at protocol.Position, s *span, err error) {
 			p.gone = p.gone[1:]
 		}
 		p.gone = append(p.gone, keptGone{at, err, now})
-	case !errors.Is(err, ErrBehind) && !errors.Is(err, context.Canceled):
+	case !errors.Is(err, context.Canceled):
 		p.failed, p.failedAt = err, now
 	}
 }
@@ -151,18 +152,18 @@ func everywhere(epoch uint64) protocol.Position {
 
 var errOtherEpoch = errors.New("another history has begun")
 
-// fetch reads the log after the position at. A commit that is larger than a log step takes several.
-func (p *past) fetch(ctx context.Context, at protocol.Position) (*span, error) {
+// fetch reads the log after the position at with step. A commit that is larger than a log step takes several.
+func (p *past) fetch(ctx context.Context, at protocol.Position, step logStep) (*span, error) {
 	q := protocol.Query{Watermark: at.Head, Ahead: at.Ahead, Limit: p.limit}
 	var made steps
 	for {
-		st, err := p.step(ctx, q)
+		st, err := p.bounded(ctx, q, step)
 		if err != nil {
 			p.limit = max(p.limit/2, stepLeast) // it may have been too large for the link
 			return nil, err
 		}
 		if q.Part.Writes == 0 {
-			err = judgeHead(&st, at, p.log.MayLag())
+			err = judgeHead(&st, at)
 		} else if st.Head.Epoch != q.Ahead.Epoch || st.Ahead != q.Ahead.WriteID {
 			err = errors.New("the log was rolled back between two parts of a commit")
 		}
@@ -195,24 +196,24 @@ func (p *past) fetch(ctx context.Context, at protocol.Position) (*span, error) {
 	}
 }
 
-func (p *past) step(ctx context.Context, q protocol.Query) (protocol.LogStep, error) {
+// logStep is FetchStep or FetchNewest of a Log.
+type logStep func(context.Context, protocol.Query) (protocol.LogStep, error)
+
+func (p *past) bounded(ctx context.Context, q protocol.Query, step logStep) (protocol.LogStep, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	p.steps.Add(1)
-	return p.log.FetchStep(ctx, q)
+	return step(ctx, q)
 }
 
 func gone(why string) error { return fmt.Errorf("%w: %s", ErrGone, why) }
 
-// judgeHead checks that the history of a log step has the position at and what that is behind. mayLag tells that the node
-// may not have reached it.
-func judgeHead(st *protocol.LogStep, at protocol.Position, mayLag bool) error {
+// judgeHead checks that the history of a log step has the position at and what that is behind.
+func judgeHead(st *protocol.LogStep, at protocol.Position) error {
 	newest := max(at.Version, at.Ahead.Version)
 	switch {
 	case st.Head.Epoch != at.Epoch:
 		return fmt.Errorf("%w: %w", ErrGone, errOtherEpoch)
-	case st.Head.Version < newest && mayLag:
-		return ErrBehind
 	case st.Head.Version < newest:
 		return gone("Redis was rolled back")
 	case at.Behind() && (st.Ahead != at.Ahead.WriteID || st.Ahead == 0):

@@ -18,16 +18,12 @@ func TestPositionsThatAreGone(t *testing.T) {
 		at     func(p *protocol.Position)
 		want   error
 	}{
-		"another epoch":          {func(r *fakeRedis) { r.now.head.Epoch++ }, nil, ErrGone},
-		"trimmed log":            {func(r *fakeRedis) { r.trim(1) }, nil, ErrGone},
-		"empty log":              {func(r *fakeRedis) { r.trim(0) }, nil, ErrGone},
-		"another write id":       {nil, func(p *protocol.Position) { p.WriteID++ }, ErrGone},
-		"beyond the head":        {nil, func(p *protocol.Position) { p.Version += 100 }, ErrGone},
-		"beyond a Redis replica": {func(r *fakeRedis) { r.lags = true }, func(p *protocol.Position) { p.Version += 100 }, ErrBehind},
-		"ahead of a Redis replica": {func(r *fakeRedis) { r.lags = true },
-			func(p *protocol.Position) {
-				p.Ahead = protocol.Head{Epoch: p.Epoch, Version: p.Version + 100, WriteID: 1}
-			}, ErrBehind},
+		"another epoch":                         {func(r *fakeRedis) { r.now.head.Epoch++ }, nil, ErrGone},
+		"trimmed log":                           {func(r *fakeRedis) { r.trim(1) }, nil, ErrGone},
+		"empty log":                             {func(r *fakeRedis) { r.trim(0) }, nil, ErrGone},
+		"another write id":                      {nil, func(p *protocol.Position) { p.WriteID++ }, ErrGone},
+		"beyond the head":                       {nil, func(p *protocol.Position) { p.Version += 100 }, ErrGone},
+		"beyond the primary of a Redis replica": {func(r *fakeRedis) { r.behind = 2 }, func(p *protocol.Position) { p.Version += 100 }, ErrGone},
 		"ahead of the head": {nil,
 			func(p *protocol.Position) {
 				p.Ahead = protocol.Head{Epoch: p.Epoch, Version: p.Version + 100, WriteID: 1}
@@ -57,6 +53,33 @@ func TestPositionsThatAreGone(t *testing.T) {
 			fo := f.follow(t, at.String())
 			if events, err := fo.Take(t.Context(), nil, 1<<20); !errors.Is(err, c.want) {
 				t.Errorf("%v, %v, want %v", texts(t, events), err, c.want)
+			}
+		})
+	}
+}
+
+// A position that a Redis replica has not reached, or that is of a history that it does not have yet, is not gone: the
+// primary has it.
+func TestPositionAheadOfARedisReplica(t *testing.T) {
+	for name, change := range map[string]func(r *fakeRedis){
+		"behind":        func(r *fakeRedis) { r.behind = 3 },
+		"another epoch": func(r *fakeRedis) { r.behind = 3; r.past[len(r.past)-3].head.Epoch++ },
+		"another write id": func(r *fakeRedis) {
+			r.behind = 3
+			r.past[len(r.past)-3].head = protocol.Head{Epoch: 0xe, Version: 102, WriteID: 99}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newFakeRedis()
+			for i := range 2 {
+				r.write(fmt.Sprintf("k%d=1", i))
+			}
+			at := protocol.Position{Head: r.head()}
+			r.write("a=1")
+			change(r)
+			f, _ := newTestFeed(r, 1<<20)
+			if got := f.follow(t, at.String()).take(t, 1<<20); !slices.Equal(got, []string{"a=1"}) {
+				t.Error(got)
 			}
 		})
 	}

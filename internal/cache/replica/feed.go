@@ -16,4 +16,8 @@ func (l feedLog) FetchStep(ctx context.Context, q protocol.Query) (protocol.LogS
 	return l.fetchStep(ctx, q)
 }
 
+func (l feedLog) FetchNewest(ctx context.Context, q protocol.Query) (protocol.LogStep, error) {
+	return l.fetchNewest(ctx, q)
+}
+
 func (l feedLog) MayLag() bool { return l.fromReplica() }

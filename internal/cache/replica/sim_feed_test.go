@@ -54,10 +54,18 @@ type simLog struct {
 }
 
 func (l simLog) FetchStep(ctx context.Context, q protocol.Query) (protocol.LogStep, error) {
+	return l.feedLog.FetchStep(ctx, l.limited(q))
+}
+
+func (l simLog) FetchNewest(ctx context.Context, q protocol.Query) (protocol.LogStep, error) {
+	return l.feedLog.FetchNewest(ctx, l.limited(q))
+}
+
+func (l simLog) limited(q protocol.Query) protocol.Query {
 	if l.sim.link < math.MaxInt64 {
 		q.Limit = 1
 	}
-	return l.feedLog.FetchStep(ctx, q)
+	return q
 }
 
 // follow lets the follower take events, or resume somewhere, and checks what it gets.

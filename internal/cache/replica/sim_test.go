@@ -429,11 +429,20 @@ var errSim = errors.New("simulated failure")
 
 // fetchStep implements source.
 func (s *sim) fetchStep(_ context.Context, q protocol.Query) (protocol.LogStep, error) {
+	return s.fetchFrom(s.source, q)
+}
+
+// fetchNewest implements source.
+func (s *sim) fetchNewest(_ context.Context, q protocol.Query) (protocol.LogStep, error) {
+	return s.fetchFrom(s.redis.Now, q)
+}
+
+func (s *sim) fetchFrom(server func() model.State, q protocol.Query) (protocol.LogStep, error) {
 	s.events(2)
 	if s.faults && (s.rng.IntN(12) == 0 || s.clock.Before(s.away)) {
 		return protocol.LogStep{}, errSim
 	}
-	st := s.instant(q)
+	st := s.instant(server(), q)
 	if st.Size > s.link {
 		s.log("log step of %d bytes: too large for the link", st.Size)
 		s.clock = s.clock.Add(stepTimeout)
@@ -469,9 +478,8 @@ func (s *sim) current(context.Context) error {
 func (s *sim) fromReplica() bool { return s.relay && s.broken != "no lag tolerance" }
 
 // instant performs what step.lua does.
-func (s *sim) instant(q protocol.Query) (st protocol.LogStep) {
+func (s *sim) instant(now model.State, q protocol.Query) (st protocol.LogStep) {
 	room := q.Limit
-	now := s.source()
 	_, st.Ahead = now.After(q.Ahead.Version)
 	if s.broken == "no check ahead" {
 		st.Ahead = q.Ahead.WriteID

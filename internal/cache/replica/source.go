@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/redis/go-redis/v9"
+
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/redisnode"
 )
@@ -14,6 +16,8 @@ type source interface {
 	// fetchStep returns the log after the watermark, the current values of its keys and of missed keys, and the
 	// head, all from one instant.
 	fetchStep(ctx context.Context, q protocol.Query) (protocol.LogStep, error)
+	// fetchNewest is fetchStep on the primary, after that has confirmed its role.
+	fetchNewest(ctx context.Context, q protocol.Query) (protocol.LogStep, error)
 	// current returns why a log step may lack writes that the primary has, or nil.
 	current(ctx context.Context) error
 	// fromReplica reports whether the node may be a Redis replica, which can be behind what this replica has from
@@ -47,7 +51,24 @@ func (s *redisSource) fetchStep(ctx context.Context, q protocol.Query) (protocol
 	if err != nil {
 		return protocol.LogStep{}, err
 	}
-	st, err := protocol.FetchStep(ctx, n, s.keys, q)
+	return s.stepOn(ctx, n, n.Client, q)
+}
+
+func (s *redisSource) fetchNewest(ctx context.Context, q protocol.Query) (protocol.LogStep, error) {
+	n, err := s.redis.Node(ctx)
+	if err != nil {
+		return protocol.LogStep{}, err
+	}
+	primary, err := s.redis.Primary(ctx, n)
+	if err != nil {
+		return protocol.LogStep{}, err
+	}
+	return s.stepOn(ctx, n, primary, q)
+}
+
+// stepOn runs a log step on n, or on the primary of n.
+func (s *redisSource) stepOn(ctx context.Context, n *redisnode.Node, on *redis.Client, q protocol.Query) (protocol.LogStep, error) {
+	st, err := protocol.FetchStep(ctx, on, s.keys, q)
 	if err != nil {
 		s.redis.ReportError(n, err)
 		return protocol.LogStep{}, fmt.Errorf("read the log: %w", err)
