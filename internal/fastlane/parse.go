@@ -18,6 +18,7 @@ type Request struct {
 	IfMatch     []byte
 	IfNoneMatch []byte
 	MinVersion  []byte
+	Cookie      []byte
 
 	close     bool // Connection: close, or HTTP/1.0 without keep-alive
 	keepAlive bool // Connection: keep-alive
@@ -166,6 +167,8 @@ func (s *shape) parse(b []byte, q *Request) bool {
 			ok = once(&q.IfNoneMatch, value)
 		case minVersion:
 			ok = once(&q.MinVersion, value)
+		case cookie:
+			ok = once(&q.Cookie, value)
 		case special:
 			ok = false
 		}
@@ -269,6 +272,7 @@ const (
 	ifMatch
 	ifNoneMatch
 	minVersion
+	cookie
 )
 
 // fieldOf classifies a header field by its name, ignoring case. It switches on the length first, which rules out
@@ -282,6 +286,9 @@ func fieldOf(name []byte) field {
 	case 6:
 		if httpkit.FieldIs(name, "expect") {
 			return special
+		}
+		if httpkit.FieldIs(name, "cookie") {
+			return cookie
 		}
 	case 8:
 		if httpkit.FieldIs(name, "if-match") {

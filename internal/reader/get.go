@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/cache/replica"
@@ -36,6 +37,7 @@ type request struct {
 	ifMatch     []byte // If-Match, several lines joined by commas; nil without the header
 	ifNoneMatch []byte // If-None-Match, in the same form
 	minVersion  []byte // X-Min-Version, in the same form
+	cookie      []byte // Cookie, several lines joined by semicolons
 }
 
 // answer is the result of a read, independent of the lane.
@@ -77,13 +79,18 @@ func (g *getter) get(ctx context.Context, q *request, from source) answer {
 // lookUp answers q from memory. It does not block, and it does not allocate for 200 and 304. It returns
 // false if memory has no answer: the caller must call wait then.
 func (g *getter) lookUp(q *request) (a answer, ok bool) {
-	token, problem := q.check()
+	min, problem := q.check()
 	if problem != nil {
 		return failed(problem), true
 	}
-	if !g.replica.Reached(token) {
+	if !g.replica.Reached(min) {
 		return answer{}, false
 	}
+	return g.fromMemory(q)
+}
+
+// fromMemory is lookUp without the checks.
+func (g *getter) fromMemory(q *request) (a answer, ok bool) {
 	switch entry, found := g.replica.Get(q.id); found {
 	case store.Hit:
 		// The id needs no validation: the writer validates the id of every post.
@@ -97,10 +104,10 @@ func (g *getter) lookUp(q *request) (a answer, ok bool) {
 	return a, true
 }
 
-// wait answers q after lookUp has failed: it waits for the requested version, then fetches the post from
+// wait answers q after lookUp has failed: it waits for what the request requires, then fetches the post from
 // Redis. It blocks for at most the budget.
 func (g *getter) wait(ctx context.Context, q *request) answer {
-	token, problem := q.check()
+	min, problem := q.check()
 	if problem != nil {
 		return failed(problem)
 	}
@@ -109,26 +116,27 @@ func (g *getter) wait(ctx context.Context, q *request) answer {
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.budget)
 	defer cancel()
-	if !g.replica.Reached(token) {
+	if !g.replica.Reached(min) {
 		defer g.behind.Add(-1)
 		if g.behind.Add(1) > maxBehind {
 			return failed(&tooManyBehind)
 		}
-		if g.replica.WaitFor(ctx, token) {
-			if a, ok := g.lookUp(q); ok {
+		if g.replica.WaitFor(ctx, min) {
+			if a, ok := g.fromMemory(q); ok {
 				return a
 			}
+			min = replica.Min{} // an answer of Redis is at least as new as memory
 		}
 	}
-	entry, present, err := g.replica.Fetch(ctx, string(q.id), token)
-	if err != nil && !g.replica.Reached(token) {
-		return failed(&behind)
+	entry, present, err := g.replica.Fetch(ctx, string(q.id), min)
+	if err != nil && !g.replica.Reached(min) {
+		return failed(notReachedIn(min))
 	}
 	return q.fetched(entry, present, err)
 }
 
 // getDirect answers q from Redis and bypasses memory. X-Min-Version needs no wait, because Redis has every
-// version. It blocks for at most the budget.
+// write. It blocks for at most the budget.
 func (g *getter) getDirect(ctx context.Context, q *request) answer {
 	if _, problem := q.check(); problem != nil {
 		return failed(problem)
@@ -141,26 +149,43 @@ func (g *getter) getDirect(ctx context.Context, q *request) answer {
 	return q.fetched(g.replica.Direct(ctx, string(q.id)))
 }
 
-// check validates q and returns its X-Min-Version. Without that header it returns the zero token, which
-// every replica has reached.
-func (q *request) check() (protocol.Token, *httpkit.Problem) {
+// check validates q and returns what its X-Min-Version and its cookie require.
+func (q *request) check() (min replica.Min, problem *httpkit.Problem) {
 	if len(q.id) == 0 {
-		return protocol.Token{}, &noID
+		return min, &noID
 	}
-	return tokenOf(q.minVersion)
+	return minOf(q.minVersion, q.cookie)
 }
 
-// tokenOf returns the token in an X-Min-Version, and the zero token without one.
-func tokenOf(minVersion []byte) (protocol.Token, *httpkit.Problem) {
-	if minVersion == nil {
-		return protocol.Token{}, nil
+// minOf returns what an X-Min-Version and a cookie require. It requires both, because each is a lower bound. A cookie that is
+// not a version is ignored: the client does not know that it sends one.
+func minOf(minVersion, cookie []byte) (min replica.Min, problem *httpkit.Problem) {
+	switch {
+	case string(minVersion) == latest:
+		min.Latest = true
+		return min, nil
+	case minVersion != nil:
+		at, err := parsePosition(minVersion)
+		if err != nil {
+			return min, &badMinVersion
+		}
+		min.Heads[0] = at.Head
 	}
-	token, err := protocol.ParseToken(string(minVersion))
-	if err != nil {
-		return protocol.Token{}, &badMinVersion
+	if value := httpkit.CookieValue(cookie, httpkit.VersionCookie); value != nil {
+		if at, err := parsePosition(value); err == nil {
+			min.Heads[1] = at.Head
+		}
 	}
-	return token, nil
+	return min, nil
 }
+
+// parsePosition is protocol.ParsePosition without an allocation for a position.
+func parsePosition(text []byte) (protocol.Position, error) {
+	return protocol.ParsePosition(unsafe.String(unsafe.SliceData(text), len(text)))
+}
+
+// latest is the value of X-Min-Version that requires every write that was acknowledged before the request.
+const latest = "latest"
 
 func (q *request) fetched(entry store.Entry, present bool, err error) answer {
 	switch {
@@ -216,14 +241,27 @@ func matches(list []byte, etag string, weakly bool) bool {
 // The problems of a read. They are shared and must not be modified.
 var (
 	noID          = httpkit.Problem{Status: http.StatusBadRequest, Field: "id", Detail: `the parameter "id" is missing or empty: request /post?id=<id of the post>`}
-	badMinVersion = httpkit.Problem{Status: http.StatusBadRequest, Field: "X-Min-Version", Detail: "X-Min-Version is not a version: send the X-Version of an earlier response, 16 hexadecimal digits, a hyphen and a number"}
+	badMinVersion = httpkit.Problem{Status: http.StatusBadRequest, Field: "X-Min-Version", Detail: "X-Min-Version is not a version: send the X-Version of an earlier response, 16 hexadecimal digits, a hyphen and a number; or the id of an event; or latest"}
 	notFound      = httpkit.Problem{Status: http.StatusNotFound, Field: "id", Detail: "there is no post with this id"}
 	changed       = httpkit.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "the current ETag of the post is not in If-Match: read the post without If-Match to get it; a weak tag (W/) never matches"}
 	notAPost      = httpkit.Problem{Status: http.StatusInternalServerError, Field: "id", Detail: "the value stored under this id is not a post: write the post again"}
 	behind        = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not received that version yet, and Redis did not deliver it in time: try again, or read without X-Min-Version"}
 	tooManyBehind = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not received that version yet, and too many reads are already waiting: try again, or read without X-Min-Version"}
+	behindCookie  = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "Cookie", Detail: "this reader has not received the write that the cookie " + httpkit.VersionCookie + " names yet, and Redis did not deliver it in time: try again"}
+	notLatest     = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "the latest version is known to Redis only, and Redis did not answer in time, or this reader could not catch up with it in time: try again, or read without X-Min-Version"}
 	unavailable   = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "id", Detail: "this read needs Redis, and Redis did not answer in time: try again"}
 )
+
+// notReachedIn answers a read whose requirements the replica could not obtain in time.
+func notReachedIn(min replica.Min) *httpkit.Problem {
+	switch {
+	case min.Latest:
+		return &notLatest
+	case min.Heads[0] == protocol.Head{}:
+		return &behindCookie
+	}
+	return &behind
+}
 
 func failed(p *httpkit.Problem) answer { return answer{status: p.Status, problem: p} }
 

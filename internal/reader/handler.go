@@ -65,6 +65,7 @@ func (h *handler) answer(r *http.Request, from source) answer {
 		ifMatch:     joined(r.Header["If-Match"]),
 		ifNoneMatch: joined(r.Header["If-None-Match"]),
 		minVersion:  joined(r.Header["X-Min-Version"]),
+		cookie:      cookies(r),
 	}, from)
 }
 
@@ -74,6 +75,11 @@ func joined(lines []string) []byte {
 		return nil
 	}
 	return []byte(strings.Join(lines, ", "))
+}
+
+// cookies joins the lines of Cookie, of which a proxy for HTTP/2 may send several.
+func cookies(r *http.Request) []byte {
+	return []byte(strings.Join(r.Header["Cookie"], "; "))
 }
 
 func (h *handler) send(w http.ResponseWriter, r *http.Request, a *answer) {

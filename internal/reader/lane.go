@@ -105,7 +105,7 @@ func (c *laneConn) Serve(out *fastlane.Output, r *fastlane.Request) {
 		c.untilSample = sampleEvery
 		began = time.Now()
 	}
-	q := request{ifMatch: r.IfMatch, ifNoneMatch: r.IfNoneMatch, minVersion: r.MinVersion}
+	q := request{ifMatch: r.IfMatch, ifNoneMatch: r.IfNoneMatch, minVersion: r.MinVersion, cookie: r.Cookie}
 	var a answer
 	ok := true
 	// The unsafe string aliases the read buffer, and idOf does not keep it.

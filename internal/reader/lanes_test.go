@@ -37,9 +37,12 @@ import (
 type lanes struct {
 	fast, std, alone chan net.Conn
 	token            protocol.Token       // a version that the replica has reached
+	at               protocol.Head        // the same, with its write id
 	etag             string               // ETag of one of the posts
 	taken            *httpkit.HTTPMetrics // metrics of the fast lane only
 }
+
+func (l *lanes) position() string { return protocol.Position{Head: l.at}.String() }
 
 // briefly is a short budget, for comparisons with many reads that wait in vain.
 const briefly = 10 * time.Millisecond
@@ -60,6 +63,7 @@ func newLanes(t testing.TB, budget time.Duration) *lanes {
 		if err != nil {
 			t.Fatal(err)
 		}
+		l.at = protocol.Head{Epoch: results[0].Token.Epoch, Version: results[0].Token.Version, WriteID: results[0].WriteID}
 		l.token, l.etag = results[0].Token, string(post.AppendETag(nil, encoded.Sum))
 	}
 	if _, err := publisher.Write(t.Context(), protocol.Write{Op: protocol.Set, Key: "broken", Value: []byte("no post")}); err != nil {
@@ -127,6 +131,8 @@ func TestLaneAllocatesNothing(t *testing.T) {
 		{"304", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"x\", " + w.etag + "\r\n\r\n", "304"},
 		{"no match", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"x\"\r\n\r\n", "200"},
 		{"version", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nX-Min-Version: " + w.token.String() + "\r\n\r\n", "200"},
+		{"a position", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nX-Min-Version: " + w.position() + "\r\n\r\n", "200"},
+		{"cookies", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nCookie: a=b; " + httpkit.VersionCookie + "=" + w.position() + "; c=d\r\n\r\n", "200"},
 		{"If-Match", "GET /post?id=a HTTP/1.1\r\nHost: x\r\nIf-Match: \"x\", " + w.etag + "\r\n\r\n", "200"},
 		{"a query", "GET /post?x=y&id=%61&z=%20 HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: h2c\r\n\r\n", "200"},
 	} {
@@ -428,6 +434,14 @@ func (l *lanes) cases() []string {
 		request(get, "X-Min-Version: "+protocol.Token{Epoch: l.token.Epoch + 1, Version: 99}.String()+"\r\n"), request(get, "x-min-version: "+protocol.Token{Epoch: l.token.Epoch, Version: 1}.String()+"\r\nif-none-match: *\r\n"),
 		request(get, "Range: bytes=0-1\r\n"), request(get, "If-Match: \"x\"\r\n") + plain, request("HEAD /post?id=a HTTP/1.1", "If-Match: \"x\"\r\n") + plain, request(get, "If-Match: *\r\nIf-None-Match: *\r\n") + plain, request(get, "If-Match: \"x\"\r\nIf-Match: *\r\n") + plain, request("GET /post?id=unknown HTTP/1.1", "If-Match: *\r\n") + plain, request(get, "If-Modified-Since: Mon, 01 Jan 2035 00:00:00 GMT\r\n"), request(get, "Accept-Encoding: gzip\r\n"), request(get, "Authorization: Basic x\r\nCookie: a=b; c\r\n"),
 	}
+	own := httpkit.VersionCookie + "=" + l.position()
+	for _, cookie := range []string{own, "a=b; " + own, own + "; a=b", "a=\"" + own, "x" + own, own + "x", httpkit.VersionCookie + "=", httpkit.VersionCookie, ";" + own + ";" + own, strings.ToUpper(own),
+		httpkit.VersionCookie + "=" + l.token.String(), own + "\r\nX-Min-Version: " + l.token.String(), own + "\r\nX-Min-Version: bad", "a=b\r\nCookie: " + own, own + "\r\nCookie: " + own, "\r\nCookie:"} {
+		cases = append(cases, request(get, "Cookie: "+cookie+"\r\n")+plain)
+	}
+	for _, min := range []string{"Latest", "latest, latest", "latest\r\nX-Min-Version: latest", l.position(), l.position() + "~", l.position() + "0"} {
+		cases = append(cases, request(get, "X-Min-Version: "+min+"\r\n")+plain)
+	}
 	for _, id := range []string{"a", "b-1._~", "large"} {
 		for _, list := range []string{l.etag, "W/" + l.etag, "\"x\", " + l.etag, ",, " + l.etag + " ,", l.etag + " x", "x, " + l.etag} {
 			for _, field := range []string{"If-None-Match: ", "If-Match: "} {
@@ -463,7 +477,7 @@ func (l *lanes) random(rng *rand.Rand) []byte {
 			case 4:
 				stream.WriteString(one("If-Match: ", "If-None-Match: ") + one("*", l.etag, "W/"+l.etag, `"x"`, `"x", `+l.etag, "x"))
 			case 5:
-				stream.WriteString("X-Min-Version: " + one(l.token.String(), "x"))
+				stream.WriteString(one("X-Min-Version: ", "Cookie: ", "Cookie: a=b; ") + one("", httpkit.VersionCookie+"=") + one(l.token.String(), l.position(), "x"))
 			case 6:
 				stream.WriteString(one("Upgrade: h2c", "TE: trailers", "Trailer: x", "Expect: 100-continue", "Transfer-Encoding: chunked", "X: a\r\n b", "User-Agent: \tx\x80", "Accept:", " X: y", "X : y"))
 			default:
@@ -497,11 +511,28 @@ func TestLanesAnswerAlike(t *testing.T) {
 	}
 }
 
+// TestLanesWaitAlike compares reads that ask Redis for its head. They get the time that they may need.
+func TestLanesWaitAlike(t *testing.T) {
+	l := newLanes(t, waitBudget)
+	lost := l.at
+	lost.WriteID++
+	unknown := protocol.Position{Head: lost}.String()
+	for _, field := range []string{"X-Min-Version: latest", "x-min-version:latest ", "X-Min-Version: " + unknown, "Cookie: " + httpkit.VersionCookie + "=" + unknown,
+		"Cookie: a=b\r\nCookie: " + httpkit.VersionCookie + "=" + unknown, "X-Min-Version: latest\r\nCookie: " + httpkit.VersionCookie + "=" + unknown} {
+		for _, id := range []string{"a", "unknown", "large", ""} {
+			l.compare(t, []byte("GET /post?id="+id+" HTTP/1.1\r\nHost: a\r\n"+field+"\r\n\r\n"), 1)
+		}
+	}
+	if got := testutil.ToFloat64(l.taken.Requests.WithLabelValues(postPath, "get", "200")); got != 10 {
+		t.Errorf("%v requests in the fast lane got a post, want those of 5 fields for 2 posts", got)
+	}
+}
+
 // TestFastLaneMatches checks that the fast lane serves requests of its shape. Otherwise the comparisons
 // above would compare net/http with itself.
 func TestFastLaneMatches(t *testing.T) {
 	l := newLanes(t, briefly)
-	plain := "GET /post?id=a HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test\r\nIf-None-Match: \"x\"\r\nX-Min-Version: " + l.token.String() + "\r\n\r\n"
+	plain := "GET /post?id=a HTTP/1.1\r\nHost: example.org\r\nUser-Agent: test\r\nIf-None-Match: \"x\"\r\nX-Min-Version: " + l.token.String() + "\r\nCookie: a=b; " + httpkit.VersionCookie + "=" + l.position() + "\r\n\r\n"
 	head := strings.Replace(plain, "GET", "HEAD", 1)
 	unknown := strings.Replace(plain, "id=a", "id=unknown", 1)
 	matching := strings.Replace(plain, `"x"`, "*", 1)

@@ -40,7 +40,7 @@ var (
 func (h *handler) servePage(w http.ResponseWriter, r *http.Request) {
 	q, problem := parsePage(r.URL.RawQuery)
 	if problem == nil {
-		q.minVersion, problem = tokenOf(joined(r.Header["X-Min-Version"]))
+		q.min, problem = minOf(joined(r.Header["X-Min-Version"]), cookies(r))
 	}
 	if problem != nil {
 		refuse(w, problem)
@@ -71,20 +71,20 @@ func (h *handler) servePage(w http.ResponseWriter, r *http.Request) {
 
 // reach waits until the reader has reached the versions that the request names.
 func (h *handler) reach(ctx context.Context, q *pageRequest) *httpkit.Problem {
-	tokens := []protocol.Token{q.minVersion}
+	required := []replica.Min{q.min}
 	if q.since != nil {
-		tokens = append(tokens, q.since.Newest().Token())
+		required = append(required, replica.AtLeast(q.since.Newest().Token()))
 	}
-	for _, token := range tokens {
-		if h.replica.Reached(token) {
+	for _, min := range required {
+		if h.replica.Reached(min) {
 			continue
 		}
 		defer h.behind.Add(-1)
 		if h.behind.Add(1) > maxBehind {
 			return &tooManyBehind
 		}
-		if h.replica.Reach(ctx, q.after, token) != nil {
-			return &behind
+		if h.replica.Reach(ctx, q.after, min) != nil {
+			return notReachedIn(min)
 		}
 	}
 	return nil
@@ -135,10 +135,10 @@ func appendJSON(dst []byte, s string) []byte {
 
 // pageRequest is a request for a page.
 type pageRequest struct {
-	after      string // "" in the first page
-	limit      int
-	since      *protocol.Position // nil in the first page
-	minVersion protocol.Token
+	after string // "" in the first page
+	limit int
+	since *protocol.Position // nil in the first page
+	min   replica.Min
 }
 
 func parsePage(query string) (q pageRequest, problem *httpkit.Problem) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,25 +34,25 @@ func (h *handler) servePosts(w http.ResponseWriter, r *http.Request) {
 		h.servePage(w, r)
 		return
 	}
-	q := request{id: []byte(ids[0]), minVersion: joined(r.Header["X-Min-Version"])}
-	token, problem := q.check()
+	q := request{id: []byte(ids[0]), minVersion: joined(r.Header["X-Min-Version"]), cookie: cookies(r)}
+	min, problem := q.check()
 	if problem != nil {
 		refuse(w, problem)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), h.budget)
 	defer cancel()
-	if !h.replica.Reached(token) {
+	if !h.replica.Reached(min) {
 		defer h.behind.Add(-1)
 		if h.behind.Add(1) > maxBehind {
 			refuse(w, &tooManyBehind)
 			return
 		}
 	}
-	found, at, err := h.replica.GetMany(ctx, ids, token)
+	found, at, err := h.replica.GetMany(ctx, ids, min)
 	switch {
-	case err != nil && !h.replica.Reached(token):
-		refuse(w, &behind)
+	case errors.Is(err, replica.ErrNotReached):
+		refuse(w, notReachedIn(min))
 		return
 	case err != nil:
 		refuse(w, &postsMoving)

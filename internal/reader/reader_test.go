@@ -115,6 +115,12 @@ type written struct {
 	body  []byte
 	etag  string
 	token protocol.Token
+	id    uint64 // write id
+}
+
+// position returns the position after the write.
+func (w written) position() string {
+	return protocol.Position{Head: protocol.Head{Epoch: w.token.Epoch, Version: w.token.Version, WriteID: w.id}}.String()
 }
 
 func publish(t testing.TB, p *publisher.Publisher, text post.Post) written {
@@ -124,7 +130,7 @@ func publish(t testing.TB, p *publisher.Publisher, text post.Post) written {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return written{e.Body, string(post.AppendETag(nil, e.Sum)), results[0].Token}
+	return written{e.Body, string(post.AppendETag(nil, e.Sum)), results[0].Token, results[0].WriteID}
 }
 
 func remove(t testing.TB, p *publisher.Publisher, id string) protocol.Token {

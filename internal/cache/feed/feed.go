@@ -66,6 +66,10 @@ func (f *Feed) Restart(at, ahead protocol.Head) {
 // End returns the position after the newest event.
 func (f *Feed) End() protocol.Position { return f.window.endNow() }
 
+// Has reports whether the window shows that h is a point of the history of the replica. Without a write id, only the end
+// before the first write is one.
+func (f *Feed) Has(h protocol.Head) bool { return f.window.has(h) }
+
 // WindowBytes returns the memory of the events that are kept, in bytes.
 func (f *Feed) WindowBytes() int64 { return f.window.held() }
 

@@ -97,6 +97,16 @@ func (w *window) take(dst []Event, at protocol.Position, most int64) (events []E
 	return events, to, true
 }
 
+func (w *window) has(h protocol.Head) bool {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if h.WriteID == 0 {
+		return w.endsAt(h)
+	}
+	_, ok := w.span.after(protocol.Position{Head: h})
+	return ok
+}
+
 // end returns the position at the end. The caller holds mu.
 func (w *window) end() protocol.Position {
 	return protocol.Position{Head: w.span.head, Ahead: w.span.ahead}

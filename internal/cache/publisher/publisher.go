@@ -66,6 +66,7 @@ func New(cfg Config) (*Publisher, error) {
 type Result struct {
 	Outcome protocol.Outcome
 	Token   protocol.Token // version of the write, or the newest version when nothing changed
+	WriteID uint64         // write id of the commit; 0 when nothing changed
 }
 
 // Errors of Write. Both mean that Redis did not reply in time or refused the write.
@@ -181,7 +182,7 @@ func (p *Publisher) send(ctx context.Context, c *call) ([]Result, error) {
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrUnknown, err)
 	} else {
-		results, err = resultsOf(reply, c.writes)
+		results, err = resultsOf(reply, c)
 	}
 	p.noteTime(c, sent, reply.Micros, results)
 	if err == nil && unconfirmed != nil && results[0].Outcome.Changed() {
@@ -225,20 +226,21 @@ func (p *Publisher) run(ctx context.Context, n *redisnode.Node, keys []string, a
 	return reply, unconfirmed, err
 }
 
-// resultsOf returns the results in a reply of write.lua, or in one of settle.lua for a commit that took place.
-func resultsOf(reply protocol.WriteReply, writes []protocol.Write) ([]Result, error) {
+// resultsOf returns the results of c in a reply of write.lua, or in one of settle.lua for a commit that took place.
+func resultsOf(reply protocol.WriteReply, c *call) ([]Result, error) {
 	if reply.State == protocol.NotCommitted {
 		return nil, fmt.Errorf("%w: it reached Redis after its deadline", ErrNotWritten)
 	}
 	if reply.State != protocol.Committed {
 		return nil, fmt.Errorf("%w: malformed reply with state %d", ErrUnknown, reply.State)
 	}
-	token := reply.Before
+	token, writes := reply.Before, c.writes
 	results := make([]Result, len(writes))
 	for i := range results {
 		results[i].Outcome = protocol.Outcome(reply.Outcomes[i%len(reply.Outcomes)])
 		if results[i].Outcome.Changed() {
 			token.Version++
+			results[i].WriteID = binary.BigEndian.Uint64(c.id)
 		}
 		results[i].Token = token
 	}

@@ -77,5 +77,5 @@ func (p *Publisher) resolved(c *call, reply protocol.WriteReply) ([]Result, erro
 	if p.cfg.Replicas > 0 {
 		return nil, fmt.Errorf("%w: Redis has the write, but the reply with the number of confirming Redis replicas was lost", ErrUnknown)
 	}
-	return resultsOf(reply, c.writes)
+	return resultsOf(reply, c)
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/nodetest"
@@ -51,7 +50,7 @@ func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 	}
 	for range 20 {
 		one, cancel := context.WithTimeout(ctx, 5*time.Second)
-		if _, present, err := r.Fetch(one, "unknown", protocol.Token{}); err != nil || present {
+		if _, present, err := r.Fetch(one, "unknown", Min{}); err != nil || present {
 			t.Errorf("a miss during direct reads: %v, %v", present, err)
 		}
 		cancel()

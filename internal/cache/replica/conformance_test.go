@@ -248,7 +248,7 @@ func TestSnapshotAmongForeignKeys(t *testing.T) {
 	fetched := 0
 	for ; r.Status().Snapshot != nil; fetched++ {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // the longest wait of a read
-		_, present, err := r.Fetch(ctx, "none", protocol.Token{})
+		_, present, err := r.Fetch(ctx, "none", Min{})
 		cancel()
 		if err != nil || present {
 			t.Fatalf("fetch %d during the snapshot: present=%v, %v", fetched, present, err)
@@ -316,12 +316,12 @@ func TestMissesAreAnsweredByRedis(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		for i := range 20 {
-			e, present, err := r.Fetch(ctx, fmt.Sprint("k", i), protocol.Token{})
+			e, present, err := r.Fetch(ctx, fmt.Sprint("k", i), Min{})
 			if err != nil || !present || e.Value != fmt.Sprint(i, big) || e.Version != uint64(i+1) {
 				t.Errorf("k%d: %d bytes, version %d, %v, %v", i, len(e.Value), e.Version, present, err)
 			}
 		}
-		if _, present, err := r.Fetch(ctx, "unknown", protocol.Token{}); present || err != nil {
+		if _, present, err := r.Fetch(ctx, "unknown", Min{}); present || err != nil {
 			t.Errorf("unknown: %v, %v", present, err)
 		}
 		if _, found := r.Get([]byte("unknown")); found != store.Miss {
@@ -340,15 +340,15 @@ func TestWaitFor(t *testing.T) {
 		reached(t, r, token)
 		for range 100 {
 			token = write(t, p, set("a", "c"))[0].Token
-			if e, err := readSince(ctx, r, "a", token); err != nil || e.Version < token.Version {
+			if e, err := readSince(ctx, r, "a", AtLeast(token)); err != nil || e.Version < token.Version {
 				t.Fatalf("version %d after waiting for %d: %v", e.Version, token.Version, err)
 			}
 		}
 		token.Version++
-		if _, err := readSince(ctx, r, "a", token); !errors.Is(err, errBehind) {
+		if _, err := readSince(ctx, r, "a", AtLeast(token)); !errors.Is(err, errBehind) {
 			t.Errorf("a version from the future: %v", err)
 		}
-		if e, err := readSince(ctx, r, "a", protocol.Token{Epoch: token.Epoch + 1, Version: 1 << 40}); err != nil || e.Value != "c" {
+		if e, err := readSince(ctx, r, "a", AtLeast(protocol.Token{Epoch: token.Epoch + 1, Version: 1 << 40})); err != nil || e.Value != "c" {
 			t.Errorf("a token of another epoch: %q, %v", e.Value, err)
 		}
 	})
@@ -363,28 +363,28 @@ func TestWaitForTheFirstWrite(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		token := write(t, p, set("a", "first"))[0].Token
-		if e, err := readSince(ctx, r, "a", token); err != nil || e.Value != "first" {
+		if e, err := readSince(ctx, r, "a", AtLeast(token)); err != nil || e.Value != "first" {
 			t.Errorf("%q after waiting for the first write: %v", e.Value, err)
 		}
 		if err := client(t, addr).FlushAll(t.Context()).Err(); err != nil {
 			t.Fatal(err)
 		}
 		holds(t, r, "a", "")
-		if e, err := readSince(ctx, r, "a", token); err != nil || e.Value != "" {
+		if e, err := readSince(ctx, r, "a", AtLeast(token)); err != nil || e.Value != "" {
 			t.Errorf("a token of a history that is gone: %q, %v", e.Value, err)
 		}
 	})
 }
 
-// readSince reads key as the reader does for a client with a token: from memory if the replica reaches it in time, otherwise
-// from Redis.
-func readSince(ctx context.Context, r *Replica, key string, token protocol.Token) (store.Entry, error) {
-	if r.WaitFor(ctx, token) {
+// readSince reads key as the reader does for a client that requires m: from memory if the replica reaches it in time,
+// otherwise from Redis.
+func readSince(ctx context.Context, r *Replica, key string, m Min) (store.Entry, error) {
+	if r.WaitFor(ctx, m) {
 		if e, found := r.Get([]byte(key)); found != store.Miss {
 			return e, nil
 		}
 	}
-	e, _, err := r.Fetch(ctx, key, token)
+	e, _, err := r.Fetch(ctx, key, m)
 	return e, err
 }
 
@@ -507,13 +507,13 @@ func TestForeignValues(t *testing.T) {
 		defer cancel()
 		for _, key := range []string{"list", "text", "copy"} {
 			holds(t, large, key, "")
-			if _, present, err := small.Fetch(ctx, key, protocol.Token{}); present || err != nil {
+			if _, present, err := small.Fetch(ctx, key, Min{}); present || err != nil {
 				t.Errorf("%s: %v, %v", key, present, err)
 			}
 		}
 		token := write(t, p, set("b", "x"))[0].Token
 		reached(t, small, token)
-		if e, present, err := small.Fetch(ctx, "a", protocol.Token{}); !present || err != nil || e.Value != "new" {
+		if e, present, err := small.Fetch(ctx, "a", Min{}); !present || err != nil || e.Value != "new" {
 			t.Errorf("a is %q, %v, %v", e.Value, present, err)
 		}
 	})

@@ -59,7 +59,7 @@ func TestAnotherFormat(t *testing.T) {
 		for name, r := range map[string]*Replica{"running": running, "starting": starting} {
 			eventually.True(t, "report of the reader that is "+name, func() bool { return strings.Contains(r.Status().Problem, want) })
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			if _, present, err := r.Fetch(ctx, "new", protocol.Token{}); err == nil || present {
+			if _, present, err := r.Fetch(ctx, "new", Min{}); err == nil || present {
 				t.Errorf("%s: fetched the post: %v, %v", name, present, err)
 			}
 			cancel()

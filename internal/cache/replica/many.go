@@ -16,12 +16,15 @@ type Found struct {
 	Present bool
 }
 
+// ErrNotReached reports that the replica could not obtain what a Min requires.
+var ErrNotReached = errors.New("the replica is behind")
+
 var errMoving = errors.New("the posts did not have one version in time")
 
-// GetMany returns the states of keys, all at one head, which includes the write that min names. It answers from memory if
-// it can, and otherwise from log steps. It blocks at most until ctx is done, and fails then.
-func (r *Replica) GetMany(ctx context.Context, keys []string, min protocol.Token) (found []Found, at protocol.Head, err error) {
-	if err := r.Reach(ctx, keys[0], min); err != nil {
+// GetMany returns the states of keys, all at one head, which includes what m requires. It answers from memory if it can,
+// and otherwise from log steps. It blocks at most until ctx is done. It fails then, or with ErrNotReached.
+func (r *Replica) GetMany(ctx context.Context, keys []string, m Min) (found []Found, at protocol.Head, err error) {
+	if err := r.Reach(ctx, keys[0], m); err != nil {
 		return nil, at, err
 	}
 	fetched := map[string]missed{}
@@ -48,14 +51,14 @@ func (r *Replica) GetMany(ctx context.Context, keys []string, min protocol.Token
 	}
 }
 
-// Reach waits until the replica has reached the write that t names, or Redis has shown that its history is over. It reads
-// key from Redis if it must. Reach blocks at most until ctx is done, and fails then.
-func (r *Replica) Reach(ctx context.Context, key string, t protocol.Token) error {
-	if r.Reached(t) || r.WaitFor(ctx, t) {
+// Reach waits until memory includes what m requires, or Redis has shown that the history of that is over. It reads key from
+// Redis if it must. Reach blocks at most until ctx is done. It fails with ErrNotReached.
+func (r *Replica) Reach(ctx context.Context, key string, m Min) error {
+	if r.Reached(m) || r.WaitFor(ctx, m) {
 		return nil
 	}
-	if _, _, err := r.Fetch(ctx, key, t); err != nil && !r.Reached(t) {
-		return err
+	if _, _, err := r.Fetch(ctx, key, m); err != nil && !r.Reached(m) {
+		return fmt.Errorf("%w: %w", ErrNotReached, err)
 	}
 	return nil
 }

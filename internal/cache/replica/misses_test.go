@@ -129,7 +129,7 @@ func TestLargeMissesAreServedEvenly(t *testing.T) {
 		reads.Go(func() {
 			for got[i] < answers && ctx.Err() == nil {
 				one, stop := context.WithTimeout(ctx, 450*time.Millisecond) // the budget of a read
-				if _, present, err := r.Fetch(one, fmt.Sprint("k", i), protocol.Token{}); err == nil && present {
+				if _, present, err := r.Fetch(one, fmt.Sprint("k", i), Min{}); err == nil && present {
 					got[i]++
 				}
 				stop()
@@ -156,7 +156,7 @@ func TestRefusedKeyIsNotSlow(t *testing.T) {
 	fetch := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, _, err := r.Fetch(ctx, "z", protocol.Token{})
+		_, _, err := r.Fetch(ctx, "z", Min{})
 		return err
 	}
 	// First the log step with the key fails, then the separate fetch of the key.

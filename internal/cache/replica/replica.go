@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -42,6 +41,7 @@ type Replica struct {
 	public  *published
 	sub     *subscription
 	over    overEpochs
+	newest  *newest
 	metrics *metrics
 	source  *redisSource
 	file    *file  // nil without a snapshot file
@@ -93,6 +93,7 @@ func New(cfg Config) (*Replica, error) {
 	a.sub = &subscription{redis: cfg.Redis, channel: cfg.Channel, turns: t, log: cfg.Logger, metrics: m}
 	r := &Replica{cfg: cfg, keys: keys, store: owner.Store, misses: misses, public: a.public, sub: a.sub, metrics: m, source: src, turns: t, feed: a.feed,
 		keyLists: newKeyLists(owner.Store, a.feed)}
+	r.newest = &newest{ask: r.askNewest}
 	if a.file = newFile(cfg.File, cfg.Namespace); a.file != nil {
 		r.file = a.file
 		r.saver = newSaver(a.file, owner.Store, t, cfg.Logger, m, owner.MaxSize(), owner.HeapEstimate)
@@ -147,81 +148,3 @@ func (r *Replica) Prefetch(keys [][]byte) { r.store.Prefetch(keys) }
 
 // CountHits counts n reads that were answered from memory, with an entry or with its absence.
 func (r *Replica) CountHits(n int) { r.metrics.hits.Add(float64(n)) }
-
-// Errors of reads that need Redis.
-var (
-	errUnavailable = errors.New("no answer from Redis")
-	errBehind      = errors.New("the requested version has not arrived yet")
-	errStopped     = errors.New("the replica has stopped")
-)
-
-// Fetch answers a read that memory could not, from the log step with which the replica catches up, so that the answer
-// is exactly as new as memory. It includes the write that min names, unless that is of a history that is over; the zero
-// token names no write. Fetch blocks at most until ctx is done. It fails when Redis does not reply, does not have that
-// write, or is a Redis replica and in another history.
-func (r *Replica) Fetch(ctx context.Context, key string, min protocol.Token) (e store.Entry, present bool, err error) {
-	r.metrics.misses.Inc()
-	a := r.misses.ask(ctx, key)
-	switch {
-	case a.err != nil:
-		err = fmt.Errorf("%w: %w", errUnavailable, a.err)
-	case a.head.Reached(min):
-	case a.head.Epoch == min.Epoch:
-		err = fmt.Errorf("%w: Redis has version %d", errBehind, a.head.Version)
-	case r.source.fromReplica():
-		err = fmt.Errorf("%w: the Redis replica is in another history", errBehind)
-	default:
-		r.over.add(min.Epoch, a.head.Epoch)
-	}
-	r.metrics.fallbacks[fallbackOf(a.present, err)].Inc()
-	return a.entry, a.present, err
-}
-
-func fallbackOf(present bool, err error) fallbackResult {
-	switch {
-	case err != nil:
-		return fallbackError
-	case present:
-		return fallbackFound
-	}
-	return fallbackAbsent
-}
-
-// Reached reports whether the replica has applied the write that t names; the zero token names none. A token of another
-// epoch has not been reached, because that history may have just begun, until a Fetch has shown that it is over.
-func (r *Replica) Reached(t protocol.Token) bool {
-	p := r.public.Load()
-	return t == protocol.Token{} || p.loaded && (p.watermark.Reached(t) || r.over.has(t.Epoch, p.watermark.Epoch))
-}
-
-// channelWait is the time for which WaitFor waits for the channel before the caller asks Redis.
-const channelWait = 100 * time.Millisecond
-
-// WaitFor waits briefly until the replica has reached the write that t names, and reports whether it has. It does not
-// wait for a token of another epoch. WaitFor blocks for at most channelWait, and not after ctx is done. After false,
-// call Fetch.
-//
-// With a Redis replica as the source, WaitFor waits for any token until ctx is done: the Redis replica may lack the
-// write as well, and cannot show that the history of the token is over.
-func (r *Replica) WaitFor(ctx context.Context, t protocol.Token) bool {
-	fromReplica := r.source.fromReplica()
-	if !fromReplica {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, channelWait)
-		defer cancel()
-	}
-	for {
-		moved := r.public.gate.wait()
-		if r.Reached(t) {
-			return true
-		}
-		if !fromReplica && r.public.Load().watermark.Epoch != t.Epoch {
-			return false
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return false
-		}
-	}
-}

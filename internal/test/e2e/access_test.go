@@ -58,20 +58,23 @@ func TestAccessList(t *testing.T) {
 		}
 	}
 	write(protocol.Write{Op: protocol.Set, Key: "before", Value: []byte("{}")})
-	replica := startReplica(t, nodesOf("reader"))
-	eventually.True(t, "replica that is ready", func() bool { return replica.Status().Ready })
+	r := startReplica(t, nodesOf("reader"))
+	eventually.True(t, "replica that is ready", func() bool { return r.Status().Ready })
 	write(protocol.Write{Op: protocol.Set, Key: "live", Value: []byte("{}"), If: protocol.Condition{Absent: true}})
 	write(protocol.Write{Op: protocol.Set, Key: "live", Value: []byte("[]"), If: protocol.Condition{Tags: []protocol.Tag{{}}}})
 	write(protocol.Write{Op: protocol.Delete, Key: "before"})
 	eventually.True(t, "update in the replica", func() bool {
-		_, live := replica.Get([]byte("live"))
-		_, before := replica.Get([]byte("before"))
+		_, live := r.Get([]byte("live"))
+		_, before := r.Get([]byte("before"))
 		return live == store.Hit && before == store.Absent
 	})
 	proxy.OnceContains(faultnet.ToServer, "evalsha\r\n", faultnet.CutAtReply) // makes the writer search the log for its write
 	write(protocol.Write{Op: protocol.Set, Key: "live", Value: []byte("[]")})
-	if _, found, err := replica.Fetch(t.Context(), "live", protocol.Token{}); err != nil || !found {
+	if _, found, err := r.Fetch(t.Context(), "live", replica.Min{}); err != nil || !found {
 		t.Errorf("the reader cannot read from Redis: found %v, %v", found, err)
+	}
+	if !r.WaitFor(t.Context(), replica.Min{Latest: true}) {
+		t.Error("the reader cannot ask for the head")
 	}
 	if err := as("reader").Time(t.Context()).Err(); err != nil {
 		t.Errorf("the reader cannot read Redis's clock: %v", err)

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/cache/store"
 )
 
@@ -29,7 +29,7 @@ func (v *rewrite) Get(key []byte) (store.Entry, store.Lookup) {
 	return v.change(e, found)
 }
 
-func (v *rewrite) Fetch(ctx context.Context, key string, min protocol.Token) (store.Entry, bool, error) {
+func (v *rewrite) Fetch(ctx context.Context, key string, min replica.Min) (store.Entry, bool, error) {
 	e, present, err := v.view.Fetch(ctx, key, min)
 	if string(key) != brokenKey || err != nil {
 		return e, present, err

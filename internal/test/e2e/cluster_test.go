@@ -278,7 +278,7 @@ func (w *clusterWorld) moveSlot(name string, move func(slot int, to *redistest.S
 	}
 	for i := range posts {
 		ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
-		_, present, err := small.replica.Fetch(ctx, fmt.Sprint("old", i), protocol.Token{})
+		_, present, err := small.replica.Fetch(ctx, fmt.Sprint("old", i), replica.Min{})
 		cancel()
 		if err != nil || !present {
 			w.t.Fatalf("after the migration %s returns for old%d: present %v, %v", small.name, i, present, err)

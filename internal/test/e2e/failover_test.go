@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/cache/replica"
 	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/redisnode"
 	"heavy-read-api/internal/test/faultnet"
@@ -192,7 +193,7 @@ func TestCluster(t *testing.T) {
 	w.ready(small)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if e, present, err := small.replica.Fetch(ctx, "old7", protocol.Token{}); err != nil || !present || e.Value == "" {
+	if e, present, err := small.replica.Fetch(ctx, "old7", replica.Min{}); err != nil || !present || e.Value == "" {
 		t.Errorf("Fetch: %+v %v %v", e, present, err)
 	}
 	again := w.set("old7", 0)

@@ -74,7 +74,7 @@ type setup struct {
 // view is the read side of a replica. Tests of the checks replace it by a broken one.
 type view interface {
 	Get(key []byte) (store.Entry, store.Lookup)
-	Fetch(ctx context.Context, key string, min protocol.Token) (store.Entry, bool, error)
+	Fetch(ctx context.Context, key string, min replica.Min) (store.Entry, bool, error)
 }
 
 // follower is a replica with its link to Redis.
@@ -183,12 +183,12 @@ func (w *world) ready(readers ...*follower) {
 // await waits until r serves the write with this token, like a read with X-Min-Version.
 func (w *world) await(r *follower, token protocol.Token) {
 	w.t.Helper()
-	if r.replica.WaitFor(w.t.Context(), token) {
+	if r.replica.WaitFor(w.t.Context(), replica.AtLeast(token)) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
-	if _, _, err := r.replica.Fetch(ctx, "", token); err != nil {
+	if _, _, err := r.replica.Fetch(ctx, "", replica.AtLeast(token)); err != nil {
 		w.t.Fatalf("%s does not reach %v: %v", r.name, token, err)
 	}
 }
@@ -296,7 +296,7 @@ func (w *world) observe(r *follower, key string) (value string, present bool, er
 	if found == store.Miss {
 		ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
 		defer cancel()
-		if e, present, err = r.view.Fetch(ctx, key, protocol.Token{}); err != nil {
+		if e, present, err = r.view.Fetch(ctx, key, replica.Min{}); err != nil {
 			w.unread.Add(1)
 			record.Unavailable()
 			return "", false, err
@@ -494,7 +494,7 @@ func (w *world) contents(r *follower) history.State {
 		present := found == store.Hit
 		if found == store.Miss {
 			var err error
-			if e, present, err = r.view.Fetch(ctx, key, protocol.Token{}); err != nil {
+			if e, present, err = r.view.Fetch(ctx, key, replica.Min{}); err != nil {
 				w.t.Errorf("%s failed to read %q at the end: %v", r.name, key, err)
 				return true
 			}
