@@ -26,6 +26,8 @@ type Config struct {
 	MetricsPort      int
 	MetricsListening func(addr string)
 	Replicas         int // number of Redis replicas that must acknowledge a write before it counts as written
+	// ConsistencyCookie sets the cookie httpkit.VersionCookie in the answers to writes.
+	ConsistencyCookie bool
 	// Timeout bounds a write; 1.5 s by default. After a lost reply a quarter more is spent on checking the outcome, so
 	// that clients get their answers within 2 s.
 	Timeout time.Duration
@@ -44,6 +46,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.Int64(&c.LogLength, "CACHE_LOG_LENGTH", publisher.DefaultLogLength, "minimum number of writes that the log in Redis keeps, so that readers can catch up; about 50 bytes each")
 	s.Int(&c.MetricsPort, "METRICS_PORT", 0, "TCP port of /health, /ready, /status and /metrics, for use when PORT is public; 0 serves them on PORT")
 	s.Int(&c.Replicas, "WRITE_REPLICAS", 0, "number of Redis replicas that must acknowledge a write before the writer reports success; with fewer, the answer is 503 and the outcome unknown")
+	s.Bool(&c.ConsistencyCookie, "CONSISTENCY_COOKIE", "set a cookie with the version of each write, so that the reads of a browser for the next minute include its own writes")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
 	}

@@ -20,6 +20,7 @@ type handler struct {
 	publisher *publisher.Publisher
 	budget    *budget
 	metrics   *metrics
+	cookie    bool // set httpkit.VersionCookie
 	log       *slog.Logger
 	failures  loglimit.Limit
 	failed    func() // called after each failed write; must not block
@@ -96,7 +97,7 @@ func (h *handler) set(w http.ResponseWriter, r *http.Request, p post.Post, op st
 	h.metrics.writes.WithLabelValues(op, outcomeOK).Inc()
 	etag := string(post.AppendETag(nil, encoded.Sum))
 	w.Header()["ETag"] = []string{etag} // Header.Set would write "Etag"
-	w.Header().Set("X-Version", result.Token.String())
+	h.setVersion(w, &result)
 	httpkit.JSON(w, status, success{
 		Status: "success", PostID: p.ID, Hash: etag[1 : len(etag)-1], Version: result.Token.Version, PublishDuration: took.String(),
 	})
@@ -125,7 +126,7 @@ func (h *handler) serveDelete(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, opDelete, outcomeNotFound, &notFound)
 	default:
 		h.metrics.writes.WithLabelValues(opDelete, outcomeOK).Inc()
-		w.Header().Set("X-Version", result.Token.String())
+		h.setVersion(w, &result)
 		w.WriteHeader(http.StatusNoContent)
 	}
 }

@@ -417,3 +417,43 @@ func TestToken(t *testing.T) {
 		}
 	}
 }
+
+// The cookie of a write has the position after it; other answers have none, and by default no answer has one.
+func TestConsistencyCookie(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	w := start(t, b.Addr(), func(c *Config) { c.ConsistencyCookie = true })
+	for _, tt := range []struct {
+		method, target, body string
+		written              bool
+	}{
+		{"POST", "/create", `{"id":"a","title":"t"}`, true},
+		{"PUT", "/post?id=a", `{"title":"u"}`, true},
+		{"DELETE", "/post?id=a", "", true},
+		{"DELETE", "/post?id=a", "", false},
+		{"POST", "/create", `{"id":""}`, false},
+	} {
+		res := w.do(t, tt.method, tt.target, tt.body, "Content-Type", "application/json")
+		cookies := (&http.Response{Header: res.header}).Cookies()
+		if !tt.written {
+			if len(cookies) > 0 {
+				t.Errorf("%s %s: cookies %v, want none", tt.method, tt.body, cookies)
+			}
+			continue
+		}
+		if len(cookies) != 1 {
+			t.Fatalf("%s %s: cookies %v, want one", tt.method, tt.body, cookies)
+		}
+		c := cookies[0]
+		at, err := protocol.ParsePosition(c.Value)
+		if err != nil || at.WriteID == 0 || at.Token().String() != res.header.Get("X-Version") {
+			t.Errorf("cookie %q (%v), X-Version %s", c.Value, err, res.header.Get("X-Version"))
+		}
+		if c.Name != "posts_version" || c.Path != "/" || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.MaxAge != 60 || c.Domain != "" {
+			t.Errorf("cookie %q", c.Raw)
+		}
+	}
+	res := start(t, b.Addr()).do(t, "POST", "/create", `{"id":"a","title":"t"}`, "Content-Type", "application/json")
+	if got := res.header.Values("Set-Cookie"); got != nil {
+		t.Errorf("cookies %q by default", got)
+	}
+}

@@ -61,7 +61,7 @@ func Run(ctx context.Context, cfg Config) error {
 	finder.Register(registry)
 	m := newMetrics(registry)
 	b := &budget{}
-	h := &handler{publisher: publisher, budget: b, metrics: m, log: log}
+	h := &handler{publisher: publisher, budget: b, metrics: m, cookie: cfg.ConsistencyCookie, log: log}
 	i := newImporter(ctx, bulk, importTimeout, cmp.Or(cfg.patience, defaultPatience), b, m, log)
 	s := newState(publisher, log)
 	h.failed = s.suspect
