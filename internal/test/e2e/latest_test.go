@@ -1,0 +1,265 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/faultnet"
+	"heavy-read-api/internal/test/redistest"
+)
+
+// latestReads is the name under which the history has all reads with X-Min-Version: latest, of whichever reader: together
+// they behave like one reader that has every write once it is acknowledged.
+const latestReads = "latest"
+
+// Reads with X-Min-Version: latest and writes are linearizable, on readers whose messages arrive late, while readers are
+// killed and Redis is frozen.
+func TestLatestReadsAreLinearizable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, setup{replicas: -1})
+	links := []*faultnet.Proxy{}
+	for i := range 3 {
+		link := faultnet.NewProxy(t, w.redis.Addr())
+		subscribes := faultnet.Contains("subscribe")
+		link.Only(subscribes).Delay(toClient, time.Duration(i)*30*time.Millisecond)
+		link.Only(faultnet.Not(subscribes)).Delay(toClient, 4*time.Millisecond) // a head is old when it arrives
+		links = append(links, link)
+	}
+	start := func(i int) *process {
+		return startProcess(t, "reader", "REDIS_ADDR="+links[i].Addr(), fmt.Sprint("POD_ID=reader-", i))
+	}
+	var readers []*process
+	var addrs [3]atomic.Value
+	for i := range links {
+		p := start(i)
+		waitReady(t, p.addr)
+		readers = append(readers, p)
+		addrs[i].Store(p.addr)
+	}
+
+	var answered, unavailable atomic.Int64
+	read := func(addr, id string) {
+		record := w.history.Read(latestReads, id)
+		began := time.Now()
+		res, err := get(addr, target(id), "X-Min-Version", "latest")
+		took := time.Since(began)
+		switch {
+		case err != nil: // killed
+			record.Unavailable()
+		case res.status == http.StatusServiceUnavailable:
+			record.Unavailable()
+			unavailable.Add(1)
+			if took > 2*time.Second { // 500 ms, with a margin for a busy machine
+				t.Errorf("a read was refused after %v", took)
+			}
+		case res.status == http.StatusNotFound:
+			record.Absent()
+			answered.Add(1)
+		case res.status == http.StatusOK:
+			at, err := res.version()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			record.Value(at.Epoch, at.Version, res.body)
+			w.history.ReaderReached(latestReads, at.Epoch, at.Version)
+			answered.Add(1)
+		default:
+			t.Errorf("%d %s", res.status, res.body)
+		}
+	}
+	write := func(rng *rand.Rand, id string) {
+		wr := w.remove(id)
+		if rng.IntN(4) > 0 {
+			e := post.Post{ID: id, Title: "title", Content: string(w.value(id, 0))}.Encode(time.Now())
+			wr = protocol.Write{Op: protocol.Set, Key: id, Value: e.Body, Tag: e.Sum}
+		}
+		if results, err := w.write(wr); err == nil && results[0].Outcome.Changed() {
+			w.history.ReaderReached(latestReads, results[0].Token.Epoch, results[0].Token.Version)
+		}
+	}
+	stopped := make(chan struct{})
+	var clients sync.WaitGroup
+	for c := range 6 {
+		clients.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(c), 1))
+			for {
+				select {
+				case <-stopped:
+					return
+				default:
+				}
+				id := fmt.Sprint("post", rng.IntN(6))
+				if c < 2 {
+					write(rng, id)
+				}
+				read(addrs[rng.IntN(len(addrs))].Load().(string), id)
+			}
+		})
+	}
+	stop := sync.OnceFunc(func() {
+		close(stopped)
+		clients.Wait()
+	})
+	defer stop()
+	progress := func() {
+		t.Helper()
+		waitMore(w, "reads of the latest version", &answered, 200)
+	}
+	progress()
+	for killed := range readers {
+		readers[killed].kill()
+		progress()
+		readers[killed] = start(killed)
+		waitReady(t, readers[killed].addr)
+		addrs[killed].Store(readers[killed].addr)
+		progress()
+		w.redis.Pause()
+		waitMore(w, "refused reads", &unavailable, 6)
+		w.redis.Resume()
+		progress()
+	}
+	for _, p := range readers {
+		eventually.Nil(t, func() error {
+			res, err := get(p.addr, target("post1"), "X-Min-Version", "latest")
+			if err != nil || res.status == http.StatusServiceUnavailable {
+				return fmt.Errorf("%d %s %v", res.status, res.body, err)
+			}
+			return nil
+		})
+	}
+	stop()
+	t.Logf("%d reads were answered, %d refused; %d writes were acknowledged, %d failed", answered.Load(), unavailable.Load(), w.acked.Load(), w.failed.Load())
+	w.history.Verify(t, w.final())
+}
+
+// A browser that gets the cookie of its write and follows the gateway's choice of readers reads its own write, although the
+// readers' messages arrive late. Cookies of other programs change nothing.
+func TestCookieReadsYourWrites(t *testing.T) {
+	t.Parallel()
+	redistest.Require(t)
+	server := redistest.Start(t)
+	writer := startProcess(t, "writer", "REDIS_ADDR="+server.Addr(), "CONSISTENCY_COOKIE=true")
+	var readers []string
+	for i := range 3 {
+		link := faultnet.NewProxy(t, server.Addr())
+		link.Only(faultnet.Contains("subscribe")).Delay(toClient, time.Duration(1+i)*40*time.Millisecond)
+		readers = append(readers, serveReader(t, link.Addr(), fmt.Sprint("reader-", i+1)))
+	}
+	gateway := serveGateway(t, readers...)
+	waitReady(t, writer.addr)
+	for i := range 30 {
+		content := fmt.Sprint("write ", i)
+		written, err := create(writer.addr, newPost{ID: "post", Title: "title", Content: content})
+		if err != nil || written.status >= 300 {
+			t.Fatalf("%d %s %v", written.status, written.body, err)
+		}
+		cookie, _, _ := strings.Cut(written.header.Get("Set-Cookie"), ";")
+		for _, target := range []string{"/post?id=post", "/posts?id=post&id=other"} {
+			res, err := get(gateway, target, "Cookie", "session=a b; "+cookie+"; other=posts_version=1")
+			if err != nil || res.status != http.StatusOK {
+				t.Fatalf("%s: %d %s %v", target, res.status, res.body, err)
+			}
+			if !strings.Contains(string(res.body), `"`+content+`"`) {
+				t.Errorf("%s after write %d with cookie %q: %s", target, i, cookie, res.body)
+			}
+		}
+	}
+}
+
+// After a rollback, a client that follows gets 410, and the way out leads to the state of Redis, also on a reader that has
+// not noticed the rollback yet.
+func TestFollowThenReadAfterARollback(t *testing.T) {
+	t.Parallel()
+	redistest.Require(t)
+	server := redistest.Start(t)
+	writer := serveWriter(t, server.Addr())
+	link := faultnet.NewProxy(t, server.Addr())
+	first, late := serveReader(t, server.Addr(), "first"), serveReader(t, link.Addr(), "late")
+	put := func(id, content string) response {
+		t.Helper()
+		res, err := create(writer, newPost{ID: id, Title: "title", Content: content})
+		if err != nil || res.status >= 300 {
+			t.Fatalf("%d %s %v", res.status, res.body, err)
+		}
+		return res
+	}
+	read := func(addr string, header ...string) string {
+		t.Helper()
+		res, err := get(addr, "/posts?id=a&id=b&id=c", header...)
+		if err != nil || res.status != http.StatusOK {
+			t.Fatalf("%d %s %v", res.status, res.body, err)
+		}
+		return string(res.body)
+	}
+	poll := func(addr, query string) (next string, status int) {
+		t.Helper()
+		res, err := get(addr, "/changes?"+query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSpace(string(res.body)), "\n")
+		var last struct{ Next string }
+		_ = json.Unmarshal([]byte(lines[len(lines)-1]), &last)
+		return last.Next, res.status
+	}
+	put("a", "kept")
+	c, ctx := server.Client(t), t.Context()
+	backup := map[string]string{}
+	for _, key := range []string{logKey, seqKey, valuePrefix + "a"} {
+		backup[key] = c.Dump(ctx, key).Val()
+	}
+	put("b", "lost")
+	put("a", "lost")
+	written := put("c", "lost")
+	for _, addr := range []string{first, late} {
+		if got := read(addr, "X-Min-Version", written.header.Get("X-Version")); strings.Count(got, `"lost"`) != 3 {
+			t.Fatal(got)
+		}
+	}
+	before, _ := poll(first, "wait=0")
+
+	link.Only(faultnet.Contains("subscribe")).BlackHole(toClient, true)
+	for key, value := range backup {
+		if err := c.RestoreReplace(ctx, key, 0, value).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Del(ctx, valuePrefix+"b", valuePrefix+"c").Err(); err != nil {
+		t.Fatal(err)
+	}
+	written = put("b", "new")
+	put("c", "new")
+	put("b", "newer")
+	// The version that was lost has been assigned again; the position before it shows that.
+	for _, addr := range []string{first, late} {
+		eventually.Nil(t, func() error { // 200 without events while a reader has not noticed the rollback
+			if _, status := poll(addr, "wait=0&since="+before); status != http.StatusGone {
+				return fmt.Errorf("%d", status)
+			}
+			return nil
+		})
+		if addr == first {
+			at, status := poll(first, "wait=0")
+			if status != http.StatusOK {
+				t.Fatal(status)
+			}
+			for _, reader := range []string{late, first} {
+				got := read(reader, "X-Min-Version", at)
+				if !strings.Contains(got, `"newer"`) || !strings.Contains(got, `"kept"`) || strings.Contains(got, `"lost"`) {
+					t.Errorf("after following from %s: %s", at, got)
+				}
+			}
+		}
+	}
+}
