@@ -2,6 +2,7 @@ package reader
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/httpkit"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
@@ -120,9 +122,16 @@ func TestRedisGoesAway(t *testing.T) {
 					r.wantStatus(t, path, 304, "If-None-Match", w.etag)
 					r.wantStatus(t, path, 200, "X-Min-Version", w.token.String())
 					r.wantUnavailable(t, path, "X-Min-Version", "X-Min-Version", next.token.String())
+					r.wantStatus(t, path, 200, "X-Min-Version", w.position(), "Cookie", httpkit.VersionCookie+"="+w.position())
 				}
 				wantProblem(t, r.wantStatus(t, "/post?id=unknown", 404), 404, "id")
 				r.wantUnavailable(t, "/post-redis?id=a", "id")
+			}
+			for _, path := range []string{"/post?id=a", "/posts?id=a"} {
+				r.wantStatus(t, path, 200)
+				r.wantUnavailable(t, path, "X-Min-Version", "X-Min-Version", "latest")
+				r.wantUnavailable(t, path, "X-Min-Version", "X-Min-Version", next.position())
+				r.wantUnavailable(t, path, "Cookie", "Cookie", httpkit.VersionCookie+"="+next.position())
 			}
 			r.wantStatus(t, "/ready", 200)
 			var s report
@@ -154,14 +163,12 @@ func TestWaitingEnds(t *testing.T) {
 	r := startReady(t, proxy.Addr())
 	proxy.BlackHole(faultnet.ToClient, true)
 	next := protocol.Token{Epoch: w.token.Epoch, Version: w.token.Version + 1}
-	for _, path := range []string{"/post", "/post-redis", "/post-marshal"} {
+	for path, header := range map[string][]string{
+		"/post": {"X-Min-Version", next.String()}, "/post-redis": nil, "/post-marshal": {"X-Min-Version", "latest"}, "/posts": {"X-Min-Version", "latest"},
+	} {
 		fastest := time.Hour
 		for range 5 {
 			began := time.Now()
-			header := []string{"X-Min-Version", next.String()}
-			if path == "/post-redis" {
-				header = nil
-			}
 			if res := r.do(t, "GET", path+"?id=a", header...); res.status != 503 {
 				t.Errorf("%s: %d %s", path, res.status, res.body)
 			}
@@ -189,7 +196,20 @@ func TestMinVersion(t *testing.T) {
 					t.Errorf("%s: %s, want %s", path, res.body, w.body)
 				}
 			}
+			for n, path := range []string{"/post?id=a", "/posts?id=a", "/post-marshal?id=a"} {
+				for _, header := range []string{"X-Min-Version: latest", "X-Min-Version: ", "Cookie: a=b; " + httpkit.VersionCookie + "="} {
+					w := publish(t, p, post.Post{ID: "a", Title: fmt.Sprint(i, n, header)})
+					name, value, _ := strings.Cut(header, ": ")
+					if value != latest {
+						value += w.position()
+					}
+					if res := r.wantStatus(t, path, 200, name, value); !bytes.Contains(res.body, w.body) {
+						t.Errorf("%s with %s: %s: %s, want %s", path, name, value, res.body, w.body)
+					}
+				}
+			}
 			token := remove(t, p, "a")
+			r.wantStatus(t, "/post?id=a", 404, "X-Min-Version", "latest")
 			for _, path := range paths {
 				r.wantStatus(t, path+"?id=a", 404, "X-Min-Version", token.String())
 			}
