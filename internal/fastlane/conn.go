@@ -35,9 +35,10 @@ type Prefetcher interface {
 }
 
 // Size of the read buffer in bytes. It starts small, so that idle connections are cheap, and grows up to
-// maxReadBuffer. A header that does not fit is refused.
+// maxReadBuffer. A header that does not fit is refused. postBuffer is the first size where bodies are read too.
 const (
 	readBuffer    = 1 << 10
+	postBuffer    = 4 << 10
 	maxReadBuffer = 16 << 10
 )
 
@@ -82,7 +83,7 @@ type conn struct {
 	last    bool   // the connection closes after the next answer, or if there is nothing to read
 	end     func() // called after run: closes the connection or hands it over
 
-	// std is set once net/http has the connection permanently, which happens if handler is nil.
+	// std is set once net/http has the connection permanently (see Server.stays).
 	std *stdConn
 }
 
@@ -132,8 +133,8 @@ func (c *conn) onlyPoked(err error) bool {
 	if c.filled == 0 {
 		c.asleep = true
 		c.out.buf = nil
-		if len(c.buf) > readBuffer {
-			c.buf = make([]byte, readBuffer)
+		if len(c.buf) > c.server.buffer {
+			c.buf = make([]byte, c.server.buffer)
 		}
 	}
 	return true
@@ -272,13 +273,13 @@ func (c *conn) flush() {
 	c.handler.Flushed()
 }
 
-// next searches for a request at the front of b. It returns the length of its header, 0 if the end of the
-// header has not been found. If v is complete, the request has been parsed into c.q.
-func (c *conn) next(b []byte) (header int, v verdict) {
+// next searches for a request at the front of b. If v is complete, the request has been parsed into c.q, and end is its
+// length. Otherwise end is the length of its header, 0 if the end of the header has not been found.
+func (c *conn) next(b []byte) (end int, v verdict) {
 	if len(b) < c.least {
 		return 0, partial
 	}
-	header = findEnd(b, c.scanned)
+	header := findEnd(b, c.scanned)
 	if header == 0 {
 		c.scanned = len(b)
 		if hasForeignLine(b) {
@@ -287,10 +288,17 @@ func (c *conn) next(b []byte) (header int, v verdict) {
 		return 0, partial
 	}
 	c.scanned, c.least = 0, stdLeast
-	if c.handler == nil || !c.server.shape.parse(b[:header], &c.q) {
+	// If net/http has the first byte of the request already, it must also get the rest.
+	if c.handler == nil || c.std != nil && c.std.ahead || !c.server.shape.parse(b[:header], &c.q) {
 		return header, other
 	}
-	return header, complete
+	if c.q.post {
+		if c.q.length > int64(len(b)-header) {
+			return header, other // net/http reads the rest of the body, with its timeouts
+		}
+		c.q.Body = b[header : header+int(c.q.length)]
+	}
+	return header + len(c.q.Body), complete
 }
 
 // closing reports whether the connection closes after the answer to the current request. b has the bytes after

@@ -16,6 +16,13 @@
 // (Transfer-Encoding with or without a Content-Length, folded lines), the connection is closed after the
 // answer, so that no part of the body is parsed as a second request (request smuggling).
 //
-// Without a handler for the fast lane, net/http answers every request. The connection limit, the timeouts, the
-// refusals, the framing and the drain work in the same way.
+// A service that mostly writes configures another shape,
+//
+//	POST <path>, HTTP/1.1, a valid header with one Content-Length, a body that has arrived with the header
+//
+// whose requests the fast lane passes to the handler of net/http without its server. After a request for net/http, such a
+// connection stays with the goroutine of net/http, which serves both lanes.
+//
+// Without a shape, net/http answers every request. The connection limit, the timeouts, the refusals, the framing and
+// the drain work in the same way.
 package fastlane

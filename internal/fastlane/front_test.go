@@ -18,12 +18,17 @@ func withDefaultRefusals(c *Config) { c.Refuse = nil }
 type starter func(t testing.TB, options ...func(*Config)) *fixture
 
 // withAndWithoutLane runs test with servers that answer reads in the fast lane, and with servers that answer
-// them with net/http. fast is the lane that answers reads.
+// them with net/http, because they have no lane or one for other requests. fast is the lane that answers reads.
 func withAndWithoutLane(t *testing.T, test func(t *testing.T, start starter, fast string)) {
 	t.Run("with a lane", func(t *testing.T) { test(t, start, "fast") })
 	t.Run("without a lane", func(t *testing.T) {
 		test(t, func(t testing.TB, options ...func(*Config)) *fixture {
 			return start(t, append(options, withoutLane)...)
+		}, "std")
+	})
+	t.Run("with a lane for posts", func(t *testing.T) {
+		test(t, func(t testing.TB, options ...func(*Config)) *fixture {
+			return start(t, append(options, withPosts)...)
 		}, "std")
 	})
 }

@@ -10,27 +10,45 @@ import (
 // Request is a request that the fast lane answers. Its slices are parts of the read buffer and are valid until
 // Serve returns.
 type Request struct {
-	Head   bool   // the method is HEAD, else GET
+	Head   bool   // the method is HEAD, else GET, or POST for the path in Config.Post
 	HTTP10 bool   // the version is HTTP/1.0, else HTTP/1.1
 	Query  []byte // query after the "?", not unescaped
 	Fields []byte // lines of the header fields, each with its CRLF
+	Body   []byte // body of a POST
 	// Values of header fields without surrounding white space; nil if the field is absent.
 	IfMatch     []byte
 	IfNoneMatch []byte
 	MinVersion  []byte
 	Cookie      []byte
 
-	close     bool // Connection: close, or HTTP/1.0 without keep-alive
-	keepAlive bool // Connection: keep-alive
+	post      bool  // the method is POST
+	length    int64 // Content-Length of a POST
+	close     bool  // Connection: close, or HTTP/1.0 without keep-alive
+	keepAlive bool  // Connection: keep-alive
 }
 
-// shape has the beginnings of the requests that the fast lane accepts.
+// shape has the beginnings of the requests that the fast lane accepts. Those of a path that is not configured are empty.
 type shape struct {
 	get, head []byte // "GET /post?" and "HEAD /post?"
+	post      []byte // "POST /create"
 }
 
-func newShape(path string) shape {
-	return shape{get: []byte("GET " + path + "?"), head: []byte("HEAD " + path + "?")}
+func newShape(path, post string) (s shape) {
+	if path != "" {
+		s.get, s.head = []byte("GET "+path+"?"), []byte("HEAD "+path+"?")
+	}
+	if post != "" {
+		s.post = []byte("POST " + post)
+	}
+	return s
+}
+
+// cutPrefix is bytes.CutPrefix, except that no request begins with an empty prefix.
+func cutPrefix(b, prefix []byte) (rest []byte, found bool) {
+	if len(prefix) == 0 {
+		return b, false
+	}
+	return bytes.CutPrefix(b, prefix)
 }
 
 // verdict classifies the bytes at the front of the buffer.
@@ -106,16 +124,16 @@ func bodyLength(header []byte) (n int64, ok bool) {
 // parse parses a complete header. It reports whether the fast lane accepts the request.
 func (s *shape) parse(b []byte, q *Request) bool {
 	*q = Request{}
-	switch {
-	case bytes.HasPrefix(b, s.get):
-		b = b[len(s.get):]
-	case bytes.HasPrefix(b, s.head):
-		q.Head, b = true, b[len(s.head):]
-	default:
-		return false
+	found := false
+	if b, found = cutPrefix(b, s.get); !found {
+		if b, q.Head = cutPrefix(b, s.head); !q.Head {
+			if b, q.post = cutPrefix(b, s.post); !q.post {
+				return false
+			}
+		}
 	}
 	n := 0
-	for class[b[n]]&query != 0 {
+	for !q.post && class[b[n]]&query != 0 {
 		n++
 	}
 	q.Query, b = b[:n], b[n:]
@@ -160,7 +178,9 @@ func (s *shape) parse(b []byte, q *Request) bool {
 			ok = q.readOptions(value)
 		case length:
 			lengths++
-			ok = len(value) == 1 && value[0] == '0' && lengths == 1 // net/http closes after several
+			if q.length, ok = httpkit.ParseLength(value); ok {
+				ok = lengths == 1 && (q.post || string(value) == "0") // net/http closes after several
+			}
 		case ifMatch:
 			ok = once(&q.IfMatch, value)
 		case ifNoneMatch:
@@ -180,6 +200,9 @@ func (s *shape) parse(b []byte, q *Request) bool {
 		return false
 	}
 	q.Fields = fields[:len(fields)-len(b)]
+	if q.post {
+		return !q.HTTP10 && hosts == 1 && q.length > 0
+	}
 	if q.HTTP10 {
 		ambiguous := connections > 1 || q.close && q.keepAlive
 		q.close = !q.keepAlive

@@ -19,7 +19,11 @@ import (
 // Config configures a Server.
 type Config struct {
 	Path    string         // path of the requests that the fast lane answers, such as "/post"
-	Handler func() Handler // creates the handler of a connection; if nil, net/http answers every request
+	Handler func() Handler // creates the handler of a connection; nil with an empty Path
+	// Post is the path of POST requests that the fast lane passes to the handler of Std without net/http's server, if they
+	// have arrived as a whole. That handler must set Content-Type and Content-Length, and must not keep the body. Post
+	// cannot be combined with Path. Without Path and Post, net/http answers every request.
+	Post string
 	// Refuse appends an answer that refuses a request before it reaches a handler: because the request is
 	// not valid HTTP or is too long, or because there are too many connections. The answer must carry
 	// Connection: close, and must not have a body if head is true. By default it is a problem document.
@@ -37,12 +41,16 @@ type Config struct {
 // Its methods are like those of http.Server.
 type Server struct {
 	shape      shape
-	newHandler func() Handler
-	refuse     func(b []byte, status int, detail string, head bool) []byte
-	http       *httpkit.HTTPServer
-	std        *handoff
-	maxConns   int
-	log        *slog.Logger
+	newHandler func() Handler // nil if net/http answers every request
+	buffer     int            // first size of a read buffer, in bytes
+	// stays means that a connection whose request was left to net/http is served by net/http's goroutine from then on. For
+	// reads it returns instead, because an idle connection in net/http needs more memory.
+	stays    bool
+	refuse   func(b []byte, status int, detail string, head bool) []byte
+	http     *httpkit.HTTPServer
+	std      *handoff
+	maxConns int
+	log      *slog.Logger
 
 	tick     atomic.Uint32 // number of sweeps: a clock in units of sweepPause
 	date     atomic.Pointer[[]byte]
@@ -73,8 +81,10 @@ const (
 func New(cfg Config) *Server {
 	conns, atDoor := places(fileLimit(), max(1, cfg.FilesPerConn))
 	s := &Server{
-		shape:      newShape(cfg.Path),
+		shape:      newShape(cfg.Path, cfg.Post),
 		newHandler: cfg.Handler,
+		buffer:     readBuffer,
+		stays:      cfg.Handler == nil,
 		http:       cfg.Std,
 		std:        &handoff{conns: make(chan net.Conn), done: make(chan struct{})},
 		maxConns:   cmp.Or(cfg.MaxConns, conns),
@@ -87,6 +97,9 @@ func New(cfg Config) *Server {
 	s.pins = newPins(cmp.Or(cfg.MaxPinned, defaultMaxPinned))
 	s.door = door{server: s, probes: cfg.Probes, most: atDoor, conns: list.New()}
 	s.setDate()
+	if cfg.Post != "" {
+		s.newHandler, s.buffer = directTo(s, cfg.Post, cfg.Std.Handler), postBuffer
+	}
 	watch(cfg.Std.Server)
 	return s
 }
@@ -180,7 +193,7 @@ func (s *Server) start(nc net.Conn) {
 	if s.newHandler != nil {
 		c.handler = s.newHandler()
 	}
-	c.buf, c.least = make([]byte, readBuffer), 1
+	c.buf, c.least = make([]byte, s.buffer), 1
 	c.out.conn, c.out.fd = c, noFD
 	go c.serve()
 }

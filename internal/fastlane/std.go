@@ -16,8 +16,8 @@ import (
 
 // stdConn is the view of a connection that net/http has: it carries one request. Until that request has been
 // answered, Read returns no byte after it, so that none remains in net/http's buffer. Then Read returns EOF, and
-// the Close that follows returns the connection to the fast lane. Without a handler for the fast lane, the
-// connection stays with net/http, and Read waits for the next request with the code of the fast lane.
+// the Close that follows returns the connection to the fast lane. If the connection stays with net/http (Server.stays),
+// Read waits for the next request with the code of the fast lane, which also answers requests for the fast lane.
 type stdConn struct {
 	*conn
 	flow   net.Conn // the same connection, for bodies and answers
@@ -55,7 +55,7 @@ func (c *conn) handOver(unread []byte, header int) {
 			return
 		}
 		std := newStdConn(c)
-		if c.handler == nil {
+		if c.server.stays {
 			c.std = std
 		}
 		std.begin(unread, header)
