@@ -92,7 +92,7 @@ func Run(ctx context.Context, cfg Config) error {
 	operations.Handle("/metrics", httpkit.Read(httpkit.MetricsHandler(registry).ServeHTTP))
 
 	log.Info("writer started", "addr", ln.Addr().String(), "redis", strings.Join(cfg.Redis.Addr, ","), "token", cfg.Token != "")
-	front := fastlane.New(fastlane.Config{Std: httpkit.NewServer(linger(router), log), Probes: probes, Logger: log})
+	front := fastlane.New(fastlane.Config{Post: "/create", Std: httpkit.NewServer(linger(router), log), Probes: probes, Logger: log})
 	front.Register(registry)
 	servers, ctx := errgroup.WithContext(ctx)
 	servers.Go(func() error {
