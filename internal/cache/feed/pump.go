@@ -3,6 +3,7 @@ package feed
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,6 +11,7 @@ import (
 // goroutines. A follower that waits for its turn gets more events with one write.
 type pump struct {
 	moved chan struct{} // has a token when there are new events; never closed
+	count atomic.Int64  // length of followers
 
 	mu        sync.Mutex // guards followers and their indexes
 	followers []*Follower
@@ -23,7 +25,12 @@ const (
 
 func newPump() pump { return pump{moved: make(chan struct{}, 1)} }
 
+// signal starts a round. Without followers it does not wake the pump, because that would cost each update of a reader as
+// much as the update itself. A follower that is added meanwhile finds the events when it calls Take for the first time.
 func (p *pump) signal() {
+	if p.count.Load() == 0 {
+		return
+	}
 	select {
 	case p.moved <- struct{}{}:
 	default:
@@ -42,6 +49,7 @@ func (p *pump) add(fo *Follower) {
 	defer p.mu.Unlock()
 	fo.index = len(p.followers)
 	p.followers = append(p.followers, fo)
+	p.count.Store(int64(len(p.followers)))
 }
 
 func (p *pump) remove(fo *Follower) {
@@ -53,6 +61,7 @@ func (p *pump) remove(fo *Follower) {
 	moved.signal() // the running round may have passed its new index
 	p.followers[last] = nil
 	p.followers = p.followers[:last]
+	p.count.Store(int64(last))
 }
 
 // run wakes all followers once for each signal, until ctx is done.

@@ -138,3 +138,22 @@ func TestFollowersBesideTheApplier(t *testing.T) {
 		t.Errorf("%d messages: at %v, Redis at %v", applied, f.End(), r.head())
 	}
 }
+
+// An update of a reader without followers wakes no goroutine.
+func TestWithoutFollowersNothingIsWoken(t *testing.T) {
+	r := newFakeRedis()
+	f, _ := newTestFeed(r, 1<<20)
+	f.Restart(r.head(), r.head())
+	f.live(r.write("a=1"))
+	fo := f.Follow(f.End())
+	fo.Close()
+	f.live(r.write("a=2"))
+	if n := len(f.pump.moved); n != 0 {
+		t.Fatalf("the pump has %d tokens, want 0", n)
+	}
+	f.Follow(f.End())
+	f.live(r.write("a=3"))
+	if n := len(f.pump.moved); n != 1 {
+		t.Fatalf("with a follower the pump has %d tokens, want 1", n)
+	}
+}
