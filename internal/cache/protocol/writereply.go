@@ -50,11 +50,11 @@ func DecodeWriteReply(reply []any, writes int) (w WriteReply, err error) {
 		return w, malformed
 	}
 	state, ok := reply[0].(int64)
-	if !ok {
+	micros, timed := reply[1].(int64)
+	if !ok || !timed {
 		return w, malformed
 	}
-	w.State = CommitState(state)
-	w.Micros, _ = strconv.ParseInt(fmt.Sprint(reply[1]), 10, 64)
+	w.State, w.Micros = CommitState(state), micros
 	if w.State != Committed {
 		return w, nil
 	}
@@ -62,7 +62,12 @@ func DecodeWriteReply(reply []any, writes int) (w WriteReply, err error) {
 		return w, malformed
 	}
 	var r replyReader
-	w.Before = Token{Epoch: r.id(reply[2]), Version: r.number(reply[3])}
+	w.Before.Epoch = r.id(reply[2])
+	if version, ok := reply[3].(int64); ok && version >= 0 {
+		w.Before.Version = uint64(version)
+	} else {
+		r.fail(reply[3], "a version")
+	}
 	w.Outcomes = r.text(reply[4])
 	if r.err == nil && len(w.Outcomes) != 1 && len(w.Outcomes) != writes {
 		return w, malformed

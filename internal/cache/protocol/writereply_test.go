@@ -17,19 +17,21 @@ func TestDecodeWriteReply(t *testing.T) {
 		want  WriteReply
 		fails bool
 	}{
-		"a letter for each":       {[]any{int64(1), "5", epoch, "9", "CR"}, committed, false},
-		"one letter for all":      {[]any{int64(1), "5", epoch, "9", "C"}, one, false},
-		"past its deadline":       {[]any{int64(0), "5"}, WriteReply{State: NotCommitted, Micros: 5}, false},
-		"pending":                 {[]any{int64(2), "5"}, WriteReply{State: Pending, Micros: 5}, false},
-		"unprovable":              {[]any{int64(3), "5"}, WriteReply{State: Unprovable, Micros: 5}, false},
+		"a letter for each":       {[]any{int64(1), int64(5), epoch, int64(9), "CR"}, committed, false},
+		"one letter for all":      {[]any{int64(1), int64(5), epoch, int64(9), "C"}, one, false},
+		"past its deadline":       {[]any{int64(0), int64(5)}, WriteReply{State: NotCommitted, Micros: 5}, false},
+		"pending":                 {[]any{int64(2), int64(5)}, WriteReply{State: Pending, Micros: 5}, false},
+		"unprovable":              {[]any{int64(3), int64(5)}, WriteReply{State: Unprovable, Micros: 5}, false},
 		"empty":                   {nil, WriteReply{}, true},
 		"no time":                 {[]any{int64(0)}, WriteReply{}, true},
-		"no state":                {[]any{"1", "5", epoch, "9", "CR"}, WriteReply{}, true},
-		"cut":                     {[]any{int64(1), "5", epoch, "9"}, WriteReply{}, true},
-		"version is not a number": {[]any{int64(1), "5", epoch, "x", "CR"}, WriteReply{}, true},
-		"too many letters":        {[]any{int64(1), "5", epoch, "9", "CRC"}, WriteReply{}, true},
-		"no letter":               {[]any{int64(1), "5", epoch, "9", ""}, WriteReply{}, true},
-		"no outcome":              {[]any{int64(1), "5", epoch, "9", nil}, WriteReply{}, true},
+		"no state":                {[]any{"1", int64(5), epoch, int64(9), "CR"}, WriteReply{}, true},
+		"cut":                     {[]any{int64(1), int64(5), epoch, int64(9)}, WriteReply{}, true},
+		"version is not a number": {[]any{int64(1), int64(5), epoch, "9", "CR"}, WriteReply{}, true},
+		"negative version":        {[]any{int64(1), int64(5), epoch, int64(-1), "CR"}, WriteReply{}, true},
+		"time is not a number":    {[]any{int64(0), "5"}, WriteReply{}, true},
+		"too many letters":        {[]any{int64(1), int64(5), epoch, int64(9), "CRC"}, WriteReply{}, true},
+		"no letter":               {[]any{int64(1), int64(5), epoch, int64(9), ""}, WriteReply{}, true},
+		"no outcome":              {[]any{int64(1), int64(5), epoch, int64(9), nil}, WriteReply{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := DecodeWriteReply(tt.reply, 2)

@@ -115,7 +115,7 @@ func TestAccessListWithoutACommand(t *testing.T) {
 		switch without {
 		case "getrange":
 			writes[0].If = protocol.Condition{Tags: []protocol.Tag{{}}}
-		case "del":
+		case "del", "set": // used by deletes, and by writes that begin a new history
 			writes[0] = protocol.Write{Op: protocol.Delete, Key: "a"}
 		}
 		if _, err := p.Write(t.Context(), writes...); !errors.Is(err, ErrNotWritten) {
@@ -128,5 +128,18 @@ func TestAccessListWithoutACommand(t *testing.T) {
 	grant("")
 	if err := p.Check(t.Context()); err != nil {
 		t.Errorf("with all commands again: %v", err)
+	}
+	if err := admin.Del(t.Context(), protocol.NewKeys(protocol.DefaultNamespace).Log).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, without := range []string{"set", "del", "xadd", "mset", "publish"} {
+		grant(without)
+		before := redistest.Contents(t, admin)
+		if _, err := p.Write(t.Context(), set("a", "3")); !errors.Is(err, ErrNotWritten) {
+			t.Errorf("a new history without %s: %v, want not written", without, err)
+		}
+		if after := redistest.Contents(t, admin); after != before {
+			t.Errorf("a new history without %s, a partial write:\n%s\nwas\n%s", without, after, before)
+		}
 	}
 }

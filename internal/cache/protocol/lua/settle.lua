@@ -16,7 +16,7 @@ local id, deadline, writes, version, before = ARGV[1], tonumber(ARGV[2]), tonumb
 local sub = string.sub
 
 local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000000 + time[2])
+local now = time[1] * 1000000 + time[2]
 
 local from, oldest, left, pagesize = '+', nil, 20000, 500
 local page
@@ -24,7 +24,7 @@ repeat
   page = read('XREVRANGE', log, from, version .. '-0', 'COUNT', pagesize) or {}
   for _, entry in ipairs(page) do
     if sub(entry[2][2], 1, 8) == id then
-      return {1, now, read('GET', epoch) or '', string.format('%.0f', tonumber(string.match(entry[1], '^%d+')) - writes), entry[2][4]}
+      return {1, now, read('GET', epoch) or '', tonumber(string.match(entry[1], '^%d+')) - writes, entry[2][4]}
     end
     oldest = entry
     from = '(' .. entry[1]
