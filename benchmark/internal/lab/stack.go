@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+
+	"github.com/redis/go-redis/v9"
 
 	"heavy-read-api/benchmark/internal/target"
 )
@@ -19,10 +22,47 @@ var ErrNoRedis = errors.New("there is no redis-server on the PATH")
 // Upstream is a Redis with a writer.
 type Upstream struct {
 	Redis, Writer *Process
+	relay         bool // Redis is a Redis replica of the writer's
 }
 
 // Upstream starts a Redis that flushes every write to disk, and a writer.
 func (l *Lab) Upstream(ctx context.Context, cores string) (*Upstream, error) {
+	var u Upstream
+	var err error
+	u.Redis, err = l.redis(ctx, "redis", cores, "--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0")
+	if err != nil {
+		return &u, err
+	}
+	u.Writer, err = l.role(ctx, "writer", cores, "REDIS_ADDR="+u.Redis.Addr)
+	return &u, err
+}
+
+// Relay starts a Redis replica of an upstream, and blocks until it has the primary's data. Readers of the result read from
+// the Redis replica.
+func (l *Lab) Relay(ctx context.Context, u *Upstream) (*Upstream, error) {
+	r := &Upstream{Writer: u.Writer, relay: true}
+	host, port, err := net.SplitHostPort(u.Redis.Addr)
+	if err != nil {
+		return r, err
+	}
+	r.Redis, err = l.redis(ctx, "replica", "", "--replicaof", host+" "+port, "--repl-ping-replica-period", "1", "--repl-diskless-sync-delay", "0")
+	if err != nil {
+		return r, err
+	}
+	client := redis.NewClient(&redis.Options{Addr: r.Redis.Addr, MaxRetries: -1})
+	defer client.Close()
+	return r, r.Redis.await(ctx, func(ctx context.Context) error {
+		info, err := client.Info(ctx, "replication").Result()
+		if err == nil && !strings.Contains(info, "master_link_status:up") {
+			err = errors.New("the replication link is down")
+		}
+		return err
+	})
+}
+
+// redis starts a redis-server with these options, and blocks until it accepts connections. The process is not nil once it has
+// been started.
+func (l *Lab) redis(ctx context.Context, name, cores string, options ...string) (*Process, error) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		return nil, ErrNoRedis
@@ -31,29 +71,26 @@ func (l *Lab) Upstream(ctx context.Context, cores string) (*Upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(l.dir, "redis-")
+	dir, err := os.MkdirTemp(l.dir, name+"-")
 	if err != nil {
 		return nil, fmt.Errorf("create a folder for Redis: %w", err)
 	}
-	var u Upstream
-	u.Redis, err = l.start(program{name: "redis", addr: local(port), cores: cores, path: path, args: []string{
+	p, err := l.start(program{name: name, addr: local(port), cores: cores, path: path, args: append([]string{
 		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "",
-		"--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0",
-	}})
+	}, options...)})
 	if err != nil {
 		return nil, err
 	}
-	if err := u.Redis.await(ctx, u.Redis.listens); err != nil {
-		return nil, err
-	}
-	u.Writer, err = l.role(ctx, "writer", cores, "REDIS_ADDR="+u.Redis.Addr)
-	return &u, err
+	return p, p.await(ctx, p.listens)
 }
 
 // Reader starts a reader of an upstream and blocks until it is ready. With trace the reader logs its garbage
 // collections.
 func (l *Lab) Reader(ctx context.Context, u *Upstream, cores string, trace bool) (*Process, error) {
 	env := []string{"REDIS_ADDR=" + u.Redis.Addr, "POD_ID=reader"}
+	if u.relay {
+		env = append(env, "REDIS_READ_FROM=replica")
+	}
 	if trace {
 		env = append(env, "GODEBUG=gctrace=1")
 	}
