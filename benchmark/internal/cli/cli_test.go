@@ -70,7 +70,7 @@ func TestMenu(t *testing.T) {
 		if !b.menu() || b.Full != want.Full || !slices.Equal(b.Only, want.Only) {
 			t.Errorf("%q: got %+v, want %+v", typed, b.options, want)
 		}
-		if strings.HasPrefix(typed, "nine") && !strings.Contains(out.String(), "Type a number from 1 to 14.") {
+		if strings.HasPrefix(typed, "nine") && !strings.Contains(out.String(), "Type a number from 1 to 15.") {
 			t.Errorf("%q: %s", typed, out.String())
 		}
 	}

@@ -37,6 +37,7 @@ type Report struct {
 	Own           *OwnCore
 	Million       *Million
 	UpdateCost    *UpdateCost
+	Fanout        *Fanout
 	Readers       *ReaderFault
 	Redis         *RedisFault
 	Failovers     []Failover
@@ -53,6 +54,7 @@ const (
 	PartLanes       = "lanes"
 	PartMillion     = "million"
 	PartUpdates     = "updates"
+	PartFanout      = "fanout"
 	PartReaders     = "readers"
 	PartRedis       = "redis"
 	PartFailover    = "failover"

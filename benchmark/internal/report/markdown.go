@@ -81,6 +81,7 @@ func (r *Report) Markdown(prefix string) string {
 	}
 	r.million(&b)
 	r.updateCost(&b)
+	r.fanout(&b)
 	if f := r.Readers; f != nil {
 		p("## A reader is killed, one is added")
 		p("%s reads/s go through the gateway while one of %d readers is killed (kill -9) and comes back, and another one is added.", Thousands(float64(f.Rate)), f.Readers)

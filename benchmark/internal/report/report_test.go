@@ -100,6 +100,10 @@ func sample() *Report {
 			Delivered: []Quantiles{quantiles(80e-6)}, Stored: []Quantiles{quantiles(250e-6)}, Visible: []Quantiles{quantiles(400e-6)},
 			Resolution: []Quantiles{quantiles(100e-6)}, Beside: []Quantiles{quantiles(1e-3)}, BesideReads: []Quantiles{quantiles(0.4e-3)}, BesideRates: []float64{784},
 		},
+		Fanout: &Fanout{Readers: 2, Points: []FanoutPoint{
+			{Rate: 1000, Reached: 1000, Subscribers: 20, Primary: 87e-6, Delay: quantiles(0.8e-3)}, {Rate: 1000, Reached: 990, Subscribers: 400, Primary: 467e-6, Delay: quantiles(1.2e-3)},
+			{Rate: 1000, Reached: 1000, Subscribers: 20, Relays: 2, Primary: 81e-6, Relay: 40e-6, Delay: quantiles(1.1e-3)}, {Rate: 1000, Reached: 1000, Subscribers: 400, Relays: 2, Primary: 81e-6, Relay: 230e-6, Delay: quantiles(1.3e-3)},
+		}},
 		Readers: &ReaderFault{Rate: 2000, Requests: 30_000, Readers: 3, KillBalance: 2.25, AddBalance: -1, Latency: quantiles(1e-3), Timeline: timeline("reader-1 is killed")},
 		Redis: &RedisFault{Rate: 2000, Requests: 10_000, Failed: 1, Failures: []load.Failure{{At: 1500 * time.Millisecond, Reason: "502 Bad Gateway"}},
 			Down: 1.02, Writes: 1.03, Converged: 1.44, Latency: quantiles(1e-3), Timeline: timeline("Redis is killed")},

@@ -68,6 +68,9 @@ var parts = []part{
 	{Updates, "updates: CPU time of an update, and POST to visible in comparison with Redis without the API", true, false, func(p plan) time.Duration {
 		return 2*time.Second + time.Duration(4*p.rounds)*(p.floor+overhead)
 	}, (*suite).updateCost},
+	{Fanout, "fanout: CPU time of Redis by the number of its subscribers, with and without Redis replicas as relays", true, false, func(p plan) time.Duration {
+		return 4*time.Second + time.Duration(2*len(p.fanoutRates)*len(p.subscribers))*(p.fanout+overhead)
+	}, (*suite).fanout},
 	{Readers, "readers: one is killed, and one is added, under load", false, true, func(p plan) time.Duration {
 		return 15*time.Second + time.Duration(p.posts)*10*time.Microsecond
 	}, (*suite).readers},
@@ -97,7 +100,13 @@ func estimate(o Options, p plan, failsOver bool) time.Duration {
 // Posts returns the number of posts of a run.
 func Posts(o Options) int { return newPlan(o).posts }
 
-func (o Options) has(name string) bool { return len(o.Only) == 0 || slices.Contains(o.Only, name) }
+// has reports whether a part is chosen. A quick run has no time for Fanout unless it is named.
+func (o Options) has(name string) bool {
+	if len(o.Only) == 0 {
+		return o.Full || name != Fanout
+	}
+	return slices.Contains(o.Only, name)
+}
 
 // Titles returns the name and the title of each part.
 func Titles() [][2]string {

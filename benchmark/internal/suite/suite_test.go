@@ -245,7 +245,7 @@ func tiny() plan {
 	return plan{
 		rounds: 1, round: time.Second, steadyRounds: 1, steady: 200 * time.Millisecond, propagation: 300 * time.Millisecond, floor: 200 * time.Millisecond,
 		revisits: 100, settle: 600 * time.Millisecond, posts: 2000, connections: 8, threads: 1, rate: 300, rateGiven: true, failovers: 1,
-		probe: 200 * time.Millisecond, ownRound: time.Second, starts: 1, updates: 1500 * time.Millisecond, idle: 50, limit: 5 * time.Minute,
+		probe: 200 * time.Millisecond, ownRound: time.Second, starts: 1, updates: 1500 * time.Millisecond, idle: 50, fanout: 300 * time.Millisecond, subscribers: []int{4, 12}, fanoutRates: []int{100}, limit: 5 * time.Minute,
 	}
 }
 
@@ -592,6 +592,30 @@ func TestOwnReader(t *testing.T) {
 		t.Errorf("updates: %+v", u)
 	}
 	if text := r.Markdown(""); strings.Contains(text, "%!") || strings.Contains(text, "NaN") {
+		t.Errorf("the report:\n%s", text)
+	}
+}
+
+// The subscribers of a primary and of relays receive every write, and each point has its costs.
+func TestFanout(t *testing.T) {
+	s := start(t, 1)
+	progress := new(recorder)
+	r, err := run(t.Context(), Options{Only: []string{Fanout}}, tiny(), s.addresses, s, progress, quiet)
+	t.Log(progress.text.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Fanout == nil || len(r.Fanout.Points) != 4 {
+		t.Fatalf("got %+v, want two numbers of subscribers with and without relays", r.Fanout)
+	}
+	for i, p := range r.Fanout.Points {
+		relays, subscribers := i/2*fanoutRelays, tiny().subscribers[i%2]
+		if p.Rate != 100 || p.Relays != relays || p.Subscribers != subscribers || p.Primary <= 0 || (p.Relay > 0) != (relays > 0) || p.Reached <= 0 ||
+			p.Delay.Count == 0 || p.Delay.Count%2 != 0 || p.Delay.P50 <= 0 {
+			t.Errorf("point %d: %+v", i, p)
+		}
+	}
+	if text := r.Markdown(""); !strings.Contains(text, "## Fan-out") || strings.Contains(text, "%!") || strings.Contains(text, "NaN") {
 		t.Errorf("the report:\n%s", text)
 	}
 }
