@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -93,6 +94,52 @@ func TestExpiredWriteDoesNotRun(t *testing.T) {
 		// The reply to the refused write carried Redis's time, so the next write is in time.
 		if got := write(t, p, set("a", "3"))[0].Token.Version; got != 2 {
 			t.Errorf("version %d after a refusal, want 2", got)
+		}
+	})
+}
+
+// The script encodes every byte of a version in values and messages, for a single write and across a change of all bytes.
+func TestEncodedVersions(t *testing.T) {
+	each(t, func(t *testing.T, addr string) {
+		p, c, k := newPublisher(t, addr), client(t, addr), protocol.NewKeys(protocol.DefaultNamespace)
+		for _, before := range []uint64{0, 255, 1<<24 - 2, 0x01020304050607 - 1, 0x0f00ffffffffff - 2} {
+			if err := c.Set(t.Context(), k.Seq, before, 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			sub := c.Subscribe(t.Context(), protocol.DefaultChannel)
+			if _, err := sub.Receive(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for _, writes := range [][]protocol.Write{{set("a", "1")}, {set("b", "2"), set("c", "3")}, {{Op: protocol.Delete, Key: "a"}}} {
+				results := write(t, p, writes...)
+				message, err := sub.ReceiveMessage(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				var commit protocol.Commit
+				if err := commit.Decode(message.Payload); err != nil {
+					t.Fatal(err)
+				}
+				for i, w := range writes {
+					want := results[i].Token.Version
+					if got := commit.Version(i); got != want {
+						t.Errorf("%q after %d: the message has version %d, want %d", w.Key, before, got, want)
+					}
+					if w.Op == protocol.Delete {
+						continue
+					}
+					stored, err := c.Get(t.Context(), k.Prefix+w.Key).Bytes()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got := binary.BigEndian.Uint64(stored[8:]); got != want {
+						t.Errorf("%q after %d: the value has version %d, want %d", w.Key, before, got, want)
+					}
+				}
+			}
+			if err := sub.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	})
 }
