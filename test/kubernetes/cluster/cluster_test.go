@@ -127,7 +127,7 @@ func (s *stack) available() {
 			if err != nil {
 				s.Fatal(err)
 			}
-			control.Wait(s.T, patience, "the Service "+pod.Name, func() error {
+			control.Wait(s.T, patience/6, "the Service "+pod.Name, func() error {
 				if got := s.endpoints(pod.Name); !slices.Equal(got, []string{pod.Status.PodIP}) {
 					return fmt.Errorf("leads to %v, want %s", got, pod.Status.PodIP)
 				}
@@ -181,7 +181,7 @@ func (s *stack) notReady() {
 	if err := s.client.CoreV1().Pods(namespace).Delete(s.Context(), victim.Name, meta.DeleteOptions{}); err != nil {
 		s.Fatal(err)
 	}
-	control.Wait(s.T, patience, "the address of a reader that is not ready", func() error {
+	control.Wait(s.T, patience/6, "the address of a reader that is not ready", func() error {
 		var want []string
 		ready := 0
 		for _, p := range s.pods("reader") {
@@ -273,7 +273,7 @@ func (s *stack) evict(pod string) error {
 func (s *stack) budget() {
 	for _, name := range []string{"reader", "writer", "apisix", "redis", "sentinel"} {
 		pods := s.pods(name)
-		control.Wait(s.T, patience, "the budget of "+name, func() error {
+		control.Wait(s.T, patience/6, "the budget of "+name, func() error {
 			b, err := s.client.PolicyV1().PodDisruptionBudgets(namespace).Get(s.Context(), name, meta.GetOptions{})
 			if err == nil && (b.Status.ObservedGeneration != b.Generation || b.Status.DisruptionsAllowed != 1) {
 				err = fmt.Errorf("allows %d disruptions", b.Status.DisruptionsAllowed)

@@ -37,7 +37,7 @@ type Plane struct {
 	Config *rest.Config // of a user with all rights
 	Client *kubernetes.Clientset
 
-	dir, bin, kubeconfig string
+	dir, bin string
 }
 
 // Start starts etcd and the API server, and waits until it is ready.
@@ -99,9 +99,8 @@ func (p *Plane) Program(t *testing.T, name string, args ...string) {
 	path := filepath.Join(p.bin, name)
 	if *programs == "" {
 		start := time.Now()
-		cmd := exec.CommandContext(t.Context(), "go", "build", "-p", "2", "-trimpath", "-o", path,
+		cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, // with the flags of go test, which has compiled some of it
 			"-ldflags", "-s -w -X k8s.io/component-base/version.gitVersion="+version, "k8s.io/kubernetes/cmd/"+name)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", name, err, out)
 		}
