@@ -97,8 +97,7 @@ func (a *applier) catchUp(ctx context.Context, reason catchUpReason) (err error)
 			a.liveness.exempt, a.liveness.resubscribed = to.Token(), false
 		}
 		if a.cautious {
-			a.watermark = a.fetchOneMissed(ctx, to)
-			a.synced = a.watermark == to
+			a.watermark, a.synced = a.fetchOneMissed(ctx, to)
 			a.publish(protocol.Head{}, nil)
 		}
 		return nil
@@ -158,11 +157,11 @@ func (a *applier) fetchHead(ctx context.Context) (protocol.Head, error) {
 }
 
 // fetchOneMissed fetches one missed key, in a log step from at, the end of the log. It returns the head that the store
-// has reached. When it fails, only the reads of that key do.
-func (a *applier) fetchOneMissed(ctx context.Context, at protocol.Head) (to protocol.Head) {
+// has reached, and whether that is the end of the log. When it fails, only the reads of that key do.
+func (a *applier) fetchOneMissed(ctx context.Context, at protocol.Head) (to protocol.Head, end bool) {
 	keys := a.misses.keys(1)
 	if len(keys) == 0 {
-		return at
+		return at, true
 	}
 	ctx, cancel := context.WithTimeout(ctx, missTimeout)
 	defer cancel()
@@ -171,12 +170,12 @@ func (a *applier) fetchOneMissed(ctx context.Context, at protocol.Head) (to prot
 	if err != nil {
 		var refused redis.Error // an error that Redis returned, for instance because the key's slot is being moved
 		a.misses.refuse(keys[0], err, !errors.As(err, &refused))
-		return at
+		return at, true
 	}
 	if judge(&st, at, a.ahead) != stepContinues || a.checkLag(&st) != nil {
-		return at // the next catch-up deals with it
+		return at, true // the next catch-up deals with it
 	}
-	to, end := a.applyStep(&st, at)
+	to, end = a.applyStep(&st, at)
 	if !end {
 		for i := range st.Missed {
 			st.Missed[i].Skipped = true
@@ -184,7 +183,7 @@ func (a *applier) fetchOneMissed(ctx context.Context, at protocol.Head) (to prot
 	}
 	a.misses.answer(&st)
 	a.cautious = a.cautious && a.now().Sub(began) > missTimeout/4
-	return to
+	return to, end
 }
 
 // checkLag reports a Redis replica that is behind what the store holds of the same history: a snapshot of it would

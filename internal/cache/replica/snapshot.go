@@ -217,9 +217,11 @@ func (a *applier) followLog(ctx context.Context, at protocol.Head) (protocol.Hea
 		if at, end = a.applyStep(&st, at); end {
 			a.misses.answer(&st)
 			if a.cautious {
-				at = a.fetchOneMissed(ctx, at)
+				at, end = a.fetchOneMissed(ctx, at)
 			}
-			return at, nil
+			if end {
+				return at, nil
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"heavy-read-api/internal/cache/protocol"
@@ -122,4 +123,47 @@ func TestMessagesKeepTheirOrder(t *testing.T) {
 	if s.applied() != 4 || len(s.inbox.messages) != 0 {
 		t.Errorf("at version %d with %d messages in the inbox", s.applied(), len(s.inbox.messages))
 	}
+}
+
+// burst is a source with a Redis that receives a write right before a log step for one missed key.
+type burst struct {
+	source
+	write func()
+}
+
+func (b burst) fetchStep(ctx context.Context, q protocol.Query) (protocol.LogStep, error) {
+	if len(q.Missed) == 1 {
+		b.write()
+	}
+	return b.source.fetchStep(ctx, q)
+}
+
+// The log step for a missed key may end within a commit. Then the store is ahead of the watermark: it is not in sync, and
+// publishes no digest.
+func TestMissedKeyWithinACommit(t *testing.T) {
+	s := calmSim(t)
+	s.turns.take(func(a *applier) {
+		before, _ := a.digest()
+		a.source = burst{a.source, func() {
+			var writes []model.Write
+			for _, key := range []string{"a", "b", "c"} {
+				w := set(key, strings.Repeat("x", 2*stepLeast))
+				writes = append(writes, model.Write{Key: key, Frame: protocol.AppendFrame(nil, &w, s.clock)})
+			}
+			s.redis.Commit(writes...)
+		}}
+		a.cautious = true
+		if err := s.misses.enqueue(&miss{key: "z", done: make(chan missed, 1)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.catchUp(t.Context(), catchUpMiss); err != nil {
+			t.Fatal(err)
+		}
+		if a.part.Writes == 0 || a.watermark != before.Head {
+			t.Fatalf("the log step ends at %+v, part %+v", a.watermark, a.part)
+		}
+		if d, ok := a.digest(); a.synced || ok {
+			t.Errorf("in sync: %v, digest %+v; it was %+v", a.synced, d, before)
+		}
+	})
 }
