@@ -43,6 +43,7 @@ var checks = []check{
 	{"check_memory_limit", "each program adopts its container's memory limit", single, checkMemoryLimit},
 	{"check_prometheus_targets", "Prometheus scrapes every service, and each reader on its own", single, checkPrometheusTargets},
 	{"check_prometheus_rules", "Prometheus loads its rules without an error; no alert fires", single, checkPrometheusRules},
+	{"check_auditor", "the auditor finds the readers identical with each other and with Redis; its alerts are loaded; the gateway hides /audit", single, checkAuditor},
 	{"check_page", "the dashboard names every reader, shows a write arrive in each, and has no button that breaks something", single, checkPage},
 	{"check_dashboards", "every query of every dashboard and rule has data", single, func(t *testing.T) { checkDashboards(t) }},
 	{"check_reader_killed", "docker kill of a reader fails no read, and the reader comes back", single, checkReaderKilled},
