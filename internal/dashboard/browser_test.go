@@ -226,6 +226,13 @@ func TestInBrowser(t *testing.T) {
 		t.Errorf("the usual value beside a peak is %v (%v)", got, err)
 	}
 
+	// A banner stays the same from second to second, and names no address.
+	const reason = `brief('read the log: dial tcp 127.0.0.1:38219: connect: connection reset by peer, reads may be stale: updates of the last 2.5 s may be missing')`
+	brief, err := chromedp.Run(ctx, chromedp.Evaluate[string](reason))
+	if want := "read the log: connection reset by peer, reads may be stale: updates may be missing"; err != nil || brief != want {
+		t.Errorf("the reason in a banner is %q (%v)", brief, err)
+	}
+
 	mu.Lock()
 	defer mu.Unlock()
 	if len(complaints) > 0 {

@@ -134,7 +134,7 @@ class Chart {
     if (many.length) {
       const values = many.map(([, lines]) => this.newest(lines[lines.length - 1])).filter((v) => v !== undefined);
       const low = Math.min(...values), high = Math.max(...values);
-      add(many.length + ' readers', many.map(([, lines]) => lines[0].color), values.length ? this.def.format(low) + ' to ' + this.def.format(high) : '–');
+      add(many.length + ' readers', many.map(([, lines]) => lines[0].color), !values.length ? '–' : low === high ? this.def.format(low) : this.def.format(low) + ' to ' + this.def.format(high));
     }
     this.legend.replaceChildren(...items);
     this.canvas.setAttribute('aria-label', `${this.def.title}, ${this.def.note}. Now: ${spoken.join('; ')}`);

@@ -121,6 +121,9 @@ function banner(kind, title, text, code) {
   return p;
 }
 
+// brief leaves out of a reason what changes from second to second or from process to process, and addresses.
+const brief = (why) => why.replace(/ of the last [\d.]+ ?m?s\b/g, '').replace(/\b(dial|read|write) tcp \S+: (connect: )?/g, '').replace(/\b[\d.]+ ?s\b/g, 'some time');
+
 // explained reports whether another process is the cause of a problem, and has a banner of its own: writer and readers
 // follow Redis, and the gateway follows the readers.
 function explained(p) {
@@ -145,7 +148,7 @@ function drawBanners(series) {
   const same = new Map(); // processes in the same state for the same reason share a banner
   for (const p of processes) {
     if (p.state === 'ready' || explained(p)) continue;
-    const why = (p.detail || '').replace(/\d+(\.\d+)? s\b/g, 'some time');
+    const why = brief(p.detail || '');
     const key = [p.state, why, p.role].join('|');
     if (!same.has(key)) same.set(key, { ...p, why, names: [] });
     same.get(key).names.push(p.name);
