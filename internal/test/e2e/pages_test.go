@@ -144,6 +144,14 @@ func TestPagesSurviveKills(t *testing.T) {
 		fmt.Fprintf(&first, `{"id":"post-%d","title":"first"}`+"\n", i)
 	}
 	send("POST", "/import", first.String())
+	for _, addr := range addrs { // before its first write, a reader is in no history
+		eventually.Nil(t, func() error {
+			if res, err := get(addr, "/post?id=post-299"); err != nil || res.status != http.StatusOK {
+				return fmt.Errorf("%d, %v", res.status, err)
+			}
+			return nil
+		})
+	}
 	var writing sync.WaitGroup
 	var writes atomic.Int64
 	stop := make(chan struct{})
