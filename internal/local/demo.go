@@ -121,7 +121,7 @@ func (t *tour) run() error {
 		now, err := t.stage.story()
 		return err == nil && now.Totals.Reads > begin.Totals.Reads+load.DefaultReads
 	}) {
-		return errors.Join(t.ctx.Err(), errors.New("the load does not reach the gateway: make health and make logs show why"))
+		return t.gaveUp(errors.New("the load does not reach the gateway: make health and make logs show why"))
 	}
 	if err := t.skipFirstSnapshot(); err != nil {
 		return err
@@ -196,10 +196,18 @@ func (t *tour) end() (control.Story, error) {
 		return err == nil && !slices.ContainsFunc(last.Events, func(e events.Event) bool { return e.End == 0 })
 	})
 	if !over {
-		return last, errors.Join(t.ctx.Err(), err, fmt.Errorf("an event has no outcome after %s", outcomeWait))
+		return last, t.gaveUp(errors.Join(err, fmt.Errorf("an event has no outcome after %s", outcomeWait)))
 	}
 	t.print(last.Events)
 	return last, nil
+}
+
+// gaveUp returns the error of a wait that has ended too early because of an interrupt, or too late because of err.
+func (t *tour) gaveUp(err error) error {
+	if t.ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	return err
 }
 
 // settled waits until every process is ready and none degraded.
@@ -209,7 +217,7 @@ func (t *tour) settled() (state.Stack, error) {
 	var st state.Stack
 	var err error
 	if !poll.Until(ctx, func() bool { st, err = t.stage.state(); return err == nil && st.Well() }) {
-		return st, errors.Join(t.ctx.Err(), err, fmt.Errorf("the stack is not well: %s", cmp.Or(st.MissingText(), "a process is degraded")))
+		return st, t.gaveUp(errors.Join(err, fmt.Errorf("the stack is not well: %s", cmp.Or(st.MissingText(), "a process is degraded"))))
 	}
 	return st, nil
 }
@@ -236,7 +244,7 @@ func (t *tour) take(s step) error {
 		})
 	})
 	if !over {
-		return errors.Join(t.ctx.Err(), fmt.Errorf("no outcome after %s", outcomeWait))
+		return t.gaveUp(fmt.Errorf("no outcome after %s", outcomeWait))
 	}
 	return nil
 }

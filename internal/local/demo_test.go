@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -184,6 +185,21 @@ func TestInterruptedDemoRestoresTheReaders(t *testing.T) {
 	_, out, err := runTourIn(ctx, t, r, state.Process{Name: "reader-1", Role: state.Reader}, state.Process{Name: "reader-2", Role: state.Reader})
 	if !errors.Is(err, context.Canceled) || !slices.Equal(r.readers, []int{3, 2}) {
 		t.Errorf("numbers of readers %v, want 3 and then 2; error %v\n%s", r.readers, err, out)
+	}
+}
+
+// After an interrupt no wait claims that it took too long.
+func TestInterruptedDemoSaysSo(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	p := &program{ctx: ctx, out: io.Discard, err: io.Discard}
+	tour, err := p.newTour(new(recorded))
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := step{events.Killed, "reader-1", func() error { interrupt(); return nil }}
+	if err := tour.take(step); err == nil || err.Error() != "interrupted" {
+		t.Errorf("error %v", err)
 	}
 }
 
