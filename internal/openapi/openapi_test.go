@@ -233,7 +233,9 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 	w, r := startWriter(t, b.Addr()), startReader(t, b.Addr())
 	down, empty := startWriter(t, "127.0.0.1:1", func(c *writer.Config) { c.Timeout = 50 * time.Millisecond }), startReader(t, "127.0.0.1:1")
 	guarded := startWriter(t, b.Addr(), func(c *writer.Config) { c.Token = strings.Repeat("secret", 4) })
+	withCookie := startWriter(t, b.Addr(), func(c *writer.Config) { c.ConsistencyCookie = true })
 	waitReady(t, w)
+	waitReady(t, withCookie)
 	waitReady(t, r)
 
 	post := `{"id":"a","title":"t"}`
@@ -260,6 +262,9 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		{w, "PUT", "/post?id=b", `{"title":"t"}`, foreign, 403},
 		{guarded, "PUT", "/post?id=b", `{"title":"t"}`, nil, 401},
 		{down, "PUT", "/post?id=b", `{"title":"t"}`, nil, 503},
+		{withCookie, "PUT", "/post?id=e", `{"title":"t"}`, nil, 201},
+		{withCookie, "PUT", "/post?id=e", `{"title":"t"}`, nil, 200},
+		{withCookie, "DELETE", "/post?id=e", "", nil, 204},
 		{w, "DELETE", "/post?id=b", "", nil, 204},
 		{w, "DELETE", "/post?id=b", "", nil, 404},
 		{w, "DELETE", "/post?id=", "", nil, 400},
@@ -294,6 +299,7 @@ func TestAnswersAreAsDocumented(t *testing.T) {
 		for _, c := range []call{
 			{r, "GET", path + "?id=a", "", []string{"If-None-Match", header.Get("Etag")}, 304},
 			{r, "GET", path, "", nil, 400},
+			{r, "GET", path + "?id=a", "", []string{"X-Min-Version", "latest", "Cookie", "posts_version=x"}, 200},
 			{r, "GET", path + "?id=x", "", nil, 404},
 			{r, "GET", path + "?id=a", "", []string{"If-Match", `"0"`}, 412},
 			{empty, "GET", path + "?id=a", "", nil, 503},
