@@ -7,33 +7,42 @@ import (
 	"compress/gzip"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
-// file is a file of an archive.
+// file is a file of an archive, or a folder.
 type file struct {
-	name    string // path in the archive, with slashes
+	name    string // path in the archive, with slashes; the name of a folder ends in one
 	mode    int64
+	owner   int // user and group
 	content []byte
 }
 
-// pack returns a compressed tar archive that holds the files in the folder top. It depends only on its arguments: files are
-// sorted and have one time and no owner, and the gzip header has neither a name nor a time.
+// pack returns a compressed tar archive that holds the files in the folder top.
 func pack(top string, mtime time.Time, files []file) ([]byte, error) {
-	files = slices.SortedFunc(slices.Values(files), func(a, b file) int { return cmp.Compare(a.name, b.name) })
-	var packed bytes.Buffer
-	compressed, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+	archive, err := archiveOf(top+"/", mtime, files)
 	if err != nil {
 		return nil, err
 	}
-	archive := tar.NewWriter(compressed)
+	return compress(archive)
+}
+
+// archiveOf returns a tar archive of the files, each with a prefix before its name. It depends only on its arguments: files
+// are sorted, and have one time.
+func archiveOf(prefix string, mtime time.Time, files []file) ([]byte, error) {
+	files = slices.SortedFunc(slices.Values(files), func(a, b file) int { return cmp.Compare(a.name, b.name) })
+	var packed bytes.Buffer
+	archive := tar.NewWriter(&packed)
 	for _, f := range files {
 		header := &tar.Header{
-			Typeflag: tar.TypeReg, Name: path.Join(top, f.name), Mode: f.mode, Size: int64(len(f.content)), ModTime: mtime,
+			Typeflag: tar.TypeReg, Name: prefix + f.name, Mode: f.mode, Uid: f.owner, Gid: f.owner, Size: int64(len(f.content)), ModTime: mtime,
 			Format: tar.FormatPAX,
+		}
+		if strings.HasSuffix(f.name, "/") {
+			header.Typeflag = tar.TypeDir
 		}
 		if err := archive.WriteHeader(header); err != nil {
 			return nil, err
@@ -43,6 +52,19 @@ func pack(top string, mtime time.Time, files []file) ([]byte, error) {
 		}
 	}
 	if err := archive.Close(); err != nil {
+		return nil, err
+	}
+	return packed.Bytes(), nil
+}
+
+// compress returns content in the gzip format, without a name or a time.
+func compress(content []byte) ([]byte, error) {
+	var packed bytes.Buffer
+	compressed, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := compressed.Write(content); err != nil {
 		return nil, err
 	}
 	if err := compressed.Close(); err != nil {
@@ -63,7 +85,7 @@ func readTree(root, name string) ([]file, error) {
 			return err
 		}
 		relative, err := filepath.Rel(root, p)
-		files = append(files, file{filepath.ToSlash(relative), 0o644, content})
+		files = append(files, file{name: filepath.ToSlash(relative), mode: 0o644, content: content})
 		return err
 	})
 	return files, err

@@ -30,7 +30,8 @@ type release struct {
 	version  string    // such as v1.2.3
 	revision string    // commit
 	time     time.Time // time of the commit, which every file in an archive gets
-	programs []string  // folders of the programs
+	programs []string  // folders of the programs in the archives
+	images   []image
 }
 
 // build deletes the folder of the results and writes the release for the given platforms into it.
@@ -60,31 +61,19 @@ func (r release) build(platforms []platform) error {
 	return r.writeSums()
 }
 
-// buildPlatform writes the archive of a platform and its SBOM.
+// buildPlatform writes the archive of a platform, and on Linux the images, each with its SBOM.
 func (r release) buildPlatform(p platform) error {
 	work, err := os.MkdirTemp("", "release-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
-	name := fmt.Sprintf("%s_%s_%s_%s", project, strings.TrimPrefix(r.version, "v"), p.os, p.arch)
-	var files []file
-	linked := make(modules)
-	for _, program := range r.programs {
-		path := filepath.Join(work, program)
-		if err := r.compile(p, program, path); err != nil {
-			return err
-		}
-		info, err := buildinfo.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		linked.add(info)
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		files = append(files, file{program, 0o755, content})
+	built := builds{release: r, platform: p, folder: work, done: map[string]program{}}
+	number := strings.TrimPrefix(r.version, "v")
+	name := fmt.Sprintf("%s_%s_%s_%s", project, number, p.os, p.arch)
+	files, linked, err := built.programs(r.programs)
+	if err != nil {
+		return err
 	}
 	for _, document := range documents {
 		more, err := readTree(r.root, document)
@@ -93,14 +82,33 @@ func (r release) buildPlatform(p platform) error {
 		}
 		files = append(files, more...)
 	}
-	licences, err := r.licences(linked)
+	archive, err := pack(name, r.time, files)
 	if err != nil {
 		return err
 	}
-	archive, err := pack(name, r.time, append(files, licences...))
-	if err != nil {
+	if err := r.writeWithSBOM(name, ".tar.gz", archive, linked); err != nil {
 		return err
 	}
+	if p.os != "linux" {
+		return nil
+	}
+	for _, i := range r.images {
+		files, linked, err := built.programs(i.programs)
+		if err != nil {
+			return err
+		}
+		archive, err := r.imageArchive(i, p, files)
+		if err != nil {
+			return fmt.Errorf("image of the %s: %w", i.name, err)
+		}
+		if err := r.writeWithSBOM(fmt.Sprintf("%s-%s-image_%s_%s_%s", project, i.name, number, p.os, p.arch), ".tar", archive, linked); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r release) writeWithSBOM(name, extension string, archive []byte, linked modules) error {
 	bom, err := r.sbom(name, linked)
 	if err != nil {
 		return err
@@ -108,7 +116,46 @@ func (r release) buildPlatform(p platform) error {
 	if err := r.write(name+".cdx.json", bom); err != nil {
 		return err
 	}
-	return r.write(name+".tar.gz", archive)
+	return r.write(name+extension, archive)
+}
+
+// builds are the programs of a platform, each built once.
+type builds struct {
+	release
+	platform platform
+	folder   string
+	done     map[string]program
+}
+
+// program is a program and what it links.
+type program struct {
+	content []byte
+	info    *buildinfo.BuildInfo
+}
+
+// programs returns programs, the licences of what they link, and the modules that they link.
+func (b *builds) programs(names []string) (files []file, linked modules, err error) {
+	linked = make(modules)
+	for _, name := range names {
+		built, ok := b.done[name]
+		if !ok {
+			path := filepath.Join(b.folder, name)
+			if err := b.compile(b.platform, name, path); err != nil {
+				return nil, nil, err
+			}
+			if built.info, err = buildinfo.ReadFile(path); err != nil {
+				return nil, nil, err
+			}
+			if built.content, err = os.ReadFile(path); err != nil {
+				return nil, nil, err
+			}
+			b.done[name] = built
+		}
+		linked.add(built.info)
+		files = append(files, file{name: name, mode: 0o755, content: built.content})
+	}
+	licences, err := b.licences(linked)
+	return append(files, licences...), linked, err
 }
 
 // compile builds a program without cgo. The version comes from the linker flags instead of .git, and -trimpath removes the

@@ -1,6 +1,6 @@
-// Command release builds the archives of a release into dist: the programs of each platform with their documentation and
-// licences, an SBOM for each archive, the notes and SHA256SUMS. Two builds of one commit by one version of Go have the
-// same bytes.
+// Command release builds a release into dist: an archive for each platform with the programs, their documentation and
+// licences, the images of the writer and the reader for each processor, an SBOM for each of them, the notes and SHA256SUMS.
+// Two builds of one commit by one version of Go have the same bytes.
 //
 //	go run ./internal/release -version v1.2.3
 package main
@@ -42,7 +42,7 @@ func run(version, out string) error {
 	if err := checkVersion(version); err != nil {
 		return err
 	}
-	r := release{root: ".", out: out, version: version, programs: programs}
+	r := release{root: ".", out: out, version: version, programs: programs, images: images}
 	if r.revision, err = git("rev-parse", "HEAD"); err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func (r release) licences(linked modules) ([]file, error) {
 			if err != nil {
 				return nil, err
 			}
-			files = append(files, file{path.Join("licences", module, entry.Name()), 0o644, content})
+			files = append(files, file{name: path.Join("licences", module, entry.Name()), mode: 0o644, content: content})
 			found = true
 		}
 		if !found {

@@ -18,14 +18,14 @@ import (
 func TestReproducible(t *testing.T) {
 	build := func() map[string][]byte {
 		root, out := t.TempDir(), filepath.Join(t.TempDir(), "dist")
-		for _, name := range slices.Concat(documents, []string{"go.mod", "go.sum", "internal", "writer", "failover"}) {
+		for _, name := range slices.Concat(documents, []string{"go.mod", "go.sum", "internal", "writer", "failover", "dashboard"}) {
 			copyTree(t, root, name)
 		}
 		changelog := "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-01-02\n- The first release.\n"
 		if err := os.WriteFile(filepath.Join(root, "CHANGELOG.md"), []byte(changelog), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		r := release{root: root, out: out, version: "v1.2.3", revision: "0123abc", time: time.Unix(1767323045, 0).UTC(), programs: []string{"failover", "writer"}}
+		r := release{root: root, out: out, version: "v1.2.3", revision: "0123abc", time: time.Unix(1767323045, 0).UTC(), programs: []string{"failover", "writer"}, images: images[:1]}
 		if err := r.build([]platform{{"linux", "arm64"}}); err != nil {
 			t.Fatal(err)
 		}
@@ -40,17 +40,18 @@ func TestReproducible(t *testing.T) {
 		return results
 	}
 	first, second := build(), build()
-	const name = "heavy-read-api_1.2.3_linux_arm64"
-	for _, file := range []string{"NOTES.md", "SHA256SUMS", name + ".tar.gz", name + ".cdx.json"} {
+	const name, imageName = "heavy-read-api_1.2.3_linux_arm64", "heavy-read-api-writer-image_1.2.3_linux_arm64"
+	for _, file := range []string{"NOTES.md", "SHA256SUMS", name + ".tar.gz", name + ".cdx.json", imageName + ".tar", imageName + ".cdx.json"} {
 		if len(first[file]) == 0 {
 			t.Errorf("there is no %s", file)
 		} else if !bytes.Equal(first[file], second[file]) {
 			t.Errorf("%s differs between two builds", file)
 		}
 	}
-	if len(first) != 4 || len(second) != 4 {
-		t.Errorf("got %d and %d files, want 4", len(first), len(second))
+	if len(first) != 6 || len(second) != 6 {
+		t.Errorf("got %d and %d files, want 6", len(first), len(second))
 	}
+	checkImage(t, first[imageName+".tar"])
 	content := unpack(t, first[name+".tar.gz"])
 	for _, file := range []string{
 		"failover", "writer", "README.md", "LICENSE", "docs/operations.md", "licences/go/LICENSE", "licences/github.com/redis/go-redis/v9/LICENSE",
@@ -86,15 +87,20 @@ func copyTree(t *testing.T, root, name string) {
 	}
 }
 
-// unpack returns the files of an archive, and checks that they have the time of the commit and no owner.
+// unpack returns the files of a compressed archive, and checks that they have the time of the commit and no owner.
 func unpack(t *testing.T, archive []byte) map[string][]byte {
 	t.Helper()
 	uncompressed, err := gzip.NewReader(bytes.NewReader(archive))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return filesOf(t, uncompressed)
+}
+
+func filesOf(t *testing.T, archive io.Reader) map[string][]byte {
+	t.Helper()
 	content := make(map[string][]byte)
-	for r := tar.NewReader(uncompressed); ; {
+	for r := tar.NewReader(archive); ; {
 		h, err := r.Next()
 		if err == io.EOF {
 			return content
