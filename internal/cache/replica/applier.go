@@ -35,6 +35,11 @@ type applier struct {
 	synced    bool
 	loaded    bool // a snapshot has completed, or a file has been loaded
 
+	// noHistory is set after a snapshot of a Redis that has values and no epoch: a client deleted the sequence, the epoch or
+	// the log, and until the next write nothing shows deletes. A snapshot decides, because while one is read, the store may
+	// already have values of a history that has just begun.
+	noHistory bool
+
 	// restoring is set from the loading of a file until the store holds the state of Redis, or Redis has shown that the
 	// file is of another history.
 	restoring bool
@@ -93,13 +98,6 @@ func newApplier(src source, st *store.Owner, in *inbox, misses *missQueue, log *
 	return &applier{source: src, store: st, inbox: inboxOwner{in}, misses: missOwner{misses}, public: newPublished(),
 		feed: feed.New(feedWindow, feedLog{src}), log: log, metrics: m, now: time.Now, clock: clock.New(), pending: newPendingCommits(),
 		stepLimit: byteBound{least: stepLeast, most: stepBytes}, ignored: make(map[uint64]struct{})}
-}
-
-// noHistory reports whether memory holds values of a Redis without a history: a client deleted the sequence, the epoch
-// or the log, and until the next write nothing shows deletes. It does not while a snapshot loads the history that a write
-// has begun: then the store has values of an epoch, and the watermark none yet.
-func (a *applier) noHistory() bool {
-	return a.loaded && a.watermark.Epoch == 0 && a.newest.Epoch == 0 && a.store.Entries() > 0
 }
 
 // noteNewest records that the store may hold what was written at t.

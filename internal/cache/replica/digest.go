@@ -80,7 +80,7 @@ func (l *digestLog) list() []Digest {
 func (a *applier) digest() (d Digest, ok bool) {
 	switch {
 	case a.watermark.Epoch == 0, a.watermark.WriteID == 0:
-	case !a.synced, a.restoring, !a.loaded, a.noHistory(), a.store.InSnapshot(), !a.store.Complete():
+	case !a.synced, a.restoring, !a.loaded, a.noHistory, a.store.InSnapshot(), !a.store.Complete():
 	default:
 		return Digest{Head: a.watermark, Value: a.store.Digest()}, true
 	}

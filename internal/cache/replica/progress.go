@@ -88,8 +88,8 @@ func (a *applier) publish(newest protocol.Head, snapshot *SnapshotProgress) {
 	p := &progress{
 		watermark: a.watermark, newest: newest, loaded: a.loaded, begun: a.public.begun.Load(),
 		whole:     a.loaded && !a.store.InSnapshot() && (a.ahead.Epoch != a.watermark.Epoch || a.ahead.Version <= a.watermark.Version),
-		synced:    a.synced && a.failed.IsZero() && a.stale == nil && !a.noHistory(),
-		noHistory: a.noHistory(), fromFile: a.restoring, contact: last.contact, snapshot: snapshot, snapshotAt: a.snapshotAt,
+		synced:    a.synced && a.failed.IsZero() && a.stale == nil && !a.noHistory,
+		noHistory: a.noHistory, fromFile: a.restoring, contact: last.contact, snapshot: snapshot, snapshotAt: a.snapshotAt,
 	}
 	switch {
 	case a.err != nil:

@@ -358,7 +358,7 @@ func (s *sim) noteSync() {
 	if w.Epoch == 0 && len(s.redis.Values()) > 0 {
 		return // without a history it cannot be in sync
 	}
-	if _, known := s.redis.Position(w.Epoch, w.Version, w.WriteID); known && s.applier.synced && !s.applier.noHistory() {
+	if _, known := s.redis.Position(w.Epoch, w.Version, w.WriteID); known && s.applier.synced && !s.applier.noHistory {
 		s.inSync = s.redis.History()
 	}
 }

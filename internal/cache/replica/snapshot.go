@@ -55,7 +55,7 @@ func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error
 	a.metrics.snapshots.WithLabelValues(reason.String()).Inc()
 	began := a.now()
 	// The repeated snapshot of an empty Redis does not change the status.
-	quiet := reason == snapshotNoHistory && a.synced && !a.noHistory()
+	quiet := reason == snapshotNoHistory && a.synced && !a.noHistory
 	progress := SnapshotProgress{Reason: reason.String(), Began: began}
 	if !quiet {
 		a.synced = false
@@ -91,7 +91,7 @@ func (a *applier) takeSnapshot(ctx context.Context, reason snapshotReason) error
 	a.liveness.exemptUpTo(at, a.now())
 	a.public.withheld.Store(false)
 	a.snapshotAt, a.snapshotTook = a.now(), a.now().Sub(began)
-	if a.noHistory() {
+	if a.noHistory = at.Epoch == 0 && a.store.Entries() > 0; a.noHistory {
 		a.store.MarkIncomplete() // a missing key may have been written since
 		if reason != snapshotNoHistory {
 			a.log.Error("Redis has posts but no epoch: another client has deleted it. Deletes cannot be detected; serving from memory (reads may be stale) until the next write begins a new history")
