@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -79,6 +80,7 @@ func (r *Redis) Validate() error {
 // expandURL replaces a URL in Addr by the address and settings that it contains. Settings that are already set take
 // precedence.
 func (r *Redis) expandURL() error {
+	r.Addr = slices.Clone(r.Addr) // other configurations may share it
 	for i, addr := range r.Addr {
 		r.Addr[i] = strings.TrimPrefix(strings.TrimPrefix(addr, "unix://"), "unix:")
 	}
