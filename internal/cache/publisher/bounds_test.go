@@ -10,6 +10,7 @@ import (
 
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/test/nodetest"
+	"heavy-read-api/internal/test/redistest"
 )
 
 // The size of a call with several writes is bounded, because replicas apply a commit as a whole.
@@ -51,6 +52,31 @@ func TestLogKeepsWrites(t *testing.T) {
 			t.Errorf("%d commits of 3 writes are left, want the last 500 writes", entries)
 		}
 	})
+}
+
+// The log is bounded for every size of its nodes. Redis trims at most 100 of them in one step.
+func TestLogIsBounded(t *testing.T) {
+	redistest.Require(t)
+	for _, nodes := range []string{"1", "2", "100", "0"} { // 0: only bounded by their bytes
+		t.Run("nodes of "+nodes, func(t *testing.T) {
+			s := redistest.Start(t, redistest.Config("appendfsync no", "stream-node-max-entries "+nodes))
+			c := client(t, s.Addr())
+			p, err := New(Config{Redis: nodetest.New(t, s.Addr()), LogLength: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2500 {
+				write(t, p, set("a", "x"))
+			}
+			entries, err := c.XLen(t.Context(), protocol.NewKeys(protocol.DefaultNamespace).Log).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if entries > 300 { // those since the last trim, and a node
+				t.Errorf("%d entries are left of a log that keeps one write", entries)
+			}
+		})
+	}
 }
 
 func TestConditions(t *testing.T) {

@@ -110,7 +110,9 @@ repeat
   last = version + writes
   -- string.format, because the operator .. formats a large version as 1e+14
   local at, entry = string.format('%.0f-0', last), id .. previous .. ARGV[8]
-  if last % 128 < writes then -- a whole node of the log, about 100 entries, is trimmed at a time
+  -- Redis trims whole nodes of the log, by default of 100 entries, and at most 100 nodes at a time. A node may be configured to
+  -- have one entry, so the log is bounded only if fewer than 100 entries are added between two trims.
+  if last % 64 < writes then
     local oldest = string.format('%.0f', math.max(0, last - ARGV[3]))
     added = redis.pcall('XADD', log, 'MINID', '~', oldest, at, 'e', entry, 'o', outcome)
   else
