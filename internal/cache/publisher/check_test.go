@@ -143,3 +143,39 @@ func TestAccessListWithoutACommand(t *testing.T) {
 		}
 	}
 }
+
+// Without memory, sets write nothing, also several in one commit and in a new history. A delete frees memory and takes place as
+// a whole.
+func TestWritesWithoutMemory(t *testing.T) {
+	redistest.Require(t)
+	s := redistest.Start(t)
+	p, c, k := newPublisher(t, s.Addr()), client(t, s.Addr()), protocol.NewKeys(protocol.DefaultNamespace)
+	for _, missing := range []string{"", k.Seq, k.Epoch, k.Log} {
+		write(t, p, set("a", "1"), set("b", "1"))
+		if err := c.Del(t.Context(), missing).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+			t.Fatal(err)
+		}
+		before := redistest.Contents(t, c)
+		for _, writes := range [][]protocol.Write{{set("a", "2")}, {set("a", "2"), set("c", "2")}} {
+			if _, err := p.Write(t.Context(), writes...); !errors.Is(err, ErrNotWritten) {
+				t.Errorf("without %q, %d sets: %v, want not written", missing, len(writes), err)
+			}
+			if after := redistest.Contents(t, c); after != before {
+				t.Errorf("without %q, %d sets wrote:\n%s\nwas\n%s", missing, len(writes), after, before)
+			}
+		}
+		deleted := write(t, p, protocol.Write{Op: protocol.Delete, Key: "b"})[0]
+		if seq, err := c.Get(t.Context(), k.Seq).Uint64(); err != nil || seq != deleted.Token.Version {
+			t.Errorf("without %q, the sequence after a delete: %d, %v; want %d", missing, seq, err, deleted.Token.Version)
+		}
+		if last, err := c.XRevRangeN(t.Context(), k.Log, "+", "-", 1).Result(); err != nil || protocol.LogEnd(last).WriteID != deleted.WriteID {
+			t.Errorf("without %q, the log after a delete: %v, %v", missing, last, err)
+		}
+		if err := c.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
