@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -315,4 +316,26 @@ func answersOf(t testing.TB, f *fixture, stream []byte) string {
 	})
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
+}
+
+// Close does not wait for a handler.
+func TestCloseDuringADirectHandler(t *testing.T) {
+	waiting, release := make(chan struct{}), make(chan struct{})
+	f := start(t, withPosts, func(c *Config) {
+		mirrors(c)
+		c.Std.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			close(waiting)
+			<-release
+		})
+	})
+	c := dial(t, f)
+	send(t, c, create("1"))
+	<-waiting
+	var closed atomic.Bool
+	go func() {
+		_ = f.Server.Close()
+		closed.Store(true)
+	}()
+	defer close(release) // also after a failure, before the server is stopped
+	eventually.True(t, "end of Close", closed.Load)
 }

@@ -275,7 +275,8 @@ func (s *Server) Close() error {
 	if ln := s.currentListener(); ln != nil {
 		_ = ln.Close()
 	}
-	s.each(func(c *conn) { _ = c.Conn.Close() })
+	// Not in this goroutine: while a handler runs inside RawConn.Read, closing its connection blocks until the handler returns.
+	s.each(func(c *conn) { go c.Conn.Close() })
 	return s.http.Close()
 }
 
