@@ -83,12 +83,17 @@ func (l *keyLists) update() (*keyList, <-chan struct{}) {
 	if l.list == nil {
 		return nil, l.sorting
 	}
+	l.keep()
+	list := *l.list
+	return &list, nil
+}
+
+// keep defers the end of the list by the idle time. The caller holds mu.
+func (l *keyLists) keep() {
 	if l.idle == nil {
 		l.idle = time.AfterFunc(l.idleTime, l.free)
 	}
 	l.idle.Reset(l.idleTime)
-	list := *l.list
-	return &list, nil
 }
 
 func (l *keyLists) free() {
@@ -130,6 +135,7 @@ func (l *keyLists) sort() {
 	defer l.mu.Unlock()
 	if list != nil {
 		l.list = list
+		l.keep() // the clients that have waited may have left
 	}
 	close(l.sorting)
 	l.sorting = nil

@@ -86,6 +86,18 @@ func TestKeysAreSortedOnce(t *testing.T) {
 	check("after it was freed")
 }
 
+// A list is freed although no page has been read since its keys were sorted: the client has got 503 meanwhile and left.
+func TestUnusedListIsFreed(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	r := startReplica(t, b.Addr())
+	ready(t, r)
+	l := r.keyLists
+	l.idleTime = time.Millisecond
+	_, sorted := l.update()
+	<-sorted
+	eventually.True(t, "the list is freed", func() bool { return l.kept() == nil })
+}
+
 // A list is worn when it has many more keys than there are entries, so that it does not keep those of all posts that ever
 // were.
 func TestWornList(t *testing.T) {
