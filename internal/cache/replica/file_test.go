@@ -448,3 +448,26 @@ func TestFileConfig(t *testing.T) {
 		t.Error("the files of two data sets have the same name")
 	}
 }
+
+// lacking is a store with an entry that a walk cannot show.
+type lacking struct{ buckets }
+
+func (l lacking) Visit(n int, visit func(key []byte, e store.Entry) bool) bool {
+	return l.buckets.Visit(n, visit) && n != 0
+}
+
+// A save that finds damage keeps the old file.
+func TestDamageIsNotSaved(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	write(t, newPublisher(t, b.Addr()), set("a", "1"))
+	p := startWith(t, b.Addr(), t.TempDir())
+	ready(t, p.Replica)
+	p.saver.store = lacking{p.saver.store}
+	if err := p.Save(t.Context()); !errors.Is(err, errDamaged) {
+		t.Errorf("%v", err)
+	}
+	p.saver.store = p.saver.store.(lacking).buckets
+	if err := p.Save(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

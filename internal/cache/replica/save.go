@@ -34,12 +34,13 @@ var (
 	errUnchanged    = errors.New("the file is up to date")
 	errNoSpace      = errors.New("the disk is too full")
 	errIndexChanged = errors.New("the index was replaced during the save")
+	errDamaged      = errors.New("an entry in memory is damaged")
 )
 
 // buckets is the part of a store that a save reads while the applier changes it. See store.Store.
 type buckets interface {
 	Buckets() (count int, index uint64)
-	Visit(n int, visit func(key []byte, e store.Entry) bool)
+	Visit(n int, visit func(key []byte, e store.Entry) bool) (whole bool)
 }
 
 // saveStart is the state of the applier at the start of a save.
@@ -262,7 +263,7 @@ func (s *saver) walk(ctx context.Context, w *snapfile.Writer, epoch uint64) erro
 			return nil
 		}
 		var err error
-		s.store.Visit(n, func(key []byte, e store.Entry) bool {
+		whole := s.store.Visit(n, func(key []byte, e store.Entry) bool {
 			if e.Epoch != epoch {
 				err = errInterrupted
 			} else {
@@ -270,6 +271,9 @@ func (s *saver) walk(ctx context.Context, w *snapfile.Writer, epoch uint64) erro
 			}
 			return err == nil
 		})
+		if err == nil && !whole {
+			err = errDamaged // a file that lacks an entry would answer 404 for it
+		}
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -116,4 +117,46 @@ func TestVisitEnds(t *testing.T) {
 		}
 	}
 	s.Visit(count, func([]byte, Entry) bool { t.Error("there is no such bucket"); return true })
+}
+
+// A walk ends, reports damage, and visits every other entry, whatever has happened to an entry or to its place in the index.
+func TestVisitOfDamage(t *testing.T) {
+	damages := map[string]func(s *Owner){
+		"the end of the place, which is past the slab": func(s *Owner) { flipRef(s, "k1", 23) },
+		"the generation of the place":                  func(s *Owner) { flipRef(s, "k1", 24) },
+		"the slab of the place":                        func(s *Owner) { flipRef(s, "k1", 63) },
+		"two places":                                   func(s *Owner) { flipRef(s, "k1", 63); flipRef(s, "k2", 62) },
+		"the length of the value":                      func(s *Owner) { flip(s, "k1", 8) },
+	}
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			s := testStore(t, 1<<20)
+			var want []string
+			for i := range 20 {
+				key := fmt.Sprint("k", i)
+				s.Apply(1, []Change{{Key: key, Value: "value", Version: uint64(i + 1), Present: true}})
+				want = append(want, key)
+			}
+			damage(s)
+			whole := true
+			var got []string
+			count, _ := s.Buckets()
+			for n := range count {
+				whole = s.Visit(n, func(key []byte, e Entry) bool {
+					if e.Value == "value" {
+						got = append(got, string(key))
+					}
+					return true
+				}) && whole
+			}
+			for _, key := range want[3:] {
+				if !slices.Contains(got, key) {
+					t.Errorf("%s was not visited", key)
+				}
+			}
+			if whole {
+				t.Error("the damage was not reported")
+			}
+		})
+	}
 }
