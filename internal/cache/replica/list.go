@@ -47,6 +47,12 @@ func (r *Replica) List(ctx context.Context, after string, limit int, most int64,
 		if err != nil {
 			return Page{}, err
 		}
+		if keys.at.Behind() { // a catch-up runs: the list lacks keys whose events were left out for later ones
+			if _, err := r.applied(ctx); err != nil {
+				return Page{}, err
+			}
+			continue
+		}
 		// After the list, whose snapshot is compared below: a snapshot may bring another history at any time.
 		if since != nil {
 			if keys.at.Epoch != since.Epoch {

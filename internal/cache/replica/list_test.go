@@ -126,3 +126,56 @@ func TestListWaits(t *testing.T) {
 		t.Errorf("before the first snapshot: %v", err)
 	}
 }
+
+// A page that is read within a catch-up has the keys whose events a log step has left out, because a later one brings the
+// value that they have by now.
+func TestPageWithinACatchUp(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	p := newPublisher(t, b.Addr())
+	write(t, p, set("a", "1"))
+	r := startReplica(t, b.Addr(), func(c *Config) { c.Probe = time.Hour })
+	ready(t, r)
+	list(t, r)
+	pages, token := make(chan Page, 1), protocol.Token{}
+	err := r.turns.call(t.Context(), func(a *applier) {
+		token = write(t, p, set("k", "1"))[0].Token
+		write(t, p, set("a", "2"))
+		write(t, p, set("k", "2"))
+		st, err := a.source.fetchStep(t.Context(), protocol.Query{Watermark: a.watermark, Ahead: a.ahead, Limit: stepBytes})
+		if err != nil || len(st.Entries) != 3 {
+			t.Errorf("%+v, %v", st, err)
+			pages <- Page{}
+			return
+		}
+		first := st
+		first.Entries, first.Values = st.Entries[:1], slices.DeleteFunc(slices.Clone(st.Values), func(v protocol.Value) bool { return v.Key != "k" })
+		step := func(st *protocol.LogStep) {
+			a.watermark, a.synced = a.applyStep(st, a.watermark)
+			a.publish(st.Head, nil)
+		}
+		step(&first)
+		go func() {
+			if !r.Reached(AtLeast(token)) {
+				t.Error("the first step does not include the write of k")
+			}
+			page, err := r.List(t.Context(), "", 100, math.MaxInt64, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			pages <- page
+		}()
+		eventually.True(t, "the list follows", func() bool {
+			r.keyLists.mu.Lock()
+			defer r.keyLists.mu.Unlock()
+			return r.keyLists.list.at.Head == a.watermark
+		})
+		st.Entries = st.Entries[1:]
+		step(&st)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page := <-pages; page.Version.Version < token.Version || !slices.Equal(page.Values, []string{"2", "2"}) {
+		t.Errorf("a page at %v has %q, although k was written at %v", page.Version, page.Values, token)
+	}
+}
