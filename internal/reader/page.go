@@ -32,6 +32,7 @@ var (
 	partial     = httpkit.Problem{Status: http.StatusConflict, Detail: "this reader cannot list the posts, because they do not fit into its memory: raise CACHE_MAX_SIZE, or read posts by their ids"}
 	sorting     = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "this reader is sorting the ids, which takes about a second for a million posts: try again"}
 	loading     = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "this reader does not hold all posts at the moment, because it is loading them or catching up: try again"}
+	behindSince = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "since", Detail: "this reader has not received all that the page before has, and Redis did not deliver it in time: try again"}
 	notChecked  = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "since", Detail: "this position has to be checked with Redis, and Redis did not answer in time: try again"}
 	pagesGone   = httpkit.Problem{Status: http.StatusGone, Field: "since", Detail: "Redis has begun another history since the page before, or its log does not show that it has not: begin again with the first page"}
 )
@@ -71,21 +72,22 @@ func (h *handler) servePage(w http.ResponseWriter, r *http.Request) {
 
 // reach waits until the reader has reached the versions that the request names.
 func (h *handler) reach(ctx context.Context, q *pageRequest) *httpkit.Problem {
-	required := []replica.Min{q.min}
+	var before replica.Min // what the page before has
 	if q.since != nil {
-		required = append(required, replica.AtLeast(q.since.Newest().Token()))
+		before = replica.AtLeast(q.since.Newest().Token())
 	}
-	for _, min := range required {
-		if h.replica.Reached(min) {
-			continue
-		}
-		defer h.behind.Add(-1)
-		if h.behind.Add(1) > maxBehind {
-			return &tooManyBehind
-		}
-		if h.replica.Reach(ctx, q.after, min) != nil {
-			return notReachedIn(min)
-		}
+	if h.replica.Reached(q.min) && h.replica.Reached(before) {
+		return nil
+	}
+	defer h.behind.Add(-1)
+	if h.behind.Add(1) > maxBehind {
+		return &tooManyBehind
+	}
+	if h.replica.Reach(ctx, q.after, q.min) != nil {
+		return notReachedIn(q.min)
+	}
+	if h.replica.Reach(ctx, q.after, before) != nil {
+		return &behindSince
 	}
 	return nil
 }

@@ -163,7 +163,9 @@ func TestPageRefusals(t *testing.T) {
 	wantProblem(t, r.do(t, "GET", "/posts", "X-Min-Version", "x"), http.StatusBadRequest, "X-Min-Version")
 	later := protocol.Token{Epoch: w.token.Epoch, Version: w.token.Version + 1}.String()
 	wantProblem(t, r.do(t, "GET", "/posts", "X-Min-Version", later), http.StatusServiceUnavailable, "X-Min-Version")
-	wantProblem(t, r.do(t, "GET", "/posts?since="+later), http.StatusServiceUnavailable, "X-Min-Version")
+	wantProblem(t, r.do(t, "GET", "/posts?since="+later), http.StatusServiceUnavailable, "since")
+	wantProblem(t, r.do(t, "GET", "/posts?since="+w.token.String(), "X-Min-Version", later), http.StatusServiceUnavailable, "X-Min-Version")
+	wantProblem(t, r.do(t, "GET", "/posts?since="+later, "X-Min-Version", w.token.String()), http.StatusServiceUnavailable, "since")
 	for _, since := range []string{
 		protocol.Token{Epoch: w.token.Epoch ^ 1, Version: 1}.String(),
 		protocol.Position{Head: protocol.Head{Epoch: w.token.Epoch, Version: w.token.Version, WriteID: 1}}.String(),
