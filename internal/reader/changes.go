@@ -269,20 +269,20 @@ func (c *changes) wait(ctx context.Context, fo *feed.Follower, beat *time.Timer)
 
 // next takes the next events, and returns why the stream must end instead.
 func (c *changes) next(ctx context.Context, fo *feed.Follower, b *batch) (reason string) {
+	var err error
+	b.events, err = fo.Take(ctx, b.events, batchBytes)
+	if errors.Is(err, feed.ErrGone) {
+		return endGone
+	}
 	select {
 	case <-c.feed.Stopping():
 		return endStopping
 	default:
 	}
-	var err error
-	b.events, err = fo.Take(ctx, b.events, batchBytes)
-	switch {
-	case err == nil:
-		return ""
-	case errors.Is(err, feed.ErrGone):
-		return endGone
+	if err != nil {
+		return endUnavailable
 	}
-	return endUnavailable
+	return ""
 }
 
 // appendHeartbeat appends an event without data: a client dispatches nothing and resumes from its id.

@@ -21,7 +21,8 @@ type Feed struct {
 
 // New returns a feed that keeps at most windowBytes of events in memory and reads older ones from log.
 func New(windowBytes int64, log Log) *Feed {
-	return &Feed{window: window{most: windowBytes}, past: newPast(log), pump: newPump(), stopping: make(chan struct{})}
+	stopping := make(chan struct{})
+	return &Feed{window: window{most: windowBytes}, past: newPast(log, stopping), pump: newPump(), stopping: stopping}
 }
 
 // SetClock replaces the clock, for tests. Call it before the first follower.
@@ -105,7 +106,8 @@ func (fo *Follower) Wake() <-chan struct{} { return fo.wake }
 func (fo *Follower) At() protocol.Position { return fo.at }
 
 // Take returns the next events, about most bytes of them at most, and moves on. It returns none if there are none at the
-// moment. The caller owns the result, which uses the array of dst. It blocks only for log steps, until ctx is done at most.
+// moment. The caller owns the result, which uses the array of dst. It blocks only for log steps,
+// longestWait for each at most, until ctx is done or the feed is stopped.
 func (fo *Follower) Take(ctx context.Context, dst []Event, most int64) ([]Event, error) {
 	for {
 		events, to, ok := fo.feed.window.take(dst[:0], fo.at, most)

@@ -32,15 +32,17 @@ const (
 	keptSpans   = 8                      // number of recent log steps that further followers share
 	keptFor     = 2 * time.Second        // time for which they do
 	failedFor   = 200 * time.Millisecond // time for which a failed log step fails those of all followers
+	longestWait = 5 * time.Second        // time for which a follower waits for log steps: meanwhile it sends no heartbeat
 )
 
 // past answers positions that the window does not have, from the log. One log step runs at a time, and takes at most a
 // quarter of the time, so that followers cannot overload Redis. Followers at close positions share the answers.
 type past struct {
 	log   Log
-	turn  chan struct{} // holds a token while a log step runs or pauses
-	limit int64         // size of the next log step, in bytes; guarded by turn
-	steps atomic.Int64  // number of log steps so far
+	stop  <-chan struct{} // closed when the followers have to end
+	turn  chan struct{}   // holds a token while a log step runs or pauses
+	limit int64           // size of the next log step, in bytes; guarded by turn
+	steps atomic.Int64    // number of log steps so far
 	now   func() time.Time
 
 	mu       sync.Mutex // guards the rest
@@ -61,17 +63,24 @@ type keptGone struct {
 	at       time.Time
 }
 
-func newPast(log Log) *past {
-	return &past{log: log, limit: stepBytes, turn: make(chan struct{}, 1), now: time.Now}
+func newPast(log Log, stop <-chan struct{}) *past {
+	return &past{log: log, stop: stop, limit: stepBytes, turn: make(chan struct{}, 1), now: time.Now}
 }
 
-// after returns a span that contains the position at. It blocks until ctx is done at most.
+var errStopping = errors.New("the feed is stopping")
+
+// after returns a span that contains the position at. It blocks for at most longestWait, and not after ctx is done. It does
+// not begin a log step after the feed was stopped.
 func (p *past) after(ctx context.Context, at protocol.Position) (*span, error) {
 	if s, err := p.known(at); s != nil || err != nil {
 		return s, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, longestWait)
+	defer cancel()
 	select {
 	case p.turn <- struct{}{}:
+	case <-p.stop:
+		return nil, errStopping
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -88,7 +97,9 @@ func (p *past) after(ctx context.Context, at protocol.Position) (*span, error) {
 		// The Redis replica may not have reached the position, or its history, yet: only the primary shows that it is gone.
 		s, err = p.fetch(ctx, at, p.log.FetchNewest)
 	}
-	p.keep(at, s, err)
+	if ctx.Err() == nil { // otherwise the time of this follower alone is over
+		p.keep(at, s, err)
+	}
 	return s, err
 }
 
@@ -140,7 +151,7 @@ func (p *past) keep(at protocol.Position, s *span, err error) {
 			p.gone = p.gone[1:]
 		}
 		p.gone = append(p.gone, keptGone{at, err, now})
-	case !errors.Is(err, context.Canceled):
+	default:
 		p.failed, p.failedAt = err, now
 	}
 }

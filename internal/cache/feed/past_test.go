@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"heavy-read-api/internal/cache/protocol"
@@ -166,6 +167,60 @@ func TestWaitForTheLogEndsWithTheContext(t *testing.T) {
 	cancel()
 	if _, err := fo.Take(ctx, nil, 1); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// A follower that has no turn gives up in time for its next heartbeat, and when the feed stops, however many others wait.
+func TestWaitForTheLogIsBounded(t *testing.T) {
+	for name, stop := range map[string]bool{"wait": false, "stop": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newFakeRedis()
+				r.write("a=1")
+				f, _ := newTestFeed(r, 1<<20)
+				f.past.turn <- struct{}{} // log steps of others
+				fo := f.follow(t, protocol.Token{Epoch: 0xe, Version: 100}.String())
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				began := time.Now()
+				if stop {
+					time.AfterFunc(time.Second, f.Stop)
+				}
+				_, err := fo.Take(ctx, nil, 1)
+				if took := time.Since(began); err == nil || took > longestWait || stop && took > time.Second {
+					t.Errorf("%v after %v", err, took)
+				}
+			})
+		})
+	}
+}
+
+// endingLog is a log whose steps take until the time of a follower is over.
+type endingLog struct {
+	Log
+	end func()
+}
+
+func (l endingLog) FetchStep(ctx context.Context, q protocol.Query) (protocol.LogStep, error) {
+	l.end()
+	return l.Log.FetchStep(ctx, q)
+}
+
+// The end of one follower's time is no failure for the others.
+func TestOneFollowersTimeIsItsOwn(t *testing.T) {
+	r := newFakeRedis()
+	r.write("a=1")
+	f, _ := newTestFeed(r, 1<<20)
+	at := protocol.Token{Epoch: 0xe, Version: 100}.String()
+	ctx, cancel := context.WithCancel(t.Context())
+	r.err = context.DeadlineExceeded
+	f.past.log = endingLog{r, cancel}
+	if _, err := f.follow(t, at).Take(ctx, nil, 1); !errors.Is(err, r.err) {
+		t.Error(err)
+	}
+	f.past.log, r.err = r, nil
+	if got := f.follow(t, at).take(t, 1); len(got) != 1 {
+		t.Error(got)
 	}
 }
 
