@@ -295,3 +295,34 @@ func TestScrubMendsAFlippedByte(t *testing.T) {
 		t.Errorf("%v differences were found: the scrub mends a byte before it can change a digest", got)
 	}
 }
+
+// A scan that took long because its rate is bounded does not put off the one that a difference requires.
+func TestReloadAfterASlowScan(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	p, err := publisher.New(publisher.Config{Redis: nodetest.New(t, b.Addr())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var writes []protocol.Write
+	for i := range 500 {
+		writes = append(writes, protocol.Write{Op: protocol.Set, Key: fmt.Sprint(i), Value: []byte("x")})
+	}
+	if _, err := p.Write(t.Context(), writes...); err != nil {
+		t.Fatal(err)
+	}
+	r, err := replica.New(replica.Config{Redis: nodetest.New(t, b.Addr()), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetScanRate(100)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	defer func() { cancel(); running.Wait(); r.Close() }()
+	eventually.True(t, "a snapshot", func() bool { return !r.Status().SnapshotAt.IsZero() })
+	r.SetScanRate(0)
+	eventually.Nil(t, func() error { return r.Reload(t.Context()) })
+	if s := r.Status(); time.Since(s.SnapshotAt) >= s.SnapshotIn {
+		t.Errorf("the next snapshot had to wait %v", time.Since(s.SnapshotAt))
+	}
+}

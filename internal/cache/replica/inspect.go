@@ -97,10 +97,11 @@ const reloadPause = time.Second
 
 // Reload requests a snapshot, which replaces everything in memory, and does not wait for it. It fails with ErrBusy when
 // one runs, or ended less than reloadPause ago, or a moment ago for its size: snapshots on request take at most half of
-// the time.
+// the time. The waits that the scan rate causes do not count.
 func (r *Replica) Reload(ctx context.Context) (err error) {
 	asked := r.turns.call(ctx, func(a *applier) {
-		if a.now().Sub(a.snapshotAt) < max(reloadPause, a.snapshotTook) {
+		worked := a.snapshotTook - time.Duration(r.source.waited.Load())
+		if a.now().Sub(a.snapshotAt) < max(reloadPause, worked) {
 			err = ErrBusy
 			return
 		}

@@ -59,9 +59,10 @@ func (s *redisSource) open(ctx context.Context) (pages, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.waited.Store(0)
 	s.meanValue.CompareAndSwap(0, firstMeanValue)
 	p := &redisPages{
-		scanning: n.Conn(), shard: s.keys, mean: &s.meanValue, limit: &s.pageLimit, rate: &s.scanRate,
+		scanning: n.Conn(), shard: s.keys, mean: &s.meanValue, limit: &s.pageLimit, rate: &s.scanRate, waited: &s.waited,
 		checkRole: func(ctx context.Context) error { return s.redis.CheckRole(ctx, n) },
 		requested: make(chan struct{}, 1+pagesAhead), read: make(chan []protocol.Value, 1+pagesAhead),
 	}
@@ -102,6 +103,7 @@ type redisPages struct {
 	mean      *atomic.Int64 // meanValue of the source
 	limit     *byteBound    // pageLimit of the source
 	rate      *atomic.Int64 // scanRate of the source
+	waited    *atomic.Int64 // waited of the source
 	checkRole func(ctx context.Context) error
 
 	stop      context.CancelFunc    // nil before the first page
@@ -218,6 +220,7 @@ func (p *redisPages) scan(ctx context.Context, scanned []chan []string) error {
 func (p *redisPages) pace(ctx context.Context, keys int) error {
 	const step = 50 * time.Millisecond // the rate may change meanwhile
 	began := time.Now()
+	defer func() { p.waited.Add(int64(time.Since(began))) }()
 	for {
 		rate := p.rate.Load()
 		if rate <= 0 {

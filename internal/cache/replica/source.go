@@ -39,6 +39,7 @@ type redisSource struct {
 	keys      protocol.Keys
 	meanValue atomic.Int64 // mean size of a value in the pages so far, in bytes; 0 before the first page
 	scanRate  atomic.Int64 // most keys that a snapshot reads in a second; 0 means no bound
+	waited    atomic.Int64 // time for which the last snapshot has waited because of that, in nanoseconds
 	pageLimit byteBound    // size of a page's values, in bytes; grows after a successful snapshot
 }
 
