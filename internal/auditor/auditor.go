@@ -99,7 +99,7 @@ func shared(a, b *audit.Copy) bool {
 }
 
 // resolve finds out which copies are wrong, names the keys, and has the readers among them load a snapshot. Redis decides:
-// the auditor's copy counts as right only after a scan of Redis that ended after the difference was seen.
+// the auditor's copy counts as right only after a scan of Redis that began after the difference was seen.
 func (a *auditor) resolve(ctx context.Context, readers []reader, all *audit.Result, own *replica.Status) {
 	if a.suspectedAt.IsZero() {
 		a.metrics.differences.Inc()
@@ -110,7 +110,7 @@ func (a *auditor) resolve(ctx context.Context, readers []reader, all *audit.Resu
 		a.log.Error("COPIES OF THE POSTS DIFFER at the same version; scanning Redis to find out which is wrong", "copies", strings.Join(pairs, "; "), "version", all.Head.Version)
 		a.suspectedAt = time.Now()
 	}
-	if own.Snapshot != nil || !own.SnapshotAt.After(a.suspectedAt) {
+	if began := own.SnapshotAt.Add(-own.SnapshotIn); own.Snapshot != nil || !began.After(a.suspectedAt) {
 		a.requestScan(ctx, 0)
 		return
 	}

@@ -133,13 +133,36 @@ func TestRepairFollowsAScan(t *testing.T) {
 	}
 }
 
+// A scan that runs when the difference is seen decides nothing: what it has read before may have changed since.
+func TestRepairNeedsALaterScan(t *testing.T) {
+	a, reader := newRepair(t)
+	eventually.True(t, "a scan", func() bool {
+		_ = a.replica.Reload(t.Context()) // refused shortly after the first one
+		return a.replica.Status().Snapshot != nil
+	})
+	a.suspectedAt = time.Now() // as when two readers differ
+	reader.wrong.Store(true)
+	compareUntil(t, a, "repair", func() bool {
+		s := a.replica.Status()
+		if reader.reloads.Load() > 0 && s.Snapshot == nil && s.SnapshotAt.Add(-s.SnapshotIn).Before(a.suspectedAt) {
+			t.Fatal("the reader loads a snapshot because of an earlier scan")
+		}
+		return reader.reloads.Load() > 0
+	})
+}
+
 // A scan that shows that the auditor's own copy was wrong leaves the readers alone.
 func TestNoRepairIfRedisAgrees(t *testing.T) {
 	a, reader := newRepair(t)
 	compareUntil(t, a, "agreement with Redis", func() bool { return !a.agreedAt.IsZero() })
 	first := a.replica.Status().SnapshotAt
 	reader.wrong.Store(true)
-	compareUntil(t, a, "scan", func() bool { return a.replica.Status().Snapshot != nil || a.replica.Status().SnapshotAt.After(first) })
+	compareUntil(t, a, "scan", func() bool {
+		if reader.reloads.Load() > 0 {
+			t.Fatal("the reader loads a snapshot before Redis has been scanned")
+		}
+		return a.replica.Status().Snapshot != nil || a.replica.Status().SnapshotAt.After(first)
+	})
 	reader.wrong.Store(false)
 	compareUntil(t, a, "agreement after the scan", func() bool { return a.suspectedAt.IsZero() && a.agreedAt.After(first) })
 	if n := reader.reloads.Load(); n != 0 {

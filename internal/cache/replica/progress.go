@@ -39,10 +39,11 @@ type progress struct {
 	synced     bool
 	loaded     bool
 	noHistory  bool
-	fromFile   bool      // the entries are from a file, and Redis has not confirmed them
-	snapshotAt time.Time // end of the last snapshot; zero before the first one
-	problem    string    // reason of a failed log step or of a stale Redis; "" if there is none
-	contact    time.Time // time at which the replica was last known to have every write
+	fromFile   bool          // the entries are from a file, and Redis has not confirmed them
+	snapshotAt time.Time     // end of the last snapshot; zero before the first one
+	snapshotIn time.Duration // time that it took
+	problem    string        // reason of a failed log step or of a stale Redis; "" if there is none
+	contact    time.Time     // time at which the replica was last known to have every write
 	snapshot   *SnapshotProgress
 	digest     *Digest // digest at the watermark; nil while the store may hold another state
 }
@@ -89,7 +90,8 @@ func (a *applier) publish(newest protocol.Head, snapshot *SnapshotProgress) {
 		watermark: a.watermark, newest: newest, loaded: a.loaded, begun: a.public.begun.Load(),
 		whole:     a.loaded && !a.store.InSnapshot() && (a.ahead.Epoch != a.watermark.Epoch || a.ahead.Version <= a.watermark.Version),
 		synced:    a.synced && a.failed.IsZero() && a.stale == nil && !a.noHistory,
-		noHistory: a.noHistory, fromFile: a.restoring, contact: last.contact, snapshot: snapshot, snapshotAt: a.snapshotAt,
+		noHistory: a.noHistory, fromFile: a.restoring, contact: last.contact,
+		snapshot: snapshot, snapshotAt: a.snapshotAt, snapshotIn: a.snapshotTook,
 	}
 	switch {
 	case a.err != nil:

@@ -24,12 +24,13 @@ type Status struct {
 	Bytes       int64 // upper bound of the memory that the entries take, including the index and dead space
 	Held        int64 // estimate of the heap that the entries take now, in bytes
 	MaxBytes    int64
-	SubProblem  string      // reason for which the subscription is not confirmed, if known
-	File        *FileStatus // the snapshot file, or nil
-	FromFile    bool        // the entries are from the file, and Redis has not confirmed them
-	Digest      *Digest     // digest of the data set at Applied; nil while memory does not hold exactly that state
-	SnapshotAt  time.Time   // end of the last snapshot; zero before the first one
-	Hazards     []string    // how Redis may lose values without a write, or has just lost some
+	SubProblem  string        // reason for which the subscription is not confirmed, if known
+	File        *FileStatus   // the snapshot file, or nil
+	FromFile    bool          // the entries are from the file, and Redis has not confirmed them
+	Digest      *Digest       // digest of the data set at Applied; nil while memory does not hold exactly that state
+	SnapshotAt  time.Time     // end of the last snapshot; zero before the first one
+	SnapshotIn  time.Duration // time that it took
+	Hazards     []string      // how Redis may lose values without a write, or has just lost some
 }
 
 // Status returns the state of the replica. It does not block.
@@ -47,6 +48,7 @@ func (r *Replica) Status() Status {
 		FromFile:    p.fromFile,
 		Digest:      p.digest,
 		SnapshotAt:  p.snapshotAt,
+		SnapshotIn:  p.snapshotIn,
 		Problem:     p.problem,
 		Hazards:     *r.public.hazards.Load(),
 		Entries:     r.store.Entries(),
