@@ -149,6 +149,7 @@ var differences = map[string]string{
 	"sentinel auditor REDIS_ADDR":                          "the same",
 	"sentinel failover REDIS_ADDR":                         "the same",
 	"sentinel failover CACHE_LOG_LENGTH":                   "of the writer, which Compose extends",
+	"sentinel failover CONSISTENCY_COOKIE":                 "the same",
 	"sentinel failover LOG_LEVEL":                          "the same",
 	"sentinel failover METRICS_PORT":                       "the same",
 	"sentinel failover READER_URL":                         "the same",
