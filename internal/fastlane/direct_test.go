@@ -285,6 +285,27 @@ func FuzzPosts(f *testing.F) {
 	} {
 		f.Add([]byte(stream))
 	}
+	for from, variants := range map[string][]string{ // parts of a request, and what may be in their place
+		"/create":        {"http://b/create", "/%63reate", "/create#f", "/create?", "//create", "/create ", "/Create", "/create/"},
+		"POST ":          {"post ", "POST\t", " POST ", "POST  ", "\x00POST "},
+		"HTTP/1.1":       {"HTTP/1.1 ", "HTTP/1.2", "HTTP/1.10", "HTTP/1.0", "HTTP/01.1", "http/1.1", "HTTP/1.1\r"},
+		"Host: a":        {"Host:", "Host : a", "Host: a, b", "Host: a\tb", "hOST: A_b:", "Host: a:80:90", "Host: a\x00", "X: y"},
+		"Content-Length": {"CONTENT-length", "Content_Length", "Content-Length ", " Content-Length", "Content-Length\x00"},
+		": 5": {
+			":5", ": \t5\t ", ": 000000000000000005", ": 0000000000000000000005", ": 0x5", ": -5", ": 5_0", ":", ": 5\x00", ": 5\r\n 0", ": 5\r", ": 5\n", ": 5,",
+			": 5\r\ntRANSFER-encoding: CHUNKED", ": 5\r\nTransfer-Encoding:\r\n chunked", ": 5\r\nX: y\r\n Transfer-Encoding: chunked",
+			": 5\r\nTransfer-Encoding: chunked\x0b", ": 5\r\nTransfer-Encoding\x00: chunked", ": 5\r\n\rTransfer-Encoding: chunked",
+			": 5\r\nX: y\rTransfer-Encoding: chunked", ": 5\r\nX: y\nTransfer-Encoding: chunked", ": 5\r\nTransfer-Encoding : chunked",
+			": 5\r\nEXPECT: 100-Continue", ": 5\r\nExpect:", ": 5\r\nConnection: close\r\nConnection: keep-alive", ": 5\r\nConnection:",
+			": 5\r\nConnection: \"close\"", ": 5\r\nCookie: a=b\r\nCookie: c=d", ": 5\r\nX:  \xff\t z \t", ": 5" + strings.Repeat("\r\na:", 1000),
+			": 5\r\nX: " + strings.Repeat("x", 12<<10), ": 5\r\nX: " + strings.Repeat("x", 16<<10),
+		},
+		"hello": {"hello\x00", "hellohello", "hello\r\n", "hell"},
+	} {
+		for _, to := range variants {
+			f.Add([]byte(strings.Replace(create("hello"), from, to, 1) + create("a") + create("b")))
+		}
+	}
 	direct, std := start(f, withPosts, mirrors, withDefaultRefusals), start(f, withoutLane, mirrors, withDefaultRefusals)
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		if len(stream) > 64<<10 {
