@@ -144,6 +144,40 @@ func TestAccessListWithoutACommand(t *testing.T) {
 	}
 }
 
+// The sequence is stored together with the values, so the right to do it for each of them is not enough.
+func TestAccessListForValuesOnly(t *testing.T) {
+	redistest.Require(t)
+	s := redistest.Start(t)
+	admin := client(t, s.Addr())
+	grant := func(selector string) {
+		t.Helper()
+		err := admin.Do(t.Context(), "ACL", "SETUSER", "w", "reset", "on", ">pw", "~{posts:0}:*", "&posts_updates", "+@all", "-mset", selector).Err()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	grant("(+mset ~{posts:0}:*)")
+	p, err := New(Config{Redis: nodetest.New(t, s.Addr(), func(c *redisnode.Config) { c.Username, c.Password = "w", "pw" })})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p, set("a", "1"))
+	if err := p.Check(t.Context()); err != nil {
+		t.Errorf("with the right to set both: %v", err)
+	}
+	grant("(+mset ~{posts:0}:p:*)")
+	before := redistest.Contents(t, admin)
+	if _, err := p.Write(t.Context(), set("a", "2")); !errors.Is(err, ErrNotWritten) {
+		t.Errorf("Write: %v, want not written", err)
+	}
+	if err := p.Check(t.Context()); err == nil {
+		t.Error("Check passes")
+	}
+	if after := redistest.Contents(t, admin); after != before {
+		t.Errorf("it wrote:\n%s\nwas\n%s", after, before)
+	}
+}
+
 // Without memory, sets write nothing, also several in one commit and in a new history. A delete frees memory and takes place as
 // a whole.
 func TestWritesWithoutMemory(t *testing.T) {

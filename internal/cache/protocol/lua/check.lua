@@ -7,7 +7,7 @@
 local seq, epoch, log, nothing = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local refusal = denied({
   {'TIME'}, {'GET', epoch}, {'XREVRANGE', log, '+', '-'}, {'EXISTS', nothing}, {'GETRANGE', nothing, 0, 1},
-  {'SET', seq, ''}, {'SET', epoch, ''}, {'DEL', log}, {'XADD', log, '1-0', 'e', ''}, {'MSET', nothing, ''},
+  {'SET', seq, ''}, {'SET', epoch, ''}, {'DEL', log}, {'XADD', log, '1-0', 'e', ''}, {'MSET', seq, '', nothing, ''},
   {'PUBLISH', ARGV[1], ''},
 })
 if refusal then return refusal end
