@@ -339,24 +339,37 @@ func answersOf(t testing.TB, f *fixture, stream []byte) string {
 	return strings.Join(lines, "\n")
 }
 
-// Close does not wait for a handler.
+// Close does not wait for a handler, also on a connection that net/http has.
 func TestCloseDuringADirectHandler(t *testing.T) {
-	waiting, release := make(chan struct{}), make(chan struct{})
-	f := start(t, withPosts, func(c *Config) {
-		mirrors(c)
-		c.Std.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-			close(waiting)
-			<-release
+	for name, before := range map[string]int{"fast lane": 0, "net/http": 1} {
+		t.Run(name, func(t *testing.T) {
+			waiting, release := make(chan struct{}), make(chan struct{})
+			f := start(t, withPosts, func(c *Config) {
+				mirrors(c)
+				mirror := c.Std.Handler
+				c.Std.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if r.Method == http.MethodPost {
+						close(waiting)
+						<-release
+					}
+					mirror.ServeHTTP(w, r)
+				})
+			})
+			c := dial(t, f)
+			r := bufio.NewReader(c)
+			for range before {
+				send(t, c, get("1"))
+				expectMirror(t, r, "std", "")
+			}
+			send(t, c, create("1"))
+			<-waiting
+			var closed atomic.Bool
+			go func() {
+				_ = f.Server.Close()
+				closed.Store(true)
+			}()
+			defer close(release) // also after a failure, before the server is stopped
+			eventually.True(t, "end of Close", closed.Load)
 		})
-	})
-	c := dial(t, f)
-	send(t, c, create("1"))
-	<-waiting
-	var closed atomic.Bool
-	go func() {
-		_ = f.Server.Close()
-		closed.Store(true)
-	}()
-	defer close(release) // also after a failure, before the server is stopped
-	eventually.True(t, "end of Close", closed.Load)
+	}
 }

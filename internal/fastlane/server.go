@@ -277,7 +277,7 @@ func (s *Server) Close() error {
 	}
 	// Not in this goroutine: while a handler runs inside RawConn.Read, closing its connection blocks until the handler returns.
 	s.each(func(c *conn) { go c.Conn.Close() })
-	return s.http.Close()
+	return s.std.Close() // rather than s.http.Close, which would also close the connections, in this goroutine
 }
 
 // currentListener returns the listener, nil before Serve.
