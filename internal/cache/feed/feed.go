@@ -25,8 +25,9 @@ func New(windowBytes int64, log Log) *Feed {
 	return &Feed{window: window{most: windowBytes}, past: newPast(log, stopping), pump: newPump(), stopping: stopping}
 }
 
-// SetClock replaces the clock, for tests. Call it before the first follower.
-func (f *Feed) SetClock(now func() time.Time) { f.past.now = now }
+// SetClock replaces the clock, for tests. Log steps do not pause any more, because pauses are of real time. Call it before the
+// first follower.
+func (f *Feed) SetClock(now func() time.Time) { f.past.now, f.past.share = now, 0 }
 
 // Run wakes the followers of new events until ctx is done.
 func (f *Feed) Run(ctx context.Context) { f.pump.run(ctx) }

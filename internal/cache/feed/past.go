@@ -43,6 +43,7 @@ type past struct {
 	turn  chan struct{}   // holds a token while a log step runs or pauses
 	limit int64           // size of the next log step, in bytes; guarded by turn
 	steps atomic.Int64    // number of log steps so far
+	share time.Duration   // stepShare, or 0 for no pauses
 	now   func() time.Time
 
 	mu       sync.Mutex // guards the rest
@@ -64,7 +65,7 @@ type keptGone struct {
 }
 
 func newPast(log Log, stop <-chan struct{}) *past {
-	return &past{log: log, stop: stop, limit: stepBytes, turn: make(chan struct{}, 1), now: time.Now}
+	return &past{log: log, stop: stop, limit: stepBytes, turn: make(chan struct{}, 1), share: stepShare, now: time.Now}
 }
 
 var errStopping = errors.New("the feed is stopping")
@@ -86,7 +87,11 @@ func (p *past) after(ctx context.Context, at protocol.Position) (*span, error) {
 	}
 	began := time.Now()
 	defer func() {
-		time.AfterFunc(stepShare*time.Since(began), func() { <-p.turn })
+		if pause := p.share * time.Since(began); pause > 0 {
+			time.AfterFunc(pause, func() { <-p.turn })
+		} else {
+			<-p.turn
+		}
 	}()
 	if s, err := p.known(at); s != nil || err != nil { // the log step of another follower, while this one waited
 		began = time.Now()
