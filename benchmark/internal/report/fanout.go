@@ -103,10 +103,12 @@ func (r *Report) fanout(b *strings.Builder) {
 		if fit.Tier == 0 {
 			continue
 		}
-		fmt.Fprintf(b, "At %s writes/s a primary that only has relays takes %s per write: each relay costs it %s, ", Thousands(float64(fit.Rate)), Seconds(fit.Tier), Seconds(fit.OfRelay))
-		if fit.Primary.Slope > 0 {
-			fmt.Fprintf(b, "as much as %.1f subscribers, ", fit.OfRelay/fit.Primary.Slope)
+		fmt.Fprintf(b, "At %s writes/s a primary that only has relays takes %s per write", Thousands(float64(fit.Rate)), Seconds(fit.Tier))
+		if fit.OfRelay <= 0 || fit.Primary.Slope <= 0 || fit.Hop <= 0 {
+			b.WriteString(": the cost of a relay is below the precision of this run.\n\n")
+			continue
 		}
-		fmt.Fprintf(b, "and the median write arrives %s later.\n\n", Seconds(fit.Hop))
+		fmt.Fprintf(b, ": each relay costs it %s, as much as %.1f subscribers, and the median write arrives %s later.\n\n",
+			Seconds(fit.OfRelay), fit.OfRelay/fit.Primary.Slope, Seconds(fit.Hop))
 	}
 }
