@@ -232,7 +232,6 @@ func (c *conn) arrived(n int, err error) {
 	}
 
 	begin, end, seen, v, closing := 0, 0, 0, partial, false
-	prefetcher, _ := c.handler.(Prefetcher)
 	for !closing && c.out.err == nil {
 		if begin += blankLength(c.buf[begin:c.filled]); begin == c.filled {
 			v = partial
@@ -242,8 +241,10 @@ func (c *conn) arrived(n int, err error) {
 			break
 		}
 		begin += end
-		if begin < c.filled && begin >= seen && prefetcher != nil {
-			seen = begin + prefetcher.Prefetch(c.buf[begin:c.filled])
+		if begin < c.filled && begin >= seen {
+			if p, ok := c.handler.(Prefetcher); ok {
+				seen = begin + p.Prefetch(c.buf[begin:c.filled])
+			}
 		}
 		c.out.closing, c.out.after = c.q.close, c.buf[begin:c.filled]
 		c.handler.Serve(&c.out, &c.q)
