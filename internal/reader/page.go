@@ -126,12 +126,12 @@ func (h *handler) sendPage(w http.ResponseWriter, r *http.Request, page *replica
 	}
 }
 
-// appendJSON appends a string as JSON to dst.
-func appendJSON(dst []byte, s string) []byte {
+// appendJSON appends a string, or a slice of strings, as JSON to dst.
+func appendJSON[T string | []string](dst []byte, v T) []byte {
 	var text bytes.Buffer
 	lines := json.NewEncoder(&text)
 	lines.SetEscapeHTML(false)
-	_ = lines.Encode(s) // strings always marshal
+	_ = lines.Encode(v) // strings always marshal
 	return append(dst, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...)
 }
 

@@ -1,9 +1,7 @@
 package reader
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -77,14 +75,8 @@ func (h *handler) sendPosts(w http.ResponseWriter, r *http.Request, ids []string
 		defer h.hold(w, found[i].Entry.Value)()
 		length += len(found[i].Entry.Value) + len(",")
 	}
-	var end bytes.Buffer
-	end.WriteString(`],"missing":`)
-	lines := json.NewEncoder(&end)
-	lines.SetEscapeHTML(false)
-	_ = lines.Encode(missing) // strings always marshal
-	end.Truncate(end.Len() - len("\n"))
-	end.WriteString("}\n")
-	length = len(`{"posts":[`) + max(0, length-len(",")) + end.Len()
+	end := append(appendJSON([]byte(`],"missing":`), missing), "}\n"...)
+	length = len(`{"posts":[`) + max(0, length-len(",")) + len(end)
 	w.Header()[headerLength] = []string{strconv.Itoa(length)}
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
@@ -101,7 +93,7 @@ func (h *handler) sendPosts(w http.ResponseWriter, r *http.Request, ids []string
 	if separator != "," {
 		_, _ = io.WriteString(w, separator)
 	}
-	_, _ = w.Write(end.Bytes())
+	_, _ = w.Write(end)
 }
 
 // idsOf returns the ids in a query, in their order.
