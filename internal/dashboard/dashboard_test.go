@@ -63,7 +63,7 @@ func TestCollectorMeasuresEveryProcess(t *testing.T) {
 	}
 }
 
-// A point takes one scrape of each process, and an observation one of those that count reads.
+// For a point of the charts, each process is scraped once. For the events, only processes that count reads are scraped.
 func TestOneScrapePerPoint(t *testing.T) {
 	var scrapes atomic.Int64
 	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -29,7 +29,7 @@ const (
 	heartbeat   = 10 * time.Second // time without events after which a stream gets a heartbeat
 	defaultPoll = 20 * time.Second // time for which a poll waits for an event
 	longestPoll = 30 * time.Second
-	slowClient  = 10 * time.Second // time for which a client may accept nothing of a write
+	slowClient  = 10 * time.Second // time for a write to a client; a large write gets more
 	oldestWait  = 5 * time.Second  // time for which a new follower waits for its turn to read Redis's log
 )
 

@@ -19,8 +19,8 @@ import (
 //go:embed testdata/write-before.lua
 var writeBeforeLua string
 
-// During an upgrade, builds of one format share a Redis. Whichever script runs a call, replies, values, log and messages are
-// the same, also after another client has changed the keys.
+// During an upgrade, builds of one format share a Redis. The old and the new script give the same replies, values, log entries
+// and messages, even if another client has changed the keys.
 func TestOldAndNewWritersAlternate(t *testing.T) {
 	before := redis.NewScript(readLua + deniedLua + writeBeforeLua)
 	redistest.Each(t, func(t *testing.T, b redistest.Backend) {

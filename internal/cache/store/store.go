@@ -145,8 +145,8 @@ func (s *Store) hashString(key string) uint32 { return uint32(maphash.String(s.s
 // Complete reports whether the whole set is in memory.
 func (s *Store) Complete() bool { return s.complete.Load() != 0 }
 
-// Snapshot returns the number of the snapshot that completed the set, or 0 while an entry may be missing. While it stays
-// the same, and not 0, no entry has vanished without a change that removed it.
+// Snapshot returns the number of the snapshot that completed the set, or 0 while an entry may be missing. While it is
+// not 0 and does not change, entries are removed by deletes only, not by evictions or snapshots.
 func (s *Store) Snapshot() uint64 { return s.complete.Load() }
 
 // Entries returns the number of entries.
