@@ -35,12 +35,8 @@ func BenchmarkReadsBesideFollowers(b *testing.B) {
 			waitReady(b, p.addr)
 			benchWrite(b, w)
 			idle := p.status(b, "VmRSS:")
-			var conns sync.WaitGroup
-			defer conns.Wait()
-			for range followers {
-				conn := benchFollow(b, p.addr)
-				defer conn.Close()
-				conns.Go(func() { _, _ = io.Copy(io.Discard, onlyReader{conn}) })
+			if followers > 0 {
+				defer startProcess(b, "followers", "FOLLOW_ADDR="+p.addr, fmt.Sprint("FOLLOWERS=", followers)).kill()
 			}
 			stop := make(chan struct{})
 			var writing sync.WaitGroup
@@ -88,19 +84,29 @@ func benchWrite(b *testing.B, w *world) {
 	}
 }
 
-// benchFollow returns a connection on which a stream has begun.
-func benchFollow(b *testing.B, addr string) net.Conn {
-	b.Helper()
-	conn, err := net.Dial("tcp", addr)
+// follow is a process that opens streams of /changes at addr, prints a line when all have begun, and discards what they send.
+// A process of its own, because thousands of goroutines would delay the reads that are measured.
+func follow(addr, streams string) error {
+	n, err := strconv.Atoi(streams)
 	if err != nil {
-		b.Fatal(err)
+		return err
 	}
-	_, _ = io.WriteString(conn, "GET /changes HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
-	line := make([]byte, len("HTTP/1.1 200"))
-	if _, err := io.ReadFull(conn, line); err != nil || string(line) != "HTTP/1.1 200" {
-		b.Fatalf("%q, %v", line, err)
+	var discarding sync.WaitGroup
+	for range n {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		_, _ = io.WriteString(conn, "GET /changes HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
+		line := make([]byte, len("HTTP/1.1 200"))
+		if _, err := io.ReadFull(conn, line); err != nil || string(line) != "HTTP/1.1 200" {
+			return fmt.Errorf("%q, %v", line, err)
+		}
+		discarding.Go(func() { _, _ = io.Copy(io.Discard, onlyReader{conn}) })
 	}
-	return conn
+	printAddress(addr)
+	discarding.Wait()
+	return nil
 }
 
 // benchRead sends n reads at benchReads per second over 8 connections, and returns their latencies.

@@ -32,8 +32,14 @@ func TestMain(m *testing.M) {
 			cfg.Listening = printAddress
 			return reader.Run(ctx, cfg)
 		}))
+	case "followers":
+		endWithParent()
+		if err := follow(os.Getenv("FOLLOW_ADDR"), os.Getenv("FOLLOWERS")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	default:
-		fmt.Fprintf(os.Stderr, "%s=%q: want writer or reader\n", roleVariable, role)
+		fmt.Fprintf(os.Stderr, "%s=%q: want writer, reader or followers\n", roleVariable, role)
 		os.Exit(2)
 	}
 }
