@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -72,9 +73,11 @@ func (p *pump) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for at := 0; ; at += wakesPerSlice {
-			if !p.wakeSlice(at) {
-				break
+		for at := 0; p.wake(at); at++ {
+			// The follower that has just become runnable goes first, then goroutines of reads that wait, then the next follower.
+			runtime.Gosched()
+			if at%wakesPerSlice < wakesPerSlice-1 {
+				continue
 			}
 			select {
 			case <-time.After(slicePause):
@@ -85,12 +88,13 @@ func (p *pump) run(ctx context.Context) {
 	}
 }
 
-// wakeSlice wakes the followers from index at on, and reports whether there are more.
-func (p *pump) wakeSlice(at int) (more bool) {
+// wake wakes the follower at an index, and reports whether there is one.
+func (p *pump) wake(at int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, fo := range p.followers[min(at, len(p.followers)):min(at+wakesPerSlice, len(p.followers))] {
-		fo.signal()
+	if at >= len(p.followers) {
+		return false
 	}
-	return at+wakesPerSlice < len(p.followers)
+	p.followers[at].signal()
+	return true
 }
