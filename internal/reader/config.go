@@ -50,7 +50,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	scrub := int(replica.DefaultScrub / time.Second)
 	s.Int(&scrub, "SCRUB_SECONDS", scrub, "time in which the scrub compares all posts in memory with their digests once, in seconds; 0 disables it")
 	s.Int(&c.MaxFollowers, "CHANGES_MAX_FOLLOWERS", 0, "clients that may follow /changes at the same time; 0 means half of the connections")
-	s.Bytes(&c.ChangesWindow, "CHANGES_WINDOW", 16<<20, "memory for the newest changes; older ones are read from Redis's log")
+	s.Bytes(&c.ChangesWindow, "CHANGES_WINDOW", 8<<20, "memory for the newest changes; older ones are read from Redis's log")
 	if err := s.Parse(args); err != nil {
 		return Config{}, err
 	}
