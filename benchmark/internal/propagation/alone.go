@@ -4,12 +4,17 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"heavy-read-api/benchmark/internal/load"
 	"heavy-read-api/benchmark/internal/wire"
+	"heavy-read-api/internal/cache/protocol"
+	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/workload"
 )
 
 // each calls f at a constant rate for d. A call that is late delays the next ones, so that only one runs at a time and
@@ -92,58 +97,80 @@ func Delivered(ctx context.Context, options *redis.Options, stored bool, size, r
 	return times, err
 }
 
-// Visible measures one write at a time: from the time a POST is sent to the answer of the first reader with the post.
-// That reader is asked without pause meanwhile; resolution is the time between the last answer without the post and
-// the one with it. Both are sorted. The errors are those of Measure.
-func Visible(ctx context.Context, c Config) (times, resolution []time.Duration, err error) {
+// Visible measures one write at a time: from the time a POST is sent to the answer of the first reader with the post. The
+// read is sent before the POST and waits in the reader for the version of that write, so that polling does not take CPU time
+// from the processes that are measured. There must be no other writes. It returns the sorted times. The errors are those of
+// Measure.
+func Visible(ctx context.Context, c Config) ([]time.Duration, error) {
 	defer c.clean()
 	writer, err := wire.Dial(ctx, c.Writer)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer writer.Close()
 	reader, err := wire.Dial(ctx, c.Readers[0])
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer reader.Close()
 	r := &run{Config: c}
 	id := probePrefix + "watched-0"
-	p, etag, err := r.post(writer, id, 0)
+	_, first, err := r.post(writer, id, 0)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if _, _, err := r.await(reader, p, `"none"`, 0); err != nil {
-		return nil, nil, err
+	token, err := protocol.ParseToken(first.Header.Get("X-Version"))
+	if err != nil {
+		return nil, load.Wrong("POST /create: %v", err)
 	}
 	type seen struct {
 		at  time.Time
-		gap time.Duration
 		err error
 	}
+	var times []time.Duration
 	version := 0
 	err = each(ctx, c.Rate, c.Duration, func() error {
 		version++
-		p := r.version(id, version)
+		token.Version++
 		visible := make(chan seen, 1)
 		go func() {
-			at, gap, err := r.await(reader, p, etag, 0)
-			visible <- seen{at, gap, err}
+			at, err := r.reach(reader, r.version(id, version), token)
+			visible <- seen{at, err}
 		}()
 		sent := time.Now()
-		_, next, err := r.post(writer, id, version)
+		_, _, err := r.post(writer, id, version)
 		s := <-visible
 		if err != nil {
 			return err
 		}
-		if s.err != nil {
-			return s.err
-		}
-		etag = next
-		times, resolution = append(times, s.at.Sub(sent)), append(resolution, s.gap)
-		return nil
+		times = append(times, s.at.Sub(sent))
+		return s.err
 	})
 	slices.Sort(times)
-	slices.Sort(resolution)
-	return times, resolution, err
+	return times, err
+}
+
+// reach asks a reader for the post p of a version that has not been written yet, and checks the answer. It returns the time
+// of the answer.
+func (r *run) reach(conn *wire.Conn, p post.Post, version protocol.Token) (time.Time, error) {
+	for began := time.Now(); ; {
+		a, err := conn.Get("/post?id="+p.ID, "X-Min-Version: "+version.String()+"\r\n")
+		now := time.Now()
+		if err != nil {
+			return now, load.Wrong("GET %s from a reader: %v", p.ID, err)
+		}
+		r.Counts.Statuses.Add(1)
+		switch {
+		case a.Status == http.StatusOK:
+			if err := workload.Check(p, a.Body); err != nil {
+				return now, load.Wrong("%v", err)
+			}
+			r.Counts.Bodies.Add(1)
+			return now, nil
+		case a.Status != http.StatusServiceUnavailable: // the wait of the reader has ended before the write
+			return now, load.Wrong("GET %s returned status %d: %.200q", p.ID, a.Status, a.Body)
+		case now.Sub(began) > visibleLimit:
+			return now, load.Wrong("%s was written but is not served after %v", p.ID, visibleLimit)
+		}
+	}
 }

@@ -164,25 +164,25 @@ func (r *run) version(id string, version int) post.Post {
 	return p
 }
 
-// post writes a version of a post and returns it with its ETag.
-func (r *run) post(conn *wire.Conn, id string, version int) (post.Post, string, error) {
+// post writes a version of a post and returns it with the answer.
+func (r *run) post(conn *wire.Conn, id string, version int) (post.Post, wire.Answer, error) {
 	p := r.version(id, version)
 	body, err := workload.AppendLine(nil, p)
 	if err != nil {
-		return p, "", err
+		return p, wire.Answer{}, err
 	}
 	a, err := conn.Post("/create", r.Header, body)
 	if err != nil {
-		return p, "", load.Wrong("POST /create: %v", err)
+		return p, wire.Answer{}, load.Wrong("POST /create: %v", err)
 	}
 	r.Counts.Statuses.Add(1)
 	if a.Status >= http.StatusInternalServerError {
-		return p, "", fmt.Errorf("%w: status %d: %.200q", ErrRefused, a.Status, a.Body)
+		return p, wire.Answer{}, fmt.Errorf("%w: status %d: %.200q", ErrRefused, a.Status, a.Body)
 	}
 	if a.Status != http.StatusCreated && a.Status != http.StatusOK {
-		return p, "", load.Wrong("POST /create returned status %d: %.200q", a.Status, a.Body)
+		return p, wire.Answer{}, load.Wrong("POST /create returned status %d: %.200q", a.Status, a.Body)
 	}
-	return p, a.Header.Get("Etag"), nil
+	return p, a, nil
 }
 
 // watch writes new versions of a post, and polls every reader until it serves each of them.
@@ -201,12 +201,13 @@ func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error 
 	}
 	// The first version is written before the measurement. From then on, a reader that does not have the
 	// newest version answers 304 to the ETag of the previous one.
-	p, etag, err := r.post(writer, id, 0)
+	p, first, err := r.post(writer, id, 0)
 	if err != nil {
 		return err
 	}
+	etag := first.Header.Get("Etag")
 	for _, conn := range readers {
-		if _, _, err := r.await(conn, p, `"none"`, pause); err != nil {
+		if _, _, err := r.await(conn, p, `"none"`); err != nil {
 			return err
 		}
 	}
@@ -219,7 +220,7 @@ func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error 
 		errs := make([]error, len(readers))
 		var wg sync.WaitGroup
 		for i, conn := range readers {
-			wg.Go(func() { seen[i], gaps[i], errs[i] = r.await(conn, p, etag, pause) })
+			wg.Go(func() { seen[i], gaps[i], errs[i] = r.await(conn, p, etag) })
 		}
 		_, next, err := r.post(writer, id, version)
 		wg.Wait()
@@ -228,7 +229,7 @@ func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error 
 				return e
 			}
 		}
-		etag = next
+		etag = next.Header.Get("Etag")
 		r.mu.Lock()
 		r.result.Everywhere = append(r.result.Everywhere, slices.MaxFunc(seen, time.Time.Compare).Sub(at))
 		r.result.First = append(r.result.First, slices.MinFunc(seen, time.Time.Compare).Sub(at))
@@ -241,7 +242,7 @@ func (r *run) watch(ctx context.Context, id string, due <-chan time.Time) error 
 
 // await polls a reader for a post, with a pause between two polls, until its ETag differs from etag, and checks the
 // new post. It returns the time of the answer, and the time since the last poll without the new post.
-func (r *run) await(conn *wire.Conn, p post.Post, etag string, pause time.Duration) (seen time.Time, gap time.Duration, err error) {
+func (r *run) await(conn *wire.Conn, p post.Post, etag string) (seen time.Time, gap time.Duration, err error) {
 	began := time.Now()
 	for asked := began; ; time.Sleep(pause) {
 		before := asked

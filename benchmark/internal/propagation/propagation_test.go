@@ -16,6 +16,7 @@ import (
 
 	"heavy-read-api/benchmark/internal/load"
 	"heavy-read-api/benchmark/internal/measure"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/post"
 	"heavy-read-api/internal/test/redistest"
 	"heavy-read-api/internal/workload"
@@ -29,6 +30,7 @@ type site struct {
 	mu      sync.Mutex // guards the fields below
 	posts   map[string][]version
 	deleted int
+	written uint64
 }
 
 // version is a body and the time of its write.
@@ -74,11 +76,21 @@ func (s *site) write(w http.ResponseWriter, r *http.Request) {
 	body := post.Post{ID: fields["id"], Title: fields["title"], Content: fields["content"], Author: fields["author"]}.Encode(time.Now()).Body
 	etag := fmt.Sprintf("%q", fmt.Sprint(len(s.posts[fields["id"]])))
 	s.posts[fields["id"]] = append(s.posts[fields["id"]], version{time.Now(), body, etag})
+	s.written++
+	w.Header().Set("X-Version", protocol.Token{Epoch: 1, Version: s.written}.String())
 	w.Header().Set("ETag", etag)
 	w.WriteHeader(http.StatusCreated)
 }
 
 func (s *site) read(w http.ResponseWriter, r *http.Request, delay time.Duration) {
+	if min, err := protocol.ParseToken(r.Header.Get("X-Min-Version")); err == nil {
+		for began := time.Now(); !s.has(min, delay); time.Sleep(100 * time.Microsecond) {
+			if time.Since(began) > 5*time.Millisecond {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+		}
+	}
 	s.mu.Lock()
 	versions := slices.Clone(s.posts[r.URL.Query().Get("id")])
 	s.mu.Unlock()
@@ -98,6 +110,41 @@ func (s *site) read(w http.ResponseWriter, r *http.Request, delay time.Duration)
 		return
 	}
 	w.WriteHeader(http.StatusNotFound)
+}
+
+// has reports whether a reader with that delay has a version. Only one post is written.
+func (s *site) has(min protocol.Token, delay time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, versions := range s.posts {
+		if i := int(min.Version) - 1; i < len(versions) {
+			return time.Since(versions[i].at) >= delay
+		}
+	}
+	return false
+}
+
+// The time is that of the delayed reader, also if the wait of the reader ends before the write.
+func TestVisible(t *testing.T) {
+	for _, delay := range []time.Duration{2 * time.Millisecond, 12 * time.Millisecond} {
+		s := &site{delays: []time.Duration{delay}}
+		c := s.start(t)
+		c.Rate, c.Duration = 50, time.Second
+		times, err := Visible(t.Context(), c)
+		if err != nil || len(times) < 20 || !slices.IsSorted(times) || times[0] < delay {
+			t.Errorf("%d times, the first %v (%v); want sorted ones of at least %v", len(times), times[:min(1, len(times))], err, delay)
+		}
+		if len(s.posts) != 0 {
+			t.Errorf("%d posts were left behind", len(s.posts))
+		}
+		s = &site{delays: []time.Duration{delay}, tamper: func(b []byte) []byte { b = slices.Clone(b); b[30] ^= 1; return b }}
+		c = s.start(t)
+		c.Rate, c.Duration = 50, time.Minute
+		var wrong *load.WrongError
+		if _, err := Visible(t.Context(), c); !errors.As(err, &wrong) {
+			t.Errorf("a byte differs: got %v, want a WrongError", err)
+		}
+	}
 }
 
 func TestMeasure(t *testing.T) {

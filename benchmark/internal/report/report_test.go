@@ -98,7 +98,7 @@ func sample() *Report {
 		UpdateCost: &UpdateCost{
 			Rate: 1000, Reads: 2000, Redis: []float64{160e-6, 170e-6, 150e-6}, Writer: []float64{110e-6, 120e-6, 115e-6}, Reader: []float64{38e-6, 40e-6, 39e-6},
 			Delivered: []Quantiles{quantiles(80e-6)}, Stored: []Quantiles{quantiles(250e-6)}, Visible: []Quantiles{quantiles(400e-6)},
-			Resolution: []Quantiles{quantiles(100e-6)}, Beside: []Quantiles{quantiles(1e-3)}, BesideReads: []Quantiles{quantiles(0.4e-3)}, BesideRates: []float64{784},
+			Beside: []Quantiles{quantiles(1e-3)}, BesideReads: []Quantiles{quantiles(0.4e-3)}, BesideRates: []float64{784},
 		},
 		Fanout: &Fanout{Readers: 2, Points: []FanoutPoint{
 			{Rate: 1000, Reached: 1000, Subscribers: 20, Primary: 87e-6, Delay: quantiles(0.8e-3)}, {Rate: 1000, Reached: 990, Subscribers: 400, Primary: 467e-6, Delay: quantiles(1.2e-3)},

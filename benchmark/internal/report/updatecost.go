@@ -14,7 +14,6 @@ type UpdateCost struct {
 	Delivered             []Quantiles
 	Stored                []Quantiles // Delivered after a SET that Redis flushes to the disk
 	Visible               []Quantiles // from POST to the answer of the reader, one write at a time
-	Resolution            []Quantiles // of Visible
 	Beside                []Quantiles // from POST to visible at Rate beside Reads
 	BesideRates           []float64   // updates a second that were sent meanwhile
 	BesideReads           []Quantiles // latency of these reads
@@ -31,7 +30,7 @@ func (r *Report) updateCost(b *strings.Builder) {
 	table(b, 1, []string{"CPU time of an update", "measured"}, [][]string{
 		{"Redis", spread(u.Redis, Seconds)}, {"writer", spread(u.Writer, Seconds)}, {"reader", spread(u.Reader, Seconds)},
 	})
-	b.WriteString("The other times are from before a message or a POST is sent, one at a time, to its delivery or to the reader's first answer with the post. The ratios are to PUBLISH to delivered of the same round.\n\n")
+	b.WriteString("The other times are from before a message or a POST is sent, one at a time, to its delivery or to the reader's answer with the post to a request that waits for its version. The ratios are to PUBLISH to delivered of the same round.\n\n")
 	p50 := func(q Quantiles) float64 { return q.P50 }
 	p99 := func(q Quantiles) float64 { return q.P99 }
 	row := func(name string, rounds []Quantiles, against bool) []string {
@@ -46,7 +45,6 @@ func (r *Report) updateCost(b *strings.Builder) {
 		row("Redis without the API, PUBLISH to delivered", u.Delivered, false),
 		row("Redis without the API, SET and PUBLISH to delivered", u.Stored, true),
 		row("POST to visible", u.Visible, true),
-		row("resolution of POST to visible", u.Resolution, false),
 		row(fmt.Sprintf("POST to visible at %s updates/s beside %s reads/s", Thousands(float64(u.Rate)), Thousands(float64(u.Reads))), u.Beside, false),
 		row("these reads", u.BesideReads, false),
 	})

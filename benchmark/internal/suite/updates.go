@@ -54,7 +54,7 @@ func (s *suite) updateCost(ctx context.Context) error {
 			times []time.Duration
 		}{
 			{&cost.Delivered, r.Delivered}, {&cost.Stored, r.Stored}, {&cost.Visible, r.Visible},
-			{&cost.Resolution, r.Resolution}, {&cost.Beside, r.Beside}, {&cost.BesideReads, r.Reads},
+			{&cost.Beside, r.Beside}, {&cost.BesideReads, r.Reads},
 		} {
 			*q.into = append(*q.into, report.NewQuantiles(q.times))
 		}

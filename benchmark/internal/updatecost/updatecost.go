@@ -41,7 +41,6 @@ type Round struct {
 	Delivered             []time.Duration // sorted: from PUBLISH to its delivery, Redis without the API
 	Stored                []time.Duration // sorted: the same for a SET and PUBLISH that Redis flushes to the disk
 	Visible               []time.Duration // sorted: from POST to the answer of the reader with the post
-	Resolution            []time.Duration // sorted: from the last poll without the post to the one with it
 	Beside                []time.Duration // sorted: from POST to visible at Updates a second beside Reads a second
 	BesideRate            float64         // updates a second that were sent meanwhile; fewer than Updates on a busy machine
 	Reads                 []time.Duration // sorted: latencies of these reads
@@ -114,7 +113,7 @@ func (c Config) propagation(rate int) propagation.Config {
 }
 
 func (r *Round) visible(ctx context.Context, c Config) (err error) {
-	r.Visible, r.Resolution, err = propagation.Visible(ctx, c.propagation(Single))
+	r.Visible, err = propagation.Visible(ctx, c.propagation(Single))
 	return err
 }
 
