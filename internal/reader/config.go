@@ -26,7 +26,7 @@ type Config struct {
 	AllowOrigin string
 	// MaxFollowers bounds the clients that follow /changes at the same time; default half of the connections.
 	MaxFollowers  int
-	ChangesWindow int64              // bound of the changes that are kept in memory for them, in bytes; default 16 MiB
+	ChangesWindow int64              // bound of the changes that are kept in memory for them, in bytes; default 8 MiB
 	Local         store.Config       // zero fields get the defaults of package cache
 	File          replica.FileConfig // zero fields get the defaults; Deployment is set from Redis
 	Scrub         time.Duration      // time in which the scrub reads all posts once; 0 means replica.DefaultScrub, negative no scrub

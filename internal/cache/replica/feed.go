@@ -7,7 +7,7 @@ import (
 )
 
 // feedWindow is the default of Config.FeedWindow.
-const feedWindow = 16 << 20
+const feedWindow = 8 << 20
 
 // feedLog is the log from which the feed reads what its window does not have.
 type feedLog struct{ source }

@@ -23,7 +23,7 @@ type Config struct {
 	Channel    string            // Pub/Sub channel; default posts_updates
 	Namespace  string            // first part of every key in Redis; default posts
 	Local      store.Config
-	FeedWindow int64         // bound of the changes that the feed keeps in memory, in bytes; default 16 MiB
+	FeedWindow int64         // bound of the changes that the feed keeps in memory, in bytes; default 8 MiB
 	Probe      time.Duration // time between two probes; default 500 ms
 	Scrub      time.Duration // time in which the scrub reads all entries once; default DefaultScrub, negative for no scrub
 	Logger     *slog.Logger  // default slog.Default()
