@@ -20,8 +20,10 @@ const (
 	// is left alone.
 	confirmed = 2
 	maxNamed  = 20 // keys in a log line
-	// repairPause is the time that a reader has for its snapshot before it is repaired again.
-	repairPause = 15 * time.Second
+	// repairPause is the time that a reader has for its first snapshot before it is repaired again. It doubles with each
+	// snapshot that does not help, up to maxRepairPause, because each one loads all posts from Redis.
+	repairPause    = 15 * time.Second
+	maxRepairPause = 10 * time.Minute
 )
 
 // ownName is the name of the auditor's own copy, which comes from Redis.
@@ -36,13 +38,22 @@ type auditor struct {
 	metrics *metrics
 	verdict verdict
 
-	differing   int                  // comparisons in a row with a difference
-	suspectedAt time.Time            // time of the difference that a scan of Redis is to decide; zero if there is none
-	scanSince   time.Time            // time at which a scan was requested that has not ended; zero if there is none
-	agreedAt    time.Time            // end of the last scan of Redis with which a reader agreed
-	repairedAt  map[string]time.Time // times of the last repairs since the copies were identical, by reader
+	now         func() time.Time  // clock of the repairs
+	differing   int               // comparisons in a row with a difference
+	suspectedAt time.Time         // time of the difference that a scan of Redis is to decide; zero if there is none
+	scanSince   time.Time         // time at which a scan was requested that has not ended; zero if there is none
+	agreedAt    time.Time         // end of the last scan of Redis with which a reader agreed
+	fits        *bool             // whether all posts fit into the auditor's copy; nil before the first scan
+	repairs     map[string]repair // repairs of readers that have not been identical with Redis since, by reader
 
-	unlisted loglimit.Limit
+	unlisted, undecided loglimit.Limit
+}
+
+// repair is the state of the repair of a reader.
+type repair struct {
+	snapshots int           // snapshots that the reader has accepted
+	pause     time.Duration // pause after the last of them
+	next      time.Time     // earliest time of the next request for one
 }
 
 // run compares until ctx is done.
@@ -64,7 +75,11 @@ func (a *auditor) run(ctx context.Context) {
 func (a *auditor) compare(ctx context.Context) {
 	readers := a.ask(ctx)
 	own := a.replica.Status() // before the digests, so that they are not older than this snapshot
-	copies := []audit.Copy{{Name: ownName, Digests: a.replica.Digests()}}
+	a.noteFit(&own)
+	copies := []audit.Copy{{Name: ownName}}
+	if a.fits != nil && *a.fits {
+		copies[0].Digests = a.replica.Digests()
+	}
 	for _, r := range readers {
 		copies = append(copies, audit.Copy{Name: r.name, Digests: r.digests})
 	}
@@ -75,21 +90,45 @@ func (a *auditor) compare(ctx context.Context) {
 	if len(all.Differ) == 0 && slices.ContainsFunc(copies[1:], func(c audit.Copy) bool { return shared(&copies[0], &c) }) {
 		a.agreedAt = own.SnapshotAt
 	}
-	a.verdict.set(readers, &among, &all, a.agreedAt)
-	a.metrics.note(len(readers), &among, &all, a.agreedAt)
+	for i := range copies[1:] {
+		if c := &copies[1+i]; shared(&copies[0], c) && !all.Differs(ownName, c.Name) {
+			delete(a.repairs, c.Name)
+		}
+	}
+	a.verdict.set(readers, &among, &all, a)
+	a.metrics.note(len(readers), &among, &all, a)
 	if len(all.Differ) == 0 {
 		a.differing = 0
 		// During a scan of Redis the copies that differed may not be comparable: that decides nothing.
 		if !a.suspectedAt.IsZero() && own.Snapshot == nil && all.Identical() {
 			a.log.Info("all copies that can be compared are identical again", "version", all.Head.Version)
 			a.suspectedAt = time.Time{}
-			clear(a.repairedAt)
 		}
 		return
 	}
 	if a.differing++; a.differing >= confirmed {
 		a.resolve(ctx, readers, &all, &own)
 	}
+}
+
+// noteFit notes whether all posts fit into the auditor's copy, and logs a change. A copy that is being loaded or catches up
+// does not show it, and a snapshot may have begun while own was read.
+func (a *auditor) noteFit(own *replica.Status) {
+	for _, s := range []replica.Status{*own, a.replica.Status()} {
+		if !s.Synced || s.Snapshot != nil || s.NoHistory || s.Complete != own.Complete {
+			return
+		}
+	}
+	if a.fits != nil && *a.fits == own.Complete {
+		return
+	}
+	switch {
+	case !own.Complete:
+		a.log.Error("THE POSTS DO NOT FIT INTO AUDIT_MAX_SIZE: the readers are compared with each other, but not with Redis, and a reader that differs is not repaired; raise AUDIT_MAX_SIZE", "bytes", own.MaxBytes)
+	case a.fits != nil:
+		a.log.Info("all posts fit into AUDIT_MAX_SIZE again; comparing with Redis")
+	}
+	a.fits = &own.Complete
 }
 
 // shared reports whether two copies have a head in common.
@@ -107,16 +146,19 @@ func (a *auditor) resolve(ctx context.Context, readers []reader, all *audit.Resu
 		for _, p := range all.Differ {
 			pairs = append(pairs, p[0]+" and "+p[1])
 		}
-		a.log.Error("COPIES OF THE POSTS DIFFER at the same version; scanning Redis to find out which is wrong", "copies", strings.Join(pairs, "; "), "version", all.Head.Version)
+		a.log.Error("COPIES OF THE POSTS DIFFER at the same version; Redis decides which is wrong", "copies", strings.Join(pairs, "; "), "version", all.Head.Version)
 		a.suspectedAt = time.Now()
+	}
+	if a.fits != nil && !*a.fits {
+		a.undecided.Log(a.log.Error, time.Now(), "cannot find out which reader is wrong, because the posts do not fit into AUDIT_MAX_SIZE; no reader is repaired: raise AUDIT_MAX_SIZE, or restart the readers one by one")
+		return
 	}
 	if began := own.SnapshotAt.Add(-own.SnapshotIn); own.Snapshot != nil || !began.After(a.suspectedAt) {
 		a.requestScan(ctx, 0)
 		return
 	}
 	for _, r := range readers {
-		if all.Differs(ownName, r.name) && time.Since(a.repairedAt[r.name]) >= repairPause {
-			a.repairedAt[r.name] = time.Now()
+		if all.Differs(ownName, r.name) && !a.now().Before(a.repairs[r.name].next) {
 			a.repair(ctx, r)
 		}
 	}
@@ -141,11 +183,19 @@ func (a *auditor) repair(ctx context.Context, r reader) {
 	a.metrics.wrongKeys.Add(float64(len(found)))
 	a.verdict.name(r.name, named)
 	a.log.Error("A READER HAS WRONG POSTS: its digest differs from that of Redis; loading a snapshot there replaces them", "reader", r.name, "keys", len(found), "differences", why)
-	if err := a.client.Reload(ctx, r.addr, "differs from Redis"); err != nil {
-		a.log.Warn("the reader did not accept the request for a snapshot; it will be repeated", "reader", r.name, "err", err)
+	err = a.client.Reload(ctx, r.addr, "differs from Redis")
+	state := a.repairs[r.name]
+	defer func() { a.repairs[r.name] = state }()
+	if err != nil {
+		state.next = a.now().Add(repairPause)
+		a.log.Warn("the reader did not accept the request for a snapshot; it will be repeated", "reader", r.name, "next_in", repairPause, "err", err)
 		return
 	}
 	a.metrics.repairs.Inc()
+	state.snapshots++
+	state.pause = min(max(2*state.pause, repairPause), maxRepairPause)
+	state.next = a.now().Add(state.pause)
+	a.log.Warn("the reader loads a snapshot; if it still differs afterwards, it loads another one", "reader", r.name, "snapshots", state.snapshots, "next_in", state.pause)
 }
 
 // scan has Redis scanned again when it is time.

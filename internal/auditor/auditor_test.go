@@ -67,15 +67,16 @@ func TestSummary(t *testing.T) {
 		name      string
 		readers   []reader
 		agreed    time.Time
+		fits      *bool
 		identical string
 		want      string
 	}{
-		{"no reader", nil, time.Time{}, "unknown", "the readers cannot be compared now; Redis has not been compared yet"},
-		{"identical", []reader{{name: "a", digests: digest(1234567, 1)}, {name: "b", digests: digest(1234567, 1)}}, time.Now().Add(-40 * time.Second), "true",
+		{"no reader", nil, time.Time{}, nil, "unknown", "the readers cannot be compared now; Redis has not been compared yet"},
+		{"identical", []reader{{name: "a", digests: digest(1234567, 1)}, {name: "b", digests: digest(1234567, 1)}}, time.Now().Add(-40 * time.Second), new(true), "true",
 			"2 readers identical at version 1,234,567; Redis agreed 40s ago"},
-		{"others are left out", []reader{{name: "a", digests: digest(7, 1)}, {name: "b", digests: digest(7, 1)}, {name: "c", digests: digest(5, 2)}, {name: "d"}, {name: "e", err: io.EOF}}, time.Time{}, "true",
+		{"others are left out", []reader{{name: "a", digests: digest(7, 1)}, {name: "b", digests: digest(7, 1)}, {name: "c", digests: digest(5, 2)}, {name: "d"}, {name: "e", err: io.EOF}}, time.Time{}, nil, "true",
 			"2 readers identical at version 7; c at another version; d not comparable; e unreachable; Redis has not been compared yet"},
-		{"different", []reader{{name: "a", digests: digest(7, 1)}, {name: "b", digests: digest(7, 2)}}, time.Time{}, "false",
+		{"different", []reader{{name: "a", digests: digest(7, 1)}, {name: "b", digests: digest(7, 2)}}, time.Time{}, nil, "false",
 			"DIFFERENT POSTS at the same version: a and b; Redis has not been compared yet"},
 	} {
 		var v verdict
@@ -84,7 +85,7 @@ func TestSummary(t *testing.T) {
 			copies = append(copies, audit.Copy{Name: r.name, Digests: r.digests})
 		}
 		result := audit.Compare(copies)
-		v.set(tt.readers, &result, &result, tt.agreed)
+		v.set(tt.readers, &result, &result, &auditor{agreedAt: tt.agreed, fits: tt.fits})
 		got := v.get()
 		identical := "unknown"
 		if got.Identical != nil {

@@ -21,6 +21,7 @@ type metrics struct {
 	among, all audit.Result
 	comparedAt time.Time
 	agreedAt   time.Time
+	fits       *bool
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -48,7 +49,7 @@ const (
 )
 
 // note stores the result of a comparison.
-func (m *metrics) note(readers int, among, all *audit.Result, agreedAt time.Time) {
+func (m *metrics) note(readers int, among, all *audit.Result, a *auditor) {
 	result := incomparable
 	switch {
 	case len(all.Differ) > 0:
@@ -59,7 +60,7 @@ func (m *metrics) note(readers int, among, all *audit.Result, agreedAt time.Time
 	m.comparisons.WithLabelValues(result).Inc()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.readers, m.among, m.all, m.agreedAt = readers, *among, *all, agreedAt
+	m.readers, m.among, m.all, m.agreedAt, m.fits = readers, *among, *all, a.agreedAt, a.fits
 	if result != incomparable {
 		m.comparedAt = time.Now()
 	}
@@ -68,6 +69,7 @@ func (m *metrics) note(readers int, among, all *audit.Result, agreedAt time.Time
 var (
 	replicasIdentical = prometheus.NewDesc("audit_replicas_identical", "1 if all readers that can be compared are identical, 0 if some differ; absent while fewer than two can be compared.", nil, nil)
 	redisIdentical    = prometheus.NewDesc("audit_redis_identical", "1 if the readers are identical with what the auditor has read from Redis, 0 if one differs; absent while they cannot be compared.", nil, nil)
+	copyComplete      = prometheus.NewDesc("audit_copy_complete", "1 if all posts fit into AUDIT_MAX_SIZE, 0 if not: then the readers are not compared with Redis, and none is repaired; absent before the first scan.", nil, nil)
 	auditReaders      = prometheus.NewDesc("audit_readers", "Readers that the auditor knows.", nil, nil)
 	auditCompared     = prometheus.NewDesc("audit_readers_compared", "Readers that were compared at one version.", nil, nil)
 	auditVersion      = prometheus.NewDesc("audit_version", "Version at which the readers were last compared.", nil, nil)
@@ -77,7 +79,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{replicasIdentical, redisIdentical, auditReaders, auditCompared, auditVersion, comparedSeconds, redisSeconds} {
+	for _, d := range []*prometheus.Desc{replicasIdentical, redisIdentical, copyComplete, auditReaders, auditCompared, auditVersion, comparedSeconds, redisSeconds} {
 		to <- d
 	}
 }
@@ -104,6 +106,9 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	}
 	if known, same := redisVerdict(&m.all); known {
 		flag(redisIdentical, same)
+	}
+	if m.fits != nil {
+		flag(copyComplete, *m.fits)
 	}
 	if !m.comparedAt.IsZero() {
 		gauge(comparedSeconds, time.Since(m.comparedAt).Seconds())

@@ -42,7 +42,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer own.Close()
 
-	a := &auditor{cfg: cfg, log: log, client: audit.NewClient(), replica: own, metrics: newMetrics(registry), repairedAt: make(map[string]time.Time)}
+	a := &auditor{cfg: cfg, log: log, client: audit.NewClient(), replica: own, metrics: newMetrics(registry), now: time.Now, repairs: make(map[string]repair)}
 	var running sync.WaitGroup
 	defer running.Wait()
 	work, stop := context.WithCancel(ctx)

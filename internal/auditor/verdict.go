@@ -26,7 +26,7 @@ type verdict struct {
 
 // report is the body of /status.
 type report struct {
-	Status       string              `json:"status"` // ready, or degraded if copies differ
+	Status       string              `json:"status"` // ready, or degraded if copies differ or the posts do not fit into AUDIT_MAX_SIZE
 	Summary      string              `json:"summary"`
 	Identical    *bool               `json:"identical"` // null while fewer than two readers can be compared
 	Version      uint64              `json:"version"`
@@ -34,6 +34,7 @@ type report struct {
 	Readers      []readerReport      `json:"readers"`
 	Differ       [][2]string         `json:"differ"`               // pairs of copies, "Redis" included
 	RedisSeconds *float64            `json:"redis_agreed_seconds"` // age of the last scan of Redis with which the readers agreed; null if there was none
+	CopyComplete *bool               `json:"copy_complete"`        // whether all posts fit into AUDIT_MAX_SIZE; null before the first scan of Redis
 	Wrong        map[string][]string `json:"wrong,omitempty"`      // keys that were last found to be wrong, by reader
 }
 
@@ -43,6 +44,10 @@ type readerReport struct {
 	Address string `json:"address"`
 	State   string `json:"state"` // compared, behind, not comparable or unreachable
 	Problem string `json:"problem,omitempty"`
+	// Snapshots counts those that the reader was made to load since it was last identical with Redis. If it still differs
+	// at NextSnapshot, it is made to load another one.
+	Snapshots    int        `json:"snapshots,omitempty"`
+	NextSnapshot *time.Time `json:"next_snapshot,omitempty"`
 }
 
 const (
@@ -52,8 +57,8 @@ const (
 	stateUnreachable   = "unreachable"
 )
 
-// set stores the result of a comparison.
-func (v *verdict) set(readers []reader, among, all *audit.Result, agreedAt time.Time) {
+// set stores the result of a comparison by a.
+func (v *verdict) set(readers []reader, among, all *audit.Result, a *auditor) {
 	r := report{Status: "ready", Version: among.Head.Version, Epoch: fmt.Sprintf("%016x", among.Head.Epoch), Readers: []readerReport{}, Differ: all.Differ}
 	if r.Differ == nil {
 		r.Differ = [][2]string{}
@@ -68,6 +73,9 @@ func (v *verdict) set(readers []reader, among, all *audit.Result, agreedAt time.
 		case len(answer.digests) > 0:
 			one.State = stateBehind
 		}
+		if repair, ok := a.repairs[answer.name]; ok {
+			one.Snapshots, one.NextSnapshot = repair.snapshots, &repair.next
+		}
 		r.Readers = append(r.Readers, one)
 	}
 	slices.SortFunc(r.Readers, func(a, b readerReport) int { return cmp.Compare(a.Name, b.Name) })
@@ -80,9 +88,12 @@ func (v *verdict) set(readers []reader, among, all *audit.Result, agreedAt time.
 		identical := true
 		r.Identical = &identical
 	}
+	if r.CopyComplete = a.fits; a.fits != nil && !*a.fits {
+		r.Status = "degraded"
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.report, v.agreedAt = r, agreedAt
+	v.report, v.agreedAt = r, a.agreedAt
 }
 
 // name records the keys that were wrong in a reader.
@@ -142,6 +153,14 @@ func (r *report) summary() string {
 		if names := excluded[state]; len(names) > 0 && len(r.Differ) == 0 {
 			parts = append(parts, strings.Join(names, ", ")+" "+state)
 		}
+	}
+	for _, one := range r.Readers {
+		if one.NextSnapshot != nil {
+			parts = append(parts, fmt.Sprintf("%s was repaired %d times, next try in %s", one.Name, one.Snapshots, max(time.Until(*one.NextSnapshot), 0).Round(time.Second)))
+		}
+	}
+	if r.CopyComplete != nil && !*r.CopyComplete {
+		parts = append(parts, "Redis cannot be compared, and no reader repaired: the posts do not fit into AUDIT_MAX_SIZE")
 	}
 	if r.RedisSeconds != nil {
 		parts = append(parts, fmt.Sprintf("Redis agreed %s ago", time.Duration(*r.RedisSeconds*float64(time.Second)).Round(time.Second)))

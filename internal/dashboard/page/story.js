@@ -99,7 +99,7 @@ const advice = {
 const degraded = {
   reader: 'Reads are served from memory.',
   gateway: 'It sends reads to the other readers.',
-  auditor: 'The reader that differs from Redis is loading a snapshot.',
+  auditor: 'Reads and writes are not affected. A reader that differs from Redis loads a snapshot, if the auditor can compare it.',
 };
 
 // several reports whether there is more than one process of a role.
