@@ -3,6 +3,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,12 +17,18 @@ import (
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/dashboard"
 	"heavy-read-api/internal/httpkit"
+	"heavy-read-api/internal/loglimit"
 	"heavy-read-api/internal/stack/events"
 	"heavy-read-api/internal/stack/health"
 	"heavy-read-api/internal/stack/state"
 )
 
-const lookupTimeout = 500 * time.Millisecond // bound of one query of the DNS
+const (
+	lookupTimeout = 500 * time.Millisecond // bound of one query of the DNS
+	// keepAddresses is the time for which the last addresses of a name count while the DNS fails. A container that is
+	// started meanwhile is missing, and one that has stopped is shown as down.
+	keepAddresses = time.Minute
+)
 
 // Config configures the service.
 type Config struct {
@@ -79,7 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer ln.Close()
 	page := dashboard.New(dashboard.Config{
-		Processes: (&processes{cfg: cfg, names: make(map[string]string)}).state, Log: events.NewLog(),
+		Processes: newProcesses(cfg).state, Log: events.NewLog(),
 		Prometheus: cfg.Prometheus, PrometheusLink: cfg.PrometheusLink,
 	})
 	mux := http.NewServeMux()
@@ -98,10 +105,27 @@ func Run(ctx context.Context, cfg Config) error {
 
 // processes finds the processes and checks them.
 type processes struct {
-	cfg Config
+	cfg    Config
+	lookUp func(ctx context.Context, host string) ([]string, error) // net.Resolver.LookupHost
+	now    func() time.Time
+	failed loglimit.Limit
 
-	mu    sync.Mutex        // guards names
-	names map[string]string // of readers, by address
+	mu    sync.Mutex           // guards all fields below
+	names map[string]string    // of readers, by address
+	found map[string]addresses // of readers, by host name, as the DNS last returned them
+}
+
+// addresses are the addresses of a host name at a time.
+type addresses struct {
+	ips []string
+	at  time.Time
+}
+
+func newProcesses(cfg Config) *processes {
+	return &processes{
+		cfg: cfg, lookUp: net.DefaultResolver.LookupHost, now: time.Now,
+		names: make(map[string]string), found: make(map[string]addresses),
+	}
 }
 
 // state returns the processes. A reader whose address is gone is absent.
@@ -113,7 +137,12 @@ func (p *processes) state(ctx context.Context) []state.Process {
 	var checks sync.WaitGroup
 	checks.Go(func() { writer.SetHealth(health.HTTP("http://" + p.cfg.WriterMetrics + "/ready")(ctx)) })
 	for i := range readers {
-		checks.Go(func() { readers[i].SetHealth(health.HTTP("http://" + readers[i].Address + "/ready")(ctx)) })
+		checks.Go(func() {
+			r := &readers[i]
+			note := r.Note
+			r.SetHealth(health.HTTP("http://" + r.Address + "/ready")(ctx))
+			r.Note = cmp.Or(note, r.Note)
+		})
 	}
 	gateway := state.Process{Name: "gateway", Role: state.Gateway, Metrics: p.cfg.GatewayMetrics}
 	if p.cfg.GatewayMetrics != "" {
@@ -149,27 +178,51 @@ func redis(writer state.Process) state.Process {
 
 // readers returns a process for each address of the readers' host names.
 func (p *processes) readers(ctx context.Context) []state.Process {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
+	var mu sync.Mutex // guards all
 	var all []state.Process
+	var lookups sync.WaitGroup
 	for _, addr := range p.cfg.Readers {
-		host, port, _ := net.SplitHostPort(addr)
-		ips, err := net.DefaultResolver.LookupHost(ctx, host)
-		if err != nil {
-			continue // no reader runs, or the DNS does not answer
-		}
-		for _, ip := range ips {
-			if strings.Contains(ip, ":") && len(ips) > 1 {
-				continue // the second address of the same reader
+		lookups.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+			defer cancel()
+			host, port, _ := net.SplitHostPort(addr)
+			ips, note := p.addresses(ctx, host)
+			for _, ip := range ips {
+				if strings.Contains(ip, ":") && len(ips) > 1 {
+					continue // the second address of the same reader
+				}
+				at := net.JoinHostPort(ip, port)
+				one := state.Process{Name: p.name(ctx, ip, at), Role: state.Reader, Address: at, Note: note, Metrics: "http://" + at + "/metrics"}
+				mu.Lock()
+				all = append(all, one)
+				mu.Unlock()
 			}
-			at := net.JoinHostPort(ip, port)
-			all = append(all, state.Process{
-				Name: p.name(ctx, ip, at), Role: state.Reader, Address: at, Metrics: "http://" + at + "/metrics",
-			})
-		}
+		})
 	}
+	lookups.Wait()
 	slices.SortFunc(all, func(a, b state.Process) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+// addresses returns the addresses of a host name, and a note if they are not from the DNS. A name without containers has
+// none. While the DNS fails, they are those of the last answer, for keepAddresses; then the name stands for itself, so that
+// the page shows a reader that cannot be reached instead of none.
+func (p *processes) addresses(ctx context.Context, host string) (ips []string, note string) {
+	ips, err := p.lookUp(ctx, host)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var dns *net.DNSError
+	if err == nil || errors.As(err, &dns) && dns.IsNotFound {
+		p.found[host] = addresses{ips, p.now()}
+		return ips, ""
+	}
+	last := p.found[host]
+	age := p.now().Sub(last.at)
+	p.failed.Log(p.cfg.Logger.Warn, p.now(), "the DNS does not answer, so readers that were started or stopped since are shown wrongly", "name", host, "last", last.ips, "err", err)
+	if age >= keepAddresses {
+		return []string{host}, "the DNS does not answer"
+	}
+	return last.ips, fmt.Sprintf("the DNS does not answer; its address is from %v ago", age.Round(time.Second))
 }
 
 // name returns the name of the reader at an address: that of its container, which Docker's DNS knows, without the name

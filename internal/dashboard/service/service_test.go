@@ -5,14 +5,17 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"heavy-read-api/internal/daemon"
 	"heavy-read-api/internal/stack/state"
 	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/logtest"
 )
 
 // answer returns the address of a server with a /ready and /metrics.
@@ -85,6 +88,60 @@ func TestService(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// A failing DNS does not remove the readers from the page: their last addresses count for a minute, with a note. A name that
+// has no address any more is gone at once.
+func TestReadersWhileTheDNSFails(t *testing.T) {
+	reader := answer(t, 200, `{"status":"ready"}`, "")
+	_, port, _ := net.SplitHostPort(reader)
+	now := time.Now()
+	fails, gone := &net.DNSError{Err: "server misbehaving", IsTemporary: true}, &net.DNSError{Err: "no such host", IsNotFound: true}
+	var result error
+	var log logtest.Buffer
+	p := newProcesses(Config{
+		Common:  daemon.Common{Logger: slog.New(slog.NewTextHandler(&log, nil))},
+		Readers: []string{"slow:" + port, "reader:" + port}, Writer: "127.0.0.1:1", WriterMetrics: "127.0.0.1:1",
+	})
+	p.now = func() time.Time { return now }
+	p.lookUp = func(ctx context.Context, host string) ([]string, error) {
+		if host == "slow" { // must not fail the others
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		if result != nil {
+			return nil, result
+		}
+		return []string{"127.0.0.1"}, ctx.Err()
+	}
+	for _, tt := range []struct {
+		after time.Duration
+		err   error
+		want  string // address, state and note; "" for no reader
+	}{
+		{0, fails, "reader:" + port + " not ready: the DNS does not answer"},
+		{0, nil, reader + " ready: "},
+		{time.Second, fails, reader + " ready: the DNS does not answer; its address is from 1s ago"},
+		{keepAddresses - 2*time.Second, fails, reader + " ready: the DNS does not answer; its address is from 59s ago"},
+		{time.Second, fails, "reader:" + port + " not ready: the DNS does not answer"},
+		{0, nil, reader + " ready: "},
+		{time.Second, gone, ""},
+		{time.Second, fails, ""}, // the last answer was that there is none
+	} {
+		now, result = now.Add(tt.after), tt.err
+		got := ""
+		for _, r := range p.state(t.Context()) {
+			if r.Role == state.Reader && r.Address != "slow:"+port {
+				got += r.Address + " " + r.State + ": " + r.Note
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%v later, with %v: %q, want %q", tt.after, tt.err, got, tt.want)
+		}
+	}
+	if !strings.Contains(log.String(), "the DNS does not answer") {
+		t.Error("the log does not say that the DNS fails")
 	}
 }
 
