@@ -33,6 +33,9 @@ const (
 	oldestWait  = 5 * time.Second  // time for which a new follower waits for its turn to read Redis's log
 )
 
+// lastEventID is the header with the position from which an EventSource resumes. It takes precedence over since.
+const lastEventID = "Last-Event-ID"
+
 // batchBytes is the target size of the events of one write, in bytes.
 const batchBytes = 64 << 10
 
@@ -182,9 +185,9 @@ func (c *changes) parse(r *http.Request, stream bool) (from protocol.Position, w
 	if err != nil {
 		problem = &httpkit.Problem{Status: http.StatusBadRequest, Detail: "the query " + err.Error()}
 	}
-	if last := r.Header.Get("Last-Event-ID"); stream && last != "" && problem == nil {
+	if last := r.Header.Get(lastEventID); stream && last != "" && problem == nil {
 		if from, err = protocol.ParsePosition(last); err != nil {
-			problem = &httpkit.Problem{Status: http.StatusBadRequest, Field: "Last-Event-ID", Detail: badSince.Detail}
+			problem = &httpkit.Problem{Status: http.StatusBadRequest, Field: lastEventID, Detail: badSince.Detail}
 		}
 	}
 	return from, wait, problem
@@ -213,6 +216,10 @@ func (c *changes) stream(w http.ResponseWriter, r *http.Request, rc *http.Respon
 	problem := c.first(ctx, fo, b)
 	if problem != nil {
 		c.release(b)
+		if problem.Field == "since" && r.Header.Get(lastEventID) != "" {
+			named := *problem
+			named.Field, problem = lastEventID, &named
+		}
 		refuse(w, problem)
 		return
 	}

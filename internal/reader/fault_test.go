@@ -293,7 +293,7 @@ func TestWaitsForVersionsAreBounded(t *testing.T) {
 		t.Errorf("the last read that may wait: %+v", a)
 	}
 	g.behind.Store(maxBehind)
-	if a := g.get(t.Context(), &q, fromMemory); a.problem != &tooManyBehind {
+	if a := g.get(t.Context(), &q, fromMemory); a.problem != &crowded {
 		t.Errorf("a read beyond the limit: %+v", a)
 	}
 	q.minVersion = []byte(w.token.String())

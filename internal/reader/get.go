@@ -119,7 +119,7 @@ func (g *getter) wait(ctx context.Context, q *request) answer {
 	if !g.replica.Reached(min) {
 		defer g.behind.Add(-1)
 		if g.behind.Add(1) > maxBehind {
-			return failed(&tooManyBehind)
+			return failed(g.tooManyBehind(min))
 		}
 		if g.replica.WaitFor(ctx, min) {
 			if a, ok := g.fromMemory(q); ok {
@@ -130,7 +130,7 @@ func (g *getter) wait(ctx context.Context, q *request) answer {
 	}
 	entry, present, err := g.replica.Fetch(ctx, string(q.id), min)
 	if err != nil && !g.replica.Reached(min) {
-		return failed(notReachedIn(min))
+		return failed(g.notReached(min))
 	}
 	return q.fetched(entry, present, err)
 }
@@ -246,21 +246,37 @@ var (
 	changed       = httpkit.Problem{Status: http.StatusPreconditionFailed, Field: "If-Match", Detail: "the current ETag of the post is not in If-Match: read the post without If-Match to get it; a weak tag (W/) never matches"}
 	notAPost      = httpkit.Problem{Status: http.StatusInternalServerError, Field: "id", Detail: "the value stored under this id is not a post: write the post again"}
 	behind        = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not received that version yet, and Redis did not deliver it in time: try again, or read without X-Min-Version"}
-	tooManyBehind = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not received that version yet, and too many reads are already waiting: try again, or read without X-Min-Version"}
+	crowded       = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "this reader has not received that version yet, and too many reads are already waiting: try again, or read without X-Min-Version"}
+	crowdedCookie = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "Cookie", Detail: "this reader has not received the write that the cookie " + httpkit.VersionCookie + " names yet, and too many reads are already waiting: try again"}
 	behindCookie  = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "Cookie", Detail: "this reader has not received the write that the cookie " + httpkit.VersionCookie + " names yet, and Redis did not deliver it in time: try again"}
 	notLatest     = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "X-Min-Version", Detail: "the latest version is known to Redis only, and Redis did not answer in time, or this reader could not catch up with it in time: try again, or read without X-Min-Version"}
 	unavailable   = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "id", Detail: "this read needs Redis, and Redis did not answer in time: try again"}
 )
 
-// notReachedIn answers a read whose requirements the replica could not obtain in time.
-func notReachedIn(min replica.Min) *httpkit.Problem {
+// notReached answers a read whose requirements the replica could not obtain in time.
+func (g *getter) notReached(min replica.Min) *httpkit.Problem {
 	switch {
 	case min.Latest:
 		return &notLatest
-	case min.Heads[0] == protocol.Head{}:
+	case g.onlyCookie(min):
 		return &behindCookie
 	}
 	return &behind
+}
+
+// tooManyBehind answers a read that would have to wait while too many others do.
+func (g *getter) tooManyBehind(min replica.Min) *httpkit.Problem {
+	if g.onlyCookie(min) {
+		return &crowdedCookie
+	}
+	return &crowded
+}
+
+// onlyCookie reports whether the replica has reached everything but what the cookie requires.
+func (g *getter) onlyCookie(min replica.Min) bool {
+	cookie := min.Heads[1]
+	min.Heads[1] = protocol.Head{}
+	return cookie != protocol.Head{} && g.replica.Reached(min)
 }
 
 func failed(p *httpkit.Problem) answer { return answer{status: p.Status, problem: p} }

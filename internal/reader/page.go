@@ -26,15 +26,16 @@ const (
 
 // Problems of a page.
 var (
-	badAfter    = httpkit.Problem{Status: http.StatusBadRequest, Field: "after", Detail: "send \"after\" once, with the value in the page before"}
-	badLimit    = httpkit.Problem{Status: http.StatusBadRequest, Field: "limit", Detail: "send a number of posts from 1 to 1000, once"}
-	badPageFrom = httpkit.Problem{Status: http.StatusBadRequest, Field: "since", Detail: "this is not a position: send \"since\" once, with the value in the page before"}
-	partial     = httpkit.Problem{Status: http.StatusConflict, Detail: "this reader cannot list the posts, because they do not fit into its memory: raise CACHE_MAX_SIZE, or read posts by their ids"}
-	sorting     = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "this reader is sorting the ids, which takes about a second for a million posts: try again"}
-	loading     = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "this reader does not hold all posts at the moment, because it is loading them or catching up: try again"}
-	behindSince = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "since", Detail: "this reader has not received all that the page before has, and Redis did not deliver it in time: try again"}
-	notChecked  = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "since", Detail: "this position has to be checked with Redis, and Redis did not answer in time: try again"}
-	pagesGone   = httpkit.Problem{Status: http.StatusGone, Field: "since", Detail: "Redis has begun another history since the page before, or its log does not show that it has not: begin again with the first page"}
+	badAfter     = httpkit.Problem{Status: http.StatusBadRequest, Field: "after", Detail: "send \"after\" once, with the value in the page before"}
+	badLimit     = httpkit.Problem{Status: http.StatusBadRequest, Field: "limit", Detail: "send a number of posts from 1 to 1000, once"}
+	badPageFrom  = httpkit.Problem{Status: http.StatusBadRequest, Field: "since", Detail: "this is not a position: send \"since\" once, with the value in the page before"}
+	partial      = httpkit.Problem{Status: http.StatusConflict, Detail: "this reader cannot list the posts, because they do not fit into its memory: raise CACHE_MAX_SIZE, or read posts by their ids"}
+	sorting      = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "this reader is sorting the ids, which takes about a second for a million posts: try again"}
+	loading      = httpkit.Problem{Status: http.StatusServiceUnavailable, Detail: "this reader does not hold all posts at the moment, because it is loading them or catching up: try again"}
+	behindSince  = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "since", Detail: "this reader has not received all that the page before has, and Redis did not deliver it in time: try again"}
+	crowdedSince = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "since", Detail: "this reader has not received all that the page before has, and too many reads are already waiting: try again"}
+	notChecked   = httpkit.Problem{Status: http.StatusServiceUnavailable, Field: "since", Detail: "this position has to be checked with Redis, and Redis did not answer in time: try again"}
+	pagesGone    = httpkit.Problem{Status: http.StatusGone, Field: "since", Detail: "Redis has begun another history since the page before, or its log does not show that it has not: begin again with the first page"}
 )
 
 // servePage answers GET and HEAD for a part of the posts, in the order of their ids.
@@ -76,15 +77,20 @@ func (h *handler) reach(ctx context.Context, q *pageRequest) *httpkit.Problem {
 	if q.since != nil {
 		before = replica.AtLeast(q.since.Newest().Token())
 	}
-	if h.replica.Reached(q.min) && h.replica.Reached(before) {
+	reached := h.replica.Reached(q.min)
+	if reached && h.replica.Reached(before) {
 		return nil
 	}
 	defer h.behind.Add(-1)
-	if h.behind.Add(1) > maxBehind {
-		return &tooManyBehind
+	switch {
+	case h.behind.Add(1) <= maxBehind:
+	case reached:
+		return &crowdedSince
+	default:
+		return h.tooManyBehind(q.min)
 	}
 	if h.replica.Reach(ctx, q.after, q.min) != nil {
-		return notReachedIn(q.min)
+		return h.notReached(q.min)
 	}
 	if h.replica.Reach(ctx, q.after, before) != nil {
 		return &behindSince

@@ -43,14 +43,14 @@ func (h *handler) servePosts(w http.ResponseWriter, r *http.Request) {
 	if !h.replica.Reached(min) {
 		defer h.behind.Add(-1)
 		if h.behind.Add(1) > maxBehind {
-			refuse(w, &tooManyBehind)
+			refuse(w, h.tooManyBehind(min))
 			return
 		}
 	}
 	found, at, err := h.replica.GetMany(ctx, ids, min)
 	switch {
 	case errors.Is(err, replica.ErrNotReached):
-		refuse(w, notReachedIn(min))
+		refuse(w, h.notReached(min))
 		return
 	case err != nil:
 		refuse(w, &postsMoving)
