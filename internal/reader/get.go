@@ -135,10 +135,11 @@ func (g *getter) wait(ctx context.Context, q *request) answer {
 	return q.fetched(entry, present, err)
 }
 
-// getDirect answers q from Redis and bypasses memory. X-Min-Version needs no wait, because Redis has every
-// write. It blocks for at most the budget.
+// getDirect answers q from Redis and bypasses memory. What X-Min-Version requires needs no wait, because the primary has
+// every write. It blocks for at most the budget.
 func (g *getter) getDirect(ctx context.Context, q *request) answer {
-	if _, problem := q.check(); problem != nil {
+	min, problem := q.check()
+	if problem != nil {
 		return failed(problem)
 	}
 	if a := q.absent(); a.problem != &notFound {
@@ -146,7 +147,11 @@ func (g *getter) getDirect(ctx context.Context, q *request) answer {
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.budget)
 	defer cancel()
-	return q.fetched(g.replica.Direct(ctx, string(q.id)))
+	entry, present, err := g.replica.Direct(ctx, string(q.id), min)
+	if err != nil && !g.replica.Reached(min) {
+		return failed(g.notReached(min))
+	}
+	return q.fetched(entry, present, err)
 }
 
 // check validates q and returns what its X-Min-Version and its cookie require.

@@ -36,7 +36,7 @@ func TestRefusalsNameWhatIsMissing(t *testing.T) {
 	headers := []required{{"", true}, {has.token.String(), true}, {has.position(), true}, {lacks.token.String(), false}, {lacks.position(), false}, {latest, false}}
 	positions := []required{{"", true}, {has.position(), true}, {lacks.position(), false}} // of the cookie and of the page before
 	for target, serve := range map[string]http.HandlerFunc{
-		"/post?id=a": h.serve(fromMemory), "/post-marshal?id=a": h.serve(fromMarshal),
+		"/post?id=a": h.serve(fromMemory), "/post-marshal?id=a": h.serve(fromMarshal), "/post-redis?id=a": h.serve(fromRedis),
 		"/posts?id=a": h.servePosts, "/posts?limit=1": h.servePosts,
 	} {
 		for _, header := range headers {
@@ -54,6 +54,8 @@ func TestRefusalsNameWhatIsMissing(t *testing.T) {
 							want = "Cookie"
 						case !since.known:
 							want = "since"
+						case target == "/post-redis?id=a":
+							want = "id" // it always needs Redis
 						}
 						url := target
 						if since.value != "" {

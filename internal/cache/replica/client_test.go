@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"heavy-read-api/internal/cache/store"
 	"heavy-read-api/internal/redisnode"
+	"heavy-read-api/internal/test/eventually"
 	"heavy-read-api/internal/test/faultnet"
 	"heavy-read-api/internal/test/nodetest"
 	"heavy-read-api/internal/test/redistest"
@@ -35,7 +38,7 @@ func TestDirectReadsLeaveTheReplicaAlone(t *testing.T) {
 	for range 500 {
 		flood.Go(func() {
 			for ctx.Err() == nil {
-				switch e, present, err := r.Direct(ctx, "a"); {
+				switch e, present, err := r.Direct(ctx, "a", Min{}); {
 				case ctx.Err() != nil:
 				case errors.Is(err, errUnavailable):
 					refused.Add(1)
@@ -80,4 +83,35 @@ func TestReplicaRefusesTooFewConnections(t *testing.T) {
 			t.Errorf("%v, want an error with %s", err, c.want)
 		}
 	}
+}
+
+// A direct read that requires a version is not answered by a server that was demoted: it may lack that version.
+func TestDirectReadsOfADemotedServer(t *testing.T) {
+	redistest.Require(t)
+	server := redistest.Start(t)
+	write(t, newPublisher(t, server.Addr()), set("a", "1"))
+	direct := nodetest.New(t, server.Addr(), func(c *redisnode.Config) { *c = DirectConfig(*c) })
+	r := startReplica(t, server.Addr(), func(c *Config) { c.Direct = direct })
+	ready(t, r)
+	read := func() (store.Entry, bool, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return r.Direct(ctx, "a", Min{Latest: true})
+	}
+	if e, present, err := read(); err != nil || !present || e.Value != "1" {
+		t.Fatalf("%+v, %v, %v", e, present, err)
+	}
+	server.ReplicaOf(redistest.Start(t)) // of another data set
+	server.WaitReplicaOnline()
+	if e, present, err := read(); !errors.Is(err, redisnode.ErrNotPrimary) {
+		t.Errorf("a demoted server: %+v, %v, %v", e, present, err)
+	}
+	server.Promote()
+	write(t, newPublisher(t, server.Addr()), set("a", "2"))
+	eventually.Nil(t, func() error {
+		if e, present, err := read(); err != nil || !present || e.Value != "2" {
+			return fmt.Errorf("after the promotion: %+v, %v, %v", e, present, err)
+		}
+		return nil
+	})
 }

@@ -27,12 +27,13 @@ func DirectConfig(c redisnode.Config) redisnode.Config {
 }
 
 // Direct reads key from Redis and bypasses the replica, for comparison with Get. Its answer may be newer than the next one
-// from memory. It blocks at most until ctx is done, and fails sooner when too many direct reads wait.
-func (r *Replica) Direct(ctx context.Context, key string) (e store.Entry, present bool, err error) {
+// from memory. If m requires anything, Direct reads from the primary: a Redis replica may lack it. It blocks at most until ctx
+// is done, and fails sooner when too many direct reads wait.
+func (r *Replica) Direct(ctx context.Context, key string, m Min) (e store.Entry, present bool, err error) {
 	if r.cfg.Direct == nil {
 		return e, false, fmt.Errorf("%w: the replica has no connections for direct reads", errUnavailable)
 	}
-	stored, err := r.directGet(ctx, r.keys.Prefix+key)
+	stored, err := r.directGet(ctx, r.keys.Prefix+key, m != Min{})
 	if errors.Is(err, redis.Nil) {
 		return e, false, nil
 	}
@@ -46,19 +47,25 @@ func (r *Replica) Direct(ctx context.Context, key string) (e store.Entry, presen
 	return store.Entry{Epoch: written.Epoch, Version: written.Version, Value: rec.Value}, true, nil
 }
 
-// directGet reads from the current server. The Finder for direct reads may learn of a move only when the old server
-// refuses the read; then directGet tries the new one.
-func (r *Replica) directGet(ctx context.Context, key string) (string, error) {
+// directGet reads from the current server, or from its primary after that has confirmed its role. The Finder for direct
+// reads may learn of a move only when the old server refuses the read, or is no primary; then directGet tries the new one.
+func (r *Replica) directGet(ctx context.Context, key string, primary bool) (string, error) {
 	for {
 		n, err := r.cfg.Direct.Node(ctx)
 		if err != nil {
 			return "", err
 		}
-		stored, err := n.Get(ctx, key).Result()
-		if err == nil || errors.Is(err, redis.Nil) {
-			return stored, err
+		on := n.Client
+		if primary {
+			on, err = r.cfg.Direct.Primary(ctx, n)
 		}
-		r.cfg.Direct.ReportError(n, err)
+		var stored string
+		if err == nil {
+			if stored, err = on.Get(ctx, key).Result(); err == nil || errors.Is(err, redis.Nil) {
+				return stored, err
+			}
+			r.cfg.Direct.ReportError(n, err)
+		}
 		if !redisnode.Refused(err) {
 			return "", err
 		}

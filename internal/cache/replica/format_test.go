@@ -63,7 +63,7 @@ func TestAnotherFormat(t *testing.T) {
 				t.Errorf("%s: fetched the post: %v, %v", name, present, err)
 			}
 			cancel()
-			if _, _, err := r.Direct(t.Context(), "new"); !errors.Is(err, errUnavailable) {
+			if _, _, err := r.Direct(t.Context(), "new", Min{}); !errors.Is(err, errUnavailable) {
 				t.Errorf("%s: read from Redis: %v", name, err)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -141,6 +142,117 @@ func TestLatestReadsAreLinearizable(t *testing.T) {
 	stop()
 	t.Logf("%d reads were answered, %d refused; %d writes were acknowledged, %d failed", answered.Load(), unavailable.Load(), w.acked.Load(), w.failed.Load())
 	w.history.Verify(t, w.final())
+}
+
+// A reader whose source is a Redis replica answers latest, a version and the cookie of a write on every path no older than the
+// write, although the Redis replica is behind: it asks the primary, with the rights that users.acl gives it. While it does not
+// reach the primary it refuses such reads, and answers others.
+func TestLatestOnARedisReplica(t *testing.T) {
+	t.Parallel()
+	redistest.Require(t)
+	options := []redistest.Option{redistest.Password(password("admin")), redistest.Config("aclfile " + accessList(t)), redistest.Config("repl-ping-replica-period 1")}
+	primary := redistest.Start(t, options...)
+	link := faultnet.NewProxy(t, primary.Addr())
+	source := redistest.Start(t, append(options, redistest.ReplicaOf(link))...)
+	source.WaitReplicaOnline()
+	loadStepScript(t, source) // as redis/health.sh does
+	as := func(role, user string, server *redistest.Server, env ...string) string {
+		p := startProcess(t, role, append(env, "REDIS_ADDR="+server.Addr(), "REDIS_USERNAME="+user, "REDIS_PASSWORD="+password(user))...)
+		waitReady(t, p.addr)
+		return p.addr
+	}
+	writer := as("writer", "writer", primary, "CONSISTENCY_COOKIE=true")
+	reader := as("reader", "reader", source, "REDIS_READ_FROM=replica", "POD_ID=relay")
+	paths := []string{"/post?id=%s", "/post-redis?id=%s", "/post-marshal?id=%s", "/posts?id=%s", "/posts?limit=1000&x=%s"}
+	write := func(id, content string) response {
+		res, err := create(writer, newPost{ID: id, Title: "title", Content: content})
+		if err != nil || res.status >= 300 {
+			t.Errorf("%d %s %v", res.status, res.body, err)
+		}
+		return res
+	}
+
+	replication := link.Only(faultnet.Contains("PSYNC"))
+	replication.Delay(toClient, 50*time.Millisecond)
+	stale := atomic.Int64{} // reads without a requirement that were older than the write
+	var clients sync.WaitGroup
+	for c := range 3 {
+		clients.Go(func() {
+			id := fmt.Sprint("post", c)
+			for i := range 25 {
+				path := fmt.Sprintf(paths[i%len(paths)], id)
+				content := fmt.Sprintf("write %d.", i)
+				written := write(id, content)
+				if res, err := get(reader, path); err == nil && !strings.Contains(string(res.body), content) {
+					stale.Add(1)
+				}
+				cookie, _, _ := strings.Cut(written.header.Get("Set-Cookie"), ";")
+				header := [][]string{{"X-Min-Version", "latest"}, {"X-Min-Version", written.header.Get("X-Version")}, {"Cookie", cookie}}[i%3]
+				began := time.Now()
+				res, err := get(reader, path, header...)
+				if err != nil || res.status != http.StatusOK || !strings.Contains(string(res.body), content) {
+					t.Errorf("%s with %s after write %d: %d %s %v after %v", path, header, i, res.status, res.body, err, time.Since(began))
+				}
+			}
+		})
+	}
+	clients.Wait()
+	if stale.Load() == 0 {
+		t.Error("no read was ever behind, so nothing was tested")
+	}
+
+	// /post-redis has the answer of the primary although the Redis replica does not receive the write.
+	replication.Stall(toClient, true)
+	write("post0", "stalled")
+	for _, path := range paths {
+		res, err := get(reader, fmt.Sprintf(path, "post0"), "X-Min-Version", "latest")
+		want := http.StatusServiceUnavailable
+		if strings.HasPrefix(path, "/post-redis") {
+			want = http.StatusOK
+		}
+		if err != nil || res.status != want || want == http.StatusOK && !strings.Contains(string(res.body), "stalled") {
+			t.Errorf("%s while the replication stalls: %d %s %v, want %d", path, res.status, res.body, err, want)
+		}
+	}
+	link.Refuse(true)
+	link.Cut()
+	for _, path := range paths {
+		path = fmt.Sprintf(path, "post0")
+		if res, err := get(reader, path, "X-Min-Version", "latest"); err != nil || res.status != http.StatusServiceUnavailable || !strings.Contains(string(res.body), `"X-Min-Version"`) {
+			t.Errorf("%s without the primary: %d %s %v", path, res.status, res.body, err)
+		}
+		if res, err := get(reader, path); err != nil || res.status != http.StatusOK {
+			t.Errorf("%s without the primary and a requirement: %d %s %v", path, res.status, res.body, err)
+		}
+	}
+	link.Refuse(false)
+	link.Heal()
+	for _, path := range paths {
+		path = fmt.Sprintf(path, "post0")
+		eventually.Nil(t, func() error {
+			res, err := get(reader, path, "X-Min-Version", "latest")
+			if err != nil || res.status != http.StatusOK || !strings.Contains(string(res.body), "stalled") {
+				return fmt.Errorf("%s after the fault: %d %s %v", path, res.status, res.body, err)
+			}
+			return nil
+		})
+	}
+}
+
+// loadStepScript loads the script of the readers.
+func loadStepScript(t *testing.T, on *redistest.Server) {
+	t.Helper()
+	script := ""
+	for _, name := range []string{"read.lua", "step.lua"} {
+		text, err := os.ReadFile("../../cache/protocol/lua/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script += string(text)
+	}
+	if err := on.Client(t).ScriptLoad(t.Context(), script).Err(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A browser that gets the cookie of its write and follows the gateway's choice of readers reads its own write, although the
