@@ -22,6 +22,17 @@ func (r *Replica) FlipByte(key string) error {
 	return nil
 }
 
+// FlipLength changes the length of the value of key in memory, which is before the length of the key and the key, so that the
+// entry cannot be read.
+func (r *Replica) FlipLength(key string) error {
+	e, found := r.Get([]byte(key))
+	if found != store.Hit || e.Value == "" {
+		return errors.New("not in memory: " + key)
+	}
+	*(*byte)(unsafe.Add(unsafe.Pointer(unsafe.StringData(e.Value)), -len(key)-6)) ^= 0x10
+	return nil
+}
+
 // SwapValues gives two keys the value of the other one.
 func (r *Replica) SwapValues(ctx context.Context, x, y string) error {
 	a, foundA := r.Get([]byte(x))

@@ -100,8 +100,7 @@ const reloadPause = time.Second
 // the time. The waits that the scan rate causes do not count.
 func (r *Replica) Reload(ctx context.Context) (err error) {
 	asked := r.turns.call(ctx, func(a *applier) {
-		worked := a.snapshotTook - time.Duration(r.source.waited.Load())
-		if a.now().Sub(a.snapshotAt) < max(reloadPause, worked) {
+		if !r.mayReload(a) {
 			err = ErrBusy
 			return
 		}
@@ -111,6 +110,12 @@ func (r *Replica) Reload(ctx context.Context) (err error) {
 		return ErrBusy
 	}
 	return err
+}
+
+// mayReload reports whether the last snapshot ended long enough ago for one on request.
+func (r *Replica) mayReload(a *applier) bool {
+	worked := a.snapshotTook - time.Duration(r.source.waited.Load())
+	return a.now().Sub(a.snapshotAt) >= max(reloadPause, worked)
 }
 
 // requestSnapshot makes the applier take a snapshot soon.

@@ -36,11 +36,17 @@ type keyLists struct {
 	store *store.Store
 	feed  *feed.Feed
 
-	mu       sync.Mutex    // guards the rest
-	list     *keyList      // nil while there is none
-	sorting  chan struct{} // closed when the running sort has ended; nil while none runs
-	idle     *time.Timer   // frees the list
+	mu       sync.Mutex  // guards the rest
+	list     *keyList    // nil while there is none
+	sorting  *sorting    // running sort; nil while none runs
+	idle     *time.Timer // frees the list
 	idleTime time.Duration
+}
+
+// sorting is a sort of the keys.
+type sorting struct {
+	done chan struct{} // closed when it has ended
+	err  error         // set before done is closed: errDamaged, or nil
 }
 
 // listIdle is the time for which the key list is kept after the last page.
@@ -53,31 +59,34 @@ func newKeyLists(s *store.Store, f *feed.Feed) *keyLists {
 	return &keyLists{store: s, feed: f, idleTime: listIdle}
 }
 
-// current returns the list at the end of the feed. It blocks while the keys are being sorted, until ctx is done at most.
+// current returns the list at the end of the feed. It blocks while the keys are being sorted, until ctx is done at most. It
+// fails with errDamaged if an entry cannot be listed.
 func (l *keyLists) current(ctx context.Context) (keyList, error) {
 	for {
-		list, sorted := l.update()
+		list, sort := l.update()
 		if list != nil {
 			return *list, nil
 		}
 		select {
-		case <-sorted:
+		case <-sort.done:
 		case <-ctx.Done():
 			return keyList{}, ErrSorting
+		}
+		if sort.err != nil {
+			return keyList{}, sort.err
 		}
 	}
 }
 
-// update returns the list at the end of the feed, or, if there is none yet, a channel that is closed when the keys have
-// been sorted.
-func (l *keyLists) update() (*keyList, <-chan struct{}) {
+// update returns the list at the end of the feed, or, if there is none yet, the running sort of the keys.
+func (l *keyLists) update() (*keyList, *sorting) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.list != nil && !l.list.follow(l.store, l.feed) {
 		l.list = nil
 	}
 	if l.sorting == nil && (l.list == nil || l.list.worn(l.store.Entries())) {
-		l.sorting = make(chan struct{})
+		l.sorting = &sorting{done: make(chan struct{})}
 		go l.sort()
 	}
 	if l.list == nil {
@@ -130,36 +139,41 @@ func (l *keyList) worn(entries int64) bool {
 
 // sort makes a list of the keys in the store.
 func (l *keyLists) sort() {
-	list := sortedKeys(l.store, l.feed)
+	list, err := sortedKeys(l.store, l.feed)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if list != nil {
 		l.list = list
 		l.keep() // the clients that have waited may have left
 	}
-	close(l.sorting)
+	l.sorting.err = err
+	close(l.sorting.done)
 	l.sorting = nil
 }
 
 // sortedKeys returns a list of the keys in the store, or nil if some may be missing. The walk visits every key that is
-// present all the time, and the feed has those that are written meanwhile.
-func sortedKeys(s *store.Store, f *feed.Feed) *keyList {
+// present all the time, and the feed has those that are written meanwhile. It fails with errDamaged if an entry cannot be
+// read: no page may lack its post.
+func sortedKeys(s *store.Store, f *feed.Feed) (*keyList, error) {
 	list := &keyList{snapshot: s.Snapshot(), at: f.End()}
 	count, index := s.Buckets()
 	keys := keyset.NewBuilder(s.Entries())
 	for n := 0; n < count; n++ {
-		s.Visit(n, func(key []byte, _ store.Entry) bool {
+		whole := s.Visit(n, func(key []byte, _ store.Entry) bool {
 			keys.Add(key)
 			return true
 		})
 		var now uint64
 		if count, now = s.Buckets(); now != index {
-			return nil
+			return nil, nil
+		}
+		if !whole {
+			return nil, errDamaged
 		}
 	}
 	list.keys = keys.Set()
 	if list.snapshot == 0 || list.snapshot != s.Snapshot() {
-		return nil
+		return nil, nil
 	}
-	return list
+	return list, nil
 }

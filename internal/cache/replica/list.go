@@ -44,6 +44,10 @@ func (r *Replica) List(ctx context.Context, after string, limit int, most int64,
 			return Page{}, err
 		}
 		keys, err := r.keyLists.current(ctx)
+		if errors.Is(err, errDamaged) {
+			r.replaceDamage(ctx)
+			return Page{}, ErrLoading
+		}
 		if err != nil {
 			return Page{}, err
 		}
@@ -62,13 +66,19 @@ func (r *Replica) List(ctx context.Context, after string, limit int, most int64,
 				return Page{}, err
 			}
 		}
-		page, ok := r.page(&keys, after, limit, most)
+		page, missed := r.page(&keys, after, limit, most)
 		newest, err := r.applied(ctx)
 		if err != nil {
 			return Page{}, err
 		}
-		if !ok || r.store.Snapshot() != keys.snapshot || newest.Epoch != keys.at.Epoch {
+		if r.store.Snapshot() != keys.snapshot || newest.Epoch != keys.at.Epoch {
 			continue // entries may have vanished, or be of another history
+		}
+		if missed != "" { // its entry is damaged: the answer of Redis replaces it
+			if _, _, err := r.Fetch(ctx, missed, Min{}); err != nil {
+				return Page{}, ErrLoading
+			}
+			continue
 		}
 		page.Version, page.Since = keys.at.Token(), keys.at
 		if since != nil {
@@ -93,8 +103,21 @@ func (r *Replica) listable() error {
 	return ErrLoading
 }
 
-// page reads a page. It returns false if a key may be missing.
-func (r *Replica) page(keys *keyList, after string, limit int, most int64) (p Page, ok bool) {
+// replaceDamage requests a snapshot, which replaces an entry that cannot be read. It blocks until the running turn has ended,
+// unless ctx is done before.
+func (r *Replica) replaceDamage(ctx context.Context) {
+	_ = r.turns.call(ctx, func(a *applier) {
+		if a.requested != noSnapshot || !r.mayReload(a) {
+			return
+		}
+		a.log.Error("MEMORY IS DAMAGED: the ids cannot be listed, because a post, or its place in the index, is not what was stored. A snapshot replaces all posts; until then this reader answers pages with 503. If this happens again, check the memory of this machine")
+		a.metrics.damaged.Inc()
+		a.requestSnapshot(snapshotDamaged)
+	})
+}
+
+// page reads a page. It returns the first key that memory should have and does not, if there is one.
+func (r *Replica) page(keys *keyList, after string, limit int, most int64) (p Page, missed string) {
 	p.Last = after
 	for key := range keys.from(after) {
 		if key == after {
@@ -105,15 +128,15 @@ func (r *Replica) page(keys *keyList, after string, limit int, most int64) (p Pa
 		case found == store.Absent: // deleted
 			continue
 		case found == store.Miss:
-			return p, false
+			return p, key
 		case len(p.Values) == limit, len(p.Values) > 0 && int64(len(e.Value)) > most:
-			return p, true
+			return p, ""
 		}
 		p.Values, p.Last = append(p.Values, e.Value), key
 		most -= int64(len(e.Value))
 	}
 	p.End = true
-	return p, true
+	return p, ""
 }
 
 // applied returns a head that includes every write that reads have seen so far. It blocks while a catch-up runs, until

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"heavy-read-api/internal/cache/keyset"
 	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/test/eventually"
+	"heavy-read-api/internal/test/logtest"
 	"heavy-read-api/internal/test/redistest"
 )
 
@@ -93,8 +95,8 @@ func TestUnusedListIsFreed(t *testing.T) {
 	ready(t, r)
 	l := r.keyLists
 	l.idleTime = time.Millisecond
-	_, sorted := l.update()
-	<-sorted
+	_, sort := l.update()
+	<-sort.done
 	eventually.True(t, "the list is freed", func() bool { return l.kept() == nil })
 }
 
@@ -117,7 +119,7 @@ func TestListWaits(t *testing.T) {
 	ready(t, r)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	r.keyLists.sorting = make(chan struct{}) // never ends
+	r.keyLists.sorting = &sorting{done: make(chan struct{})} // never ends
 	if _, err := r.List(ctx, "", 1, 1, nil); !errors.Is(err, ErrSorting) {
 		t.Errorf("while the keys are being sorted: %v", err)
 	}
@@ -178,4 +180,52 @@ func TestPageWithinACatchUp(t *testing.T) {
 	if page := <-pages; page.Version.Version < token.Version || !slices.Equal(page.Values, []string{"2", "2"}) {
 		t.Errorf("a page at %v has %q, although k was written at %v", page.Version, page.Values, token)
 	}
+}
+
+// No page lacks a post because its entry in memory is damaged. If the damage was there when the keys were sorted, a snapshot
+// replaces it; if it came later, the answer of Redis does.
+func TestNoPageLacksADamagedPost(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	p := newPublisher(t, b.Addr())
+	want := []string{}
+	for i := range 20 {
+		want = append(want, fmt.Sprintf("value %02d", i))
+		write(t, p, set(fmt.Sprintf("k%02d", i), want[i]))
+	}
+	var log logtest.Buffer
+	r := startReplica(t, b.Addr(), func(c *Config) {
+		c.Scrub, c.Logger = -1, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	ready(t, r)
+	damage := func(key string) {
+		t.Helper()
+		err := r.turns.call(t.Context(), func(*applier) {
+			if err := r.FlipLength(key); err != nil {
+				t.Error(err)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	listed := func(what string) {
+		t.Helper()
+		eventually.Nil(t, func() error {
+			page, err := r.List(t.Context(), "", 100, math.MaxInt64, nil)
+			if err == nil && !slices.Equal(page.Values, want) {
+				t.Fatalf("%s, a page has %q, want %q", what, page.Values, want)
+			}
+			if err != nil && !errors.Is(err, ErrLoading) {
+				t.Fatalf("%s: %v", what, err)
+			}
+			return err
+		})
+	}
+	damage("k07")
+	listed("with damage before the keys are sorted")
+	if !strings.Contains(log.String(), "MEMORY IS DAMAGED") {
+		t.Error("the log does not report the damage")
+	}
+	damage("k11")
+	listed("with damage after the keys were sorted")
 }

@@ -47,7 +47,7 @@ func newMetrics() *metrics {
 		removed:         counter("cache_reload_removed_total", "Entries that a snapshot dropped because Redis no longer has them."),
 		scrubbed:        counter("cache_scrubbed_bytes_total", "Bytes of entries that the scrub has compared with their digests."),
 		scrubs:          counter("cache_scrubs_total", "Times that the scrub has read all entries."),
-		damaged:         counter("cache_damaged_total", "Blocks of entries in which the scrub has found damage."),
+		damaged:         counter("cache_damaged_total", "Blocks of entries in which damage was found."),
 		hits:            counter("cache_hits_total", "Reads answered from memory, absences included."),
 		misses:          counter("cache_misses_total", "Reads that memory could not answer."),
 		vecs:            []prometheus.Collector{messages, resubscriptions, fallbacks, saves},

@@ -37,7 +37,7 @@ const (
 	snapshotHistory                  // the log has other writes than the replica has applied
 	snapshotFormat                   // the log has an entry that this build cannot read
 	snapshotTrimmed                  // the log begins after the watermark
-	snapshotDamaged                  // the scrub has found damaged memory
+	snapshotDamaged                  // the scrub, or a client that lists the posts, has found damaged memory
 	snapshotAudit                    // an audit has requested it
 )
 
