@@ -85,12 +85,13 @@ func newChanges(r *replica.Replica, reg prometheus.Registerer) *changes {
 	return c
 }
 
-// Reasons for which the reader ends a stream.
+// Reasons for which a stream ends.
 const (
 	endSlow        = "slow"
 	endGone        = "gone"
 	endUnavailable = "unavailable"
 	endStopping    = "stopping"
+	endLeft        = "left" // by the client, so it is not counted
 )
 
 func (c *changes) methods(origin string) httpkit.Methods {
@@ -284,6 +285,8 @@ func (c *changes) next(ctx context.Context, fo *feed.Follower, b *batch) (reason
 	select {
 	case <-c.feed.Stopping():
 		return endStopping
+	case <-ctx.Done(): // wait and Take return at once from now on, so the loop would spin until a write fails
+		return endLeft
 	default:
 	}
 	if err != nil {

@@ -246,6 +246,37 @@ func TestChangesRefusals(t *testing.T) {
 	}
 }
 
+// The stream of a client that has left ends at once, and not with the write of the next heartbeat.
+func TestChangesEndWithTheClient(t *testing.T) {
+	b := redistest.StartEmbedded(t)
+	publish(t, newPublisher(t, b.Addr()), post.Post{ID: "a", Title: "1"})
+	r := startReady(t, b.Addr())
+	followers := func(n string) bool {
+		return strings.Contains(string(r.do(t, "GET", "/metrics").body), "changes_followers "+n+"\n")
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL+"/changes", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	res, err := servicetest.Client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	eventually.True(t, "the client follows", func() bool { return followers("1") })
+	leave()
+	left := time.Now()
+	eventually.True(t, "the stream has ended", func() bool { return followers("0") })
+	if took := time.Since(left); took > heartbeat/2 {
+		t.Errorf("the stream ended %v after the client had left", took)
+	}
+	if ended := string(r.do(t, "GET", "/metrics").body); strings.Contains(ended, `reason="left"`) {
+		t.Error("the reader counts the end as its own")
+	}
+}
+
 // At SIGTERM every stream ends at once, cleanly, and a poll answers with its position.
 func TestChangesEndWithTheReader(t *testing.T) {
 	b := redistest.StartEmbedded(t)
