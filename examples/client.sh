@@ -18,7 +18,7 @@ get() {
 
 # copy_all: sets posts, and since, the position from which the changes lead on.
 copy_all() {
-	local post after= # the id after which the page begins; empty for the first page
+	local id post after= # the id after which the page begins; empty for the first page
 	posts=() since=
 	while :; do
 		get "$reader/posts" -G -d limit=1000 ${after:+--data-urlencode "after=$after" -d "since=$since"}
@@ -27,9 +27,9 @@ copy_all() {
 		410) posts=() after='' since='' && continue ;; # Redis has begun another history: begin again
 		*) echo "$body" >&2 && exit 1 ;;
 		esac
-		while read -r post; do
-			posts[$(jq -r .id <<<"$post")]=$post
-		done < <(jq -c '.posts[]' <<<"$body")
+		while IFS= read -r id && IFS= read -r post; do
+			posts[$id]=$post
+		done < <(jq -r '.posts[] | .id, tojson' <<<"$body")
 		since=$(jq -r .since <<<"$body")
 		[ "$(jq .after <<<"$body")" != null ] || return 0
 		after=$(jq -r .after <<<"$body")
