@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,8 +35,20 @@ func TestEveryFollowerIsWoken(t *testing.T) {
 			followers = append(followers, f.Follow(f.End()))
 		}
 		f.live(r.write(fmt.Sprintf("a=%d", round)))
-		for range 3 * wakesPerSlice {
+		at := func(index int) int {
+			return slices.IndexFunc(followers, func(fo *Follower) bool { return fo.index == index })
+		}
+		began := time.Now()
+		for first := followers[at(0)]; len(first.wake) == 0; runtime.Gosched() { // until the round has begun
+			if time.Since(began) > 10*time.Second {
+				t.Fatalf("round %d: no follower was woken", round)
+			}
+		}
+		for n := range 3 * wakesPerSlice {
 			i := rng.IntN(len(followers))
+			if n < 5 { // the last follower takes a place that the round has passed
+				i = at(n)
+			}
 			followers[i].Close()
 			followers[i] = followers[len(followers)-1]
 			followers = followers[:len(followers)-1]
