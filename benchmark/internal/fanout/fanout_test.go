@@ -30,7 +30,7 @@ func TestDelivered(t *testing.T) {
 			s.bytes[i].Store(n)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		if err := delivered(ctx, 2, s, &timed{times: make([]time.Duration, c.timed)}); (err != nil) != c.fails {
+		if err := (&audience{[]*timed{{times: make([]time.Duration, c.timed)}}, s}).delivered(ctx, 2); (err != nil) != c.fails {
 			t.Errorf("%s: %v", name, err)
 		}
 		cancel()

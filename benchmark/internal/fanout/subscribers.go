@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -37,9 +38,9 @@ func subscribe(ctx context.Context, servers []string, n int) (_ *subscribers, er
 		}
 	}()
 	for i := range n {
-		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", servers[i%len(servers)])
+		conn, err := dialSubscriber(ctx, servers[i%len(servers)])
 		if err != nil {
-			return nil, fmt.Errorf("subscribe: %w", err)
+			return nil, err
 		}
 		s.conns = append(s.conns, conn)
 		raw, err := conn.(*net.TCPConn).SyscallConn()
@@ -47,22 +48,38 @@ func subscribe(ctx context.Context, servers []string, n int) (_ *subscribers, er
 			return nil, fmt.Errorf("subscribe: %w", err)
 		}
 		s.raw = append(s.raw, raw)
-		confirmation := "*3\r\n$9\r\nsubscribe\r\n" + bulk(protocol.DefaultChannel) + ":1\r\n"
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-		if _, err = io.WriteString(conn, "*2\r\n$9\r\nSUBSCRIBE\r\n"+bulk(protocol.DefaultChannel)); err == nil {
-			_, err = io.ReadFull(conn, make([]byte, len(confirmation)))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("subscribe: %w", err)
-		}
-		_ = conn.SetDeadline(time.Time{})
 	}
 	ctx, s.stop = context.WithCancel(ctx)
 	s.ended.Go(func() { s.err = s.drain(ctx) })
 	return s, nil
 }
 
-func bulk(s string) string { return fmt.Sprintf("$%d\r\n%s\r\n", len(s), s) }
+// dialSubscriber opens a connection and subscribes. The caller closes it.
+func dialSubscriber(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
+	confirmation := "*3\r\n$9\r\nsubscribe\r\n" + bulk(protocol.DefaultChannel) + ":1\r\n"
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err = io.WriteString(conn, "*2\r\n$9\r\nSUBSCRIBE\r\n"+bulk(protocol.DefaultChannel)); err == nil {
+		_, err = io.ReadFull(conn, make([]byte, len(confirmation)))
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
+	_ = conn.SetDeadline(time.Time{})
+	return conn, nil
+}
+
+// bulk returns a string as Redis's protocol encodes it.
+func bulk(s string) string { return string(appendBulk(nil, s)) }
+
+func appendBulk[T string | []byte](b []byte, s T) []byte {
+	b = append(strconv.AppendInt(append(b, '$'), int64(len(s)), 10), "\r\n"...)
+	return append(append(b, s...), "\r\n"...)
+}
 
 // drain reads from all connections in turn until ctx is done.
 func (s *subscribers) drain(ctx context.Context) error {

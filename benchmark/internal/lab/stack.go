@@ -37,6 +37,16 @@ func (l *Lab) Upstream(ctx context.Context, cores string) (*Upstream, error) {
 	return &u, err
 }
 
+// Flush makes Redis flush writes to the disk by a policy: "always" or "everysec".
+func (u *Upstream) Flush(ctx context.Context, policy string) error {
+	client := redis.NewClient(&redis.Options{Addr: u.Redis.Addr, MaxRetries: -1})
+	defer client.Close()
+	if err := client.ConfigSet(ctx, "appendfsync", policy).Err(); err != nil {
+		return fmt.Errorf("let Redis flush %s: %w", policy, err)
+	}
+	return nil
+}
+
 // Relay starts a Redis replica of an upstream, and blocks until it has the primary's data. Readers of the result read from
 // the Redis replica.
 func (l *Lab) Relay(ctx context.Context, u *Upstream) (*Upstream, error) {

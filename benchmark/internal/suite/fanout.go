@@ -4,16 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"heavy-read-api/benchmark/internal/fanout"
 	"heavy-read-api/benchmark/internal/lab"
 	"heavy-read-api/benchmark/internal/report"
+	"heavy-read-api/internal/cache/protocol"
 	"heavy-read-api/internal/post"
+	"heavy-read-api/internal/workload"
 )
 
 const (
 	fanoutRelays  = 2 // Redis replicas in the tier
 	fanoutReaders = 2 // real readers among the subscribers
+
+	capacityPosts = 1000 // number of posts that are written while the capacity is measured
 )
 
 // fanout measures what a write costs Redis by the number of its subscribers, first without relays and then with them.
@@ -33,6 +38,30 @@ func (s *suite) fanout(ctx context.Context) error {
 		return err
 	}
 	result := &report.Fanout{Readers: fanoutReaders}
+	if result.Capacity, err = s.capacity(ctx, u, posts); err != nil {
+		return err
+	}
+	measure := func(rate, n int, tier []*lab.Upstream, readers int) error {
+		what := fmt.Sprintf("%d writes/s to %d subscribers, %d relays", rate, n, len(tier))
+		s.progress.Step(what, s.plan.fanout)
+		m, err := fanout.Measure(ctx, fanout.Config{Upstream: u, Relays: tier, Subscribers: n - readers, Posts: posts, Rate: rate, Duration: s.plan.fanout})
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		p := report.FanoutPoint{
+			Rate: rate, Reached: float64(m.Writes) / max(m.Took.Seconds(), s.plan.fanout.Seconds()), Subscribers: n, Relays: len(tier),
+			Primary: m.Primary.Seconds(), Relay: m.Relay.Seconds(), Delay: report.NewQuantiles(m.Delays),
+		}
+		result.Points = append(result.Points, p)
+		s.progress.Say("%s: %s of the primary and %s of a relay a write; delivered after p50 %s, p99 %s",
+			what, report.Seconds(p.Primary), report.Seconds(p.Relay), report.Seconds(p.Delay.P50), report.Seconds(p.Delay.P99))
+		return nil
+	}
+	for _, rate := range s.fanoutRates {
+		if err := measure(rate, 0, nil, 0); err != nil {
+			return err
+		}
+	}
 	for _, relays := range []int{0, fanoutRelays} {
 		var tier []*lab.Upstream
 		for range relays {
@@ -58,23 +87,68 @@ func (s *suite) fanout(ctx context.Context) error {
 		}
 		for _, rate := range s.fanoutRates {
 			for _, n := range s.subscribers {
-				point := report.FanoutPoint{Rate: rate, Subscribers: n, Relays: relays}
-				s.progress.Step(fmt.Sprintf("%d writes/s to %d subscribers of %d relays", rate, n, relays), s.plan.fanout)
-				m, err := fanout.Measure(ctx, fanout.Config{Upstream: u, Relays: tier, Subscribers: n - fanoutReaders, Posts: posts, Rate: rate, Duration: s.plan.fanout})
-				if err != nil {
-					return fmt.Errorf("%d writes/s to %d subscribers of %d relays: %w", rate, n, relays, err)
+				if err := measure(rate, n, tier, fanoutReaders); err != nil {
+					return err
 				}
-				point.Reached = float64(m.Writes) / max(m.Took.Seconds(), s.plan.fanout.Seconds())
-				point.Primary, point.Relay, point.Delay = m.Primary.Seconds(), m.Relay.Seconds(), report.NewQuantiles(m.Delays)
-				result.Points = append(result.Points, point)
-				s.progress.Say("%5d writes/s to %3d subscribers, %d relays: %s of the primary and %s of a relay a write; delivered after p50 %s, p99 %s",
-					rate, n, relays, report.Seconds(point.Primary), report.Seconds(point.Relay), report.Seconds(point.Delay.P50), report.Seconds(point.Delay.P99))
 			}
 		}
 		stop(readers)
 	}
 	s.report.Fanout = result
 	return nil
+}
+
+// capacity measures how many writes one Redis delivers, on a core of its own if the machine has at least two.
+func (s *suite) capacity(ctx context.Context, u *lab.Upstream, posts int) (_ *report.Capacity, err error) {
+	cores, pinned := s.own.lab.SeparateCores()
+	c := &report.Capacity{Pinned: pinned, Server: cores.Server, Clients: cores.Clients, InFlight: fanout.InFlight}
+	if pinned {
+		for _, move := range []struct {
+			cores string
+			pin   func(context.Context, string) error
+		}{{cores.Server, u.Redis.Pin}, {cores.Clients, u.Writer.Pin}, {cores.Clients, s.own.lab.Pin}} {
+			if err := move.pin(ctx, move.cores); err != nil {
+				return nil, err
+			}
+			defer s.restore(ctx, &err, "move a process back to all cores", func(ctx context.Context) error { return move.pin(ctx, "") })
+		}
+	}
+	if err := u.Flush(ctx, "everysec"); err != nil {
+		return nil, err
+	}
+	defer s.restore(ctx, &err, "let Redis flush every write to the disk again", func(ctx context.Context) error { return u.Flush(ctx, "always") })
+	writes := make([]protocol.Write, min(posts, capacityPosts))
+	for i := range writes {
+		value := s.mix.Post(i, 1).Encode(time.Now())
+		writes[i] = protocol.Write{Op: protocol.Set, Key: workload.MixID(i), Value: value.Body, Tag: value.Sum}
+		c.Bytes += float64(len(value.Body)) / float64(len(writes))
+	}
+	for _, n := range s.audiences {
+		point := report.CapacityPoint{Subscribers: n}
+		for _, load := range []struct {
+			what string
+			into *report.CapacityLoad
+			rate int
+		}{{"as many writes as Redis takes", &point.Full, 0}, {fmt.Sprintf("%.0f %% of them", 100*report.CapacityShare), &point.Part, 1}} {
+			what := fmt.Sprintf("%s, %d subscribers", load.what, n)
+			if load.rate > 0 {
+				load.rate = max(1, int(report.CapacityShare*point.Full.Rate))
+			}
+			s.progress.Step(what, s.plan.capacity)
+			m, err := fanout.Capacity(ctx, fanout.CapacityConfig{Redis: u.Redis, Writes: writes, Subscribers: n, Rate: load.rate, Duration: s.plan.capacity})
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", what, err)
+			}
+			*load.into = report.CapacityLoad{
+				Rate: float64(m.Writes) / m.Took.Seconds(), Core: m.CPU.Seconds() / m.Took.Seconds(),
+				CPU: m.CPU.Seconds() / float64(max(m.Writes, 1)), Delay: report.NewQuantiles(m.Delays),
+			}
+			s.progress.Say("%s: %s writes/s, %s of CPU a write, %.0f %% of a core; delivered after p50 %s, p99 %s", what,
+				report.Thousands(load.into.Rate), report.Seconds(load.into.CPU), 100*load.into.Core, report.Seconds(load.into.Delay.P50), report.Seconds(load.into.Delay.P99))
+		}
+		c.Points = append(c.Points, point)
+	}
+	return c, nil
 }
 
 // stop stops processes, the last one first. It ignores those that were not started or have been stopped.

@@ -83,6 +83,8 @@ type plan struct {
 	fanout      time.Duration // duration of the writes to each number of subscribers
 	subscribers []int         // numbers of subscribers
 	fanoutRates []int         // writes per second to them
+	capacity    time.Duration // duration of the writes, as many as Redis takes, to each number of subscribers
+	audiences   []int         // numbers of subscribers to these writes
 
 	idleWait time.Duration // longest wait for an idle machine before each part
 	repeats  bool          // parts that were measured on a busy machine are measured again
@@ -99,6 +101,7 @@ func newPlan(o Options) plan {
 		threads:  max(1, runtime.NumCPU()/2),
 		ownRound: time.Second, starts: 1, updates: time.Second, idle: 1000,
 		fanout: time.Second, subscribers: []int{20, 200}, fanoutRates: []int{1000},
+		capacity: time.Second, audiences: []int{20, 200},
 		idleWait: time.Second, limit: 160 * time.Second,
 	}
 	if o.Full {
@@ -106,11 +109,12 @@ func newPlan(o Options) plan {
 		p.propagation, p.floor, p.revisits, p.failovers, p.posts = 10*time.Second, 5*time.Second, 10_000, 3, 1_000_000
 		p.ownRound, p.starts, p.updates, p.idle = 2*time.Second, 3, 15*time.Second, 10_000
 		p.fanout, p.subscribers, p.fanoutRates = 4*time.Second, []int{20, 100, 200, 400}, []int{100, 1000}
+		p.capacity, p.audiences = 2*time.Second, []int{3, 20, 100, 200, 400, 1000}
 		p.idleWait, p.repeats, p.limit = 10*time.Second, true, 15*time.Minute
 	}
 	if o.Duration > 0 {
 		p.round, p.steady, p.propagation, p.floor = o.Duration, o.Duration, o.Duration, o.Duration
-		p.probe, p.ownRound, p.updates, p.fanout = o.Duration, o.Duration, o.Duration, o.Duration
+		p.probe, p.ownRound, p.updates, p.fanout, p.capacity = o.Duration, o.Duration, o.Duration, o.Duration, o.Duration
 	}
 	longer := o.Duration > 0 || o.Posts > p.posts
 	if o.Connections > 0 {

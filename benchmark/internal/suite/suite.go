@@ -68,8 +68,9 @@ var parts = []part{
 	{Updates, "updates: CPU time of an update, and POST to visible in comparison with Redis without the API", true, false, func(p plan) time.Duration {
 		return 2*time.Second + time.Duration(4*p.rounds)*(p.floor+overhead)
 	}, (*suite).updateCost},
-	{Fanout, "fanout: CPU time of Redis by the number of its subscribers, with and without Redis replicas as relays", true, false, func(p plan) time.Duration {
-		return 4*time.Second + time.Duration(2*len(p.fanoutRates)*len(p.subscribers))*(p.fanout+overhead)
+	{Fanout, "fanout: writes/s, CPU time and delay of Redis by the number of its subscribers, with and without Redis replicas as relays", true, false, func(p plan) time.Duration {
+		return 4*time.Second + time.Duration(len(p.fanoutRates)*(1+2*len(p.subscribers)))*(p.fanout+overhead) +
+			time.Duration(2*len(p.audiences))*(p.capacity+p.capacity/8+overhead)
 	}, (*suite).fanout},
 	{Readers, "readers: one is killed, and one is added, under load", false, true, func(p plan) time.Duration {
 		return 15*time.Second + time.Duration(p.posts)*10*time.Microsecond

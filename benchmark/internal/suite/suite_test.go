@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -245,7 +246,7 @@ func tiny() plan {
 	return plan{
 		rounds: 1, round: time.Second, steadyRounds: 1, steady: 200 * time.Millisecond, propagation: 300 * time.Millisecond, floor: 200 * time.Millisecond,
 		revisits: 100, settle: 600 * time.Millisecond, posts: 2000, connections: 8, threads: 1, rate: 300, rateGiven: true, failovers: 1,
-		probe: 200 * time.Millisecond, ownRound: time.Second, starts: 1, updates: 1500 * time.Millisecond, idle: 50, fanout: 300 * time.Millisecond, subscribers: []int{4, 12}, fanoutRates: []int{100}, limit: 5 * time.Minute,
+		probe: 200 * time.Millisecond, ownRound: time.Second, starts: 1, updates: 1500 * time.Millisecond, idle: 50, fanout: 300 * time.Millisecond, subscribers: []int{4, 12}, fanoutRates: []int{100}, capacity: 300 * time.Millisecond, audiences: []int{2, 12}, limit: 5 * time.Minute,
 	}
 }
 
@@ -596,7 +597,7 @@ func TestOwnReader(t *testing.T) {
 	}
 }
 
-// The subscribers of a primary and of relays receive every write, and each point has its costs.
+// Subscribers receive every write, at the capacity of Redis and at constant rates, and each point has its costs.
 func TestFanout(t *testing.T) {
 	s := start(t, 1)
 	progress := new(recorder)
@@ -605,13 +606,29 @@ func TestFanout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Fanout == nil || len(r.Fanout.Points) != 4 {
-		t.Fatalf("got %+v, want two numbers of subscribers with and without relays", r.Fanout)
+	if r.Fanout == nil || r.Fanout.Capacity == nil || len(r.Fanout.Capacity.Points) != 2 || len(r.Fanout.Points) != 5 {
+		t.Fatalf("got %+v, want the capacity with two numbers of subscribers, and points without any, and with two with and without relays", r.Fanout)
+	}
+	if c := r.Fanout.Capacity; c.InFlight != 64 || c.Bytes < 200 || c.Pinned != (c.Server != "") {
+		t.Errorf("capacity: %+v", c)
+	}
+	for i, p := range r.Fanout.Capacity.Points {
+		for _, l := range []report.CapacityLoad{p.Full, p.Part} {
+			if p.Subscribers != tiny().audiences[i] || l.Rate < 100 || l.CPU <= 0 || math.Abs(l.Core-l.CPU*l.Rate) > 0.01 || l.Delay.Count == 0 || l.Delay.P50 <= 0 || l.Delay.Max > 5 {
+				t.Errorf("capacity %d: %+v", i, p)
+			}
+		}
+		if p.Part.Rate > 0.9*p.Full.Rate {
+			t.Errorf("capacity %d: %.0f writes/s, want 70 %% of %.0f", i, p.Part.Rate, p.Full.Rate)
+		}
 	}
 	for i, p := range r.Fanout.Points {
-		relays, subscribers := i/2*fanoutRelays, tiny().subscribers[i%2]
+		relays, subscribers := 0, 0
+		if i > 0 {
+			relays, subscribers = (i-1)/2*fanoutRelays, tiny().subscribers[(i-1)%2]
+		}
 		if p.Rate != 100 || p.Relays != relays || p.Subscribers != subscribers || p.Primary <= 0 || (p.Relay > 0) != (relays > 0) || p.Reached <= 0 ||
-			p.Delay.Count == 0 || p.Delay.Count%2 != 0 || p.Delay.P50 <= 0 {
+			(p.Delay.Count > 0) != (subscribers > 0) || p.Delay.Count%2 != 0 || (p.Delay.P50 > 0) != (subscribers > 0) {
 			t.Errorf("point %d: %+v", i, p)
 		}
 	}
