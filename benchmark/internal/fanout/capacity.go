@@ -33,6 +33,7 @@ type Load struct {
 	Writes int
 	Took   time.Duration
 	CPU    time.Duration   // CPU time of Redis
+	Wait   time.Duration   // how long Redis waited for a core because other processes used it
 	Delays []time.Duration // sorted: from when a write is sent to Redis to its delivery
 }
 
@@ -61,6 +62,7 @@ func Capacity(ctx context.Context, c CapacityConfig) (*Load, error) {
 		if err != nil {
 			return err
 		}
+		waited := c.Redis.Wait()
 		done, from, began := w.done.Load(), a.counts(), time.Now()
 		if err := sleep(writing, c.Duration); err != nil {
 			return err
@@ -69,7 +71,8 @@ func Capacity(ctx context.Context, c CapacityConfig) (*Load, error) {
 		if err != nil {
 			return err
 		}
-		r.CPU, r.Writes, r.Took = after[0]-before[0], int(w.done.Load()-done), time.Since(began)
+		r.CPU, r.Wait = after[0]-before[0], c.Redis.Wait()-waited
+		r.Writes, r.Took = int(w.done.Load()-done), time.Since(began)
 		r.Delays = a.delays(from, a.counts())
 		return nil
 	}()

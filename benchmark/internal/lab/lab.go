@@ -204,6 +204,16 @@ func (p *Process) OwnCPU() (time.Duration, bool) {
 	return cpu, err == nil
 }
 
+// Wait returns how long the main thread of the process has waited for a core while it could run, or 0 if the platform does not
+// tell.
+func (p *Process) Wait() time.Duration {
+	wait, err := machine.ThreadWait(p.cmd.Process.Pid)
+	if err != nil {
+		return 0
+	}
+	return wait
+}
+
 // Log returns the output of the process.
 func (p *Process) Log() ([]byte, error) { return os.ReadFile(p.log) }
 

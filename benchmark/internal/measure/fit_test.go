@@ -27,3 +27,15 @@ func TestFit(t *testing.T) {
 		}
 	}
 }
+
+// A point that is off by a tenth counts the same, however large it is.
+func TestFitRelative(t *testing.T) {
+	x, exact := []float64{0, 100, 1000}, []float64{20, 80, 620}
+	if got := FitRelative(x, exact); math.Abs(got.Base-20) > 1e-9 || math.Abs(got.Slope-0.6) > 1e-9 || got.Residual > 1e-9 {
+		t.Errorf("got %+v, want 20 + 0.6 x", got)
+	}
+	got := FitRelative(x, []float64{20, 80, 682})
+	if math.Abs(got.Base-20) > 1 || got.Residual < 0.005 || got.Residual > 0.1 {
+		t.Errorf("got %+v, want a base that the largest point does not move, and a residual below a tenth", got)
+	}
+}

@@ -18,8 +18,8 @@ type Fanout struct {
 // CapacityShare is the part of the writes that a saturated Redis takes, at which the delay is measured too.
 const CapacityShare = 0.7
 
-// leastCore is the part of a core from which on Redis counts as saturated.
-const leastCore = 0.9
+// saturation is the part of the time that a saturated Redis is busy.
+const saturation = 0.9
 
 // Capacity is how many writes one Redis delivers.
 type Capacity struct {
@@ -41,15 +41,16 @@ type CapacityPoint struct {
 type CapacityLoad struct {
 	Rate  float64 // writes per second
 	Core  float64 // CPU time of Redis, as a part of one core
+	Busy  float64 // part of the time in which Redis ran, or waited for its core because other processes used it
 	CPU   float64 // CPU time of Redis per write, in seconds
 	Delay Quantiles
 }
 
 // saturated reports whether Redis was the limit, and not the load generator or the subscribers.
-func (l CapacityLoad) saturated() bool { return l.Core >= leastCore }
+func (l CapacityLoad) saturated() bool { return l.Busy >= saturation }
 
-// Fit returns the line through the CPU time of a saturated Redis per write, by the number of subscribers, and the smallest and
-// the largest of these numbers. ok is false with fewer than two saturated points.
+// Fit returns the line through the CPU time of a saturated Redis per write, by the number of subscribers, with a relative
+// residual, and the smallest and the largest of these numbers. ok is false with fewer than two saturated points.
 func (c *Capacity) Fit() (line measure.Line, least, most int, ok bool) {
 	var x, y []float64
 	for _, p := range c.Points {
@@ -62,7 +63,7 @@ func (c *Capacity) Fit() (line measure.Line, least, most int, ok bool) {
 		most = max(most, p.Subscribers)
 		x, y = append(x, float64(p.Subscribers)), append(y, p.Full.CPU)
 	}
-	return measure.Fit(x, y), least, most, least < most
+	return measure.FitRelative(x, y), least, most, least < most
 }
 
 // FanoutPoint is a measurement at one rate, with one number of subscribers.
@@ -139,25 +140,25 @@ func (c *Capacity) describe(b *strings.Builder) {
 	core := func(l CapacityLoad) string { return fmt.Sprintf("%.0f %%", 100*l.Core) }
 	var rows [][]string
 	for _, p := range c.Points {
-		note := "yes"
+		busy := fmt.Sprintf("%.0f %%", 100*p.Full.Busy)
 		if !p.Full.saturated() {
-			note = "no"
+			busy += " (not saturated)"
 		}
 		rows = append(rows, []string{
-			Thousands(float64(p.Subscribers)), Thousands(p.Full.Rate), core(p.Full), note, Seconds(p.Full.CPU), Seconds(p.Full.Delay.P50), Seconds(p.Full.Delay.P99),
+			Thousands(float64(p.Subscribers)), Thousands(p.Full.Rate), core(p.Full), busy, Seconds(p.Full.CPU), Seconds(p.Full.Delay.P50), Seconds(p.Full.Delay.P99),
 			Thousands(p.Part.Rate), core(p.Part), Seconds(p.Part.Delay.P50), Seconds(p.Part.Delay.P99),
 		})
 	}
 	part := fmt.Sprintf("at %.0f %%: ", 100*CapacityShare)
-	table(b, 0, []string{"subscribers", "writes/s", "of a core", "saturated", "CPU per write", "delay p50", "delay p99", part + "writes/s", "of a core", "delay p50", "delay p99"}, rows)
-	fmt.Fprintf(b, "Redis is saturated if it takes at least %.0f %% of a core; otherwise the load generator or the subscribers are the limit. The last columns are for %.0f %% of the writes/s, at a constant rate.\n\n", 100*leastCore, 100*CapacityShare)
+	table(b, 0, []string{"subscribers", "writes/s", "of a core", "busy", "CPU per write", "delay p50", "delay p99", part + "writes/s", "of a core", "delay p50", "delay p99"}, rows)
+	fmt.Fprintf(b, "Redis is busy while it runs, or waits for its core because another process uses it, and saturated if it is busy for at least %.0f %% of the time; otherwise the load generator or the subscribers are the limit. The last columns are for %.0f %% of the writes/s, at a constant rate.\n\n", 100*saturation, 100*CapacityShare)
 	line, least, most, ok := c.Fit()
 	if !ok {
 		b.WriteString("There is no line through the saturated points, because there are fewer than two.\n\n")
 		return
 	}
-	fmt.Fprintf(b, "The line with the least squares through the saturated points is %s + %s x subscribers of CPU time per write; the residual (root mean square) is %s. It holds from %s to %s subscribers for a saturated Redis, in which many messages share a send.",
-		Seconds(line.Base), Seconds(line.Slope), Seconds(line.Residual), Thousands(float64(least)), Thousands(float64(most)))
+	fmt.Fprintf(b, "The line through the saturated points, by least squares of the relative distances, is %s + %s x subscribers of CPU time per write; the residual (root mean square) is %.0f %%. It holds from %s to %s subscribers for a saturated Redis, in which many messages share a send.",
+		Seconds(line.Base), Seconds(line.Slope), 100*line.Residual, Thousands(float64(least)), Thousands(float64(most)))
 	var ends []string
 	for _, n := range []float64{10, 100, 1000, 10_000} {
 		if cpu := line.Base + line.Slope*n; cpu > 0 {

@@ -101,9 +101,9 @@ func sample() *Report {
 			Beside: []Quantiles{quantiles(1e-3)}, BesideReads: []Quantiles{quantiles(0.4e-3)}, BesideRates: []float64{784},
 		},
 		Fanout: &Fanout{Readers: 2, Capacity: &Capacity{Pinned: true, Server: "0", Clients: "1", InFlight: 64, Bytes: 317, Points: []CapacityPoint{
-			{Subscribers: 3, Full: CapacityLoad{25_000, 0.7, 28e-6, quantiles(2e-3)}, Part: CapacityLoad{17_500, 0.5, 28.6e-6, quantiles(0.5e-3)}},
-			{Subscribers: 100, Full: CapacityLoad{14_000, 0.98, 70e-6, quantiles(4e-3)}, Part: CapacityLoad{9_800, 0.9, 92e-6, quantiles(1e-3)}},
-			{Subscribers: 1000, Full: CapacityLoad{1_950, 0.99, 520e-6, quantiles(30e-3)}, Part: CapacityLoad{1_365, 0.95, 700e-6, quantiles(8e-3)}},
+			{Subscribers: 3, Full: CapacityLoad{25_000, 0.7, 0.7, 28e-6, quantiles(2e-3)}, Part: CapacityLoad{17_500, 0.5, 0.5, 28.6e-6, quantiles(0.5e-3)}},
+			{Subscribers: 100, Full: CapacityLoad{14_000, 0.98, 0.99, 70e-6, quantiles(4e-3)}, Part: CapacityLoad{9_800, 0.9, 0.9, 92e-6, quantiles(1e-3)}},
+			{Subscribers: 1000, Full: CapacityLoad{1_560, 0.81, 0.99, 520e-6, quantiles(30e-3)}, Part: CapacityLoad{1_092, 0.76, 0.95, 700e-6, quantiles(8e-3)}},
 		}}, Points: []FanoutPoint{
 			{Rate: 1000, Reached: 1000, Primary: 67e-6},
 			{Rate: 1000, Reached: 1000, Subscribers: 20, Primary: 87e-6, Delay: quantiles(0.8e-3)}, {Rate: 1000, Reached: 990, Subscribers: 400, Primary: 467e-6, Delay: quantiles(1.2e-3)},

@@ -140,11 +140,11 @@ func (s *suite) capacity(ctx context.Context, u *lab.Upstream, posts int) (_ *re
 				return nil, fmt.Errorf("%s: %w", what, err)
 			}
 			*load.into = report.CapacityLoad{
-				Rate: float64(m.Writes) / m.Took.Seconds(), Core: m.CPU.Seconds() / m.Took.Seconds(),
+				Rate: float64(m.Writes) / m.Took.Seconds(), Core: m.CPU.Seconds() / m.Took.Seconds(), Busy: (m.CPU + m.Wait).Seconds() / m.Took.Seconds(),
 				CPU: m.CPU.Seconds() / float64(max(m.Writes, 1)), Delay: report.NewQuantiles(m.Delays),
 			}
-			s.progress.Say("%s: %s writes/s, %s of CPU a write, %.0f %% of a core; delivered after p50 %s, p99 %s", what,
-				report.Thousands(load.into.Rate), report.Seconds(load.into.CPU), 100*load.into.Core, report.Seconds(load.into.Delay.P50), report.Seconds(load.into.Delay.P99))
+			s.progress.Say("%s: %s writes/s, %s of CPU a write, %.0f %% of a core, %.0f %% busy; delivered after p50 %s, p99 %s", what,
+				report.Thousands(load.into.Rate), report.Seconds(load.into.CPU), 100*load.into.Core, 100*load.into.Busy, report.Seconds(load.into.Delay.P50), report.Seconds(load.into.Delay.P99))
 		}
 		c.Points = append(c.Points, point)
 	}

@@ -614,7 +614,7 @@ func TestFanout(t *testing.T) {
 	}
 	for i, p := range r.Fanout.Capacity.Points {
 		for _, l := range []report.CapacityLoad{p.Full, p.Part} {
-			if p.Subscribers != tiny().audiences[i] || l.Rate < 100 || l.CPU <= 0 || math.Abs(l.Core-l.CPU*l.Rate) > 0.01 || l.Delay.Count == 0 || l.Delay.P50 <= 0 || l.Delay.Max > 5 {
+			if p.Subscribers != tiny().audiences[i] || l.Rate < 100 || l.CPU <= 0 || math.Abs(l.Core-l.CPU*l.Rate) > 0.01 || l.Busy < l.Core || l.Delay.Count == 0 || l.Delay.P50 <= 0 || l.Delay.Max > 5 {
 				t.Errorf("capacity %d: %+v", i, p)
 			}
 		}
