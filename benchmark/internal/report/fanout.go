@@ -151,7 +151,7 @@ func (c *Capacity) describe(b *strings.Builder) {
 	}
 	part := fmt.Sprintf("at %.0f %%: ", 100*CapacityShare)
 	table(b, 0, []string{"subscribers", "writes/s", "of a core", "busy", "CPU per write", "delay p50", "delay p99", part + "writes/s", "of a core", "delay p50", "delay p99"}, rows)
-	fmt.Fprintf(b, "Redis is busy while it runs, or waits for its core because another process uses it, and saturated if it is busy for at least %.0f %% of the time; otherwise the load generator or the subscribers are the limit. The last columns are for %.0f %% of the writes/s, at a constant rate.\n\n", 100*saturation, 100*CapacityShare)
+	fmt.Fprintf(b, "Redis is busy while it runs, or waits for its core because another process uses it, and saturated if it is busy for at least %.0f %% of the time; otherwise the load generator or the subscribers are the limit. A saturated Redis delivers a write after about %d / (writes/s), because so many are in flight. The last columns are for %.0f %% of the writes/s, at a constant rate.\n\n", 100*saturation, c.InFlight, 100*CapacityShare)
 	line, least, most, ok := c.Fit()
 	if !ok {
 		b.WriteString("There is no line through the saturated points, because there are fewer than two.\n\n")
