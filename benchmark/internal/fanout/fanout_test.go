@@ -39,7 +39,8 @@ func TestDelivered(t *testing.T) {
 	}
 }
 
-// serve accepts one subscriber, confirms its subscription, and sends it each chunk by itself until the test ends.
+// serve accepts one subscriber, confirms its subscription, sends it each chunk by itself, and closes the connection after end or
+// the test.
 func serve(t *testing.T, chunks ...string) (addr string, end func()) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -100,11 +101,12 @@ func TestTimed(t *testing.T) {
 		return "*3\r\n$7\r\nmessage\r\n" + bulk(protocol.DefaultChannel) + bulk(string(payload))
 	}
 	both := message(1, time.Hour) + message(2, time.Minute)
-	addr, _ := serve(t, both[:30], both[30:100], both[100:], "+other\r\n"+strings.Repeat("-", 100))
+	addr, end := serve(t, both[:30], both[30:100], both[100:], "+other\r\n"+strings.Repeat("-", 100))
 	a, err := newAudience(t.Context(), []string{addr}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	end()
 	<-a.timed[0].ended
 	delays := a.delays([]int{1}, a.counts())
 	if len(delays) != 2 || delays[0] < time.Minute || delays[1] > 2*time.Minute {
