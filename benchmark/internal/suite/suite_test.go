@@ -246,7 +246,7 @@ func tiny() plan {
 	return plan{
 		rounds: 1, round: time.Second, steadyRounds: 1, steady: 200 * time.Millisecond, propagation: 300 * time.Millisecond, floor: 200 * time.Millisecond,
 		revisits: 100, settle: 600 * time.Millisecond, posts: 2000, connections: 8, threads: 1, rate: 300, rateGiven: true, failovers: 1,
-		probe: 200 * time.Millisecond, ownRound: time.Second, starts: 1, updates: 1500 * time.Millisecond, idle: 50, fanout: 300 * time.Millisecond, subscribers: []int{4, 12}, fanoutRates: []int{100}, capacity: 300 * time.Millisecond, audiences: []int{2, 12}, limit: 5 * time.Minute,
+		probe: 200 * time.Millisecond, ownRound: time.Second, starts: 1, updates: 1500 * time.Millisecond, idle: 50, fanout: 300 * time.Millisecond, subscribers: []int{4, 12}, fanoutRates: []int{100}, capacity: time.Second, audiences: []int{2, 12}, limit: 5 * time.Minute,
 	}
 }
 
