@@ -25,7 +25,7 @@ var (
 
 // release is a release of one commit.
 type release struct {
-	root     string    // folder of the repository
+	root     string    // folder with the files of the commit
 	out      string    // folder for the results
 	version  string    // such as v1.2.3
 	revision string    // commit
@@ -44,14 +44,8 @@ func (r release) build(platforms []platform) error {
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(r.out); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(r.out, 0o755); err != nil {
-		return err
-	}
-	if err := r.write("NOTES.md", []byte(notes)); err != nil {
-		return err
+	if err := r.start(notes); err != nil {
+		return fmt.Errorf("%w: make the folder %s writable, or remove it", err, r.out)
 	}
 	for _, p := range platforms {
 		if err := r.buildPlatform(p); err != nil {
@@ -59,6 +53,17 @@ func (r release) build(platforms []platform) error {
 		}
 	}
 	return r.writeSums()
+}
+
+// start replaces the folder of the results by one that has only the notes.
+func (r release) start(notes string) error {
+	if err := os.RemoveAll(r.out); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(r.out, 0o755); err != nil {
+		return err
+	}
+	return r.write("NOTES.md", []byte(notes))
 }
 
 // buildPlatform writes the archive of a platform, and on Linux the images, each with its SBOM.
@@ -86,7 +91,7 @@ func (r release) buildPlatform(p platform) error {
 	if err != nil {
 		return err
 	}
-	if err := r.writeWithSBOM(name, ".tar.gz", archive, linked); err != nil {
+	if err := r.writeWithSBOM(name, ".tar.gz", archive, r.programs, linked); err != nil {
 		return err
 	}
 	if p.os != "linux" {
@@ -101,15 +106,15 @@ func (r release) buildPlatform(p platform) error {
 		if err != nil {
 			return fmt.Errorf("image of the %s: %w", i.name, err)
 		}
-		if err := r.writeWithSBOM(fmt.Sprintf("%s-%s-image_%s_%s_%s", project, i.name, number, p.os, p.arch), ".tar", archive, linked); err != nil {
+		if err := r.writeWithSBOM(fmt.Sprintf("%s-%s-image_%s_%s_%s", project, i.name, number, p.os, p.arch), ".tar", archive, i.programs, linked); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r release) writeWithSBOM(name, extension string, archive []byte, linked modules) error {
-	bom, err := r.sbom(name, linked)
+func (r release) writeWithSBOM(name, extension string, archive []byte, programs []string, linked modules) error {
+	bom, err := r.sbom(name, programs, linked)
 	if err != nil {
 		return err
 	}

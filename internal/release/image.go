@@ -112,12 +112,15 @@ func (r release) imageArchive(i image, p platform, files []file) ([]byte, error)
 	number := strings.TrimPrefix(r.version, "v")
 	described := blob(v1.MediaTypeImageManifest, text)
 	described.Platform = &v1.Platform{OS: p.os, Architecture: p.arch}
-	described.Annotations = map[string]string{v1.AnnotationRefName: number}
+	name := project + "-" + i.name + ":" + number
+	// The first name is the tag, for skopeo and podman. The second one is that of containerd, and of Docker with containerd's
+	// store, which take no name from manifest.json if there is an OCI image layout.
+	described.Annotations = map[string]string{v1.AnnotationRefName: number, "io.containerd.image.name": "docker.io/library/" + name}
 	for name, value := range map[string]any{
 		v1.ImageLayoutFile: v1.ImageLayout{Version: v1.ImageLayoutVersion},
 		v1.ImageIndexFile:  v1.Index{Versioned: version, MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{described}},
 		"manifest.json": []dockerImage{{
-			Config: blobName(manifest.Config.Digest), RepoTags: []string{project + "-" + i.name + ":" + number}, Layers: []string{blobName(manifest.Layers[0].Digest)},
+			Config: blobName(manifest.Config.Digest), RepoTags: []string{name}, Layers: []string{blobName(manifest.Layers[0].Digest)},
 		}},
 	} {
 		if text, err = json.Marshal(value); err != nil {

@@ -35,6 +35,9 @@ func checkImage(t *testing.T, archive []byte) {
 	if len(index.Manifests) != 1 || index.Manifests[0].Platform.Architecture != "arm64" {
 		t.Fatalf("the index is %s", files["index.json"])
 	}
+	if name := index.Manifests[0].Annotations["io.containerd.image.name"]; name != "docker.io/library/heavy-read-api-writer:1.2.3" {
+		t.Errorf("containerd names the image %q", name)
+	}
 	var manifest v1.Manifest
 	parse(blobName(index.Manifests[0].Digest), &manifest)
 	var docker []dockerImage

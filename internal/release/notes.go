@@ -24,7 +24,7 @@ func notesOf(changelog, version string) (string, error) {
 	text := strings.TrimSpace(strings.Join(notes, ""))
 	if text == "" {
 		return "", fmt.Errorf("CHANGELOG.md has no notes for version %[1]s: insert the heading \"## [%[1]s] - YYYY-MM-DD\" "+
-			"below \"## [Unreleased]\", so that the entries belong to it, and commit", number)
+			"below \"## [Unreleased]\", so that the entries belong to it, commit, and tag that commit (git tag --force v%[1]s)", number)
 	}
 	return text + "\n", nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +69,15 @@ func TestReproducible(t *testing.T) {
 	if redis < 0 || len(b.Components[redis].Hashes) != 1 {
 		t.Errorf("the SBOM lacks go-redis or its hash: %s", first[name+".cdx.json"])
 	}
+	// The name and the form of the version by which vulnerabilities of Go's library are published.
+	if want := "pkg:golang/stdlib@" + strings.TrimPrefix(runtime.Version(), "go"); b.Components[0].PackageURL != want {
+		t.Errorf("the SBOM has %s in place of %s", b.Components[0].PackageURL, want)
+	}
+	for sbom, programs := range map[string]string{name: "failover writer", imageName: "writer failover dashboard"} {
+		if want := `"value": "` + programs + `"`; !bytes.Contains(first[sbom+".cdx.json"], []byte(want)) {
+			t.Errorf("%s.cdx.json does not name the programs %q", sbom, programs)
+		}
+	}
 }
 
 func copyTree(t *testing.T, root, name string) {
@@ -124,16 +134,74 @@ func TestNotes(t *testing.T) {
 		}
 	}
 	for _, version := range []string{"v1.0.0", "v1.2", "v9.9.9"} { // an empty section, a prefix, no section
-		if got, err := notesOf(changelog, version); err == nil || !strings.Contains(err.Error(), "insert the heading") {
+		if got, err := notesOf(changelog, version); err == nil || !strings.Contains(err.Error(), "insert the heading") || !strings.Contains(err.Error(), "git tag --force "+version) {
 			t.Errorf("%s: got %q, %v, want an error that says what to insert", version, got, err)
 		}
 	}
 }
 
-func TestCheckVersion(t *testing.T) {
-	for version, valid := range map[string]bool{"v1.2.3": true, "v1.2.3-rc.1": true, "1.2.3": false, "v1.2": false, "v1.2.3/..": false, "v1.2.3 -X a=b": false} {
-		if err := checkVersion(version); (err == nil) != valid {
-			t.Errorf("%q: %v", version, err)
+// TestCheck tries versions in a repository whose first commit has the tag v1.0.0, and the second one v1.2.3 and others. Then it
+// copies a third commit.
+func TestCheck(t *testing.T) {
+	t.Setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+	t.Setenv("GIT_CEILING_DIRECTORIES", os.TempDir())
+	t.Chdir(t.TempDir())
+	run := func(args ...string) {
+		t.Helper()
+		if _, err := git(args...); err != nil {
+			t.Fatal(err)
 		}
+	}
+	commit := func() {
+		t.Helper()
+		run("-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--allow-empty", "--message=test")
+	}
+	expect := func(version, want string) {
+		t.Helper()
+		got, err := check(version)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want && (err == nil || !strings.Contains(got, want)) {
+			t.Errorf("version %q: got %q, want %q", version, got, want)
+		}
+	}
+	expect("v1.2.3", "in a clone of the repository")
+	run("init", "--quiet")
+	commit()
+	expect("", "tag it (git tag v1.2.3)")
+	run("tag", "v1.0.0")
+	run("tag", "nightly")
+	expect("", "v1.0.0")
+	commit()
+	expect("v1.0.0", "git checkout v1.0.0")
+	expect("v1.2.3", "git tag v1.2.3")
+	run("tag", "v1.2.3")
+	run("-c", "user.name=test", "-c", "user.email=test@localhost", "tag", "--annotate", "--message=test", "v1.2.3-rc.1")
+	expect("v1.2.3", "v1.2.3")
+	expect("v1.2.3-rc.1", "v1.2.3-rc.1")
+	expect("", "choose one of them (make release VERSION=v1.2.3)")
+	for _, version := range []string{"1.2.3", "v1.2", "v1.2.3/..", "v1.2.3 -X a=b", "nightly"} {
+		expect(version, "is not a version: use v, three numbers")
+	}
+	if err := os.WriteFile("new", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect("v1.2.3", "commit or remove these first:\n?? new")
+
+	if err := os.WriteFile(".git/info/exclude", []byte("ignored\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("ignored", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("add", "new")
+	commit()
+	copied := t.TempDir()
+	if err := export(copied); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := readTree(copied, "."); err != nil || len(files) != 1 || files[0].name != "new" {
+		t.Errorf("the copy of the commit has %v, %v, want the file new", files, err)
 	}
 }

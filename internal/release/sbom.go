@@ -45,14 +45,15 @@ type property struct {
 }
 
 // sbom lists the modules that are linked into the programs of an archive, and Go's library.
-func (r release) sbom(archive string, linked modules) ([]byte, error) {
+func (r release) sbom(archive string, programs []string, linked modules) ([]byte, error) {
+	version, _, _ := strings.Cut(strings.TrimPrefix(runtime.Version(), "go"), " ") // without the experiments of this build
 	b := bom{
 		Format: "CycloneDX", Spec: "1.6", Version: 1,
 		Metadata: metadata{r.time.Format(time.RFC3339), component{
 			Ref: archive, Type: "application", Name: project, Version: r.version,
-			Properties: []property{{project + ":revision", r.revision}, {project + ":programs", strings.Join(r.programs, " ")}},
+			Properties: []property{{project + ":revision", r.revision}, {project + ":programs", strings.Join(programs, " ")}},
 		}},
-		Components: []component{library("std", runtime.Version(), "")},
+		Components: []component{library("stdlib", version, "")},
 	}
 	for _, m := range linked.sorted() {
 		if m.Replace != nil {
