@@ -205,6 +205,11 @@ func TestComposeAgrees(t *testing.T) {
 					t.Errorf("%s is %q in Compose and %q here", name, want[name], got[name])
 				}
 			}
+			for _, before := range w.Template.Spec.InitContainers { // it copies files of the same image
+				if before.Image != container.Image {
+					t.Errorf("the init container %s has the image %s, and not %s", before.Name, before.Image, container.Image)
+				}
+			}
 			grace, err := time.ParseDuration(s.Grace)
 			if pod := w.Template.Spec; err == nil && pod.TerminationGracePeriodSeconds != nil {
 				left := *pod.TerminationGracePeriodSeconds

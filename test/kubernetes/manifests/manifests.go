@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
@@ -34,6 +36,23 @@ func Build(dir string) ([]byte, error) {
 		return nil, err
 	}
 	return resources.AsYaml()
+}
+
+// BuildWithOperator returns what kubectl kustomize prints for the overlay sentinel with the component prometheus-operator, in a
+// kustomization.yaml that it writes into the empty folder dir.
+func BuildWithOperator(dir string) ([]byte, error) {
+	root, err := filepath.Abs(Root)
+	if err != nil {
+		return nil, err
+	}
+	if root, err = filepath.Rel(dir, root); err != nil { // kustomize accepts relative paths only
+		return nil, err
+	}
+	kustomization := fmt.Sprintf("namespace: heavy-read-api\nresources: [%s/overlays/sentinel]\ncomponents: [%[1]s/components/prometheus-operator]\n", root)
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
+		return nil, err
+	}
+	return Build(dir)
 }
 
 // Object is an object of the API.

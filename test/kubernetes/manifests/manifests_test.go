@@ -2,12 +2,15 @@ package manifests
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	autoscaling "k8s.io/api/autoscaling/v2"
 )
 
 // overlays are what a user applies. The second column of each is what the user must create first.
@@ -99,6 +102,39 @@ func TestPageCreatesSecrets(t *testing.T) {
 			if !created[secret] {
 				t.Errorf("no command on the page creates the Secret %s, which the overlay %s needs", secret, o.name)
 			}
+		}
+	}
+}
+
+// TestPageNamesRequests compares the page with what an overlay requests, with as many readers as the autoscaler starts with,
+// and with the images of others that it needs.
+func TestPageNamesRequests(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range overlays {
+		objects := decode(t, o.name)
+		var cpu, memory float64
+		for _, w := range Workloads(objects) {
+			replicas := w.Replicas
+			for _, object := range objects {
+				if h, ok := object.(*autoscaling.HorizontalPodAutoscaler); ok && h.Spec.ScaleTargetRef.Name == w.GetName() {
+					replicas = int(*h.Spec.MinReplicas)
+				}
+			}
+			for _, c := range w.Template.Spec.Containers {
+				cpu += float64(replicas) * c.Resources.Requests.Cpu().AsApproximateFloat64()
+				memory += float64(replicas) * c.Resources.Requests.Memory().AsApproximateFloat64() / (1 << 30)
+				image, _, _ := strings.Cut(c.Image, ":")
+				if !bytes.Contains(page, []byte("`"+image+"`")) && !strings.HasPrefix(image, "heavy-read-api-") {
+					t.Errorf("the page does not name the image %s of the overlay %s", image, o.name)
+				}
+			}
+		}
+		row := regexp.MustCompile(fmt.Sprintf(`\| .%s. \|.*\| %.3g CPUs, %.2g GiB \|\n`, o.name, cpu, memory))
+		if !row.Match(page) {
+			t.Errorf("the page has no row that matches %s", row)
 		}
 	}
 }

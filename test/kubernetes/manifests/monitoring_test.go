@@ -2,7 +2,6 @@ package manifests
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -75,19 +74,7 @@ func TestRules(t *testing.T) {
 
 // TestMonitors compares the monitors with the Services that they select, and with the jobs of prometheus.yml.
 func TestMonitors(t *testing.T) {
-	dir := t.TempDir()
-	root, err := filepath.Abs(Root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if root, err = filepath.Rel(dir, root); err != nil { // kustomize accepts relative paths only
-		t.Fatal(err)
-	}
-	kustomization := fmt.Sprintf("namespace: heavy-read-api\nresources: [%s/overlays/sentinel]\ncomponents: [%[1]s/components/prometheus-operator]\n", root)
-	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	stream, err := Build(dir)
+	stream, err := BuildWithOperator(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -248,13 +248,13 @@ func TestProgramsAcceptTheirContainers(t *testing.T) {
 	}
 }
 
-// TestOtherImages checks the ports of the images of other projects: those of their configuration or of Compose's checks.
+// TestOtherImages checks the ports and the paths of the images of other projects: those of their configuration or of Compose's checks.
 func TestOtherImages(t *testing.T) {
 	ports := map[string][]int32{"apisix": {9080, 9091}, "redis": {6379}, "sentinel": {26379}, "redis-exporter": {9121}}
 	evidence := map[string]string{
 		"apisix 9080": "apisix/config.yaml:port: 9080", "apisix 9091": "apisix/config.yaml:port: 9091",
 		"redis 6379": "redis/sentinel.sh:$REDIS_FIRST_PRIMARY 6379", "sentinel 26379": "redis/sentinel.sh:port 26379",
-		"redis-exporter 9121": "docker-compose.yaml:127.0.0.1:9121/health",
+		"redis-exporter 9121": "docker-compose.yaml:127.0.0.1:9121/health", "redis-exporter /health": "docker-compose.yaml:127.0.0.1:9121/health",
 	}
 	for _, o := range overlays {
 		for _, w := range Workloads(decode(t, o.name)) {
@@ -265,6 +265,11 @@ func TestOtherImages(t *testing.T) {
 				var has []int32
 				for _, p := range c.Ports {
 					has = append(has, p.ContainerPort)
+				}
+				for _, p := range []*core.Probe{c.StartupProbe, c.ReadinessProbe, c.LivenessProbe} {
+					if p != nil && p.HTTPGet != nil && evidence[c.Name+" "+p.HTTPGet.Path] == "" {
+						t.Errorf("%s/%s has a probe of %s, which no other file mentions", o.name, c.Name, p.HTTPGet.Path)
+					}
 				}
 				if !slices.Equal(has, ports[c.Name]) {
 					t.Errorf("%s/%s has the ports %v, want %v", o.name, c.Name, has, ports[c.Name])
