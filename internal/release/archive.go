@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -73,20 +74,41 @@ func compress(content []byte) ([]byte, error) {
 	return packed.Bytes(), nil
 }
 
-// readTree returns the file name in the folder root, or every file below it if it is a folder.
-func readTree(root, name string) ([]file, error) {
+// readTree returns the files in the folder root that match the pattern, and every file below the folders that do, except Go's
+// tests.
+func readTree(root, pattern string) ([]file, error) {
+	matches, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(pattern)))
+	if err == nil && len(matches) == 0 {
+		err = fmt.Errorf("there is no %s in %s", pattern, root)
+	}
+	if err != nil {
+		return nil, err
+	}
 	var files []file
-	err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(name)), func(p string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+	for _, match := range matches {
+		err := filepath.WalkDir(match, func(p string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || strings.HasSuffix(p, "_test.go") {
+				return err
+			}
+			content, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			info, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			mode := int64(0o644)
+			if info.Mode()&0o100 != 0 {
+				mode = 0o755
+			}
+			relative, err := filepath.Rel(root, p)
+			files = append(files, file{name: filepath.ToSlash(relative), mode: mode, content: content})
 			return err
-		}
-		content, err := os.ReadFile(p)
+		})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		relative, err := filepath.Rel(root, p)
-		files = append(files, file{name: filepath.ToSlash(relative), mode: 0o644, content: content})
-		return err
-	})
-	return files, err
+	}
+	return files, nil
 }

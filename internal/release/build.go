@@ -11,7 +11,10 @@ import (
 	"time"
 )
 
-const project = "heavy-read-api"
+const (
+	project = "heavy-read-api"
+	licence = "LICENSE" // file of our own licence
+)
 
 // platform is a GOOS and a GOARCH.
 type platform struct{ os, arch string }
@@ -19,8 +22,11 @@ type platform struct{ os, arch string }
 var (
 	platforms = []platform{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "arm64"}}
 	programs  = []string{"auditor", "failover", "local", "reader", "writer"}
-	// documents are files and folders that are part of every archive.
-	documents = []string{".env.example", "CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "benchmark/benchmark-report.md", "docs"}
+	// documents are patterns of the files and folders that are part of every archive: the pages and what they link to.
+	documents = []string{
+		".env.example", "CHANGELOG.md", "CONTRIBUTING.md", licence, "README.md", "SECURITY.md", "benchmark/benchmark-report*", "docs", "examples",
+		"internal/openapi/openapi.yaml",
+	}
 )
 
 // release is a release of one commit.
@@ -102,7 +108,11 @@ func (r release) buildPlatform(p platform) error {
 		if err != nil {
 			return err
 		}
-		archive, err := r.imageArchive(i, p, files)
+		ours, err := readTree(r.root, licence)
+		if err != nil {
+			return err
+		}
+		archive, err := r.imageArchive(i, p, append(files, ours...))
 		if err != nil {
 			return fmt.Errorf("image of the %s: %w", i.name, err)
 		}

@@ -53,7 +53,7 @@ func checkImage(t *testing.T, archive []byte) {
 		t.Errorf("configuration %+v, layer of %d bytes", c, len(layer))
 	}
 	content := unpack(t, layer)
-	for _, file := range []string{"writer", "failover", "dashboard", "licences/go/LICENSE", "licences/github.com/redis/go-redis/v9/LICENSE"} {
+	for _, file := range []string{"writer", "failover", "dashboard", "LICENSE", "licences/go/LICENSE", "licences/github.com/redis/go-redis/v9/LICENSE"} {
 		if len(content[file]) == 0 {
 			t.Errorf("the image has no %s", file)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -35,7 +36,8 @@ func (m modules) sorted() []*debug.Module {
 
 var licenceName = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([.-].*)?$`)
 
-// licences returns the licence files of the linked modules and of Go, whose library is linked too.
+// licences returns the licence files of the linked modules, also of code that they copied from elsewhere into folders of their
+// own, and of Go, whose library is linked too.
 func (r release) licences(linked modules) ([]file, error) {
 	folders, err := r.moduleFolders(linked)
 	if err != nil {
@@ -45,24 +47,31 @@ func (r release) licences(linked modules) ([]file, error) {
 	if err != nil {
 		return nil, fmt.Errorf("go env GOROOT: %w", err)
 	}
-	folders["go"] = strings.TrimSpace(string(goroot))
+	const golang = "go"
+	folders[golang] = strings.TrimSpace(string(goroot))
 	var files []file
 	for module, folder := range folders {
-		entries, err := os.ReadDir(folder)
+		found := false
+		err := filepath.WalkDir(folder, func(name string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case entry.IsDir() && (module == golang && name != folder || entry.Name() == "testdata"):
+				return fs.SkipDir // the rest of Go is its tools
+			case !entry.Type().IsRegular() || !licenceName.MatchString(entry.Name()) || strings.HasSuffix(name, ".go"):
+				return nil
+			}
+			content, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			relative, err := filepath.Rel(folder, name)
+			files = append(files, file{name: path.Join("licences", module, filepath.ToSlash(relative)), mode: 0o644, content: content})
+			found = found || filepath.Dir(name) == filepath.Clean(folder)
+			return err
+		})
 		if err != nil {
 			return nil, err
-		}
-		found := false
-		for _, entry := range entries {
-			if !entry.Type().IsRegular() || !licenceName.MatchString(entry.Name()) || strings.HasSuffix(entry.Name(), ".go") {
-				continue
-			}
-			content, err := os.ReadFile(filepath.Join(folder, entry.Name()))
-			if err != nil {
-				return nil, err
-			}
-			files = append(files, file{name: path.Join("licences", module, entry.Name()), mode: 0o644, content: content})
-			found = true
 		}
 		if !found {
 			return nil, fmt.Errorf("module %s has no licence file in %s: it must not be distributed without one", module, folder)

@@ -6,8 +6,11 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -56,9 +59,24 @@ func TestReproducible(t *testing.T) {
 	content := unpack(t, first[name+".tar.gz"])
 	for _, file := range []string{
 		"failover", "writer", "README.md", "LICENSE", "docs/operations.md", "licences/go/LICENSE", "licences/github.com/redis/go-redis/v9/LICENSE",
+		"licences/github.com/prometheus/client_golang/internal/github.com/golang/gddo/LICENSE", "examples/client.py",
 	} {
 		if len(content[name+"/"+file]) == 0 {
 			t.Errorf("the archive has no %s", file)
+		}
+	}
+	for file, text := range content {
+		if strings.HasSuffix(file, "_test.go") {
+			t.Errorf("the archive has %s", file)
+		}
+		if strings.Contains(file, "/licences/") || path.Ext(file) != ".md" {
+			continue
+		}
+		for _, m := range regexp.MustCompile(`\]\(([^)#\s]+)[^)\s]*\)`).FindAllSubmatch(text, -1) {
+			to := path.Join(path.Dir(file), string(m[1]))
+			if !strings.Contains(string(m[1]), "://") && len(content[to]) == 0 {
+				t.Errorf("%s links to %s, which is not in the archive", file, to)
+			}
 		}
 	}
 	var b bom
@@ -91,7 +109,7 @@ func copyTree(t *testing.T, root, name string) {
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(to, f.content, 0o644); err != nil {
+		if err := os.WriteFile(to, f.content, fs.FileMode(f.mode)); err != nil {
 			t.Fatal(err)
 		}
 	}
