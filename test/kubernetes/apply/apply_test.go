@@ -69,7 +69,7 @@ func TestApply(t *testing.T) {
 		}
 	}
 
-	t.Run("operator", func(t *testing.T) { applyOperator(t, applier) })
+	t.Run("operator", func(t *testing.T) { applyOperator(t, plane) })
 	t.Run("mistakes", func(t *testing.T) {
 		for _, b := range []struct{ old, new, want string }{
 			{"minReadySeconds:", "minReadySecond:", "field not declared in schema"},

@@ -56,7 +56,11 @@ func definitions(t *testing.T) (all []*unstructured.Unstructured) {
 
 // applyOperator checks the component prometheus-operator by the schemas of the operator's definitions, which have patterns
 // and values that its types do not have.
-func applyOperator(t *testing.T, applier *control.Applier) {
+func applyOperator(t *testing.T, plane *control.Plane) {
+	applier, err := control.NewApplier(plane)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, definition := range definitions(t) {
 		if _, err := applier.Apply(t.Context(), definition, false); err != nil {
 			t.Fatal(err)
@@ -86,14 +90,18 @@ func applyOperator(t *testing.T, applier *control.Applier) {
 		}
 		return reports
 	}
-	// The server serves a kind soon after its definition.
-	var reports []string
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if reports = check(good); !strings.Contains(strings.Join(reports, " "), "no matches for kind") || time.Now().After(deadline) {
-			break
+	control.Wait(t, 30*time.Second, "the API server to serve the operator's kinds", func() error {
+		for _, kind := range []string{"servicemonitors", "prometheusrules"} {
+			if err := plane.Client.RESTClient().Get().AbsPath("/apis/monitoring.coreos.com/v1", kind).Do(t.Context()).Error(); err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if applier, err = control.NewApplier(plane); err != nil { // discovers the kinds
+		t.Fatal(err)
 	}
-	for _, report := range reports {
+	for _, report := range check(good) {
 		t.Error(report)
 	}
 	for _, b := range []struct{ old, new, want string }{
