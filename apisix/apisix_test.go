@@ -273,6 +273,17 @@ func TestVolumeNameHasTheTagOfTheImage(t *testing.T) {
 	}
 }
 
+// TestDashboardKnowsTheRefresh: the dashboard computes rates over the time between two updates of APISIX's metrics.
+func TestDashboardKnowsTheRefresh(t *testing.T) {
+	c, err := parse[configuration](read(t, "config.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("      GATEWAY_METRICS_REFRESH: %ds ", c.PluginAttr.Prometheus.RefreshInterval); !strings.Contains(read(t, "../docker-compose.yaml"), want) {
+		t.Errorf("docker-compose.yaml does not contain %q", want)
+	}
+}
+
 // TestCheckRefuses breaks each rule and checks that check reports it.
 func TestCheckRefuses(t *testing.T) {
 	config, routes := read(t, "config.yaml"), read(t, "apisix.yaml")

@@ -26,6 +26,9 @@ type Config struct {
 	// Prometheus is the base URL of a Prometheus whose alerts the page shows, and PrometheusLink its URL for the browser.
 	// If it is empty, a process with the role of Prometheus is used.
 	Prometheus, PrometheusLink string
+	// ByClients takes the totals of reads from the load generator, and so leaves out the reads of others. By default the
+	// gateway counts the reads.
+	ByClients bool
 }
 
 // Dashboard serves the page and its data.

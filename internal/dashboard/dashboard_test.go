@@ -86,6 +86,48 @@ func TestOneScrapePerPoint(t *testing.T) {
 	}
 }
 
+// The totals are those of the gateway and the failures that it has not seen, or those of the clients. Those of a gateway
+// whose metrics are old are complete later.
+func TestTotals(t *testing.T) {
+	var scrapes atomic.Int64
+	serve := func(format string) string {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, format, scrapes.Load(), scrapes.Load(), scrapes.Load())
+		}))
+		t.Cleanup(srv.Close)
+		return srv.URL
+	}
+	processes := []state.Process{
+		{Name: "gateway", Role: state.Gateway, State: state.Ready, Refresh: 5 * time.Second, Metrics: serve("# TYPE apisix_http_status counter\n" +
+			"apisix_http_status{code=\"200\",route=\"post\"} 10%d\napisix_http_status{code=\"503\",route=\"post\"} 3%d\napisix_http_status{code=\"200\",route=\"health\"} 90%d\n")},
+		{Name: "load", Role: state.Load, State: state.Ready, Metrics: serve("# TYPE load_reads_total counter\n" +
+			"load_reads_total{result=\"ok\"} 20%d\nload_reads_total{result=\"server_error\"} 3%d\nload_reads_total{result=\"no_answer\"} 4%d\n")},
+		{Name: "reader-1", Role: state.Reader, State: state.Ready, PID: 1},
+	}
+	for _, tt := range []struct {
+		byClients     bool
+		reads, failed int64
+		open          bool
+	}{{false, 18, 18, true}, {true, 27, 18, false}} {
+		scrapes.Store(0)
+		log := events.NewLog()
+		all := slices.Clone(processes)
+		d := New(Config{Processes: func(context.Context) []state.Process { return slices.Clone(all) }, Log: log, ByClients: tt.byClients})
+		d.history.observe(t.Context())
+		scrapes.Store(9)
+		all[2].PID = 2 // it was restarted
+		for range 3 {
+			d.history.observe(t.Context())
+		}
+		if got := log.Totals(); got.Reads != tt.reads || got.Failed != tt.failed {
+			t.Errorf("totals by clients (%v): %+v, want %d reads, %d failed", tt.byClients, got, tt.reads, tt.failed)
+		}
+		if log.Open() != tt.open {
+			t.Errorf("an event goes on by clients (%v): %v, want %v", tt.byClients, log.Open(), tt.open)
+		}
+	}
+}
+
 func TestCollectorKeepsFiveMinutes(t *testing.T) {
 	f := newFakeStack(t)
 	f.procs = nil

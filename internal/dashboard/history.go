@@ -131,8 +131,14 @@ func (h *history) log(processes []state.Process, digests map[string]events.Diges
 		Reads:  int64(h.measured.Total(state.Gateway, "reads")),
 		Failed: int64(h.measured.Total(state.Gateway, "errors") + h.measured.Total(state.Load, "lost")),
 	}
+	var delay time.Duration
+	if h.cfg.ByClients {
+		totals = events.Totals{Reads: int64(h.measured.Total(state.Load, "reads")), Failed: int64(h.measured.Total(state.Load, "failed"))}
+	} else if i := slices.IndexFunc(processes, func(p state.Process) bool { return p.Role == state.Gateway }); i >= 0 && processes[i].Refresh > 0 {
+		delay = processes[i].Refresh + interval // until the next scrape
+	}
 	h.cfg.Log.Observe(events.Observation{
-		Time: time.Now(), Processes: processes, Totals: totals, Digests: digests, Snapshots: snapshots, CatchUps: catchups,
+		Time: time.Now(), Processes: processes, Totals: totals, Digests: digests, Snapshots: snapshots, CatchUps: catchups, Delay: delay,
 	})
 }
 

@@ -33,13 +33,14 @@ const (
 // Config configures the service.
 type Config struct {
 	daemon.Common
-	Readers        []string // host:port; each address of a host name is a reader
-	Writer         string   // host:port
-	WriterMetrics  string   // host:port of the writer's /ready and /metrics
-	GatewayMetrics string   // URL of the gateway's metrics
-	Auditor        string   // host:port of the auditor, "" for none
-	Prometheus     string   // URL of Prometheus for this service, "" for none
-	PrometheusLink string   // URL of Prometheus for the browser
+	Readers        []string      // host:port; each address of a host name is a reader
+	Writer         string        // host:port
+	WriterMetrics  string        // host:port of the writer's /ready and /metrics
+	GatewayMetrics string        // URL of the gateway's metrics
+	GatewayRefresh time.Duration // time between two updates of these metrics, 0 if every scrape has the newest values
+	Auditor        string        // host:port of the auditor, "" for none
+	Prometheus     string        // URL of Prometheus for this service, "" for none
+	PrometheusLink string        // URL of Prometheus for the browser
 }
 
 // ParseConfig reads a configuration from flags and environment.
@@ -51,6 +52,7 @@ func ParseConfig(args []string, getenv func(string) string) (Config, error) {
 	s.String(&c.Writer, "WRITER", "", "host:port of the writer")
 	s.String(&c.WriterMetrics, "WRITER_METRICS", "", "host:port of the writer's /ready and /metrics; empty: that of WRITER")
 	s.String(&c.GatewayMetrics, "GATEWAY_METRICS", "", "URL of the gateway's metrics")
+	s.Duration(&c.GatewayRefresh, "GATEWAY_METRICS_REFRESH", 0, "time between two updates of the gateway's metrics, if a scrape does not compute them")
 	s.String(&c.Auditor, "AUDITOR", "", "host:port of the auditor; empty for none")
 	s.String(&c.Prometheus, "PROMETHEUS_URL", "", "URL of Prometheus, whose alerts are shown; empty for none")
 	s.String(&c.PrometheusLink, "PROMETHEUS_LINK", "", "URL of Prometheus for the browser")
@@ -144,7 +146,7 @@ func (p *processes) state(ctx context.Context) []state.Process {
 			r.Note = cmp.Or(note, r.Note)
 		})
 	}
-	gateway := state.Process{Name: "gateway", Role: state.Gateway, Metrics: p.cfg.GatewayMetrics}
+	gateway := state.Process{Name: "gateway", Role: state.Gateway, Metrics: p.cfg.GatewayMetrics, Refresh: p.cfg.GatewayRefresh}
 	if p.cfg.GatewayMetrics != "" {
 		checks.Go(func() { gateway.SetHealth(health.HTTP(p.cfg.GatewayMetrics)(ctx)) })
 	}

@@ -41,7 +41,7 @@ func TestService(t *testing.T) {
 		Common:  daemon.Common{Host: "127.0.0.1", Logger: slog.New(slog.DiscardHandler), Listening: func(addr string) { listening <- addr }},
 		Readers: []string{reader}, Writer: answer(t, 503, `{"status":"not ready","reasons":["Redis is unreachable"]}`, ""),
 		GatewayMetrics: "http://" + answer(t, 200, "", "# TYPE apisix_http_status counter\napisix_http_status{code=\"200\",route=\"post\"} 7\n") + "/apisix/prometheus/metrics",
-		PrometheusLink: "http://localhost:9090",
+		GatewayRefresh: 5 * time.Second, PrometheusLink: "http://localhost:9090",
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

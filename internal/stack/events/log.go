@@ -29,6 +29,7 @@ type Observation struct {
 	Digests   map[string]Digest // by reader; nil if the readers have none
 	Snapshots map[string]int64  // snapshots since the start of the observation, by reader; absent if not known
 	CatchUps  map[string]int64
+	Delay     time.Duration // after this time Totals include a read
 }
 
 // Log records events. Its methods are safe for concurrent use.
@@ -372,6 +373,9 @@ func (l *Log) review(g *going, o Observation) {
 	if g.healthy.IsZero() {
 		g.healthy = o.Time
 		return // the totals and digests of the next observation include everything until now
+	}
+	if o.Time.Sub(g.healthy) < o.Delay {
+		return
 	}
 	is := "ready again"
 	if g.kind == Killed {

@@ -161,6 +161,27 @@ func TestReaderThatLostRedis(t *testing.T) {
 	}
 }
 
+// Where reads are counted late, an event is over when those until the recovery are counted.
+func TestDelayedTotals(t *testing.T) {
+	s := newScene(t)
+	s.now.Delay = 2 * time.Second
+	if _, err := s.log.Fault(Killed, *s.process("reader-1"), 0, "reader-1 was killed"); err != nil {
+		t.Fatal(err)
+	}
+	s.process("reader-1").PID = 300
+	for range 4 {
+		s.observe()
+	}
+	if e := s.newest(); e.End != 0 {
+		t.Fatalf("over before the reads are counted: %+v", e)
+	}
+	s.now.Totals.Failed = 1
+	s.observe()
+	if e := s.newest(); e.Verdict != Bad || !strings.HasPrefix(e.Outcome, "back after 0.") || !strings.Contains(e.Outcome, "; 1 of ") {
+		t.Errorf("event %+v", e)
+	}
+}
+
 // A fault that lasts is not over before its time, however well the process looks.
 func TestFaultThatLasts(t *testing.T) {
 	s := newScene(t)

@@ -64,7 +64,7 @@ func (c *Collector) Collect(ctx context.Context, processes []state.Process) map[
 			t = new(track)
 		}
 		tracks[p.Name] = t
-		values[p.Name] = t.add(r.at, r.sample)
+		values[p.Name] = t.add(r.at, r.sample, p.Refresh)
 	}
 	c.tracks = tracks
 	return values

@@ -155,8 +155,45 @@ func TestTrackRates(t *testing.T) {
 	var tr track
 	for _, step := range steps {
 		at = at.Add(step.after)
-		if got := tr.add(at, step.s); !reflect.DeepEqual(got, step.want) {
+		if got := tr.add(at, step.s, 0); !reflect.DeepEqual(got, step.want) {
 			t.Errorf("%s: %v, want %v", step.name, got, step.want)
+		}
+	}
+}
+
+// APISIX updates its metrics every five seconds. Between two updates there are no scrapes without reads, and an update has
+// no peak.
+func TestTrackOfARefresh(t *testing.T) {
+	const refresh = 5 * time.Second
+	at := time.Unix(1000, 0)
+	var tr track
+	for i, step := range []struct {
+		reads float64
+		h     histogram
+		want  string // reads per second and p50
+	}{
+		{1000, hist(0, 0, 0, 0), "- -"}, // the first scrape
+		{1500, hist(500, 500, 500, 500), "100 0.5"}, {1500, hist(500, 500, 500, 500), "100 0.5"}, {1500, hist(500, 500, 500, 500), "100 0.5"},
+		{1500, hist(500, 500, 500, 500), "100 0.5"}, {1500, hist(500, 500, 500, 500), "100 0.5"},
+		{1500, hist(500, 500, 500, 500), "100 0.5"}, // the update is late
+		{1750, hist(500, 750, 750, 750), "50 1.5"},  // quantiles are those of one refresh
+		{1750, hist(500, 750, 750, 750), "50 1.5"}, {1750, hist(500, 750, 750, 750), "50 1.5"}, {1750, hist(500, 750, 750, 750), "50 1.5"},
+		{1750, hist(500, 750, 750, 750), "50 1.5"}, {1750, hist(500, 750, 750, 750), "50 1.5"}, {1750, hist(500, 750, 750, 750), "50 1.5"},
+		{1750, hist(500, 750, 750, 750), "50 1.5"}, {1750, hist(500, 750, 750, 750), "50 1.5"}, {1750, hist(500, 750, 750, 750), "50 1.5"},
+		{1750, hist(500, 750, 750, 750), "0 -"}, // no update for two refreshes
+		{1750, hist(500, 750, 750, 750), "0 -"},
+		{1760, hist(510, 760, 760, 760), "2 0.5"}, // some of the five seconds before it
+	} {
+		at = at.Add(time.Second)
+		got := tr.add(at, sample{started: 1, counters: map[string]float64{"reads": step.reads}, histograms: map[string]histogram{"": step.h}}, refresh)
+		text := func(name string) string {
+			if v, ok := got[name]; ok {
+				return fmt.Sprint(v)
+			}
+			return "-"
+		}
+		if values := text("reads") + " " + text("p50"); values != step.want {
+			t.Errorf("scrape %d: %s, want %s", i, values, step.want)
 		}
 	}
 }
@@ -170,7 +207,7 @@ func TestOwnRequestsAreNotCounted(t *testing.T) {
 		return tr.add(at, sample{
 			started: 1, counters: map[string]float64{"reads": reads}, own: map[string]float64{"reads": own},
 			histograms: map[string]histogram{"": h},
-		})
+		}, 0)
 	}
 	add(100, 100, hist(100, 100, 100, 100))
 	if got := add(160, 150, hist(160, 160, 160, 160)); got["reads"] != 10 {
@@ -190,18 +227,18 @@ func TestTrackQuantilesForgetAfterTheWindow(t *testing.T) {
 	at := time.Unix(1000, 0)
 	var tr track
 	slow := hist(0, 0, 100, 100) // all observations are between 2 and 4
-	tr.add(at, sample{started: 1, histograms: map[string]histogram{"propagation": hist(0, 0, 0, 0)}})
+	tr.add(at, sample{started: 1, histograms: map[string]histogram{"propagation": hist(0, 0, 0, 0)}}, 0)
 	for i := 1; i <= quantileWindow+1; i++ {
 		at = at.Add(time.Second)
-		got := tr.add(at, sample{started: 1, histograms: map[string]histogram{"propagation": slow}})
+		got := tr.add(at, sample{started: 1, histograms: map[string]histogram{"propagation": slow}}, 0)
 		v, ok := got["propagation_p50"]
 		if inside := i <= quantileWindow; ok != inside || inside && v != 3 {
 			t.Errorf("scrape %d after the slow one: p50 %v %v", i, v, ok)
 		}
 	}
 	// A new process starts with a clean window.
-	tr.add(at.Add(time.Second), sample{started: 1, histograms: map[string]histogram{"propagation": hist(0, 0, 200, 200)}})
-	got := tr.add(at.Add(2*time.Second), sample{started: 2, histograms: map[string]histogram{"propagation": hist(10, 10, 10, 10)}})
+	tr.add(at.Add(time.Second), sample{started: 1, histograms: map[string]histogram{"propagation": hist(0, 0, 200, 200)}}, 0)
+	got := tr.add(at.Add(2*time.Second), sample{started: 2, histograms: map[string]histogram{"propagation": hist(10, 10, 10, 10)}}, 0)
 	if v := got["propagation_p50"]; v != 0.5 {
 		t.Errorf("p50 of the new process %v, want 0.5", v)
 	}

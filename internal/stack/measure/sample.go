@@ -69,6 +69,7 @@ var (
 		{role: state.Writer, name: "writes", family: "writer_import_lines_total", match: either("outcome", "created", "replaced")},
 		{role: state.Writer, name: "failed_writes", family: "writer_writes_total", match: either("outcome", "unavailable", "unknown")},
 		{role: state.Load, name: "reads", family: "load_reads_total"},
+		{role: state.Load, name: "failed", family: "load_reads_total", match: either("result", "server_error", "no_answer", "missing", "wrong")},
 		// Failures that no server has counted as a 5xx.
 		{role: state.Load, name: "lost", family: "load_reads_total", match: either("result", "no_answer", "missing", "wrong")},
 		{role: state.Load, name: "writes", family: "load_writes_total"},

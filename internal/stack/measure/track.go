@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"maps"
 	"math"
 	"time"
 )
@@ -11,20 +12,38 @@ const quantileWindow = 5
 
 // track turns the scrapes of one process into rates and quantiles.
 type track struct {
-	at     time.Time // time of the newest scrape; zero before the first one
-	newest sample
-	recent map[string][]histogram // growth of each histogram in the last scrapes, quantileWindow at most
+	at      time.Time // time of the newest sample; zero before the first one
+	scraped time.Time // time of the newest scrape, which may have had nothing new
+	newest  sample
+	recent  map[string][]histogram // growth of each histogram in the last scrapes, quantileWindow at most
+	values  Values                 // of newest
 }
 
 // add records a scrape and returns its values: gauges unchanged, rates per second since the previous scrape, and
 // quantiles over the last quantileWindow scrapes. A rate without an earlier scrape and a quantile without an
-// observation are absent.
-func (t *track) add(at time.Time, s sample) Values {
+// observation are absent. Of a process that updates its metrics once per refresh, the values stay the same until the next
+// update, and are those of one refresh.
+func (t *track) add(at time.Time, s sample, refresh time.Duration) Values {
+	since := at.Sub(t.scraped)
+	t.scraped = at
+	// Without an update for two refreshes, nothing happens any more.
+	if t.values == nil || at.Sub(t.at) >= 2*refresh || s.started != t.newest.started || !maps.Equal(s.counters, t.newest.counters) {
+		t.values = t.update(at, s, max(since, refresh).Seconds(), refresh > 0)
+	}
+	return t.values
+}
+
+// update returns the values of a scrape. seconds is the time in which what is new has happened.
+func (t *track) update(at time.Time, s sample, seconds float64, once bool) Values {
 	values := make(Values, len(s.gauges)+len(s.counters)+4)
 	for name, v := range s.gauges {
 		values[name] = v
 	}
-	previous, seconds := t.newest, at.Sub(t.at).Seconds()
+	previous := t.newest
+	window := quantileWindow
+	if once {
+		window = 1
+	}
 	first := t.at.IsZero()
 	t.at, t.newest = at, s
 	if first || seconds <= 0 {
@@ -54,11 +73,11 @@ func (t *track) add(at time.Time, s sample) Values {
 			continue // a histogram does not say which of the durations are those of the collector's own requests
 		}
 		recent := append(t.recent[name], h.since(previous.histograms[name]))
-		recent = recent[max(0, len(recent)-quantileWindow):]
+		recent = recent[max(0, len(recent)-window):]
 		t.recent[name] = recent
-		var window histogram
+		var sum histogram
 		for _, r := range recent {
-			window = window.plus(r)
+			sum = sum.plus(r)
 		}
 		if name != "" {
 			name += "_"
@@ -67,7 +86,7 @@ func (t *track) add(at time.Time, s sample) Values {
 			suffix string
 			share  float64
 		}{{"p50", 0.50}, {"p99", 0.99}} {
-			if v, ok := window.quantile(q.share); ok {
+			if v, ok := sum.quantile(q.share); ok {
 				values[name+q.suffix] = round(v)
 			}
 		}

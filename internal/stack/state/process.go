@@ -1,6 +1,8 @@
 // Package state describes the running stack: its processes, their roles and their health.
 package state
 
+import "time"
+
 // Roles of processes. Each except Sentinel, Prometheus and Grafana is also the first argument that makes the program take this
 // role.
 const (
@@ -36,6 +38,8 @@ type Process struct {
 	Detail   string `json:"detail,omitempty"`
 	External bool   `json:"external,omitempty"` // not started by the stack
 	Metrics  string `json:"metrics,omitempty"`  // URL of its metrics, "" when it has none
+	// Refresh is the time between two updates of its metrics, 0 if every scrape has the newest values.
+	Refresh time.Duration `json:"-"`
 }
 
 // Up reports whether the process does its job.
