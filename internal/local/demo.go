@@ -78,7 +78,7 @@ type tour struct {
 
 // newTour returns a tour that prints only what happens from now on.
 func (p *program) newTour(s stage) (*tour, error) {
-	story, err := s.story()
+	story, err := s.story(p.ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (t *tour) run() error {
 	if err != nil {
 		return err
 	}
-	begin, err := t.stage.story()
+	begin, err := t.stage.story(t.ctx)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (t *tour) run() error {
 	wait, cancel := context.WithTimeout(t.ctx, settleWait)
 	defer cancel()
 	if !poll.Until(wait, func() bool {
-		now, err := t.stage.story()
+		now, err := t.stage.story(t.ctx)
 		return err == nil && now.Totals.Reads > begin.Totals.Reads+load.DefaultReads
 	}) {
 		return t.gaveUp(errors.New("the load does not reach the gateway: make health and make logs show why"))
@@ -172,7 +172,7 @@ func (t *tour) skipFirstSnapshot() error {
 	if _, err := t.settled(); err != nil {
 		return err
 	}
-	story, err := t.stage.story()
+	story, err := t.stage.story(t.ctx)
 	if err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func (t *tour) end() (control.Story, error) {
 	var last control.Story
 	var err error
 	over := poll.Until(ctx, func() bool {
-		last, err = t.stage.story()
+		last, err = t.stage.story(t.ctx)
 		return err == nil && !slices.ContainsFunc(last.Events, func(e events.Event) bool { return e.End == 0 })
 	})
 	if !over {
@@ -234,7 +234,7 @@ func (t *tour) take(s step) error {
 	ctx, cancel := context.WithTimeout(t.ctx, outcomeWait)
 	defer cancel()
 	over := poll.Until(ctx, func() bool {
-		story, err := t.stage.story()
+		story, err := t.stage.story(t.ctx)
 		if err != nil {
 			return false
 		}

@@ -31,9 +31,11 @@ func (p *program) load(r runtime) error {
 		return err
 	}
 	fmt.Fprintf(p.out, "Load: %d reads/s through the gateway, %d writes/s, until Ctrl-C.\n", cfg.Reads, cfg.Writes)
-	first, err := s.story()
-	for last := first; p.wait(p.pause) == nil; {
-		now, err := s.story()
+	begun := time.Now()
+	first, err := s.story(p.ctx)
+	last := first
+	for p.wait(p.pause) == nil {
+		now, err := s.story(p.ctx)
 		if err != nil {
 			continue // the stack is busy, or was stopped, which the last line reports
 		}
@@ -44,9 +46,14 @@ func (p *program) load(r runtime) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), stopLoadTimeout)
 	defer cancel()
+	if now, err := s.story(ctx); err == nil { // before the load and its counters are gone
+		last = now
+	}
 	if stopErr := s.setLoad(ctx, 0, 0); err == nil {
 		err = stopErr
 	}
+	fmt.Fprintf(p.out, "The load ran for %s: %s of %s reads failed.\n", time.Since(begun).Round(time.Second),
+		humanize.Comma(last.Totals.Failed-first.Totals.Failed), humanize.Comma(last.Totals.Reads-first.Totals.Reads))
 	return err
 }
 

@@ -11,7 +11,7 @@ import (
 type stage interface {
 	state() (state.Stack, error)
 	// story returns what has happened to the stack so far.
-	story() (control.Story, error)
+	story(ctx context.Context) (control.Story, error)
 	// setLoad starts the load generator with rates per second, or stops it if reads is 0.
 	setLoad(ctx context.Context, reads, writes int) error
 	// fault injects a fault (kill, freeze, cut) into a process. A freeze and a cut end by themselves, and when the command
@@ -34,7 +34,9 @@ func (r *processes) stage() (stage, error) {
 	return &controlled{r, addr}, err
 }
 
-func (c *controlled) story() (control.Story, error) { return control.Events(c.ctx, c.addr) }
+func (c *controlled) story(ctx context.Context) (control.Story, error) {
+	return control.Events(ctx, c.addr)
+}
 
 func (c *controlled) setLoad(ctx context.Context, reads, writes int) error {
 	return control.Load(ctx, c.addr, reads, writes)

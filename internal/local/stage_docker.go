@@ -52,7 +52,10 @@ func (d *docker) stage() (stage, error) {
 	o := &observed{docker: d, log: events.NewLog()}
 	ctx, end := context.WithCancel(d.ctx)
 	o.end = end
-	page := dashboard.New(dashboard.Config{Processes: o.processes, Log: o.log})
+	page := dashboard.New(dashboard.Config{
+		Processes: o.processes, Log: o.log,
+		ByClients: true, // APISIX updates its metrics every 5 s; a fault and its outcome can take less
+	})
 	o.running.Go(func() { page.Run(ctx) })
 	return o, nil
 }
@@ -67,7 +70,7 @@ func (o *observed) close() {
 	o.running.Wait()
 }
 
-func (o *observed) story() (control.Story, error) {
+func (o *observed) story(context.Context) (control.Story, error) {
 	return control.Story{Events: o.log.Events(), Totals: o.log.Totals()}, nil
 }
 
@@ -163,8 +166,8 @@ func (o *observed) setReaders(ctx context.Context, n int) error {
 	return err
 }
 
-// dockerFaults returns the faults that can be injected into a container.
-func dockerFaults(name string) map[string]dockerFault {
+// dockerFaults returns the faults that can be injected into a container of a service.
+func dockerFaults(name, service string) map[string]dockerFault {
 	data := cmp.Or(os.Getenv("COMPOSE_PROJECT_NAME"), "heavy-read-api") + "_data"
 	return map[string]dockerFault{
 		"kill": {
@@ -177,7 +180,7 @@ func dockerFaults(name string) map[string]dockerFault {
 		},
 		"cut": {
 			events.Cut, name + " was cut off from Redis for 5 s (docker network disconnect)", faultTime, faultTime,
-			[]string{"network", "disconnect", data, name}, []string{"network", "connect", data, name},
+			[]string{"network", "disconnect", data, name}, []string{"network", "connect", "--alias", service, data, name}, // other services find it by that name
 		},
 	}
 }
@@ -192,16 +195,21 @@ type dockerFault struct {
 
 // fault injects a fault and ends it. An interrupt ends it early.
 func (o *observed) fault(kind, name string) error {
-	processes := o.processes(o.ctx)
-	i := slices.IndexFunc(processes, func(p state.Process) bool { return p.Name == name })
+	all, err := o.compose.containers(o.ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(c container) bool { return c.name() == name })
 	if i < 0 {
 		return fmt.Errorf("there is no container %q", name)
 	}
-	f, ok := dockerFaults(name)[kind]
+	p := all[i].process()
+	p.PID = all[i].State.Pid
+	f, ok := dockerFaults(name, all[i].service())[kind]
 	if !ok {
 		return fmt.Errorf("there is no fault %q: use kill, freeze or cut", kind)
 	}
-	id, err := o.log.Fault(f.event, processes[i], f.lasts, f.text)
+	id, err := o.log.Fault(f.event, p, f.lasts, f.text)
 	if err != nil {
 		return err
 	}

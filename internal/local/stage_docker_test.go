@@ -19,8 +19,8 @@ const faultDocker = `#!/bin/sh
 cd "$STATE"
 case "$1 $2" in
 "compose ps") echo id ;;
-"inspect id") echo '[{"Name": "/reader-1", "State": {"Status": "running", "Pid": 7}}]' ;;
-"pause "*|"unpause "*)
+"inspect id") echo '[{"Name": "/reader-1", "Config": {"Labels": {"com.docker.compose.service": "reader"}}, "State": {"Status": "running", "Pid": 7}}]' ;;
+"pause "*|"unpause "*|"network "*)
 	echo "$*" >>commands
 	[ "$1" != pause ] || ! [ -e fails ] || { echo "no answer" >&2; exit 1; }
 	;;
@@ -53,12 +53,7 @@ func TestFaultInDockerEnds(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	o, state := newObserved(t, ctx)
 	defer interrupt()
-	go func() {
-		for commands(t, state) == "" && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		interrupt()
-	}()
+	interruptAfterCommand(t, state, interrupt)
 	if err := o.fault("freeze", "reader-1"); err == nil {
 		t.Error("no error after an interrupt")
 	}
@@ -79,4 +74,29 @@ func TestFaultInDockerEnds(t *testing.T) {
 	if err := o.fault("freeze", "reader-2"); err == nil || err.Error() != `there is no container "reader-2"` {
 		t.Errorf("error %v", err)
 	}
+}
+
+// A container that was cut off is found by the name of its service again.
+func TestCutInDockerRestoresTheName(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	t.Setenv("COMPOSE_PROJECT_NAME", "")
+	o, state := newObserved(t, ctx)
+	interruptAfterCommand(t, state, interrupt)
+	_ = o.fault("cut", "reader-1")
+	const want = "network disconnect heavy-read-api_data reader-1, network connect --alias reader heavy-read-api_data reader-1"
+	if got := commands(t, state); got != want {
+		t.Errorf("the commands are %q, want %q", got, want)
+	}
+}
+
+// interruptAfterCommand calls interrupt in another goroutine, once docker was called for a fault.
+func interruptAfterCommand(t *testing.T, state string, interrupt func()) {
+	t.Helper()
+	go func() {
+		for commands(t, state) == "" && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		interrupt()
+	}()
 }
