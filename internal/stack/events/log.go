@@ -34,13 +34,14 @@ type Observation struct {
 
 // Log records events. Its methods are safe for concurrent use.
 type Log struct {
-	mu     sync.Mutex // guards all fields below
-	events []Event    // the oldest first
-	open   []*going
-	nextID int64
-	last   Observation
-	calm   time.Time // end of the aftermath of the newest event that is over
-	seen   map[string]bool
+	mu      sync.Mutex // guards all fields below
+	events  []Event    // the oldest first
+	open    []*going
+	nextID  int64
+	last    Observation
+	calm    time.Time // end of the aftermath of the newest event that is over
+	seen    map[string]bool
+	removed map[string]bool // readers that were removed and are not back
 }
 
 // going is an event that goes on.
@@ -67,7 +68,7 @@ type going struct {
 }
 
 // NewLog returns a log without events.
-func NewLog() *Log { return &Log{seen: make(map[string]bool)} }
+func NewLog() *Log { return &Log{seen: make(map[string]bool), removed: make(map[string]bool)} }
 
 // Events returns the events, the oldest first.
 func (l *Log) Events() []Event {
@@ -258,20 +259,21 @@ func (l *Log) explained(at time.Time, p state.Process) bool {
 	})
 }
 
-// noteListed records readers that left the list of processes or came back to it, unless a scaling explains that.
+// noteListed records readers that left the list of processes, unless an event of their own or a scaling explains that, and
+// those that are back although they counted as removed.
 func (l *Log) noteListed(before, now Observation) {
-	if slices.ContainsFunc(l.open, func(g *going) bool { return g.process == "" }) || now.Time.Before(l.calm) {
-		return
-	}
-	for _, p := range before.Processes {
-		if _, listed := find(now.Processes, p.Name); !listed && p.Role == state.Reader {
-			l.note(now.Time, Left, p.Name, p.Name+" is gone: it was stopped, or its container has ended")
-		}
-	}
 	for _, p := range now.Processes {
-		if _, listed := find(before.Processes, p.Name); !listed && p.Role == state.Reader && l.seen[p.Name] && p.Up() {
+		if l.removed[p.Name] && p.Up() {
+			delete(l.removed, p.Name)
 			l.note(now.Time, Joined, p.Name, p.Name+" is back")
 		}
+	}
+	for _, p := range before.Processes {
+		_, listed := find(now.Processes, p.Name)
+		if listed || p.Role != state.Reader || slices.ContainsFunc(l.open, func(g *going) bool { return g.process == p.Name || g.process == "" }) {
+			continue
+		}
+		l.begin(now.Time, Left, p, 0, p.Name+" is gone")
 	}
 }
 
@@ -357,7 +359,10 @@ func (l *Log) review(g *going, o Observation) {
 		if g.gone.IsZero() {
 			g.gone = o.Time
 		}
-		if o.Time.Sub(g.gone) >= goneAfter { // one list without it may be incomplete
+		if o.Time.Sub(g.gone) >= max(goneAfter, o.Delay) { // one list without it may be incomplete
+			if g.role == state.Reader {
+				l.removed[g.process] = true
+			}
 			l.end(g, o.Time, "it was removed", Good)
 		}
 		return
@@ -378,7 +383,7 @@ func (l *Log) review(g *going, o Observation) {
 		return
 	}
 	is := "ready again"
-	if g.kind == Killed {
+	if g.kind == Killed || g.kind == Left {
 		is = "back"
 	}
 	g.what = fmt.Sprintf("%s after %.1f s", is, g.healthy.Sub(g.begin).Seconds())

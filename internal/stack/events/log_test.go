@@ -180,6 +180,15 @@ func TestDelayedTotals(t *testing.T) {
 	if e := s.newest(); e.Verdict != Bad || !strings.HasPrefix(e.Outcome, "back after 0.") || !strings.Contains(e.Outcome, "; 1 of ") {
 		t.Errorf("event %+v", e)
 	}
+
+	s.now.Delay = 10 * time.Second
+	s.now.Processes = slices.DeleteFunc(slices.Clone(s.now.Processes), func(p state.Process) bool { return p.Name == "reader-2" })
+	for range 20 {
+		s.observe()
+	}
+	if e := s.newest(); e.Kind != Left || e.End != 0 {
+		t.Errorf("removed before the reads are counted: %+v", e)
+	}
 }
 
 // A fault that lasts is not over before its time, however well the process looks.
@@ -319,19 +328,52 @@ func TestBeginAndFinish(t *testing.T) {
 	}
 }
 
-// Where nobody knows the process of a reader, as in Docker, it can only leave and come back.
+// Where nobody knows the process of a reader, as in Docker, it can only leave and come back. One that stays away was
+// removed, and is seen when it is ready again.
 func TestReaderLeavesAndComesBack(t *testing.T) {
 	s := newScene(t)
 	all := s.now.Processes
-	s.now.Processes = slices.DeleteFunc(slices.Clone(all), func(p state.Process) bool { return p.Name == "reader-2" })
+	without := slices.DeleteFunc(slices.Clone(all), func(p state.Process) bool { return p.Name == "reader-2" })
+	s.now.Processes = without
 	s.observe()
-	if e := s.newest(); e.Kind != Left || e.Process != "reader-2" {
+	if e := s.newest(); e.Kind != Left || e.Process != "reader-2" || e.Text != "reader-2 is gone" || e.End != 0 {
 		t.Errorf("event %+v", e)
 	}
 	s.now.Processes = all
+	s.set("reader-2", state.NotReady, "loading a snapshot")
+	s.observe()
+	s.set("reader-2", state.Ready, "")
+	s.observe()
+	s.observe()
+	s.want("back after 1.0 s; 0 of 300 reads failed", Good)
+
+	s.now.Processes = without
+	for range 8 {
+		s.observe()
+	}
+	s.want("it was removed; 0 of 600 reads failed", Good)
+	s.now.Processes = all
+	s.set("reader-2", state.NotReady, "loading a snapshot")
+	s.observe()
+	if e := s.newest(); e.Kind != Left {
+		t.Errorf("event %+v before the reader is ready", e)
+	}
+	s.set("reader-2", state.Ready, "")
+	s.observe()
 	s.observe()
 	if e := s.newest(); e.Kind != Joined || e.Text != "reader-2 is back" {
 		t.Errorf("event %+v", e)
+	}
+	// One that stops before it leaves has one event.
+	s.set("reader-2", state.NotReady, "the reader is stopping")
+	s.observe()
+	s.now.Processes = without
+	for range 8 {
+		s.observe()
+	}
+	s.want("it was removed; 0 of 700 reads failed", Good)
+	if n := len(s.log.Events()); n != 4 {
+		t.Errorf("events %v", s.log.Events())
 	}
 }
 
