@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -202,6 +203,7 @@ func (p *processes) readers(ctx context.Context) []state.Process {
 		})
 	}
 	lookups.Wait()
+	p.forget(all)
 	slices.SortFunc(all, func(a, b state.Process) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
@@ -225,6 +227,15 @@ func (p *processes) addresses(ctx context.Context, host string) (ips []string, n
 		return []string{host}, "the DNS does not answer"
 	}
 	return last.ips, fmt.Sprintf("the DNS does not answer; its address is from %v ago", age.Round(time.Second))
+}
+
+// forget drops the names of addresses that no reader has at the moment: the next one may be another reader.
+func (p *processes) forget(all []state.Process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.names, func(at, _ string) bool {
+		return !slices.ContainsFunc(all, func(r state.Process) bool { return r.Address == at })
+	})
 }
 
 // name returns the name of the reader at an address: that of its container, which Docker's DNS knows, without the name
