@@ -226,6 +226,20 @@ func TestInBrowser(t *testing.T) {
 		t.Errorf("the usual value beside a peak is %v (%v)", got, err)
 	}
 
+	// Without the control API there are commands for a terminal instead of the buttons.
+	shown, err := chromedp.Run(ctx, chromedp.Evaluate[string](`[true, false].map((controls) => {
+		drawControls(controls);
+		return ['buttons', 'commands'].filter((id) => document.getElementById(id).checkVisibility()).join();
+	}).join(' ') + ' ' + document.querySelectorAll('#commands li').length`))
+	if err != nil || shown != "buttons commands 5" {
+		t.Errorf("with and without controls the page shows %q (%v)", shown, err)
+	}
+	happened, err := chromedp.Run(ctx, chromedp.Evaluate[string](
+		`drawEvents([{ time: 0, text: 'redis is not ready: dial tcp 10.0.0.2:6379: connect: connection refused' }]), document.querySelector('#events span:last-child').textContent`))
+	if want := "redis is not ready: connection refused …"; err != nil || happened != want {
+		t.Errorf("an event is %q (%v)", happened, err)
+	}
+
 	// A banner stays the same from second to second, and names no address.
 	const reason = `brief('read the log: dial tcp 127.0.0.1:38219: connect: connection reset by peer, reads may be stale: updates of the last 2.5 s may be missing')`
 	brief, err := chromedp.Run(ctx, chromedp.Evaluate[string](reason))

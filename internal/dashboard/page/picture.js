@@ -44,7 +44,7 @@ function drawPicture(series, point) {
 
   const who = element('li', 'node');
   who.append(element('div', 'name', client ? 'clients' : 'client'),
-    element('p', 'facts', client ? `load: ${show(get(client, 'reads'), format.number, ' reads/s')}, ${show(get(client, 'writes'), format.number, ' writes/s')}` : 'no load from here'));
+    element('p', 'facts', client ? `load: ${show(get(client, 'reads'), format.number, ' reads/s')}, ${show(get(client, 'writes'), format.number, ' writes/s')}` : through > 0 ? 'load from elsewhere' : 'no load'));
   const reader = (p) => {
     const digest = (series.digests || {})[p.name];
     const lag = get(p, 'lag');
@@ -57,7 +57,7 @@ function drawPicture(series, point) {
     return li;
   };
   const sentinels = of('sentinel');
-  const redis = of('redis').map((p) => node(p, [p.external && 'REDIS_ADDR']));
+  const redis = of('redis').map((p) => node(p, [p.external && p.address && 'REDIS_ADDR']));
   if (sentinels.length) {
     const worst = sentinels.find((p) => p.state !== 'ready') || sentinels[0];
     redis.push(node({ ...worst, name: `${sentinels.length} Sentinels`, note: '' }, [worst.note]));

@@ -6,7 +6,7 @@ function drawEvents(events) {
   $('no-events').hidden = events.length > 0;
   replace($('events'), events.slice(-40).reverse().map((e) => {
     const li = element('li', e.verdict || (e.end ? 'plain' : 'going'));
-    const text = element('span', '', e.text);
+    const text = element('span', '', withoutAddresses(e.text));
     if (e.outcome) text.append('; ', element('b', '', e.outcome));
     else if (!e.end) text.append(' …');
     li.append(element('span', 'mark', { good: '✓', bad: '✗', unproven: '?' }[e.verdict] || '•'), element('time', '', clock(e.time)), text);
@@ -75,8 +75,26 @@ function makeControls() {
 }
 makeControls();
 
+// What a visitor can type in a terminal where the page may not break anything. The names are those of Docker Compose.
+const commands = [
+  [['make load'], 'Reads with Zipf ids, and writes, until Ctrl-C. Watch: the reads grow, the failed reads stay at 0.'],
+  [['make demo'], 'Kills, freezes and cuts off readers and Redis under load, one after the other. Watch: the list of what happened.'],
+  [['docker kill heavy-read-api-reader-2', 'docker start heavy-read-api-reader-2'], 'Watch: the gateway sends its reads to the other readers; it comes back with the same digest.'],
+  [['docker pause heavy-read-api-redis-1', 'docker unpause heavy-read-api-redis-1'], 'Watch: reads go on from memory, writes are refused until it is back, then every reader catches up.'],
+  [['make scale N=5'], 'Watch: a new reader gets reads once it has every post.'],
+];
+document.querySelector('#commands ul').append(...commands.map(([lines, hint]) => {
+  const li = element('li');
+  const row = element('div', 'row');
+  row.append(...lines.map((line) => element('code', '', line)));
+  li.append(row, element('p', 'hint', hint));
+  return li;
+}));
+
 function drawControls(shown) {
-  $('controls').hidden = !shown;
+  $('controls').hidden = false;
+  $('buttons').hidden = !shown;
+  $('commands').hidden = shown;
   const names = inRotation().map((p) => p.name), select = $('target');
   if ([...select.options].map((o) => o.value).join() === names.join()) return;
   const chosen = select.value;
@@ -121,8 +139,11 @@ function banner(kind, title, text, code) {
   return p;
 }
 
+// withoutAddresses leaves the addresses of a connection out of a text.
+const withoutAddresses = (text) => text.replace(/\b(dial|read|write) tcp \S+: (connect: )?/g, '');
+
 // brief leaves out of a reason what changes from second to second or from process to process, and addresses.
-const brief = (why) => why.replace(/ of the last [\d.]+ ?m?s\b/g, '').replace(/\b(dial|read|write) tcp \S+: (connect: )?/g, '').replace(/\b[\d.]+ ?s\b/g, 'some time');
+const brief = (why) => withoutAddresses(why).replace(/ of the last [\d.]+ ?m?s\b/g, '').replace(/\b[\d.]+ ?s\b/g, 'some time');
 
 // explained reports whether another process is the cause of a problem, and has a banner of its own: writer and readers
 // follow Redis, and the gateway follows the readers.
