@@ -104,7 +104,11 @@ func (t *tour) run() error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(t.out, "Each line is an event and its outcome. The dashboard shows the same list.")
+	if _, local := t.stage.(*controlled); local {
+		fmt.Fprintln(t.out, "Each line is an event and its outcome. The dashboard shows the same list.")
+	} else { // it only sees what the containers do
+		fmt.Fprintln(t.out, "Each line is an event and its outcome. The dashboard shows what it sees of them.")
+	}
 	if !loaded(st) {
 		if err := t.stage.setLoad(t.ctx, load.DefaultReads, load.DefaultWrites); err != nil {
 			return err

@@ -154,14 +154,18 @@ func (o *observed) setLoad(_ context.Context, reads, writes int) error {
 }
 
 func (o *observed) setReaders(ctx context.Context, n int) error {
-	id := o.log.Begin(events.Scaled, fmt.Sprintf("readers in rotation: %d", n))
+	all, err := o.compose.containers(ctx, "reader")
+	if err != nil {
+		return err
+	}
+	id := o.log.Begin(events.Scaled, fmt.Sprintf("readers in rotation: %d → %d", len(all), n))
 	began := time.Now()
 	silent := *o.docker
 	program := *o.program
 	program.ctx, program.out = ctx, new(strings.Builder)
 	program.err = program.out
 	silent.program = &program
-	err := silent.scale(n)
+	err = silent.scale(n)
 	o.log.Finish(id, fmt.Sprintf("done after %.1f s", time.Since(began).Seconds()), err)
 	return err
 }
