@@ -21,24 +21,7 @@ func checkAuditor(t *testing.T) {
 	if _, err := put("audited", "content"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, func() error {
-		body, err := get(auditor + "/status")
-		if err != nil {
-			return err
-		}
-		var a struct {
-			Summary      string
-			RedisSeconds *float64 `json:"redis_agreed_seconds"`
-		}
-		if err := json.Unmarshal([]byte(body), &a); err != nil {
-			return err
-		}
-		if !strings.HasPrefix(a.Summary, "4 readers identical at version ") || a.RedisSeconds == nil {
-			return fmt.Errorf("the auditor says: %s", a.Summary)
-		}
-		t.Log(a.Summary)
-		return nil
-	})
+	eventually(t, 30*time.Second, auditorCompares(4))
 	readers, err := containers("reader-direct")
 	if err != nil {
 		t.Fatal(err)
@@ -64,5 +47,26 @@ func checkAuditor(t *testing.T) {
 		if !slices.Contains(alerts, name) {
 			t.Errorf("Prometheus has no alert %s", name)
 		}
+	}
+}
+
+// auditorCompares returns a condition for eventually: the auditor finds n readers identical with each other and with Redis.
+func auditorCompares(n int) func() error {
+	return func() error {
+		body, err := get(auditor + "/status")
+		if err != nil {
+			return err
+		}
+		var a struct {
+			Summary      string
+			RedisSeconds *float64 `json:"redis_agreed_seconds"`
+		}
+		if err := json.Unmarshal([]byte(body), &a); err != nil {
+			return err
+		}
+		if !strings.HasPrefix(a.Summary, fmt.Sprintf("%d readers identical at version ", n)) || a.RedisSeconds == nil {
+			return fmt.Errorf("the auditor says: %s", a.Summary)
+		}
+		return nil
 	}
 }

@@ -28,6 +28,9 @@ func checkPage(t *testing.T) {
 		var series struct {
 			Processes []struct{ Name, State string }
 			Controls  bool
+			Digests   map[string]struct{ Value string }
+			Agreement string
+			Totals    struct{ Failed int }
 		}
 		if err := json.Unmarshal([]byte(body), &series); err != nil {
 			return err
@@ -39,6 +42,9 @@ func checkPage(t *testing.T) {
 		slices.Sort(got)
 		if !slices.Equal(got, want) || series.Controls {
 			return fmt.Errorf("the dashboard shows %v (controls: %v), want %v", got, series.Controls, want)
+		}
+		if len(series.Digests) != 4 || series.Agreement != "identical" || series.Totals.Failed != 0 {
+			return fmt.Errorf("the dashboard shows the digests %v, %s, and %d failed reads", series.Digests, series.Agreement, series.Totals.Failed)
 		}
 		return nil
 	})
@@ -66,5 +72,32 @@ func checkPage(t *testing.T) {
 	}
 	if arrived != 4 {
 		t.Errorf("the post arrived in %d readers, want 4", arrived)
+	}
+}
+
+// pageHasOutcome returns a condition for eventually: the dashboard has an event with a text, whose outcome it knows, and no
+// read has failed.
+func pageHasOutcome(text, outcome string) func() error {
+	return func() error {
+		body, err := get(page + "/api/events")
+		if err != nil {
+			return err
+		}
+		var story struct {
+			Events []struct {
+				Text, Outcome string
+				Reads         int
+			}
+			Totals struct{ Failed int }
+		}
+		if err := json.Unmarshal([]byte(body), &story); err != nil {
+			return err
+		}
+		for _, e := range story.Events {
+			if e.Text == text && strings.HasPrefix(e.Outcome, outcome) && e.Reads > 0 && story.Totals.Failed == 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("no event %s; %s in %s", text, outcome, body)
 	}
 }
