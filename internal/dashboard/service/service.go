@@ -171,7 +171,7 @@ func (p *processes) state(ctx context.Context) []state.Process {
 func redis(writer state.Process) state.Process {
 	p := state.Process{Name: "redis", Role: state.Redis, External: true, State: writer.State, Note: "as the writer reports it"}
 	if !writer.Up() {
-		p.State, p.Note = state.Degraded, "not known: the writer is not ready"
+		p.State, p.Note, p.Detail = state.Degraded, "", "not known, because the writer is not ready"
 		if strings.Contains(strings.ToLower(writer.Detail), "redis") {
 			p.State, p.Note, p.Detail = state.NotReady, "as the writer reports it", writer.Detail
 		}

@@ -177,7 +177,7 @@ func TestReaderName(t *testing.T) {
 
 func TestRedisAsTheWriterReportsIt(t *testing.T) {
 	for _, tt := range []struct{ writer, detail, want string }{
-		{state.Ready, "", "ready"}, {state.NotReady, "Redis is unreachable", "not ready: Redis is unreachable"}, {state.NotReady, "connection refused", "degraded"},
+		{state.Ready, "", "ready"}, {state.NotReady, "Redis is unreachable", "not ready: Redis is unreachable"}, {state.NotReady, "connection refused", "degraded: not known, because the writer is not ready"},
 	} {
 		if got := redis(state.Process{State: tt.writer, Detail: tt.detail}); got.StateText() != tt.want {
 			t.Errorf("%+v: %q", tt, got.StateText())
