@@ -21,25 +21,35 @@ const (
 	capacityPosts = 1000 // number of posts that are written while the capacity is measured
 )
 
-// fanout measures what a write costs Redis by the number of its subscribers, first without relays and then with them.
-func (s *suite) fanout(ctx context.Context) error {
-	u, err := s.own.lab.Upstream(ctx, "")
+// fanout measures what a write costs Redis by the number of its subscribers, and how many writes Redis delivers. The second
+// comes last and on another Redis: its writes leave so much to be written to the disk that flushes take longer afterwards.
+func (s *suite) fanout(ctx context.Context) (err error) {
+	result := &report.Fanout{Readers: fanoutReaders}
+	if result.Points, err = s.fanoutPoints(ctx); err == nil {
+		result.Capacity, err = s.capacity(ctx)
+	}
 	if errors.Is(err, lab.ErrNoRedis) {
 		s.note("The fan-out of Redis was not measured: %v.", err)
 		return nil
 	}
-	started := []*lab.Process{u.Redis, u.Writer}
-	defer func() { stop(started) }()
 	if err != nil {
 		return err
 	}
+	s.report.Fanout = result
+	return nil
+}
+
+// fanoutPoints measures constant rates, first without relays and then with them.
+func (s *suite) fanoutPoints(ctx context.Context) (points []report.FanoutPoint, err error) {
+	u, err := s.own.lab.Upstream(ctx, "")
+	started := []*lab.Process{u.Redis, u.Writer}
+	defer func() { stop(started) }()
+	if err != nil {
+		return nil, err
+	}
 	posts := min(s.posts, updatedPosts)
 	if err := importPosts(ctx, u.Writer.Addr, "", posts, func(rank int) post.Post { return s.mix.Post(rank, 0) }); err != nil {
-		return err
-	}
-	result := &report.Fanout{Readers: fanoutReaders}
-	if result.Capacity, err = s.capacity(ctx, u, posts); err != nil {
-		return err
+		return nil, err
 	}
 	measure := func(rate, n int, tier []*lab.Upstream, readers int) error {
 		what := fmt.Sprintf("%d writes/s to %d subscribers, %d relays", rate, n, len(tier))
@@ -52,14 +62,14 @@ func (s *suite) fanout(ctx context.Context) error {
 			Rate: rate, Reached: float64(m.Writes) / max(m.Took.Seconds(), s.plan.fanout.Seconds()), Subscribers: n, Relays: len(tier),
 			Primary: m.Primary.Seconds(), Relay: m.Relay.Seconds(), Delay: report.NewQuantiles(m.Delays),
 		}
-		result.Points = append(result.Points, p)
+		points = append(points, p)
 		s.progress.Say("%s: %s of the primary and %s of a relay a write; delivered after p50 %s, p99 %s",
 			what, report.Seconds(p.Primary), report.Seconds(p.Relay), report.Seconds(p.Delay.P50), report.Seconds(p.Delay.P99))
 		return nil
 	}
 	for _, rate := range s.fanoutRates {
 		if err := measure(rate, 0, nil, 0); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, relays := range []int{0, fanoutRelays} {
@@ -68,7 +78,7 @@ func (s *suite) fanout(ctx context.Context) error {
 			r, err := s.own.lab.Relay(ctx, u)
 			started = append(started, r.Redis)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			tier = append(tier, r)
 		}
@@ -82,42 +92,40 @@ func (s *suite) fanout(ctx context.Context) error {
 			readers = append(readers, r)
 			started = append(started, r)
 			if err != nil {
-				return err
+				return nil, err
 			}
 		}
 		for _, rate := range s.fanoutRates {
 			for _, n := range s.subscribers {
 				if err := measure(rate, n, tier, fanoutReaders); err != nil {
-					return err
+					return nil, err
 				}
 			}
 		}
 		stop(readers)
 	}
-	s.report.Fanout = result
-	return nil
+	return points, nil
 }
 
 // capacity measures how many writes one Redis delivers, on a core of its own if the machine has at least two.
-func (s *suite) capacity(ctx context.Context, u *lab.Upstream, posts int) (_ *report.Capacity, err error) {
+func (s *suite) capacity(ctx context.Context) (_ *report.Capacity, err error) {
+	u, err := s.own.lab.Upstream(ctx, "")
+	defer stop([]*lab.Process{u.Redis, u.Writer})
+	if err != nil {
+		return nil, err
+	}
 	cores, pinned := s.own.lab.SeparateCores()
 	c := &report.Capacity{Pinned: pinned, Server: cores.Server, Clients: cores.Clients, InFlight: fanout.InFlight}
 	if pinned {
-		for _, move := range []struct {
-			cores string
-			pin   func(context.Context, string) error
-		}{{cores.Server, u.Redis.Pin}, {cores.Clients, u.Writer.Pin}, {cores.Clients, s.own.lab.Pin}} {
-			if err := move.pin(ctx, move.cores); err != nil {
-				return nil, err
-			}
-			defer s.restore(ctx, &err, "move a process back to all cores", func(ctx context.Context) error { return move.pin(ctx, "") })
+		if err := errors.Join(u.Redis.Pin(ctx, cores.Server), u.Writer.Pin(ctx, cores.Clients), s.own.lab.Pin(ctx, cores.Clients)); err != nil {
+			return nil, err
 		}
+		defer s.restore(ctx, &err, "move the benchmark back to all cores", func(ctx context.Context) error { return s.own.lab.Pin(ctx, "") })
 	}
 	if err := u.Flush(ctx, "everysec"); err != nil {
 		return nil, err
 	}
-	defer s.restore(ctx, &err, "let Redis flush every write to the disk again", func(ctx context.Context) error { return u.Flush(ctx, "always") })
-	writes := make([]protocol.Write, min(posts, capacityPosts))
+	writes := make([]protocol.Write, min(s.posts, capacityPosts))
 	for i := range writes {
 		value := s.mix.Post(i, 1).Encode(time.Now())
 		writes[i] = protocol.Write{Op: protocol.Set, Key: workload.MixID(i), Value: value.Body, Tag: value.Sum}
