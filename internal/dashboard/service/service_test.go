@@ -187,7 +187,8 @@ func TestRedisAsTheWriterReportsIt(t *testing.T) {
 
 // A new reader may get the address of one that is gone, but not its name.
 func TestNameOfAnAddressThatIsGoneIsForgotten(t *testing.T) {
-	p := &processes{cfg: Config{Readers: []string{"127.0.0.1:80"}}, names: map[string]string{"127.0.0.1:80": "reader-1", "127.0.0.2:80": "reader-2"}}
+	p := newProcesses(Config{Readers: []string{"127.0.0.1:80"}})
+	p.names = map[string]string{"127.0.0.1:80": "reader-1", "127.0.0.2:80": "reader-2"}
 	if all := p.readers(t.Context()); len(all) != 1 || all[0].Name != "reader-1" {
 		t.Errorf("readers %+v", all)
 	}
