@@ -54,8 +54,11 @@ type outage struct {
 	ended   chan struct{}
 }
 
-// watchWrites starts the measurement. No write may be in flight.
+// watchWrites starts the measurement, once all readers hold all values: until then a read may need Redis. No write may be in
+// flight.
 func (w *world) watchWrites() *outage {
+	w.t.Helper()
+	w.settled()
 	o := &outage{w: w, acked: w.acked.Load(), version: w.mustHead().Version, done: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		defer close(o.ended)
@@ -252,6 +255,7 @@ func TestSentinelsAway(t *testing.T) {
 	parallelUnlessMeasured(t)
 	w := newSentinels(t, redistest.SentinelOptions{}, setup{replicas: 1})
 	w.fill("old", 50, 20)
+	w.settled()
 	for _, s := range w.Sentinels() {
 		s.Kill()
 	}
