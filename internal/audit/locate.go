@@ -40,8 +40,8 @@ const (
 )
 
 // Locate names keys of which two copies have different entries. First it compares the digests of the buckets, then the
-// keys of those that differ. The copies may be at different heads: an entry counts only if no write between the two
-// heads can explain it (see explained). It returns none if the copies have become equal, and may return none or only
+// keys of those that differ. The copies may be at different heads: a difference counts only if no write between the
+// two heads can explain it (see explained). It returns none if the copies have become equal, and may return none or only
 // a part when most buckets are being written.
 func Locate(ctx context.Context, right, suspect Holder) (found []Difference, err error) {
 	buckets, err := differing(ctx, right, suspect)

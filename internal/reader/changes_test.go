@@ -254,19 +254,9 @@ func TestChangesEndWithTheClient(t *testing.T) {
 	followers := func(n string) bool {
 		return strings.Contains(string(r.do(t, "GET", "/metrics").body), "changes_followers "+n+"\n")
 	}
-	ctx, leave := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL+"/changes", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Accept", "text/event-stream")
-	res, err := servicetest.Client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
+	s := r.follow(t, "/changes")
 	eventually.True(t, "the client follows", func() bool { return followers("1") })
-	leave()
+	s.body.Close()
 	left := time.Now()
 	eventually.True(t, "the stream has ended", func() bool { return followers("0") })
 	if took := time.Since(left); took > heartbeat/2 {

@@ -58,8 +58,8 @@ func run(version, out string) error {
 	return r.build(platforms)
 }
 
-// check returns the version to build. It refuses uncommitted changes, and a version that is not a tag of the current commit:
-// whoever builds that tag elsewhere would get other bytes.
+// check returns the version to build. It refuses uncommitted changes, and a version that is not a tag of the current commit,
+// because a build of that tag would then give other bytes.
 func check(version string) (string, error) {
 	changes, err := git("status", "--porcelain")
 	if err != nil {

@@ -24,7 +24,7 @@ type CapacityConfig struct {
 	Redis       *lab.Process // has loaded write.lua
 	Writes      []protocol.Write
 	Subscribers int // at least 2
-	Rate        int // writes per second; 0 means as many as Redis answers
+	Rate        int // writes per second; 0 means no limit
 	Duration    time.Duration
 }
 

@@ -28,7 +28,7 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// A point that is off by a tenth counts the same, however large it is.
+// A deviation of a tenth has the same weight for a small value as for a large one.
 func TestFitRelative(t *testing.T) {
 	x, exact := []float64{0, 100, 1000}, []float64{20, 80, 620}
 	if got := FitRelative(x, exact); math.Abs(got.Base-20) > 1e-9 || math.Abs(got.Slope-0.6) > 1e-9 || got.Residual > 1e-9 {

@@ -83,8 +83,8 @@ type plan struct {
 	fanout      time.Duration // duration of the writes to each number of subscribers
 	subscribers []int         // numbers of subscribers
 	fanoutRates []int         // writes per second to them
-	capacity    time.Duration // duration of the writes, as many as Redis takes, to each number of subscribers
-	audiences   []int         // numbers of subscribers to these writes
+	capacity    time.Duration // duration of each measurement of the capacity of Redis
+	audiences   []int         // numbers of subscribers in these measurements
 
 	idleWait time.Duration // longest wait for an idle machine before each part
 	repeats  bool          // parts that were measured on a busy machine are measured again

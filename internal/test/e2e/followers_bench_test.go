@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,9 +59,7 @@ func BenchmarkReadsBesideFollowers(b *testing.B) {
 			took := benchRead(b, p.addr, b.N)
 			b.StopTimer()
 			cpu, sent = p.cpu(b)-cpu, p.metric(b, "changes_events_sent_total")-sent
-			slices.Sort(took)
-			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
-			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+			reportLatencies(b, took)
 			b.ReportMetric(100*cpu.Seconds()/b.Elapsed().Seconds(), "reader-cpu-%")
 			if followers > 0 {
 				b.ReportMetric(sent/b.Elapsed().Seconds(), "changes/s")
